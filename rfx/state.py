@@ -1,0 +1,61 @@
+"""The one state type: what a robot knows of itself. A simulator fills N rows, a driver fills one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rfx.config import RobotConfig
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotState:
+    """What the robot measures or was told, batch first. All float32; joints in the config's motor order.
+
+    The arrays are live: their owner overwrites them in place at every control step. Copy what must outlast one.
+    """
+
+    config: RobotConfig
+    joint_position: Array  # (N, num_joints), rad
+    joint_velocity: Array  # (N, num_joints), rad/s
+    base_angular_velocity_b: Array  # (N, 3), rad/s
+    projected_gravity_b: Array  # (N, 3), unit vector of gravity in the base frame; (0, 0, -1) when level
+    velocity_command: Array  # (N, 3): vx, vy in m/s, yaw rate in rad/s, base frame
+    last_action: Array  # (N, num_joints), the action applied over the step that ended here, in [-1, 1]
+    gait_phase: Array  # (N,), rad in [0, 4 pi): two gait cycles, so that half the phase is also continuous
+
+    @classmethod
+    def zeros(cls, config: RobotConfig, num_envs: int) -> RobotState:
+        """A level robot at its default pose, commanded to stand. num_envs rows."""
+        num_joints = len(config.joints)
+
+        def zeros(*shape: int) -> Array:
+            return np.zeros((num_envs, *shape), np.float32)
+
+        gravity = zeros(3)
+        gravity[:, 2] = -1.0
+        return cls(config=config, joint_position=np.tile(config.default_position, (num_envs, 1)), joint_velocity=zeros(num_joints),
+                   base_angular_velocity_b=zeros(3), projected_gravity_b=gravity, velocity_command=zeros(3),
+                   last_action=zeros(num_joints), gait_phase=zeros())
+
+
+def advance_gait(phase: Array, config: RobotConfig) -> None:
+    """Move the gait phase on by one control step, in place. phase (N,), rad in [0, 4 pi)."""
+    phase += np.float32(2.0 * np.pi * config.gait_freq_hz / config.control_freq_hz)
+    np.mod(phase, np.float32(4.0 * np.pi), out=phase)
+
+
+def projected_gravity(quaternion: Array, out: Array | None = None) -> Array:
+    """Unit vector of gravity in the base frame, from the base orientation. (N, 4) wxyz, unit length -> (N, 3).
+
+    The third row of the rotation matrix, negated.
+    """
+    w, x, y, z = quaternion.T
+    out = np.empty((len(quaternion), 3), np.float32) if out is None else out
+    out[:, 0] = 2.0 * (w * y - x * z)
+    out[:, 1] = -2.0 * (w * x + y * z)
+    out[:, 2] = 2.0 * (x * x + y * y) - 1.0
+    return out
