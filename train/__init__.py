@@ -1,0 +1,1 @@
+"""PPO: rollout, GAE, losses, update, trainer loop, checkpoints, metrics, evaluation, benchmark."""
