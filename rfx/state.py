@@ -42,8 +42,13 @@ class RobotState:
                    last_action=zeros(num_joints), gait_phase=zeros())
 
 
-def advance_gait(phase: Array, config: RobotConfig) -> None:
-    """Move the gait phase on by one control step, in place. phase (N,), rad in [0, 4 pi)."""
+def advance(state: RobotState, action: Array) -> None:
+    """Note the action of the control step that just ended and move the gait clock on by it, in place. action (N, num_joints).
+
+    The simulator and the drivers both call this once per control step, so the clock and the last action mean the same on both.
+    """
+    state.last_action[...] = action
+    config, phase = state.config, state.gait_phase
     phase += np.float32(2.0 * np.pi * config.gait_freq_hz / config.control_freq_hz)
     np.mod(phase, np.float32(4.0 * np.pi), out=phase)
 
