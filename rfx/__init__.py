@@ -1,0 +1,30 @@
+"""rfx: what a robot and a policy are. Names load on first use, so that `import rfx` stays quick.
+
+To export a name, add it to EXPORTS beside the module that defines it.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+EXPORTS = {
+    "rfx.config": ("CameraConfig", "GO2_CONFIG", "JointConfig", "RobotConfig"),
+    "rfx.normalizer": ("ObservationNormalizer",),
+}
+
+_MODULE_OF = {name: module for module, names in EXPORTS.items() for name in names}
+__all__ = [*_MODULE_OF, "__version__"]
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'rfx' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

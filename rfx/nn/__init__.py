@@ -1,0 +1,6 @@
+"""Policies as tinygrad networks: build, call, save and load them."""
+
+from rfx.nn.networks import MLP, ActorCritic, JitPolicy, go2_actor_critic, go2_mlp
+from rfx.nn.policy import Policy, register_policy
+
+__all__ = ["MLP", "ActorCritic", "JitPolicy", "Policy", "go2_actor_critic", "go2_mlp", "register_policy"]

@@ -1,0 +1,160 @@
+"""The networks: MLP, ActorCritic, and their Go2 sizes. Every forward pass goes through `rfx.nn.dense.mlp`.
+
+Weight names, as saved: `layers.{i}.weight` (MLP); `backbone.{i}.weight`, `actor_head.weight`, `critic_head.weight`, `log_std` (ActorCritic);
+`.bias` beside each `.weight`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rfx.nn.dense import mlp
+from rfx.nn.policy import Policy, register_policy
+from tinygrad import Tensor
+from tinygrad.nn import Linear
+
+HIDDEN = (256, 256)
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def _sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None) -> list[int]:
+    """Widths of all layers, input to output. Raises ValueError unless all are positive integers."""
+    sizes = [obs_dim, *(HIDDEN if hidden is None else hidden), act_dim]
+    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(f"got layer widths {sizes}; expected positive integers for obs_dim, hidden and act_dim")
+    return [int(size) for size in sizes]
+
+
+def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator | None, scale: float = 1.0) -> Linear:
+    """A realized linear layer; weights and biases uniform in +-scale / sqrt(num_inputs), from rng if there is one, else tinygrad's own."""
+    layer = Linear(num_inputs, num_outputs)
+    if rng is not None:
+        bound = 1.0 / math.sqrt(num_inputs)
+        layer.weight = Tensor(rng.uniform(-bound, bound, (num_outputs, num_inputs)).astype(np.float32))
+        layer.bias = Tensor(rng.uniform(-bound, bound, num_outputs).astype(np.float32))
+    if scale != 1.0:
+        layer.weight, layer.bias = layer.weight * scale, layer.bias * scale
+    layer.weight, layer.bias = layer.weight.contiguous(), layer.bias.contiguous()
+    Tensor.realize(layer.weight, layer.bias)
+    return layer
+
+
+def _check_width(obs: Tensor, obs_dim: int) -> None:
+    if obs.ndim != 2 or obs.shape[1] != obs_dim:
+        raise ValueError(f"got observations of shape {tuple(obs.shape)}; expected (batch, {obs_dim})")
+
+
+@register_policy
+class MLP(Policy):
+    """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
+
+    obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256).
+    rng, where given, draws the initial weights: equal generators make equal networks.
+    Raises ValueError for a width that is not a positive integer.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, rng: np.random.Generator | None = None):
+        sizes = _sizes(obs_dim, act_dim, hidden)
+        self.obs_dim, self.act_dim, self.hidden = sizes[0], sizes[-1], sizes[1:-1]
+        self.layers = [_linear(a, b, rng) for a, b in zip(sizes[:-1], sizes[1:])]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        _check_width(obs, self.obs_dim)
+        return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]).tanh()
+
+
+@register_policy
+class ActorCritic(Policy):
+    """Actor and critic on one tanh backbone, for PPO: a Gaussian of state-independent width around the actor's mean action.
+
+    obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256).
+    rng, where given, draws the initial weights; initial_std is the standard deviation that log_std (act_dim,) starts from.
+    The actor head starts a hundred times smaller than usual, so that the first actions are near zero.
+    Raises ValueError for a width that is not a positive integer, or a standard deviation that is not positive.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, initial_std: float = 0.6,
+                 rng: np.random.Generator | None = None):
+        sizes = _sizes(obs_dim, act_dim, hidden)
+        if not 0.0 < initial_std < math.inf:
+            raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")
+        self.obs_dim, self.act_dim, self.hidden = sizes[0], sizes[-1], sizes[1:-1]
+        self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
+        self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
+        self.critic_head = _linear(sizes[-2], 1, rng)
+        self.log_std = Tensor(np.full(self.act_dim, math.log(initial_std), np.float32)).realize()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Mean actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        return self.forward_actor_critic(obs)[0]
+
+    def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean action and value. obs (B, obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for another shape."""
+        _check_width(obs, self.obs_dim)
+        layers = self.backbone
+        head_weight, head_bias = (getattr(self.actor_head, name).cat(getattr(self.critic_head, name)) for name in ("weight", "bias"))
+        both = mlp(obs, [*(layer.weight for layer in layers), head_weight], [*(layer.bias for layer in layers), head_bias])
+        return both[:, :self.act_dim].tanh(), both[:, self.act_dim:]
+
+    def get_action_and_value(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """An action with its log probability, the entropy and the value. obs (B, obs_dim) -> (B, act_dim), (B,), (B,), (B,).
+
+        Without an action, one is drawn from the Gaussian (tinygrad's random state); it is not clipped. Natural logarithms.
+        Raises ValueError for another shape.
+        """
+        mean, value = self.forward_actor_critic(obs)
+        if action is None:
+            action = (mean + self.log_std.exp() * Tensor.randn(*mean.shape)).detach()
+        elif action.shape != mean.shape:
+            raise ValueError(f"got actions of shape {tuple(action.shape)}; expected {tuple(mean.shape)}")
+        standardized = (action - mean) * (-self.log_std).exp()
+        log_prob = -(0.5 * standardized.square() + self.log_std + 0.5 * LOG_2PI).sum(axis=1)
+        entropy = (self.log_std + 0.5 + 0.5 * LOG_2PI).sum().expand(mean.shape[0])
+        return action, log_prob, entropy, value.squeeze(1)
+
+    def actor(self) -> MLP:
+        """The MLP that computes the same actions, with weights of its own: what a robot needs of this network."""
+        policy = MLP(self.obs_dim, self.act_dim, self.hidden)
+        for layer, source in zip(policy.layers, [*self.backbone, self.actor_head]):
+            layer.weight, layer.bias = source.weight.clone().realize(), source.bias.clone().realize()
+        return policy
+
+
+@register_policy
+class JitPolicy(Policy):
+    """A policy behind TinyJit: the first call of a shape traces, later ones replay. Saves and loads as the policy inside.
+
+    Every Policy compiles its own calls; this class is for a policy whose `__call__` does not. Raises TypeError unless policy is a Policy.
+    """
+
+    def __init__(self, policy: Policy):
+        if not isinstance(policy, Policy):
+            raise TypeError(f"got {type(policy).__name__}; expected a Policy to wrap")
+        self.policy = policy
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """What the policy inside computes. obs (B, obs_dim) -> (B, act_dim)."""
+        return self.policy.forward(obs)
+
+    def save(self, path, **bundle):
+        """Save the policy inside, as `Policy.save` does."""
+        return self.policy.save(path, **bundle)
+
+    @classmethod
+    def load(cls, path) -> JitPolicy:
+        """The policy in the folder at path, wrapped anew. Raises as `Policy.load` does."""
+        return cls(Policy.load(path))
+
+
+def go2_mlp(hidden: Sequence[int] | None = None) -> MLP:
+    """An MLP for the Go2: 48 observations, 12 joint actions."""
+    return MLP(48, 12, hidden)
+
+
+def go2_actor_critic(hidden: Sequence[int] | None = None, **options) -> ActorCritic:
+    """An ActorCritic for the Go2: 48 observations, 12 joint actions; options are ActorCritic's keywords."""
+    return ActorCritic(48, 12, hidden, **options)
