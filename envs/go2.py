@@ -1,0 +1,154 @@
+"""The Go2 velocity task as a Gymnasium vector environment on batched MuJoCo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs import commands, resets, rewards, terminations
+from envs.config import EnvConfig
+from envs.simulation import Simulation
+from rfx.config import GO2_CONFIG, RobotConfig
+from rfx.observe import observe
+from rfx.state import Array
+from rfx.terms import bind
+
+
+class Go2Env(VectorEnv):
+    """num_envs Go2s that are asked to follow velocity commands.
+
+    Observation {"state": (num_envs, 64)} float32; action (num_envs, 12) in [-1, 1], clipped. Same-step autoreset: where an episode
+    ends, the observation returned is the next episode's first, and info["final_obs"] holds the last. info["episode"] has the ended
+    episodes' statistics: return `r`, length `l`, and the mean absolute error of vx, vy (m/s) and yaw rate (rad/s).
+    A simulation whose state is no longer finite is truncated, flagged in info["failed"] and started anew.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+
+    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig = GO2_CONFIG,
+                 threads: int = 0, **overrides: Any):
+        config = config or EnvConfig.load("go2", **overrides)
+        num_envs = config.num_envs if num_envs is None else num_envs
+        self.config, self.robot, self.num_envs = config, robot, num_envs
+        self.simulation = Simulation(robot, num_envs, timestep_s=config.timestep_s, threads=threads, mjcf=config.mjcf)
+        self.step_s = self.simulation.control_step_s
+        self.max_steps = round(config.episode_length_s / self.step_s)
+
+        self.single_observation_space = gymnasium.spaces.Dict(
+            {"state": gymnasium.spaces.Box(-np.inf, np.inf, (robot.max_state_dim,), np.float32)})
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (robot.action_dim,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+        (command, parameters), = config.commands.items()
+        self._draw_command = bind(commands, command, parameters, num_inputs=2)
+        self._resets = [bind(resets, name, parameters, num_inputs=2) for name, parameters in config.resets.items()]
+        self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
+        self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
+
+        self._observation = np.zeros((num_envs, robot.max_state_dim), np.float32)
+        self._action = np.zeros((num_envs, robot.action_dim), np.float32)
+        self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
+        self._return = np.zeros(num_envs, np.float32)
+        self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
+        self.reward_sums = dict.fromkeys(self._rewards, 0.0)  # weighted, summed over steps, mean over environments
+
+    @property
+    def state(self):
+        """The SimState of all environments: live arrays."""
+        return self.simulation.state
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Start every environment anew. A seed makes all that follows repeatable."""
+        super().reset(seed=seed)
+        self._start(np.arange(self.num_envs))
+        if self.config.random_start_age:
+            self.state.step[...] = self.np_random.integers(self.max_steps, size=self.num_envs)
+        return self._observe(), {}
+
+    def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]:
+        """One control step of every environment. Returns observation, reward (num_envs,) float32, terminated, truncated, info."""
+        np.clip(actions, -1.0, 1.0, out=self._action)
+        failed = self.simulation.step(self._action)
+        state = self.state
+
+        terminated = np.zeros(self.num_envs, bool)
+        for term in self._terminations:
+            terminated |= term(state)
+        reward = np.zeros(self.num_envs, np.float32)
+        for name, (term, weight) in self._rewards.items():
+            values = term(state) * np.float32(weight * self.step_s)
+            reward += values
+            self.reward_sums[name] += float(values.mean())
+        failed |= ~np.isfinite(reward)
+        if failed.any():
+            reward[failed], terminated[failed] = 0.0, False
+        truncated = ((state.step >= self.max_steps) | failed) & ~terminated
+
+        self._return += reward
+        self._error += np.abs(velocity_error(state))
+        self._command_steps -= 1
+        self._change_commands(np.flatnonzero(self._command_steps <= 0))
+        info: dict[str, Any] = {}
+        done = terminated | truncated
+        if done.any():
+            info = self._end_episodes(done, failed)
+        return self._observe(), reward, terminated, truncated, info
+
+    def _observe(self) -> dict[str, Array]:
+        return {"state": observe(self.state.robot, out=self._observation).copy()}
+
+    def _end_episodes(self, done: Array, failed: Array) -> dict[str, Any]:
+        ids = np.flatnonzero(done)
+        last = observe(self.state.robot, out=self._observation)
+        final = np.full(self.num_envs, None, dtype=object)
+        for i in ids:
+            final[i] = {"state": last[i].copy()}
+        length = np.where(done, self.state.step, 0)
+        error = np.where(done[:, None], self._error, 0.0) / np.maximum(length, 1)[:, None]
+        info = {"final_obs": final, "_final_obs": done, "_episode": done, "failed": failed.copy(),
+                "episode": {"r": np.where(done, self._return, 0.0), "l": length, "error_vx": error[:, 0],
+                            "error_vy": error[:, 1], "error_yaw_rate": error[:, 2]}}
+        self._start(ids)
+        return info
+
+    def _start(self, ids: Array) -> None:
+        """Begin new episodes in environments ids: noise from the reset terms, a new command, counters at zero."""
+        qpos, qvel = self.simulation.home(len(ids))
+        start = resets.Start(base_position_w=qpos[:, 0:3], base_quaternion=qpos[:, 3:7], base_linear_velocity_w=qvel[:, 0:3],
+                             base_angular_velocity_b=qvel[:, 3:6], joint_position=qpos[:, self.simulation.joint_qpos].copy(),
+                             joint_velocity=np.zeros((len(ids), len(self.robot.joints))))
+        for term in self._resets:
+            term(start, self.np_random)
+        self.simulation.write_joints(qpos, qvel, start.joint_position, start.joint_velocity)
+        self.simulation.reset(ids, qpos, qvel)
+        self._return[ids], self._error[ids] = 0.0, 0.0
+        self._change_commands(ids)
+
+    def _change_commands(self, ids: Array) -> None:
+        if len(ids):
+            self.state.robot.velocity_command[ids] = self._draw_command(self.np_random, len(ids))
+            low, high = self.config.command_interval_s
+            self._command_steps[ids] = np.round(self.np_random.uniform(low, high, len(ids)) / self.step_s)
+
+
+def bind_reward(name: str, parameters: dict[str, Any]) -> tuple[Any, float]:
+    """A reward term with its parameters fixed, and its weight per second. Raises ValueError for a wrong name, parameter or weight."""
+    parameters = dict(parameters)
+    weight = parameters.pop("weight", None)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise ValueError(f"reward {name!r} needs a number as its weight, got {weight!r}")
+    return bind(rewards, name, parameters), float(weight)
+
+
+def velocity_error(state) -> Array:
+    """Velocity minus command. (N, 3): vx, vy in m/s, yaw rate in rad/s."""
+    error = np.empty_like(state.robot.velocity_command)
+    error[:, :2] = state.base_linear_velocity_b[:, :2]
+    error[:, 2] = state.robot.base_angular_velocity_b[:, 2]
+    error -= state.robot.velocity_command
+    return error

@@ -1,0 +1,144 @@
+"""The physics: N robots stepped by mujoco.batch, and the SimState they fill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch, SimulationError
+
+from envs.state import FEET, SimState
+from rfx.config import RobotConfig, joint_targets
+from rfx.robots.mjcf import load_model, motor_addresses
+from rfx.state import Array, advance, projected_gravity
+
+# Trot: FL and RR share a phase, FR and RL the opposite one (in cycles, in the order of FEET).
+GAIT_OFFSET = np.array([0.5, 0.0, 0.0, 0.5], np.float32)
+SWING_BEGIN = 0.6  # share of the gait cycle that a foot stands
+
+
+class Simulation:
+    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1]."""
+
+    def __init__(self, config: RobotConfig, num_envs: int, *, timestep_s: float = 0.005, threads: int = 0,
+                 mjcf: str | Path | None = None):
+        self.config = config
+        self.control_step_s = 1.0 / config.control_freq_hz
+        self.num_substeps = round(self.control_step_s / timestep_s)
+        if self.num_substeps < 1 or abs(self.num_substeps * timestep_s - self.control_step_s) > 1e-9:
+            raise ValueError(f"timestep_s {timestep_s} does not divide the control step of {self.control_step_s} s")
+        self.model = load_model(config, mjcf, timestep_s=timestep_s)
+        self.batch = Batch(self.model, num_envs, threads)
+        self.state = SimState.zeros(config, num_envs)
+        self.failed = np.zeros(num_envs, bool)
+
+        motors = motor_addresses(self.model, config)
+        self._joint_qpos, self._joint_dof, self._actuator = map(_as_slice, (motors.qpos, motors.qvel, motors.actuator))
+        self._qpos, self._qvel, self._ctrl = (self.batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
+        self._force, self._sensor = self.batch.bind("actuator_force"), self.batch.bind("sensordata")
+        sensors = {name: self.model.sensor(name).adr[0] for name in
+                   ["base_touch", *(f"{foot}_foot_{kind}" for foot in FEET for kind in ("touch", "position"))]}
+        self._base_touch = sensors["base_touch"]
+        self._foot_touch = _as_slice(np.array([sensors[f"{foot}_foot_touch"] for foot in FEET]))
+        self._foot_position = np.array([[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in FEET])
+        self._last_foot_position = np.zeros((num_envs, 4, 3), np.float32)
+        self._target = np.zeros((num_envs, len(config.joints)), np.float32)
+        self._last_warnings = np.array(self.batch.warning, copy=True)
+
+    def step(self, action: Array) -> Array:
+        """Apply one action for one control step. action (N, num_joints) in [-1, 1].
+
+        Returns failed (N,), bool: simulations that MuJoCo gave up or warned about, or whose state is not finite. Reset them.
+        """
+        state = self.state
+        state.previous_action[...] = state.robot.last_action
+        self._ctrl[:, self._actuator] = joint_targets(self.config, action, out=self._target)
+        self.failed[:] = False
+        try:
+            self.batch.step(nstep=self.num_substeps)
+        except SimulationError as error:
+            self.failed[error.ids] = True
+        advance(state.robot, action)
+        state.step[...] += 1
+        self._refresh(slice(None))
+        self.failed |= ~np.isfinite(self.batch.state.sum(axis=1))
+        warnings = self.batch.warning
+        if not np.array_equal(warnings, self._last_warnings):
+            self.failed |= (warnings != self._last_warnings).reshape(len(self.failed), -1).any(axis=1)
+            self._last_warnings[...] = warnings
+        return self.failed
+
+    def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
+        """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv): no action yet, gait phase zero, step zero."""
+        self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._qpos[ids], self._qvel[ids] = qpos, qvel
+        self._ctrl[np.asarray(ids)[:, None], np.arange(self.model.nu)[self._actuator]] = self.config.default_position
+        self.batch.forward(ids)
+        self._last_warnings[ids] = self.batch.warning[ids]
+        state = self.state
+        for array in (state.robot.last_action, state.previous_action, state.robot.gait_phase, state.step):
+            array[ids] = 0
+        self._refresh(ids)
+        state.joint_acceleration[ids] = 0.0
+        state.foot_velocity_w[ids] = 0.0
+
+    def home(self, num: int) -> tuple[Array, Array]:
+        """qpos (num, nq) and qvel (num, nv) of robots at rest in the default pose, feet on the floor."""
+        qpos = np.tile(self.model.key("home").qpos, (num, 1))
+        qpos[:, self._joint_qpos] = self.config.default_position
+        return qpos, np.zeros((num, self.model.nv))
+
+    def write_joints(self, qpos: Array, qvel: Array, position: Array, velocity: Array) -> None:
+        """Write joint positions and velocities (n, num_joints), in motor order, into rows of qpos and qvel, in place."""
+        qpos[:, self._joint_qpos], qvel[:, self._joint_dof] = position, velocity
+
+    @property
+    def joint_qpos(self) -> slice | Array:
+        """Where the joints stand in a row of qpos, in motor order."""
+        return self._joint_qpos
+
+    def _refresh(self, rows: slice | Array) -> None:
+        """Fill SimState's rows from MuJoCo's. Derived quantities (sensors, torque) are one substep old, as after mj_step."""
+        state, robot = self.state, self.state.robot
+        qpos, qvel = self._qpos[rows], self._qvel[rows]
+        velocity = qvel[:, self._joint_dof].astype(np.float32)
+        state.joint_acceleration[rows] = (velocity - robot.joint_velocity[rows]) * np.float32(self.config.control_freq_hz)
+        robot.joint_velocity[rows] = velocity
+        robot.joint_position[rows] = qpos[:, self._joint_qpos]
+        robot.base_angular_velocity_b[rows] = qvel[:, 3:6]  # a free joint's angular velocity is in the body frame
+        quaternion = np.ascontiguousarray(qpos[:, 3:7].T, np.float32).T  # columns contiguous
+        robot.projected_gravity_b[rows] = projected_gravity(quaternion)
+        state.base_height[rows] = qpos[:, 2]
+        state.base_linear_velocity_b[rows] = rotate_inverse(quaternion, qvel[:, 0:3].astype(np.float32))
+        state.joint_torque[rows] = self._force[rows][:, self._actuator]
+        sensor = self._sensor[rows]
+        foot_position = sensor[:, self._foot_position].astype(np.float32)
+        state.foot_velocity_w[rows] = (foot_position - self._last_foot_position[rows]) * np.float32(self.config.control_freq_hz)
+        self._last_foot_position[rows] = foot_position
+        state.foot_height[rows] = foot_position[:, :, 2]
+        state.foot_contact[rows] = sensor[:, self._foot_touch] > 0.0
+        state.base_contact[rows] = sensor[:, self._base_touch] > 0.0
+        cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + GAIT_OFFSET) % np.float32(1.0)
+        state.foot_swing[rows] = cycle >= SWING_BEGIN
+
+
+def rotate_inverse(quaternion: Array, vector: Array) -> Array:
+    """World vectors in the frame that quaternion (N, 4), wxyz, unit, turns: R(q)^T v. vector (N, 3) -> (N, 3), float32."""
+    w, x, y, z = quaternion.T
+    vx, vy, vz = vector.T
+    # v + 2 u x (u x v - w v), u = (x, y, z): the rotation by the conjugate quaternion
+    tx, ty, tz = y * vz - z * vy - w * vx, z * vx - x * vz - w * vy, x * vy - y * vx - w * vz
+    out = np.empty(vector.shape, np.float32)
+    out[:, 0] = vx + 2.0 * (y * tz - z * ty)
+    out[:, 1] = vy + 2.0 * (z * tx - x * tz)
+    out[:, 2] = vz + 2.0 * (x * ty - y * tx)
+    return out
+
+
+def _as_slice(indices: Array) -> slice | Array:
+    """The same places as a slice where they are consecutive: a view is quicker than a gather."""
+    indices = np.asarray(indices)
+    if (np.diff(indices) == 1).all():
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices

@@ -1,0 +1,36 @@
+"""One Go2 as an ordinary Gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from envs.go2 import Go2Env
+from rfx.state import Array
+
+
+class Go2SingleEnv(gymnasium.Env):
+    """The vector environment with one row, without autoreset: observation {"state": (64,)}, action (12,) in [-1, 1]."""
+
+    metadata = {"render_modes": []}
+
+    def __init__(self, **kwargs: Any):
+        self._env = Go2Env(1, **{"random_start_age": False, "threads": 1, **kwargs})
+        self.observation_space, self.action_space = self._env.single_observation_space, self._env.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Start a new episode."""
+        super().reset(seed=seed)
+        observation, _ = self._env.reset(seed=seed)
+        return {"state": observation["state"][0]}, {}
+
+    def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
+        """One control step. action (12,) in [-1, 1]."""
+        observation, reward, terminated, truncated, info = self._env.step(np.asarray(action)[None])
+        if terminated[0] or truncated[0]:
+            observation = info["final_obs"][0]
+            statistics = {name: values[0] for name, values in info["episode"].items()}
+            return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), {"episode": statistics}
+        return {"state": observation["state"][0]}, float(reward[0]), False, False, {}

@@ -1,0 +1,46 @@
+"""What only a simulator knows, around the RobotState that it shares with the robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rfx.config import RobotConfig
+from rfx.state import Array, RobotState
+
+FEET = ("FR", "FL", "RR", "RL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimState:
+    """N simulated robots. Rewards, terminations and a privileged critic read it; the actor's observations read only `robot`.
+
+    The arrays are live: the simulation overwrites them in place at every control step. float32 unless noted.
+    """
+
+    robot: RobotState
+    base_height: Array  # (N,), m above the floor
+    base_linear_velocity_b: Array  # (N, 3), m/s
+    previous_action: Array  # (N, num_joints), the action before robot.last_action
+    joint_torque: Array  # (N, num_joints), N m, over the last substep
+    joint_acceleration: Array  # (N, num_joints), rad/s^2, mean over the control step
+    foot_height: Array  # (N, 4), m, centre of the foot above the floor
+    foot_velocity_w: Array  # (N, 4, 3), m/s, mean over the control step
+    foot_contact: Array  # (N, 4), bool
+    foot_swing: Array  # (N, 4), bool: the gait clock wants the foot in the air
+    base_contact: Array  # (N,), bool: the trunk touches something
+    step: Array  # (N,), int64, control steps since the episode began
+
+    @classmethod
+    def zeros(cls, config: RobotConfig, num_envs: int) -> SimState:
+        """num_envs robots at rest."""
+        num_joints = len(config.joints)
+
+        def zeros(*shape: int, dtype=np.float32) -> Array:
+            return np.zeros((num_envs, *shape), dtype)
+
+        return cls(robot=RobotState.zeros(config, num_envs), base_height=zeros(), base_linear_velocity_b=zeros(3),
+                   previous_action=zeros(num_joints), joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints),
+                   foot_height=zeros(4), foot_velocity_w=zeros(4, 3), foot_contact=zeros(4, dtype=bool),
+                   foot_swing=zeros(4, dtype=bool), base_contact=zeros(dtype=bool), step=zeros(dtype=np.int64))
