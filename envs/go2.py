@@ -55,7 +55,7 @@ class Go2Env(VectorEnv):
         self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
         self._return = np.zeros(num_envs, np.float32)
         self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
-        self.reward_sums = dict.fromkeys(self._rewards, 0.0)  # weighted, summed over steps, mean over environments
+        self.clear_reward_sums()  # reward_sums: by term, weighted, summed over steps, mean over environments
 
     @property
     def state(self):
@@ -98,6 +98,10 @@ class Go2Env(VectorEnv):
         if done.any():
             info = self._end_episodes(done, failed)
         return self._observe(), reward, terminated, truncated, info
+
+    def clear_reward_sums(self) -> None:
+        """Start the sums of the weighted reward terms, `reward_sums`, at zero."""
+        self.reward_sums = dict.fromkeys(self._rewards, 0.0)
 
     def _observe(self) -> dict[str, Array]:
         return {"state": observe(self.state.robot, out=self._observation).copy()}

@@ -1,0 +1,67 @@
+"""The training loop's one iteration: collect, estimate advantages, update."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from envs.go2 import Go2Env
+from rfx.config import GO2_CONFIG
+from rfx.nn import ActorCritic
+from rfx.normalizer import ObservationNormalizer
+from train.collect import collect
+from train.config import TrainConfig
+from train.gae import gae
+from train.rollout import Rollout
+from train.update import PPO
+
+
+class Trainer:
+    """Four objects (environment, policy, rollout, learner) and the randomness that drives them.
+
+    Everything random comes from SeedSequence(config.seed): the same seed gives the same weights, bit for bit, on the same machine.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self.config, self.robot = config, GO2_CONFIG
+        seeds = np.random.SeedSequence(config.seed).spawn(4)
+        weights_rng, self._noise_rng, self._batch_rng = map(np.random.default_rng, seeds[:3])
+        self.env = Go2Env(config=config.env, robot=self.robot, threads=config.threads)
+        num_envs, num_steps = self.env.num_envs, config.trainer.rollout_steps
+        self.policy = ActorCritic(self.robot.state_dim, self.robot.action_dim, list(config.policy.hidden),
+                                  initial_std=config.policy.initial_std, rng=weights_rng)
+        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps)
+        self.normalizer = ObservationNormalizer(self.robot.state_dim)
+        self.rollout = Rollout.empty(num_steps, num_envs, self.robot.state_dim, self.robot.action_dim)
+        self.steps = self.iteration = 0
+        self._observation = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration of PPO; returns its metrics by tag."""
+        rollout, ppo = self.rollout, self.config.ppo
+        begin = time.perf_counter()
+        self.env.clear_reward_sums()
+        self._observation, last_value, episodes = collect(self.env, self.learner, self.normalizer, rollout, self._observation,
+                                                          self._noise_rng)
+        collected = time.perf_counter()
+        gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
+        rollout.replace_failed(self._batch_rng)
+        losses = self.learner.update(rollout, self._batch_rng)
+        self.normalizer.update(rollout.raw_observation.reshape(-1, self.robot.state_dim))
+        updated = time.perf_counter()
+
+        num_steps = len(rollout.reward)
+        self.iteration += 1
+        self.steps += rollout.reward.size
+        error = episodes.error / num_steps
+        metrics = {"episode/error_vx": error[0], "episode/error_vy": error[1], "episode/error_yaw_rate": error[2],
+                   "episode/failed_simulations": episodes.failed}
+        if episodes.lengths:
+            metrics |= {"episode/return": np.mean(episodes.returns), "episode/length": np.mean(episodes.lengths),
+                        "episode/falls": episodes.falls / len(episodes.lengths)}
+        metrics |= {f"reward/{name}": total / (num_steps * self.env.step_s) for name, total in self.env.reward_sums.items()}
+        metrics |= {f"ppo/{name}": value for name, value in losses.items()}
+        metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
+                    "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
+        return {name: float(value) for name, value in metrics.items()}
