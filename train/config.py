@@ -1,0 +1,160 @@
+"""A training run as data: what `python -m train` composes from `configs/`, checked key by key."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from envs import commands, resets, rewards, terminations
+from envs.config import CONFIGS, EnvConfig
+from rfx.terms import find, nearest
+from train.update import PPOConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The network: widths of its hidden layers, and the standard deviation that exploration starts from."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    initial_std: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"policy.hidden is {list(self.hidden)}: it must be a list of layer widths of at least 1, such as [256,256]")
+        if not self.initial_std > 0:
+            raise ValueError(f"policy.initial_std is {self.initial_std}: it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How long to train, in what portions, and how often to look. Steps are environment steps, summed over environments."""
+
+    total_steps: int = 6_000_000
+    rollout_steps: int = 24  # per environment and iteration
+    evaluate_every: int = 1_000_000  # steps between evaluations during training
+    evaluation_envs: int = 64
+    evaluation_s: float = 8.0
+    final_evaluation_envs: int = 256
+    final_evaluation_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in dataclasses.fields(self)):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"trainer.{name} is {value}: it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: int = 0
+    threads: int = 0  # of the physics; 0: one for each core
+    robot: str
+    env: EnvConfig
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it must be 0 or more")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}: it must be a number of threads, or 0 for one for each core")
+        num_samples, num_minibatches = self.env.num_envs * self.trainer.rollout_steps, self.ppo.num_minibatches
+        if num_samples % num_minibatches:
+            divisor = max(d for d in range(1, num_minibatches + 1) if num_samples % d == 0)
+            raise ValueError(f"ppo.num_minibatches is {num_minibatches}: it does not divide the rollout of env.num_envs "
+                             f"{self.env.num_envs} x trainer.rollout_steps {self.trainer.rollout_steps} = {num_samples} samples; "
+                             f"the next that does is {divisor}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """From plain values, as the YAML files hold them. Raises ValueError that names the key, the value and what is possible."""
+        if not values.get("robot"):
+            raise ValueError(f"no robot given: choose one with +robot=NAME; there are {', '.join(robots())}")
+        config = build(cls, values)
+        check_terms(config.env)
+        return config
+
+
+def robots() -> list[str]:
+    """Names of the robots there are configs for."""
+    return sorted(path.stem for path in (CONFIGS / "robot").glob("*.yaml"))
+
+
+def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
+    """The dataclass cls from plain values, nested ones too; path is the key they stand under.
+
+    Raises ValueError for an unknown key, a missing one, or a value of another type than the field's.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} is {values!r}: it must be a group of keys, {', '.join(fields)}")
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"unknown key {_join(path, key)}: {nearest(str(key), fields)}")
+    for name, f in fields.items():
+        if name not in values and f.default is f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{_join(path, name)} is missing")
+    return cls(**{key: convert(_join(path, key), value, hints[key]) for key, value in values.items()})
+
+
+def convert(key: str, value: Any, hint: Any) -> Any:
+    """The value as the type that hint describes. Whole floats pass as integers and integers as floats.
+
+    Raises ValueError that names the key, the value and the type expected.
+    """
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, key)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return convert(key, value, next(argument for argument in arguments if argument is not type(None)))
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int and number and value == value // 1:
+        return int(value)
+    if hint is float and number:
+        return float(value)
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if origin is tuple and listed and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
+        return tuple(convert(key, element, arguments[0]) for element in value)
+    if origin is Sequence and listed:
+        return [convert(key, element, arguments[0]) for element in value]
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: convert(_join(key, name), element, arguments[1]) for name, element in value.items()}
+    if hint is Any:
+        return value
+    raise ValueError(f"{key} is {value!r}: it must be {_describe(hint)}")
+
+
+def check_terms(config: EnvConfig) -> None:
+    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
+    for section, module in (("commands", commands), ("resets", resets), ("terminations", terminations), ("rewards", rewards)):
+        for name, parameters in getattr(config, section).items():
+            hints = typing.get_type_hints(find(module, name)) | ({"weight": float} if section == "rewards" else {})
+            for key, value in parameters.items():
+                if key in hints:  # an unknown one is refused when the environment binds the term
+                    convert(f"env.{section}.{name}.{key}", value, hints[key])
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (tuple, Sequence):
+        element = {int: "whole numbers", float: "numbers"}.get(arguments[0], "values")
+        return f"a list of {element}" if origin is Sequence or arguments[-1] is Ellipsis else f"a list of {len(arguments)} {element}"
+    if origin is Mapping:
+        return "a group of keys"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
