@@ -54,6 +54,7 @@ class Go2Env(VectorEnv):
         self._action = np.zeros((num_envs, robot.action_dim), np.float32)
         self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
         self._return = np.zeros(num_envs, np.float32)
+        self._length = np.zeros(num_envs, np.int64)  # not state.step: that one counts a random start age too
         self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
         self.clear_reward_sums()  # reward_sums: by term, weighted, summed over steps, mean over environments
 
@@ -90,6 +91,7 @@ class Go2Env(VectorEnv):
         truncated = ((state.step >= self.max_steps) | failed) & ~terminated
 
         self._return += reward
+        self._length += 1
         self._error += np.abs(velocity_error(state))
         self._command_steps -= 1
         self._change_commands(np.flatnonzero(self._command_steps <= 0))
@@ -112,7 +114,7 @@ class Go2Env(VectorEnv):
         final = np.full(self.num_envs, None, dtype=object)
         for i in ids:
             final[i] = {"state": last[i].copy()}
-        length = np.where(done, self.state.step, 0)
+        length = np.where(done, self._length, 0)
         error = np.where(done[:, None], self._error, 0.0) / np.maximum(length, 1)[:, None]
         info = {"final_obs": final, "_final_obs": done, "_episode": done, "failed": failed.copy(),
                 "episode": {"r": np.where(done, self._return, 0.0), "l": length, "error_vx": error[:, 0],
@@ -130,7 +132,7 @@ class Go2Env(VectorEnv):
             term(start, self.np_random)
         self.simulation.write_joints(qpos, qvel, start.joint_position, start.joint_velocity)
         self.simulation.reset(ids, qpos, qvel)
-        self._return[ids], self._error[ids] = 0.0, 0.0
+        self._return[ids], self._length[ids], self._error[ids] = 0.0, 0, 0.0
         self._change_commands(ids)
 
     def _change_commands(self, ids: Array) -> None:

@@ -1,0 +1,227 @@
+"""The environment: Gymnasium's contract, physics that obeys, repeatability, and simulations that break."""
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import envs  # noqa: F401  (registers)
+from envs.config import EnvConfig
+from envs.go2 import Go2Env, velocity_error
+from envs.simulation import rotate_inverse
+from rfx.config import GO2_CONFIG
+from rfx.state import projected_gravity
+
+QUIET = {"random_start_age": False, "resets": {}}
+
+
+def make(num_envs=4, **overrides) -> Go2Env:
+    return Go2Env(num_envs, **overrides)
+
+
+def test_single_environment_passes_gymnasiums_checker():
+    check_env(gymnasium.make("rfx/Go2Flat-v0").unwrapped)
+
+
+def test_make_gives_observation_and_action_of_one_robot():
+    env = gymnasium.make("rfx/Go2Flat-v0")
+    observation, _ = env.reset(seed=1)
+    assert observation["state"].shape == (64,) and env.action_space.shape == (12,)
+    observation, reward, terminated, truncated, _ = env.step(np.zeros(12, np.float32))
+    assert env.observation_space.contains(observation) and isinstance(reward, float) and not terminated and not truncated
+
+
+def test_make_vec_keeps_gymnasiums_vector_contract():
+    env = gymnasium.make_vec("rfx/Go2Flat-v0", num_envs=5)
+    assert env.num_envs == 5 and env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    observation, info = env.reset(seed=3)
+    assert observation in env.observation_space and info == {}
+    assert env.action_space.shape == (5, 12)
+    env.action_space.seed(0)
+    for _ in range(3):
+        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        assert observation in env.observation_space
+        assert reward.shape == terminated.shape == truncated.shape == (5,)
+        assert reward.dtype == np.float32 and terminated.dtype == truncated.dtype == bool
+    env.close()
+
+
+def test_vector_statistics_agree_with_gymnasiums_wrapper():
+    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(make(8, episode_length_s=0.2), stats_key="theirs")
+    env.reset(seed=0)
+    for _ in range(10):
+        _, _, _, truncated, info = env.step(np.zeros((8, 12), np.float32))
+        if truncated.any():
+            np.testing.assert_allclose(info["episode"]["r"], info["theirs"]["r"], rtol=1e-5)
+            np.testing.assert_array_equal(info["episode"]["l"], info["theirs"]["l"])
+
+
+def test_observation_is_48_real_numbers_then_zeros():
+    env = make()
+    observation, _ = env.reset(seed=0)
+    for _ in range(5):
+        observation, *_ = env.step(np.full((4, 12), 0.2, np.float32))
+    state = observation["state"]
+    assert np.isfinite(state).all() and not state[:, 48:].any() and (state[:, 33:45] == np.float32(0.2)).all()
+    np.testing.assert_allclose(state[:, :12] + GO2_CONFIG.default_position, env.state.robot.joint_position, atol=1e-6)
+    # the clock: 5 steps of 20 ms at 2 Hz are 0.2 cycles
+    np.testing.assert_allclose(state[:, 45:48], np.tile([np.sin(0.4 * np.pi), np.cos(0.4 * np.pi), np.sin(0.2 * np.pi)], (4, 1)), atol=1e-6)
+
+
+def test_observations_are_not_overwritten_by_later_steps():
+    env = make()
+    first, _ = env.reset(seed=0)
+    kept = first["state"].copy()
+    env.step(np.ones((4, 12), np.float32))
+    np.testing.assert_array_equal(first["state"], kept)
+
+
+def test_same_step_autoreset_returns_both_observations():
+    env = make(3, episode_length_s=0.1, **QUIET)  # 5 steps
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, terminated, truncated, info = env.step(np.zeros((3, 12), np.float32))
+        assert not terminated.any() and not truncated.any() and info == {}
+    observation, _, terminated, truncated, info = env.step(np.zeros((3, 12), np.float32))
+    assert truncated.all() and not terminated.any() and info["_final_obs"].all()
+    final = np.stack([last["state"] for last in info["final_obs"]])
+    assert final[0, 45] == pytest.approx(np.sin(0.4 * np.pi), abs=1e-6)  # the ended episode's clock
+    assert observation["state"][0, 45] == 0.0 and observation["state"][0, 46] == 1.0  # the new one's
+    assert info["episode"]["l"].tolist() == [5, 5, 5]
+
+
+def test_a_fall_terminates_and_is_not_a_truncation():
+    env = make(2, **QUIET)
+    env.reset(seed=0)
+    env.simulation.batch.qpos[0, 3:7] = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]  # on its side
+    *_, terminated, truncated, info = env.step(np.zeros((2, 12), np.float32))
+    assert terminated.tolist() == [True, False] and not truncated.any() and info["_episode"].tolist() == [True, False]
+
+
+def test_standing_still_on_zero_action_follows_a_zero_command():
+    still = {"uniform_velocity": {"vx": [0, 0], "vy": [0, 0], "yaw_rate": [0, 0]}}
+    env = make(2, commands=still, **QUIET)
+    env.reset(seed=0)
+    for _ in range(100):
+        *_, terminated, _, _ = env.step(np.zeros((2, 12), np.float32))
+        assert not terminated.any()
+    assert np.abs(velocity_error(env.state)).max() < 0.02
+    assert env.state.foot_contact.all() and not env.state.base_contact.any()
+    # The foot is below the hip, so the leg's load turns the knee alone, at a lever of 0.213 m sin 0.9: by F l / kp, which lowers the base by l times that.
+    lever, load = 0.213 * np.sin(0.9), 15.2 * 9.81 / 4
+    sag = load * lever**2 / GO2_CONFIG.joints[2].kp
+    home = env.simulation.model.key("home").qpos[2]
+    np.testing.assert_allclose(env.state.base_height, home - sag, atol=0.008)
+
+
+def test_state_is_mujocos_state():
+    env = make(6)
+    env.reset(seed=0)
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        env.step(rng.uniform(-1, 1, (6, 12)).astype(np.float32))
+    model, batch = env.simulation.model, env.simulation.batch
+    for i in range(6):
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = batch.qpos[i], batch.qvel[i]
+        mujoco.mj_forward(model, data)
+        rotation = data.body("base").xmat.reshape(3, 3)
+        np.testing.assert_allclose(env.state.base_linear_velocity_b[i], rotation.T @ data.qvel[:3], atol=1e-5)
+        np.testing.assert_allclose(env.state.robot.projected_gravity_b[i], rotation.T @ [0, 0, -1], atol=1e-6)
+        np.testing.assert_allclose(env.state.robot.base_angular_velocity_b[i], data.sensor("imu_gyro").data, atol=1e-5)
+        for j, joint in enumerate(GO2_CONFIG.joint_names):
+            assert env.state.robot.joint_position[i, j] == pytest.approx(data.joint(joint).qpos[0], abs=1e-6)
+            assert env.state.robot.joint_velocity[i, j] == pytest.approx(data.joint(joint).qvel[0], abs=1e-5)
+
+
+def test_rotations_match_mujocos():
+    rng = np.random.default_rng(0)
+    quaternion = rng.normal(size=(50, 4))
+    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+    vector, expected = rng.normal(size=(50, 3)), np.empty((50, 3))
+    for q, v, out in zip(quaternion, vector, expected):
+        conjugate = np.empty(4)
+        mujoco.mju_negQuat(conjugate, q)
+        mujoco.mju_rotVecQuat(out, v, conjugate)
+    np.testing.assert_allclose(rotate_inverse(quaternion, vector), expected, atol=1e-6)
+    down = np.tile([0.0, 0.0, -1.0], (50, 1))
+    np.testing.assert_allclose(projected_gravity(quaternion), rotate_inverse(quaternion, down), atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_seed_repeats_an_episode_bit_for_bit_at_any_thread_count(threads):
+    def play(seed, num_threads):
+        env = make(16, episode_length_s=1.0, command_interval_s=(0.1, 0.3), threads=num_threads)
+        rng = np.random.default_rng(5)
+        out = [env.reset(seed=seed)[0]["state"]]
+        for _ in range(60):
+            observation, reward, *_ = env.step(rng.uniform(-1, 1, (16, 12)).astype(np.float32))
+            out += [observation["state"], reward]
+        return [array.tobytes() for array in out]
+
+    assert play(7, threads) == play(7, 1)
+    assert play(7, threads) != play(8, 1)
+
+
+def test_environments_do_not_influence_each_other():
+    """Row 0 goes the same way whatever the other rows do."""
+    def first_row(noise):
+        env = make(4, **QUIET)
+        env.reset(seed=0)
+        for t in range(20):
+            action = np.full((4, 12), 0.1 * np.sin(t), np.float32)
+            action[1:] += noise
+            observation, *_ = env.step(action)
+        return observation["state"][0]
+
+    np.testing.assert_array_equal(first_row(0.0), first_row(0.5))
+
+
+def test_commands_change_at_the_stated_intervals_and_stay_in_range():
+    env = make(64, command_interval_s=(0.2, 0.4), episode_length_s=100.0, random_start_age=False, terminations={})
+    env.reset(seed=0)
+    last, held, seen = env.state.robot.velocity_command.copy(), np.zeros(64, int), []
+    for _ in range(100):
+        env.step(np.zeros((64, 12), np.float32))
+        command, held = env.state.robot.velocity_command, held + 1
+        changed = (command != last).any(axis=1)
+        seen += held[changed].tolist()
+        held[changed], last = 0, command.copy()
+        assert (command[:, 0] >= -0.6).all() and (command[:, 0] <= 1.0).all() and (np.abs(command[:, 1]) <= 0.4).all()
+    assert min(seen) >= 10 and max(s for s in seen if s <= 20) <= 20  # two zero commands in a row look like a longer one
+    assert np.mean(seen) == pytest.approx(15, abs=1.5)
+
+
+def test_a_broken_simulation_is_truncated_flagged_and_started_anew():
+    env = make(4, **QUIET)
+    env.reset(seed=0)
+    env.simulation.batch.qvel[2, 8] = np.nan
+    observation, reward, terminated, truncated, info = env.step(np.zeros((4, 12), np.float32))
+    assert info["failed"].tolist() == [False, False, True, False]
+    assert truncated.tolist() == [False, False, True, False] and not terminated.any() and reward[2] == 0.0
+    assert np.isfinite(observation["state"]).all() and np.isfinite(reward).all()
+    observation, reward, *_ = env.step(np.zeros((4, 12), np.float32))
+    assert np.isfinite(observation["state"]).all() and np.isfinite(reward).all()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"rewards": {"tilte": {"weight": -1.0}}}, ["tilte", "tilt"]),
+    ({"rewards": {"tilt": {"weigth": -1.0}}}, ["tilt", "weight"]),
+    ({"rewards": {"swing_height": {"weight": 1.0, "targt_m": 0.1}}}, ["targt_m", "target_m"]),
+    ({"terminations": {"fell": {}}}, ["fell", "possible are"]),
+    ({"commands": {"uniform_velocity": {"vx": [0, 1]}}}, ["uniform_velocity", "vy", "yaw_rate"]),
+    ({"num_env": 5}, ["num_env", "num_envs"]),
+    ({"timestep_s": 0.003}, ["timestep_s", "0.003"]),
+    ({"command_interval_s": [5, 3]}, ["command_interval_s"]),
+])
+def test_a_wrong_task_is_refused_with_the_nearest_name(change, words):
+    with pytest.raises(ValueError) as error:
+        Go2Env(2, config=EnvConfig.load("go2", **change))
+    assert all(word in str(error.value) for word in words)
+
+
+def test_an_unknown_robot_names_those_there_are():
+    with pytest.raises(ValueError, match="go2"):
+        EnvConfig.load("go1")
