@@ -12,6 +12,10 @@ __version__ = "0.1.0"
 EXPORTS = {
     "rfx.config": ("CameraConfig", "GO2_CONFIG", "JointConfig", "RobotConfig"),
     "rfx.normalizer": ("ObservationNormalizer",),
+    "rfx.robots.go2": ("Go2",),
+    "rfx.robots.robot": ("Robot", "make_robot", "register_driver"),
+    "rfx.robots.sim": ("SimRobot",),
+    "rfx.session": ("Session", "SessionStats", "run"),
 }
 
 _MODULE_OF = {name: module for module, names in EXPORTS.items() for name in names}

@@ -1,0 +1,174 @@
+"""The control loop: observe, decide, act, at a fixed rate, with its timing on record."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rfx.robots.realtime import sleep_until
+from rfx.robots.robot import Robot
+
+PolicyFunction = Callable[[dict[str, Any]], Any]
+MAX_PERIODS = 1_000_000  # what statistics remember: over five hours at 50 Hz
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStats:
+    """How well a session kept time. Jitter is the absolute difference between a period and the target period."""
+
+    iterations: int
+    overruns: int  # steps that were still busy when the next was due
+    target_period_s: float
+    mean_period_s: float
+    p50_jitter_s: float
+    p95_jitter_s: float
+    p99_jitter_s: float
+    max_jitter_s: float
+
+    def to_dict(self) -> dict[str, float]:
+        """The fields as JSON types."""
+        return dataclasses.asdict(self)
+
+
+class Session:
+    """Runs a policy on a robot at rate_hz: in the background between start and stop, or in the calling thread with run.
+
+    policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up), then calls the
+    policy on live observations for warmup_s, and at least once, without acting: a network is compiled by then.
+    However a session ends, it stops the robot. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
+    on leaving the context. Raises ValueError for a rate that is not positive or a warm-up that is negative.
+    """
+
+    def __init__(self, robot: Robot, policy: PolicyFunction, *, rate_hz: float = 50.0, warmup_s: float = 0.5):
+        if not rate_hz > 0.0:
+            raise ValueError(f"got rate_hz {rate_hz}; expected more than 0")
+        if not warmup_s >= 0.0:
+            raise ValueError(f"got warmup_s {warmup_s}; expected 0 or more")
+        self.robot, self.policy = robot, policy
+        self._period_s, self._warmup_s = 1.0 / rate_hz, warmup_s
+        self._thread: threading.Thread | None = None
+        self._running = self._stop_asked = False
+        self._error: BaseException | None = None
+        self._clear()
+
+    def start(self) -> None:
+        """Begin in a thread of its own, and return at once. Raises RuntimeError while the session runs."""
+        self._begin()
+        self._thread = threading.Thread(target=self._loop, args=(float("inf"),), name="rfx-session", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and stop the robot. May be called again. Raises RuntimeError when the loop had failed."""
+        self._stop_asked = True
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._thread = None
+        self._raise_error()
+
+    def run(self, duration: float | None = None) -> SessionStats:
+        """Run in this thread for duration seconds, or until Ctrl-C, then stop the robot. Raises RuntimeError when the loop fails."""
+        self._begin()
+        self._loop(float("inf") if duration is None else duration)
+        self._raise_error()
+        return self.stats
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the loop is at work."""
+        return self._running
+
+    @property
+    def step_count(self) -> int:
+        """Actions sent since the start."""
+        return self._step_count
+
+    @property
+    def stats(self) -> SessionStats:
+        """Timing so far."""
+        periods = np.array(list(self._periods))
+        jitter = np.abs(periods - self._period_s) if len(periods) else np.zeros(1)
+        p50, p95, p99 = np.percentile(jitter, (50, 95, 99))
+        return SessionStats(iterations=self._step_count, overruns=self._overruns, target_period_s=self._period_s,
+                            mean_period_s=float(periods.mean()) if len(periods) else 0.0, p50_jitter_s=float(p50), p95_jitter_s=float(p95),
+                            p99_jitter_s=float(p99), max_jitter_s=float(jitter.max()))
+
+    def __enter__(self) -> Session:
+        self.start()
+        return self
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        try:
+            self.stop()
+        except RuntimeError:
+            if value is None:  # an exception of the caller's own goes first
+                raise
+
+    def _clear(self) -> None:
+        self._periods: deque[float] = deque(maxlen=MAX_PERIODS)
+        self._step_count = self._overruns = 0
+
+    def _begin(self) -> None:
+        if self._running:
+            raise RuntimeError("the session is running already: stop it first")
+        self._clear()
+        self._error, self._stop_asked, self._running = None, False, True
+
+    def _loop(self, duration: float) -> None:
+        try:
+            self.robot.reset()
+            self._warm_up()
+            gc.collect()
+            gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
+            self._steps(duration)
+        except Exception as error:
+            self._error = error
+        finally:  # Ctrl-C included
+            gc.unfreeze()
+            try:
+                self.robot.stop()
+            except Exception as error:
+                self._error = self._error or error
+            self._running = False
+
+    def _warm_up(self) -> None:
+        ready_s = time.monotonic() + self._warmup_s
+        while not self._stop_asked:
+            self.policy(self.robot.observe())
+            if time.monotonic() >= ready_s:
+                return
+            time.sleep(self._period_s)
+
+    def _steps(self, duration: float) -> None:
+        begun_s = due_s = time.monotonic()
+        last_s = None
+        while not self._stop_asked and due_s - begun_s < duration - 1e-9:
+            now_s = time.monotonic()
+            if last_s is not None:
+                self._periods.append(now_s - last_s)
+            last_s = now_s
+            self.robot.act(self.policy(self.robot.observe()))
+            self._step_count += 1
+            due_s += self._period_s
+            late_s = time.monotonic() - due_s
+            if late_s > 0.0:
+                self._overruns += 1
+                due_s += self._period_s * (late_s // self._period_s)  # leave out the steps that were missed, keep the rhythm
+            sleep_until(due_s)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise RuntimeError(f"the session failed after {self._step_count} steps, and the robot was stopped: {error!r}") from error
+
+
+def run(robot: Robot, policy: PolicyFunction, rate_hz: float = 50.0, duration: float | None = None) -> SessionStats:
+    """Run a policy on a robot for duration seconds, or until Ctrl-C. Returns the timing. Raises as Session.run does."""
+    return Session(robot, policy, rate_hz=rate_hz).run(duration)
