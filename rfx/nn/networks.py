@@ -7,7 +7,9 @@ Weight names, as saved: `layers.{i}.weight` (MLP); `backbone.{i}.weight`, `actor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +49,23 @@ def _check_width(obs: Tensor, obs_dim: int) -> None:
         raise ValueError(f"got observations of shape {tuple(obs.shape)}; expected (batch, {obs_dim})")
 
 
+def _width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | None = None) -> tuple[int, int]:
+    """Inputs and outputs of the linear layer called name. Raises ValueError unless these shapes have it, with num_inputs inputs."""
+    weight, bias = shapes.get(f"{name}.weight", ()), shapes.get(f"{name}.bias", ())
+    if len(weight) != 2 or bias != weight[:1] or 0 in weight or num_inputs not in (None, weight[1]):
+        raise ValueError(f"got {name}.weight of shape {weight} and {name}.bias of shape {bias}; expected (out, {num_inputs or 'in'}) and (out,)")
+    return weight[1], weight[0]
+
+
+def _chain(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> list[int]:
+    """Widths of the layers prefix.0, prefix.1, ..., input to output; none without layers. Raises ValueError where two do not fit."""
+    sizes: list[int] = []
+    while f"{prefix}.{max(len(sizes) - 1, 0)}.weight" in shapes:
+        num_inputs, num_outputs = _width(shapes, f"{prefix}.{max(len(sizes) - 1, 0)}", sizes[-1] if sizes else None)
+        sizes += [num_outputs] if sizes else [num_inputs, num_outputs]
+    return sizes
+
+
 @register_policy
 class MLP(Policy):
     """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
@@ -65,6 +84,14 @@ class MLP(Policy):
         """Actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
         _check_width(obs, self.obs_dim)
         return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]).tanh()
+
+    @classmethod
+    def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """obs_dim, act_dim and hidden, as the shapes of `layers.{i}` tell. Raises ValueError where they do not."""
+        sizes = _chain(shapes, "layers")
+        if not sizes:
+            raise ValueError(f"got weights {', '.join(shapes) or 'none'}; expected layers.0.weight and so on")
+        return {"obs_dim": sizes[0], "act_dim": sizes[-1], "hidden": sizes[1:-1]}
 
 
 @register_policy
@@ -116,6 +143,16 @@ class ActorCritic(Policy):
         entropy = (self.log_std + 0.5 + 0.5 * LOG_2PI).sum().expand(mean.shape[0])
         return action, log_prob, entropy, value.squeeze(1)
 
+    @classmethod
+    def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """obs_dim, act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell. Raises ValueError where they do not."""
+        sizes = _chain(shapes, "backbone")
+        num_inputs, act_dim = _width(shapes, "actor_head", sizes[-1] if sizes else None)
+        if _width(shapes, "critic_head", num_inputs)[1] != 1 or shapes.get("log_std") != (act_dim,):
+            raise ValueError(f"got critic_head.weight {shapes['critic_head.weight']} and log_std {shapes.get('log_std')}; "
+                             f"expected (1, {num_inputs}) and ({act_dim},)")
+        return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "hidden": sizes[1:]}
+
     def actor(self) -> MLP:
         """The MLP that computes the same actions, with weights of its own: what a robot needs of this network."""
         policy = MLP(self.obs_dim, self.act_dim, self.hidden)
@@ -124,7 +161,6 @@ class ActorCritic(Policy):
         return policy
 
 
-@register_policy
 class JitPolicy(Policy):
     """A policy behind TinyJit: the first call of a shape traces, later ones replay. Saves and loads as the policy inside.
 
@@ -140,13 +176,13 @@ class JitPolicy(Policy):
         """What the policy inside computes. obs (B, obs_dim) -> (B, act_dim)."""
         return self.policy.forward(obs)
 
-    def save(self, path, **bundle):
+    def save(self, path: str | Path, **bundle: Any) -> Path:
         """Save the policy inside, as `Policy.save` does."""
         return self.policy.save(path, **bundle)
 
     @classmethod
-    def load(cls, path) -> JitPolicy:
-        """The policy in the folder at path, wrapped anew. Raises as `Policy.load` does."""
+    def load(cls, path: str | Path) -> JitPolicy:
+        """The policy at path, wrapped anew. Raises as `Policy.load` does."""
         return cls(Policy.load(path))
 
 

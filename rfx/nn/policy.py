@@ -1,48 +1,194 @@
-"""The base class of policies: compiled calls, and saving and loading by registered name."""
+"""The base class of policies: calls compiled for each input shape, and policy folders that know the class and its arguments."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
 
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
+from rfx.config import RobotConfig
+from rfx.normalizer import ObservationNormalizer
+from rfx.policy_folder import PolicyInfo, inspect_policy, read_weights, write_policy
+from rfx.terms import nearest
 from tinygrad import Tensor, TinyJit
+from tinygrad.device import Buffer
 from tinygrad.nn.state import get_state_dict
+from tinygrad.uop.ops import UOp
 
-REGISTRY: dict[str, type[Policy]] = {}
-P = TypeVar("P", bound="type[Policy]")
+P = TypeVar("P", bound="Policy")
+_registered: dict[str, type[Policy]] = {}
 
 
 class Policy:
-    """A network that maps observations to actions; subclasses define `forward`."""
+    """A network that maps observations to actions. A subclass defines `forward` and an ordinary `__init__`, whose arguments are recorded.
 
-    __slots__ = ("_arguments", "_compiled", "__dict__", "__weakref__")  # outside __dict__, where tinygrad looks for weights
+    Every tinygrad Tensor that an attribute holds, directly, in lists or in layers, is a weight; its attribute path is its name.
+    """
+
+    __slots__ = ("_arguments", "_compiled", "_buffers", "__dict__", "__weakref__")  # not in __dict__, where tinygrad looks for weights
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._arguments, self._compiled = (args, kwargs), {}
+        self._arguments, self._compiled, self._buffers = (args, kwargs), {}, ()
         return self
 
     def __init__(self):
         pass
 
+    def __getstate__(self):
+        return self.__dict__, {"_arguments": self._arguments, "_compiled": {}, "_buffers": ()}  # a copy compiles calls of its own
+
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations to actions: (B, obs_dim) -> (B, act_dim). Subclasses define it."""
-        raise NotImplementedError(f"{type(self).__name__} defines no forward(obs)")
+        """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError until a subclass defines it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(obs)")
 
     def __call__(self, obs: Tensor) -> Tensor:
-        """Run inference, compiled for each shape from its second call on; no later call overwrites the result."""
+        """Run inference. obs (B, obs_dim) -> (B, act_dim), in memory of its own, without gradient.
+
+        Compiled for each shape from its second call on. Raises TypeError unless obs is a tinygrad Tensor, otherwise as `forward`.
+        """
+        if not isinstance(obs, Tensor):
+            raise TypeError(f"got {type(obs).__name__}; expected a tinygrad Tensor: pass Tensor(obs), or use rfx.load_policy")
+        weights = self.parameters()
+        Tensor.realize(*weights)
+        if (buffers := tuple(weight.uop.base for weight in weights)) != self._buffers:  # replaced, where training would write in place
+            self._compiled, self._buffers = {}, buffers
         key = (obs.shape, obs.dtype, obs.device)
         if key not in self._compiled:
-            Tensor.realize(*self.parameters())
-            self._compiled[key] = TinyJit(self.forward)
-        return self._compiled[key](obs.clone().realize()).clone().realize()
+            self._compiled[key] = TinyJit(lambda x: self.forward(x).clone())
+        if not (obs.uop.has_buffer_identity() and obs.uop.is_realized):  # a compiled call takes whole buffers, no views and no constants
+            obs = obs.clone().realize()
+        return _copy(self._compiled[key](obs))
 
     def parameters(self) -> list[Tensor]:
-        """Every weight, in a fixed order."""
+        """Every weight, in the order of its name's first appearance."""
         return list(get_state_dict(self).values())
 
+    def save(self, path: str | Path, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
+             training_info: Mapping[str, Any] | None = None) -> Path:
+        """Save as a folder at path that describes itself; an older policy there stays until the new one is whole. Returns path.
 
-def register_policy(cls: P) -> P:
-    """Register a policy class under its name, so that `Policy.load` finds it."""
-    REGISTRY[cls.__name__] = cls
+        Raises ValueError for weights that are not finite, or a robot_config or normalizer that does not fit the policy; TypeError for
+        constructor arguments or training_info that JSON cannot hold; FileExistsError where path holds anything but a policy.
+        """
+        weights = {name: tensor.numpy() for name, tensor in get_state_dict(self).items()}
+        return write_policy(path, policy_type=type(self).__name__, arguments=self._named_arguments(), weights=weights,
+                            robot_config=robot_config, normalizer=normalizer, training_info=training_info, widths=policy_widths(self))
+
+    @classmethod
+    def load(cls: type[P], path: str | Path) -> P:
+        """The policy in the folder at path, or in a bare .safetensors file whose shapes tell the constructor's arguments.
+
+        Called on Policy, the class is the registered one of the recorded name; called on a subclass, it is that subclass. No code is run
+        from the folder. Raises FileNotFoundError, or ValueError that says what does not fit.
+        """
+        if Path(path).is_file():
+            weights = read_weights(path)
+            return _build(_class_for(weights) if cls is Policy else cls, {}, weights, Path(path))
+        return cls.from_info(inspect_policy(path))
+
+    @classmethod
+    def from_info(cls: type[P], info: PolicyInfo) -> P:
+        """The policy whose folder `rfx.inspect_policy` has read. Raises as `load`."""
+        policy_class = cls if cls is not Policy else registered_policy(info.policy_type)
+        policy = _build(policy_class, info.arguments, info.read_weights(), info.path)
+        info.check_widths(*policy_widths(policy))
+        return policy
+
+    @classmethod
+    def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The constructor arguments that weights of these shapes tell; none unless a subclass knows better.
+
+        Raises ValueError where no arguments give these weights.
+        """
+        return {}
+
+    def _named_arguments(self) -> dict[str, Any]:
+        """The constructor's arguments by name, random generators left out: what they drew is in the weights."""
+        signature = inspect.signature(type(self).__init__)
+        arguments = signature.bind(self, *self._arguments[0], **self._arguments[1]).arguments
+        return {name: value for name, value in list(arguments.items())[1:] if not isinstance(value, np.random.Generator)}
+
+
+def register_policy(cls: type[P]) -> type[P]:
+    """Register a policy class under its name, so that `Policy.load` finds it; a class decorator.
+
+    Raises TypeError for anything but a subclass of Policy, ValueError for a name that another class has.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Policy)):
+        raise TypeError(f"got {cls!r}; expected a subclass of rfx.nn.Policy")
+    known = _registered.get(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # a class that is defined again replaces itself
+        raise ValueError(f"the name {cls.__name__} is taken by {known.__module__}.{known.__qualname__}; give {cls.__module__}'s another name")
+    _registered[cls.__name__] = cls
     return cls
+
+
+def registered_policy(name: str) -> type[Policy]:
+    """The policy class registered under name. Raises ValueError that names the nearest."""
+    if name not in _registered:
+        raise ValueError(f"no policy class {name!r} is registered; {nearest(name, _registered)}: import the module that defines it, "
+                         "with @register_policy above the class")
+    return _registered[name]
+
+
+def policy_widths(policy: Policy) -> tuple[int | None, int | None]:
+    """Widths of observation and action where the policy has attributes obs_dim and act_dim, else None."""
+    widths = getattr(policy, "obs_dim", None), getattr(policy, "act_dim", None)
+    return tuple(width if isinstance(width, int) else None for width in widths)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy of a realized tensor; Tensor.clone does the same by scheduling a kernel, ten times slower."""
+    source = tensor.uop.buffer
+    copy = Buffer(source.device, source.size, source.dtype).allocate()
+    copy.copyin(source.as_memoryview(allow_zero_copy=True))
+    return Tensor(UOp.from_buffer(copy).reshape(tensor.shape))
+
+
+def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
+    """The registered class whose arguments these weights tell. Raises ValueError when there is none."""
+    shapes = {name: array.shape for name, array in weights.items()}
+    for policy_class in _registered.values():
+        try:
+            if policy_class.infer_arguments(shapes):
+                return policy_class
+        except ValueError:
+            continue
+    raise ValueError(f"got weights {', '.join(weights) or 'none'}, which tell no registered class ({', '.join(_registered)}); "
+                     "call load on the class itself")
+
+
+def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray], path: Path) -> P:
+    """An instance with these weights. Inferred arguments come first, so that a wrong one is refused before memory is taken for it."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    signature = inspect.Signature(parameters)
+    inferred = cls.infer_arguments({name: array.shape for name, array in weights.items()})
+    if not inferred.keys() <= signature.parameters.keys():  # a subclass with another constructor
+        inferred = {}
+    for name, value in inferred.items():
+        if arguments.get(name) not in (None, value):
+            raise ValueError(f"{path}: got {name} {arguments[name]!r}, but the weights are those of {value!r}; save the policy anew")
+    arguments = {**arguments, **inferred}
+    for name in arguments:
+        if name not in signature.parameters:
+            raise ValueError(f"{path}: {cls.__name__} takes no argument {name!r}: {nearest(name, signature.parameters)}")
+    bound = inspect.BoundArguments(signature, {name: arguments[name] for name in signature.parameters if name in arguments})
+    try:
+        policy = cls(*bound.args, **bound.kwargs)
+        tensors = get_state_dict(policy)
+    except Exception as error:  # whatever a user's constructor raises
+        raise ValueError(f"{path}: {cls.__name__} cannot be built from the recorded arguments {arguments}: {error}") from error
+    if set(tensors) != set(weights):
+        raise ValueError(f"{path}: got weights {sorted(weights)}; {cls.__name__} has {sorted(tensors)}")
+    for name, tensor in tensors.items():
+        if tensor.shape != weights[name].shape:
+            raise ValueError(f"{path}: got {name} of shape {weights[name].shape}; {cls.__name__} has {tuple(tensor.shape)}")
+    for name, tensor in tensors.items():
+        tensor.replace(Tensor(weights[name], device=tensor.device).cast(tensor.dtype).contiguous())
+    Tensor.realize(*tensors.values())
+    return policy
