@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from envs import commands, resets, rewards, terminations
 from envs.config import EnvConfig
 from envs.simulation import Simulation
+from envs.state import load_arrays
 from rfx.config import GO2_CONFIG, RobotConfig
 from rfx.observe import observe
 from rfx.state import Array
@@ -24,7 +26,8 @@ class Go2Env(VectorEnv):
     Observation {"state": (num_envs, 64)} float32; action (num_envs, 12) in [-1, 1], clipped. Same-step autoreset: where an episode
     ends, the observation returned is the next episode's first, and info["final_obs"] holds the last. info["episode"] has the ended
     episodes' statistics: return `r`, length `l`, and the mean absolute error of vx, vy (m/s) and yaw rate (rad/s).
-    A simulation whose state is no longer finite is truncated, flagged in info["failed"] and started anew.
+    A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
+    it is flagged in info["failed"] and started anew.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
@@ -83,34 +86,53 @@ class Go2Env(VectorEnv):
         reward = np.zeros(self.num_envs, np.float32)
         for name, (term, weight) in self._rewards.items():
             values = term(state) * np.float32(weight * self.step_s)
+            failed |= ~np.isfinite(values)
+            values[failed] = 0.0
             reward += values
             self.reward_sums[name] += float(values.mean())
-        failed |= ~np.isfinite(reward)
-        if failed.any():
-            reward[failed], terminated[failed] = 0.0, False
-        truncated = ((state.step >= self.max_steps) | failed) & ~terminated
 
-        self._return += reward
         self._length += 1
         self._error += np.abs(velocity_error(state))
         self._command_steps -= 1
         self._change_commands(np.flatnonzero(self._command_steps <= 0))
+        observation = self._observe()
+        failed |= ~np.isfinite(observation["state"].sum(axis=1))
+        if failed.any():
+            reward[failed], terminated[failed] = 0.0, False
+        truncated = ((state.step >= self.max_steps) | failed) & ~terminated
+        self._return += reward
         info: dict[str, Any] = {}
         done = terminated | truncated
         if done.any():
-            info = self._end_episodes(done, failed)
-        return self._observe(), reward, terminated, truncated, info
+            info = self._end_episodes(observation["state"], done, failed)
+            observation = self._observe()
+        return observation, reward, terminated, truncated, info
 
     def clear_reward_sums(self) -> None:
         """Start the sums of the weighted reward terms, `reward_sums`, at zero."""
         self.reward_sums = dict.fromkeys(self._rewards, 0.0)
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on: arrays (copies), and the random generator's state under `np_random`."""
+        return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()} | {
+            "np_random": self.np_random.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
+        counters = self._counters()
+        load_arrays(counters, {name: state[name] for name in counters if name in state})
+        self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters and name != "np_random"})
+        self.np_random.bit_generator.state = state["np_random"]
+
+    def _counters(self) -> dict[str, Array]:
+        return {"command_steps": self._command_steps, "return": self._return, "length": self._length, "error": self._error}
+
     def _observe(self) -> dict[str, Array]:
         return {"state": observe(self.state.robot, out=self._observation).copy()}
 
-    def _end_episodes(self, done: Array, failed: Array) -> dict[str, Any]:
+    def _end_episodes(self, last: Array, done: Array, failed: Array) -> dict[str, Any]:
+        """Statistics of the episodes that ended with the observation last, and new ones begun in their place."""
         ids = np.flatnonzero(done)
-        last = observe(self.state.robot, out=self._observation)
         final = np.full(self.num_envs, None, dtype=object)
         for i in ids:
             final[i] = {"state": last[i].copy()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import mujoco
 import numpy as np
-from mujoco.batch import Batch, SimulationError
+from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
-from envs.state import FEET, SimState
+from envs.state import FEET, SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
 from rfx.robots.mjcf import load_model, motor_addresses
 from rfx.state import Array, advance, projected_gravity
@@ -56,7 +58,8 @@ class Simulation:
         self._ctrl[:, self._actuator] = joint_targets(self.config, action, out=self._target)
         self.failed[:] = False
         try:
-            self.batch.step(nstep=self.num_substeps)
+            with _quiet_mujoco():
+                self.batch.step(nstep=self.num_substeps)
         except SimulationError as error:
             self.failed[error.ids] = True
         advance(state.robot, action)
@@ -82,6 +85,27 @@ class Simulation:
         self._refresh(ids)
         state.joint_acceleration[ids] = 0.0
         state.foot_velocity_w[ids] = 0.0
+
+    def state_dict(self) -> dict[str, Array]:
+        """All that the next step depends on, as copies: MuJoCo's state rows, model fields of which each simulation has its own, SimState.
+
+        MuJoCo's derived fields and warning counters are not part of it: a call computes the former before anyone reads them, and a
+        simulation whose counter moved is reset, which clears it.
+        """
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from what state_dict returned. Raises ValueError for an entry that is missing, unknown or of another shape."""
+        for name in state:
+            if name.startswith("model."):
+                self.batch.expand(name.removeprefix("model."))
+        load_arrays(self._arrays(), state)
+
+    def _arrays(self) -> dict[str, Array]:
+        """Live arrays by name."""
+        own_fields = [name for name in sorted(MODEL_FIELDS) if self.batch.expanded(name) is not None]
+        return self.state.arrays() | {"mujoco": self.batch.state, "last_foot_position": self._last_foot_position} | {
+            f"model.{name}": self.batch.expand(name) for name in own_fields}
 
     def home(self, num: int) -> tuple[Array, Array]:
         """qpos (num, nq) and qvel (num, nv) of robots at rest in the default pose, feet on the floor."""
@@ -121,6 +145,19 @@ class Simulation:
         state.base_contact[rows] = sensor[:, self._base_touch] > 0.0
         cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + GAIT_OFFSET) % np.float32(1.0)
         state.foot_swing[rows] = cycle >= SWING_BEGIN
+
+
+@contextmanager
+def _quiet_mujoco() -> Iterator[None]:
+    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: `failed` reports them."""
+    was = mujoco.MjLogConfig.get()
+    quiet = mujoco.MjLogConfig.get()
+    quiet.logto_console = quiet.logto_file = False
+    quiet.set()
+    try:
+        yield
+    finally:
+        was.set()
 
 
 def rotate_inverse(quaternion: Array, vector: Array) -> Array:

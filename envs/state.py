@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,3 +46,20 @@ class SimState:
                    previous_action=zeros(num_joints), joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints),
                    foot_height=zeros(4), foot_velocity_w=zeros(4, 3), foot_contact=zeros(4, dtype=bool),
                    foot_swing=zeros(4, dtype=bool), base_contact=zeros(dtype=bool), step=zeros(dtype=np.int64))
+
+    def arrays(self) -> dict[str, Array]:
+        """The live arrays by field name, the robot's under `robot.`."""
+        robot = {f"robot.{f.name}": getattr(self.robot, f.name) for f in dataclasses.fields(self.robot) if f.name != "config"}
+        return robot | {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "robot"}
+
+
+def load_arrays(arrays: Mapping[str, Array], values: Mapping[str, Array]) -> None:
+    """Write values into the arrays of the same names, in place. Raises ValueError when names or shapes differ, and then writes nothing."""
+    if arrays.keys() != values.keys():
+        raise ValueError(f"got a state that has, or lacks, {', '.join(sorted(arrays.keys() ^ values.keys()))}; "
+                         "expected the state of the same task, saved by the same version")
+    for name, array in arrays.items():
+        if array.shape != values[name].shape:
+            raise ValueError(f"got {name} of shape {values[name].shape}; expected {array.shape}: use the env.num_envs and robot it was saved with")
+    for name, array in arrays.items():
+        array[...] = values[name]
