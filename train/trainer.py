@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,7 @@ class Trainer:
         self.normalizer = ObservationNormalizer(self.robot.state_dim)
         self.rollout = Rollout.empty(num_steps, num_envs, self.robot.state_dim, self.robot.action_dim)
         self.steps = self.iteration = 0
+        self.skipping = 0  # updates in a row that had to skip minibatches
         self._observation = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]
 
     def iterate(self) -> dict[str, float]:
@@ -49,6 +52,7 @@ class Trainer:
         rollout.replace_failed(self._batch_rng)
         losses = self.learner.update(rollout, self._batch_rng)
         self.normalizer.update(rollout.raw_observation.reshape(-1, self.robot.state_dim))
+        self.skipping = self.skipping + 1 if losses["skipped_minibatches"] else 0
         updated = time.perf_counter()
 
         num_steps = len(rollout.reward)
@@ -65,3 +69,23 @@ class Trainer:
         metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
                     "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
         return {name: float(value) for name, value in metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on, by name: arrays (copies), numbers and, of generators and normalizer, dictionaries."""
+        own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping, "observation": self._observation.copy(),
+               "noise_rng": self._noise_rng.bit_generator.state, "batch_rng": self._batch_rng.bit_generator.state,
+               "normalizer": self.normalizer.to_dict()}
+        return own | {f"env.{name}": value for name, value in self.env.state_dict().items()} | {
+            f"learner.{name}": value for name, value in self.learner.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict returned, to the bit. Raises ValueError for the state of another task, network or num_envs."""
+        def part(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+        self.env.load_state_dict(part("env."))
+        self.learner.load_state_dict(part("learner."))
+        self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
+        self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
+        self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
+        self._observation = state["observation"].copy()
