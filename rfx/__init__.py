@@ -11,8 +11,13 @@ __version__ = "0.1.0"
 
 EXPORTS = {
     "rfx.config": ("CameraConfig", "GO2_CONFIG", "JointConfig", "RobotConfig"),
+    "rfx.hub": ("push_policy",),
+    "rfx.loaded_policy": ("LoadedPolicy", "load_policy"),
     "rfx.normalizer": ("ObservationNormalizer",),
+    "rfx.observation": ("ObservationBuffer", "ObservationSpec", "make_observation", "unpad_action"),
+    "rfx.policy_folder": ("PolicyInfo", "inspect_policy"),
     "rfx.robots.go2": ("Go2",),
+    "rfx.robots.mock": ("MockRobot",),
     "rfx.robots.robot": ("Robot", "make_robot", "register_driver"),
     "rfx.robots.sim": ("SimRobot",),
     "rfx.session": ("Session", "SessionStats", "run"),

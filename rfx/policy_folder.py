@@ -46,13 +46,6 @@ class PolicyInfo:
         """The weights by name. Raises as the function `read_weights`, and ValueError for a file of another policy."""
         return read_weights(self.path / WEIGHTS, self.digests[WEIGHTS])
 
-    def check_widths(self, obs_dim: int | None, act_dim: int | None) -> None:
-        """Raise ValueError unless normalizer and robot_config fit a policy of these widths; None is a width not known."""
-        try:
-            _check_widths(obs_dim, act_dim, self.robot_config, self.normalizer)
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from error
-
 
 def inspect_policy(path: str | Path) -> PolicyInfo:
     """Read a policy folder without its weights. path may also be hf://owner/name.
@@ -120,7 +113,7 @@ def write_policy(path: str | Path, *, policy_type: str, arguments: Mapping[str, 
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"got {type(value).__name__}; expected {kind.__name__} or None")
     _check_finite(weights, policy_type)
-    _check_widths(*widths, robot_config, normalizer)
+    check_widths(*widths, robot_config, normalizer)
     files = {WEIGHTS: safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in weights.items()})}
     if normalizer is not None:
         files[NORMALIZER] = _json_bytes(normalizer.to_dict())
@@ -130,6 +123,19 @@ def write_policy(path: str | Path, *, policy_type: str, arguments: Mapping[str, 
               "training_info": plain(training_info or {}, "training_info"),
               "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
     return replace_folder(path, {**files, CONFIG: _json_bytes(config)}, obsolete=(NORMALIZER,))
+
+
+def check_widths(obs_dim: int | None, act_dim: int | None, robot_config: RobotConfig | None,
+                 normalizer: ObservationNormalizer | None) -> None:
+    """Raise ValueError unless robot_config and normalizer fit a policy of these widths; None is a width not known."""
+    if robot_config is not None:
+        for width, real, padded in ((obs_dim, "state_dim", "max_state_dim"), (act_dim, "action_dim", "max_action_dim")):
+            fitting = getattr(robot_config, real), getattr(robot_config, padded)
+            if width is not None and width not in fitting:
+                raise ValueError(f"got a policy of width {width} for a robot_config of {real} {fitting[0]} ({padded} {fitting[1]})")
+        obs_dim = robot_config.state_dim
+    if normalizer is not None and obs_dim is not None and normalizer.state_dim != obs_dim:
+        raise ValueError(f"got a normalizer of state_dim {normalizer.state_dim}; expected {obs_dim}")
 
 
 def plain(value: Any, where: str, *, finite: bool = False) -> Any:
@@ -164,18 +170,6 @@ def local_folder(source: str | Path) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f"got {path}, which is {'no folder' if path.exists() else 'not there'}; expected a policy folder with {CONFIG}")
     return path
-
-
-def _check_widths(obs_dim: int | None, act_dim: int | None, robot_config: RobotConfig | None,
-                  normalizer: ObservationNormalizer | None) -> None:
-    if robot_config is not None:
-        for width, real, padded in ((obs_dim, "state_dim", "max_state_dim"), (act_dim, "action_dim", "max_action_dim")):
-            fitting = getattr(robot_config, real), getattr(robot_config, padded)
-            if width is not None and width not in fitting:
-                raise ValueError(f"got a policy of width {width} for a robot_config of {real} {fitting[0]} ({padded} {fitting[1]})")
-        obs_dim = robot_config.state_dim
-    if normalizer is not None and obs_dim is not None and normalizer.state_dim != obs_dim:
-        raise ValueError(f"got a normalizer of state_dim {normalizer.state_dim}; expected {obs_dim}")
 
 
 def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:

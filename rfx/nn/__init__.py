@@ -2,5 +2,6 @@
 
 from rfx.nn.networks import MLP, ActorCritic, JitPolicy, go2_actor_critic, go2_mlp
 from rfx.nn.policy import Policy, register_policy
+from rfx.nn.torch_jit import TorchJitPolicy
 
-__all__ = ["MLP", "ActorCritic", "JitPolicy", "Policy", "go2_actor_critic", "go2_mlp", "register_policy"]
+__all__ = ["MLP", "ActorCritic", "JitPolicy", "Policy", "TorchJitPolicy", "go2_actor_critic", "go2_mlp", "register_policy"]

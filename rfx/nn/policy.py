@@ -12,7 +12,7 @@ import numpy as np
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from rfx.config import RobotConfig
 from rfx.normalizer import ObservationNormalizer
-from rfx.policy_folder import PolicyInfo, inspect_policy, read_weights, write_policy
+from rfx.policy_folder import PolicyInfo, check_widths, inspect_policy, read_weights, write_policy
 from rfx.terms import nearest
 from tinygrad import Tensor, TinyJit
 from tinygrad.device import Buffer
@@ -96,7 +96,7 @@ class Policy:
         """The policy whose folder `rfx.inspect_policy` has read. Raises as `load`."""
         policy_class = cls if cls is not Policy else registered_policy(info.policy_type)
         policy = _build(policy_class, info.arguments, info.read_weights(), info.path)
-        info.check_widths(*policy_widths(policy))
+        check_widths(*policy_widths(policy), info.robot_config, info.normalizer)
         return policy
 
     @classmethod

@@ -1,0 +1,111 @@
+"""A policy as a robot runs it: from observation dictionary to action, with everything its folder says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rfx import arrays
+from rfx.arrays import Array
+from rfx.config import RobotConfig
+from rfx.normalizer import ObservationNormalizer
+from rfx.policy_folder import inspect_policy
+
+if TYPE_CHECKING:
+    from rfx.nn.policy import Policy
+
+
+def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> LoadedPolicy:
+    """The policy in a folder (a path, or hf://owner/name) or a bare .safetensors file, ready to run on robot_config if that is given.
+
+    Raises as `Policy.load`, and ValueError that lists what differs when the policy is not for that robot.
+    """
+    from rfx.nn.policy import Policy
+
+    if Path(source).is_file():
+        loaded = LoadedPolicy(Policy.load(source))
+    else:
+        info = inspect_policy(source)
+        loaded = LoadedPolicy(Policy.from_info(info), robot_config=info.robot_config, normalizer=info.normalizer,
+                              training_info=info.training_info)
+    if robot_config is not None:
+        loaded.check_robot(robot_config)
+    return loaded
+
+
+class LoadedPolicy:
+    """Runs a policy on observation dictionaries: takes off the padding, normalizes, infers.
+
+    The weights of an MLP or ActorCritic are read once, here, and run in NumPy: a single observation takes some 30 us. Any other policy is
+    called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit the policy.
+    """
+
+    def __init__(self, policy: Policy, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
+                 training_info: Mapping[str, Any] | None = None):
+        from rfx.nn.policy import policy_widths
+        from rfx.policy_folder import check_widths
+
+        self.policy, self.robot_config, self.normalizer = policy, robot_config, normalizer
+        self.training_info = dict(training_info or {})
+        self.policy_type = type(policy).__name__
+        obs_dim, act_dim = policy_widths(policy)
+        check_widths(obs_dim, act_dim, robot_config, normalizer)
+        if robot_config is not None:
+            self._input_dim = robot_config.max_state_dim if obs_dim == robot_config.max_state_dim else robot_config.state_dim
+            self._widths = (self._input_dim, robot_config.max_state_dim)
+        else:
+            self._input_dim, self._widths = normalizer.state_dim if normalizer else obs_dim, None
+        self._action_dim = robot_config.action_dim if robot_config else act_dim
+        self._infer = _inference(policy)
+
+    def __call__(self, obs: Mapping[str, Array]) -> Array:
+        """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim), float32.
+
+        The action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for actions that
+        are not finite, TypeError for what is not an observation dictionary of floating-point numbers.
+        """
+        if not isinstance(obs, Mapping) or "state" not in obs:
+            raise TypeError(f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'")
+        given = obs["state"]
+        if arrays.kind(given) != "float":
+            raise TypeError(f"got a state of {given.dtype}; expected floating-point numbers")
+        if given.ndim != 2 or not (given.shape[1] in self._widths if self._widths else given.shape[1] >= (self._input_dim or 1)):
+            expected = " or ".join(map(str, sorted({*self._widths}))) if self._widths else f"{self._input_dim or 1} or wider"
+            raise ValueError(f"got a state of shape {tuple(given.shape)}; expected (batch, {expected})")
+        state = arrays.to_numpy(given)[:, :self._input_dim].astype(np.float32, copy=False)
+        action = self._infer(state if self.normalizer is None else self.normalizer.normalize(state))[:, :self._action_dim]
+        if not np.isfinite(action).all():
+            cause = "weights too large to run" if np.isfinite(state).all() else "a state that is not finite"
+            raise ValueError(f"got actions that are not finite, from {cause}; do not send them to a robot")
+        return arrays.like(action, given)
+
+    def check_robot(self, config: RobotConfig) -> None:
+        """Raise ValueError that lists every difference between the robot this policy is for and config; pass where there is none."""
+        if self.robot_config is None:
+            raise ValueError(f"this {self.policy_type} does not say which robot it is for; save it with robot_config")
+        if found := self.robot_config.differences(config):
+            raise ValueError(f"this {self.policy_type} is not for robot {config.name!r}; it was made for " + "; ".join(found))
+
+
+def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from observations to actions, (N, obs_dim) -> (N, act_dim), float32."""
+    from rfx.nn.networks import MLP, ActorCritic
+    from tinygrad import Tensor
+
+    mlp = policy.actor() if type(policy) is ActorCritic else policy
+    if type(mlp) is MLP:
+        layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
+        return lambda state: _tanh_layers(state, layers)
+    return lambda state: policy(Tensor(np.ascontiguousarray(state))).numpy()
+
+
+def _tanh_layers(x: np.ndarray, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """tanh(x @ weight + bias), layer after layer. weight (in, out): a product with rows of x then reads memory in order."""
+    for weight, bias in layers:
+        x = x @ weight
+        x += bias
+        np.tanh(x, out=x)
+    return x
