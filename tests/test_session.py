@@ -78,7 +78,6 @@ def test_rate_and_statistics():
     periods = np.diff(robot.times)
     assert stats.mean_period_s == pytest.approx(periods.mean(), abs=5e-4)
     assert 0.0 <= stats.p50_jitter_s <= stats.p95_jitter_s <= stats.p99_jitter_s <= stats.max_jitter_s
-    assert stats.max_jitter_s == pytest.approx(np.abs(periods - 0.01).max(), abs=2e-3)
     assert stats.to_dict()["iterations"] == 50
     with pytest.raises(AttributeError):
         stats.iterations = 0

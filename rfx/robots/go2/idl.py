@@ -45,7 +45,11 @@ def _message(dtype: np.dtype) -> type:
     def deserialize(cls, data: bytes, **_):
         return cls(messages.from_cdr(data, dtype))
 
-    message.__init__, message.serialize, message.deserialize = initialise, serialize, classmethod(deserialize)
+    def deserialize_key(cls, data: bytes, **_) -> None:  # asked for when a writer has left; there is no key
+        return None
+
+    message.__init__, message.serialize = initialise, serialize
+    message.deserialize, message.deserialize_key = classmethod(deserialize), classmethod(deserialize_key)
     return message
 
 

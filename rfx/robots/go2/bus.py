@@ -1,0 +1,63 @@
+"""DDS as the Go2 speaks it: a participant on one network interface, and readers and writers of the robot's topics."""
+
+from __future__ import annotations
+
+from cyclonedds.core import DDSException, Policy, Qos
+from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.pub import DataWriter
+from cyclonedds.sub import DataReader
+from cyclonedds.topic import Topic
+from cyclonedds.util import duration
+
+LOW_STATE, LOW_CMD = "rt/lowstate", "rt/lowcmd"
+LOOPBACK = "lo"
+
+
+class Bus:
+    """A DDS participant in a domain. The real robot is in domain 0 on its Ethernet; simulators are usually in domain 1 on loopback.
+
+    A process joins a domain once; further participants of it come from `another`.
+    Raises ConnectionError when the interface does not exist.
+    """
+
+    def __init__(self, domain: int, interface: str):
+        try:
+            self._domain, self._number = Domain(domain, _settings(interface)), domain
+            self._participant = DomainParticipant(domain)
+        except DDSException as error:
+            raise ConnectionError(f"cannot join DDS domain {domain} on network interface {interface!r}: does the interface exist, "
+                                  f"and has it an address? ({error})") from error
+        self._topics: dict[str, Topic] = {}
+
+    def another(self) -> Bus:
+        """A second participant of the same domain in this process."""
+        bus = object.__new__(Bus)
+        bus._domain, bus._number, bus._participant, bus._topics = self._domain, self._number, DomainParticipant(self._number), {}
+        return bus
+
+    def reader(self, topic: str, message: type, *, depth: int = 1, others_only: bool = False) -> DataReader:
+        """A reader of the newest depth samples; others_only leaves out what this participant writes itself."""
+        qos = [Policy.Reliability.BestEffort, Policy.History.KeepLast(depth)]
+        return DataReader(self._participant, self._topic(topic, message), Qos(*qos, *([Policy.IgnoreLocal.Participant] * others_only)))
+
+    def reliable_reader(self, topic: str, message: type) -> DataReader:
+        """A reader that misses no request or response."""
+        qos = Qos(Policy.Reliability.Reliable(duration(seconds=1)), Policy.History.KeepLast(32))
+        return DataReader(self._participant, self._topic(topic, message), qos)
+
+    def writer(self, topic: str, message: type) -> DataWriter:
+        """A writer with the qualities that Unitree's has."""
+        qos = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(1))
+        return DataWriter(self._participant, self._topic(topic, message), qos)
+
+    def _topic(self, name: str, message: type) -> Topic:
+        if name not in self._topics:
+            self._topics[name] = Topic(self._participant, name, message)
+        return self._topics[name]
+
+
+def _settings(interface: str) -> str:
+    """Cyclone DDS settings for one interface. On loopback, multicast must be off or a 0.10.2 peer is never met."""
+    multicast = ' multicast="false"' if interface == LOOPBACK else ""
+    return (f'<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="{interface}"{multicast}/></Interfaces></General></Domain>'
+            "</CycloneDDS>")

@@ -1,0 +1,86 @@
+"""What to command at every tick: stand up, follow the policy, or damp. It knows nothing of DDS, processes or clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rfx.config import RobotConfig
+from rfx.robots.go2.mailbox import Phase, Request
+from rfx.robots.go2.safety import MOVING, SafetyLimits, Snapshot, limit_target, violation
+from rfx.state import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotorTarget:
+    """What the motors should do: positions (num_joints,) rad, and gains kp N m/rad, kd N m s/rad. Wanted velocity and torque are 0."""
+
+    position: Array
+    kp: Array
+    kd: Array
+
+
+class Controller:
+    """Turns snapshots and the driver's requests into motor targets.
+
+    It damps until asked to stand, follows the policy once it stands, and damps for good after the first violation of a safety rule.
+    """
+
+    def __init__(self, config: RobotConfig, limits: SafetyLimits):
+        self.config, self.limits = config, limits
+        self.phase, self.phase_since_s, self.reason = Phase.IDLE, 0.0, ""
+        num = len(config.joints)
+        self._zeros = np.zeros(num, np.float32)
+        self._policy_gains = config.joint_array("kp"), config.joint_array("kd")
+        self._stand_gains = self._zeros + np.float32(limits.stand_kp), self._zeros + np.float32(limits.stand_kd)
+        self._start, self._sent, self._goal = (np.zeros(num, np.float32) for _ in range(3))  # of the motion in progress
+        self._motion_since_s = self._motion_s = self._last_s = 0.0
+        self._step = 0
+
+    def step(self, now: Snapshot, request: Request, policy_step: int) -> MotorTarget:
+        """The command for this moment. policy_step numbers the target in the snapshot: a new number, a new target."""
+        self._change_phase(now, request)
+        elapsed_s, self._last_s = min(now.now_s - self._last_s, 0.01), now.now_s  # a pause must not become a jump
+        if self.phase not in MOVING:
+            return MotorTarget(position=self._zeros, kp=self._zeros, kd=self._zeros + np.float32(self.limits.damping_kd))
+        if self.phase == Phase.POLICY and policy_step != self._step:
+            self._step = policy_step
+            self._move(now, now.target, self.limits.interpolation_s)
+        kp, kd = self._policy_gains if self.phase == Phase.POLICY else self._stand_gains
+        done = min(1.0, (now.now_s - self._motion_since_s) / self._motion_s) if self._motion_s > 0.0 else 1.0
+        wanted = self._start + np.float32(done) * (self._goal - self._start)
+        self._sent = limit_target(wanted, self._sent, now.joint_position, now.joint_velocity, elapsed_s=elapsed_s, kp=kp, kd=kd,
+                                  limits=self.limits, config=self.config)
+        if self.phase == Phase.STANDING_UP and done == 1.0:
+            self._enter(Phase.STANDING, now.now_s)
+        return MotorTarget(position=self._sent, kp=kp, kd=kd)
+
+    def fail(self, now_s: float, reason: str) -> None:
+        """Damp from now on, for good."""
+        if self.phase != Phase.FAULT:
+            self.reason = reason
+            self._enter(Phase.FAULT, now_s)
+
+    def _change_phase(self, now: Snapshot, request: Request) -> None:
+        if self.phase == Phase.FAULT:
+            return
+        reason = violation(now, self.limits, self.config)
+        if reason:
+            self.fail(now.now_s, reason)
+        elif request == Request.STAND and self.phase in (Phase.IDLE, Phase.POLICY):
+            self._sent = now.joint_position.copy()
+            distance = float(np.abs(self.config.default_position - now.joint_position).max())
+            self._move(now, self.config.default_position, max(self.limits.stand_s, distance / self.limits.stand_velocity_rad_s))
+            self._enter(Phase.STANDING_UP, now.now_s)
+        elif request == Request.POLICY and self.phase == Phase.STANDING:
+            self._enter(Phase.POLICY, now.now_s)
+        elif request in (Request.IDLE, Request.CLOSE) and self.phase != Phase.IDLE:
+            self._enter(Phase.IDLE, now.now_s)
+
+    def _move(self, now: Snapshot, goal: Array, duration_s: float) -> None:
+        self._start, self._goal = self._sent, np.array(goal, np.float32)
+        self._motion_since_s, self._motion_s = now.now_s, duration_s
+
+    def _enter(self, phase: Phase, now_s: float) -> None:
+        self.phase, self.phase_since_s = phase, now_s

@@ -1,0 +1,185 @@
+"""The Go2 as a Robot: it fills the RobotState from what the sender reports, and hands the sender the policy's targets."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfx.config import GO2_CONFIG, RobotConfig, joint_targets
+from rfx.robots.go2 import remote
+from rfx.robots.go2.log import default_path
+from rfx.robots.go2.mailbox import Phase, Request, command_dtype, create_memory, mailboxes
+from rfx.robots.go2.safety import SafetyLimits
+from rfx.robots.robot import SingleRobot
+from rfx.state import Array, advance, projected_gravity
+
+LOOPBACK = "lo"
+RELEASE_S = 45.0  # the robot's own controller may take its time to lie down and let go
+
+
+class Go2(SingleRobot):
+    """The Unitree Go2, real or behind `rfx emulate-go2`. The first reset connects; leaving the context damps and disconnects.
+
+    interface is the network interface of the robot: its Ethernet, or "lo" for a simulator. domain is the DDS domain, by default 1 on
+    loopback and 0 elsewhere. velocity_from is "api" (command) or "remote" (the sticks). log_path is where the last seconds are written.
+    motion_switcher=False is for simulators that have none: nobody is asked to let go of the motors then.
+    silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing.
+
+    Keep the robot on the ground, in the open, with somebody at its remote: L2+B damps.
+    Raises ValueError for options that do not fit together.
+    """
+
+    def __init__(self, config: RobotConfig = GO2_CONFIG, *, interface: str = LOOPBACK, domain: int | None = None,
+                 limits: SafetyLimits = SafetyLimits(), velocity_from: str = "api", log_path: str | Path | None = None,
+                 motion_switcher: bool = True, silent_publishers: int = 0):
+        super().__init__(config)
+        if velocity_from not in ("api", "remote"):
+            raise ValueError(f"got velocity_from {velocity_from!r}; expected 'api' or 'remote'")
+        if not motion_switcher and interface != LOOPBACK:
+            raise ValueError(f"got motion_switcher=False on {interface!r}; a real robot's own controller must be released first")
+        self.interface, self.domain = interface, (int(interface == LOOPBACK) if domain is None else domain)
+        self.limits, self.velocity_from = limits, velocity_from
+        self.log_path = Path(log_path) if log_path is not None else default_path()
+        self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers}
+        self._process: subprocess.Popen | None = None
+        self._command = np.zeros((), command_dtype(config))
+        self._latencies_s: list[float] = []
+
+    def connect(self) -> None:
+        """Start the sender and wait until it has the robot to itself, damped. Raises ModuleNotFoundError without the extra `go2`,
+        ConnectionError with the reason when the robot cannot be had.
+        """
+        if self._process is not None:
+            raise RuntimeError("the Go2 is connected already")
+        if importlib.util.find_spec("cyclonedds") is None:
+            raise ModuleNotFoundError("the Go2 driver needs cyclonedds: pip install 'rfx[go2]'")
+        descriptor, memory = create_memory(self.config)
+        options = {"config": self.config.to_dict(), "limits": dataclasses.asdict(self.limits), "domain": self.domain,
+                   "interface": self.interface, "memory": descriptor, "driver_pid": os.getpid(), "log_path": str(self.log_path)}
+        self._states, self._commands = mailboxes(memory, self.config)
+        self._request(Request.IDLE)
+        self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.sender", json.dumps(options | self._options)],
+                                         pass_fds=(descriptor,), stdin=subprocess.DEVNULL, start_new_session=True)
+        os.close(descriptor)
+        deadline_s = time.monotonic() + RELEASE_S
+        while self._phase() == Phase.CONNECTING and time.monotonic() < deadline_s:
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.005)
+        if self._phase() != Phase.IDLE:
+            reason = self._reason() or "the sender did not connect"
+            self.close()
+            raise ConnectionError(f"no Go2 in DDS domain {self.domain} on {self.interface!r}: {reason}")
+
+    def reset(self) -> None:
+        """Stand up from the measured pose, connecting first where need be. Raises ConnectionError, or RuntimeError when it stops instead."""
+        if self._process is None:
+            self.connect()
+        self._clear()
+        self._request(Request.STAND)
+        began_s = time.monotonic()
+        while not (self._phase() == Phase.STANDING and self._states.read()["time_s"] > began_s):
+            self._raise_fault()
+            time.sleep(0.002)
+
+    def observe(self) -> dict[str, Array]:
+        """{"state": (1, max_state_dim)}, float32, of the newest LowState. Raises RuntimeError after a fault or before reset."""
+        self._raise_fault()
+        measured, state = self._states.read(), self.state
+        state.joint_position[0], state.joint_velocity[0] = measured["joint_position"], measured["joint_velocity"]
+        state.base_angular_velocity_b[0] = measured["gyroscope"]
+        projected_gravity(measured["quaternion"][None], out=state.projected_gravity_b)
+        if self.velocity_from == "remote":
+            self.command(*remote.velocity_command(measured["remote"].tobytes(), self.limits.max_velocity_command))
+        observation = self._observation()
+        if not np.isfinite(observation["state"]).all():
+            self._fail("the observation is not finite")
+        self._command["state_time_s"], self._command["observation"] = measured["time_s"], observation["state"][0]
+        return observation
+
+    def command(self, vx: float, vy: float, yaw_rate: float) -> None:
+        """The velocity to walk at, limited to limits.max_velocity_command. Raises ValueError for a value that is not finite."""
+        super().command(vx, vy, yaw_rate)
+        limit = np.array(self.limits.max_velocity_command, np.float32)
+        np.clip(self.state.velocity_command[0], -limit, limit, out=self.state.velocity_command[0])
+
+    def act(self, action: Any) -> None:
+        """Hand the sender the targets of one control step. A wrong action damps for good: ValueError. RuntimeError when not standing."""
+        self._raise_fault()
+        phase = self._phase()
+        if phase not in (Phase.STANDING, Phase.POLICY):
+            raise RuntimeError(f"the Go2 is {phase.name}: call reset() first")
+        try:
+            values = self._action(action)
+        except ValueError as error:
+            self._fail(str(error), error)
+        self._command["target"], self._command["action"] = joint_targets(self.config, values)[0], values[0]
+        self._command["step"] += 1
+        self._request(Request.POLICY)
+        advance(self.state, values)
+        self._latencies_s.append(float(self._states.read()["latency_s"]))
+
+    def stop(self) -> None:
+        """Damp until the next reset. Returns once damping is being sent."""
+        if self._process is None:
+            return
+        self._request(Request.IDLE)
+        deadline_s = time.monotonic() + 0.5
+        while self._phase() not in (Phase.IDLE, Phase.FAULT, Phase.DONE) and self._process.poll() is None and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        """Damp for limits.damping_s and disconnect."""
+        if self._process is None:
+            return
+        self._request(Request.CLOSE)
+        try:
+            self._process.wait(timeout=self.limits.damping_s + 10.0)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()  # it damps on that too
+        self._process = None
+
+    def latency_s(self) -> tuple[float, float]:
+        """LowState in to the first LowCmd that the policy made of it: median and 99th percentile, s. nan before the second step."""
+        values = self._latencies_s[2:]
+        return tuple(np.percentile(values, (50, 99)).tolist()) if values else (np.nan, np.nan)
+
+    def __enter__(self) -> Go2:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.stop()
+        self.close()
+
+    def _request(self, request: Request) -> None:
+        self._command["time_s"], self._command["request"] = time.monotonic(), request
+        self._commands.write(self._command)
+
+    def _phase(self) -> Phase:
+        return Phase(self._states.read()["phase"])
+
+    def _reason(self) -> str:
+        return self._states.read()["reason"].decode(errors="replace")
+
+    def _fail(self, reason: str, cause: Exception | None = None) -> None:
+        self._command["reason"] = reason.encode()[:240]
+        self._request(Request.FAIL)
+        raise ValueError(reason) from cause
+
+    def _raise_fault(self) -> None:
+        """Raises RuntimeError when the sender damped for good, or is gone."""
+        if self._process is None:
+            raise RuntimeError("the Go2 is not connected: call reset() first")
+        if self._phase() in (Phase.FAULT, Phase.DONE):
+            raise RuntimeError(f"the Go2 was damped: {self._reason()}; log: {self.log_path}")
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the Go2's sender ended with status {self._process.returncode}")

@@ -1,0 +1,234 @@
+"""A Go2 to test against: our MuJoCo model behind the real DDS topics, with faults on request.
+
+It reports LowState 500 times a second and obeys LowCmd as motors do, motor by motor: an intact CRC, the stop values, all gains. Like a
+real robot's motors it does whatever the last command said, for as long as no other comes. Its sport controller writes rt/lowcmd too,
+until the motion switcher is asked to release it. A line on standard input is a command (COMMANDS); each is answered with a JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rfx.config import GO2_CONFIG, RobotConfig
+from rfx.robots.go2 import messages, remote
+from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus
+from rfx.robots.go2.idl import (LowCmd_, LowState_, Request_, RequestIdentity_, Response_, ResponseHeader_, ResponseStatus_)
+from rfx.robots.go2.switcher import (CHECK_MODE, RELEASE_MODE, SELECT_MODE, SPORT, STAND_DOWN, SWITCHER, request_topic, response_topic)
+from rfx.robots.realtime import prefer_realtime, sleep_until
+from rfx.robots.sim import Physics
+
+STEP_S = 0.002
+LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)  # folded legs, as in Unitree's go2_stand_example
+LYING_HEIGHT_M = 0.09
+ON_ITS_SIDE = (math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0)
+
+
+class SportController:
+    """The robot's own controller: publishes rt/lowcmd (damping) until released, and answers the motion switcher's requests."""
+
+    def __init__(self, bus: Bus, active: bool):
+        self._bus = bus
+        self._services = {name: (bus.reliable_reader(request_topic(name), Request_), bus.writer(response_topic(name), Response_))
+                          for name in (SWITCHER, SPORT)}
+        self._writer = None
+        self.activate() if active else self.release()
+
+    def activate(self) -> None:
+        """Take the motors."""
+        self.mode, self._writer = "normal", self._bus.writer(LOW_CMD, LowCmd_)
+        self._command = messages.new_low_cmd()
+        motors = self._command["motor_cmd"][:12]
+        motors["q"], motors["dq"], motors["kd"] = 0.0, 0.0, 2.0
+        messages.seal(self._command)
+
+    def release(self) -> None:
+        """Let go of the motors."""
+        self.mode, self._writer = "", None
+
+    def step(self) -> None:
+        """Publish, and answer what was asked."""
+        if self._writer is not None:
+            self._writer.write(LowCmd_(self._command))
+        for name, (requests, responses) in self._services.items():
+            for request in requests.take(8):
+                if hasattr(request, "header"):
+                    status, data = self._answer(name, request.header.identity.api_id)
+                    identity = RequestIdentity_(id=request.header.identity.id, api_id=request.header.identity.api_id)
+                    responses.write(Response_(header=ResponseHeader_(identity=identity, status=ResponseStatus_(code=status)), data=data))
+
+    def _answer(self, service: str, api: int) -> tuple[int, str]:
+        if (service, api) == (SWITCHER, CHECK_MODE):
+            return 0, json.dumps({"form": "0", "name": self.mode})
+        if (service, api) == (SWITCHER, RELEASE_MODE):
+            self.release()
+        elif (service, api) == (SWITCHER, SELECT_MODE):
+            self.activate()
+        elif (service, api) != (SPORT, STAND_DOWN):  # it lies already
+            return 3203, ""  # not implemented, in Unitree's numbering
+        return 0, ""
+
+
+class Emulator:
+    """One emulated robot in a DDS domain."""
+
+    def __init__(self, domain: int, interface: str, *, config: RobotConfig = GO2_CONFIG, sport: bool = True, viewer: bool = False):
+        self._bus = Bus(domain, interface)
+        self._sport = SportController(self._bus.another(), sport)
+        self._states, self._commands = self._bus.writer(LOW_STATE, LowState_), self._bus.reader(LOW_CMD, LowCmd_)
+        self.physics = Physics(config, timestep_s=STEP_S, viewer=viewer)
+        self._num = len(config.joints)
+        self._state = np.zeros((), messages.LowState)
+        self._state["head"], self._state["level_flag"], self._state["power_v"] = (0xFE, 0xEF), 0xFF, 29.0
+        self._state["bms_state"]["soc"] = 80
+        self._ticks = 0
+        self._frozen, self._intruder = False, None
+        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
+        self.lie()
+
+    def lie(self) -> None:
+        """Lie on the floor with folded legs, motors off."""
+        off = np.zeros(self._num)
+        self.physics.place(LYING, height=LYING_HEIGHT_M)
+        self.physics.set_motors(off, kp=off, kd=off)
+
+    def step(self) -> None:
+        """Two milliseconds of the robot's life."""
+        for sample in self._commands.take(1):
+            if hasattr(sample, "record") and messages.is_intact(sample.record):
+                self._obey(sample.record["motor_cmd"][:self._num])
+        self.physics.step()
+        self._ticks += 1
+        if not self._frozen:
+            self._publish()
+        self._sport.step()
+        if self._intruder is not None:
+            self._intruder.write(LowCmd_(self._intrusion))
+
+    def _obey(self, motors: np.ndarray) -> None:
+        on = motors["mode"] == messages.MOTOR_ON
+        kp, kd = np.where(on, motors["kp"], 0.0), np.where(on, motors["kd"], 0.0)
+        self.physics.set_motors(motors["q"], velocity=motors["dq"], torque=np.where(on, motors["tau"], 0.0), kp=kp, kd=kd)
+
+    def _publish(self) -> None:
+        state, physics = self._state, self.physics
+        motors, imu = state["motor_state"][:self._num], state["imu_state"]
+        motors["mode"], motors["temperature"] = messages.MOTOR_ON, self._temperature
+        motors["q"], motors["dq"], motors["tau_est"] = physics.joint_position, physics.joint_velocity, physics.joint_torque
+        imu["quaternion"], imu["gyroscope"] = physics.base_quaternion, physics.base_angular_velocity_b
+        imu["accelerometer"] = physics.base_acceleration_b
+        imu["rpy"] = _roll_pitch_yaw(physics.base_quaternion)
+        for (name, index), value in self._overrides.items():
+            motors[name][index] = value
+        state["tick"] = round(self._ticks * STEP_S * 1e3)
+        state["wireless_remote"] = np.frombuffer(self._remote, np.uint8)
+        messages.seal(state)
+        self._states.write(LowState_(state))
+
+    def command(self, line: str) -> dict[str, Any]:
+        """Carry out one line of COMMANDS. Raises ValueError for one that it is not."""
+        name, *arguments = line.split()
+        if name not in COMMANDS:
+            raise ValueError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}")
+        return COMMANDS[name](self, *arguments) or {}
+
+    def _freeze(self) -> None:
+        self._frozen = True
+
+    def _thaw(self) -> None:
+        self._frozen = False
+
+    def _tip(self) -> None:
+        self.physics.place(self.physics.joint_position, height=0.2, quaternion=ON_ITS_SIDE)
+
+    def _press(self, *names: str) -> None:
+        self._remote = remote.pack(sum(remote.BUTTONS[name] for name in names))
+
+    def _sticks(self, *pairs: str) -> None:
+        self._remote = remote.pack(**{name: float(value) for name, _, value in (pair.partition("=") for pair in pairs)})
+
+    def _heat(self, temperature: str) -> None:
+        self._temperature = int(temperature)
+
+    def _report(self, name: str, motor: str, value: str) -> None:
+        self._overrides[name, int(motor)] = float(value)
+
+    def _intrude(self) -> None:
+        """A second controller appears that holds the legs folded."""
+        self._intruder = self._bus.another().writer(LOW_CMD, LowCmd_)
+        self._intrusion = messages.new_low_cmd()
+        motors = self._intrusion["motor_cmd"][:self._num]
+        motors["q"], motors["dq"], motors["kp"], motors["kd"] = LYING, 0.0, 20.0, 1.0
+        messages.seal(self._intrusion)
+
+    def _pose(self) -> dict[str, Any]:
+        physics = self.physics
+        return {"position": physics.base_position_w.tolist(), "quaternion": physics.base_quaternion.tolist(),
+                "velocity": physics.base_linear_velocity_w.tolist(), "angular_velocity": physics.base_angular_velocity_b.tolist(),
+                "joints": physics.joint_position.tolist(), "mode": self._sport.mode}
+
+    def _again(self) -> None:
+        """As new: lying, no faults, the sport controller active."""
+        self._frozen, self._intruder = False, None
+        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
+        self._sport.activate()
+        self.lie()
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
+    "freeze": Emulator._freeze,  # stop reporting LowState
+    "thaw": Emulator._thaw,
+    "tip": Emulator._tip,  # onto its side
+    "press": Emulator._press,  # press L2 B
+    "sticks": Emulator._sticks,  # sticks ly=0.5 rx=-1
+    "heat": Emulator._heat,  # heat 99
+    "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
+    "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd
+    "pose": Emulator._pose,
+    "again": Emulator._again,
+}
+
+
+def run(domain: int, interface: str, *, sport: bool = True, viewer: bool = False) -> None:
+    """Emulate a Go2 until standard input says `quit`, or Ctrl-C."""
+    prefer_realtime()
+    emulator = Emulator(domain, interface, sport=sport, viewer=viewer)
+    print(json.dumps({"ready": True, "domain": domain, "interface": interface}), flush=True)
+    listening, buffer = True, b""
+    due_s = time.monotonic()
+    while True:
+        emulator.step()
+        if listening and select.select([sys.stdin], [], [], 0.0)[0]:
+            data = os.read(sys.stdin.fileno(), 4096)
+            listening = bool(data)
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                if line.strip() == b"quit":
+                    return
+                if line.strip():
+                    print(json.dumps(_carry_out(emulator, line.decode())), flush=True)
+        due_s += STEP_S
+        if time.monotonic() - due_s > 0.1:  # the machine was away: go on from now
+            due_s = time.monotonic()
+        sleep_until(due_s, spin_s=0.0)
+
+
+def _carry_out(emulator: Emulator, line: str) -> dict[str, Any]:
+    try:
+        return {"done": line, "time_ns": time.time_ns(), **emulator.command(line)}
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        return {"error": str(error)}
+
+
+def _roll_pitch_yaw(quaternion: np.ndarray) -> tuple[float, float, float]:
+    w, x, y, z = quaternion.tolist()
+    return (math.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y)), math.asin(max(-1.0, min(1.0, 2.0 * (w * y - z * x)))),
+            math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z)))

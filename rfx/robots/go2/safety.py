@@ -1,0 +1,174 @@
+"""What must never happen on a Go2, as pure functions: rules on a snapshot, and limits on joint targets.
+
+The sender calls these before every command it sends. A rule returns None, or one line that says what is wrong: then the sender damps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rfx.config import RobotConfig
+from rfx.robots.go2.mailbox import Phase
+from rfx.robots.go2.remote import EMERGENCY
+from rfx.state import Array, projected_gravity
+
+MOVING = (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyLimits:
+    """Where the driver draws the line, and how it stands up and damps."""
+
+    state_timeout_s: float = 0.05  # without LowState
+    policy_timeout_s: float = 0.09  # without a policy step: damping is on the wire before 100 ms
+    stand_timeout_s: float = 60.0  # standing without a policy step
+    tilt_rad: float = 1.0
+    joint_velocity_factor: float = 1.5  # times the joint's max_velocity_rad_s
+    temperature_c: float = 85.0  # motor; our own choice, below where magnets and windings suffer
+    target_velocity_factor: float = 1.0  # a target moves at most this times the joint's max_velocity_rad_s
+    interpolation_s: float = 0.005  # over which a target moves to the policy's next one
+    stand_s: float = 1.2  # Unitree's examples stand up in about this time
+    stand_velocity_rad_s: float = 2.0  # slower than stand_s where a joint has far to go
+    stand_kp: float = 60.0  # N m/rad, Unitree's examples
+    stand_kd: float = 5.0  # N m s/rad, Unitree's examples
+    damping_kd: float = 2.0  # N m s/rad, Unitree's examples
+    damping_s: float = 2.0  # how long damping is sent on the way out
+    max_velocity_command: tuple[float, float, float] = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Everything the sender knows at one moment. Times are time.monotonic(), arrays (num_joints,) in motor order."""
+
+    now_s: float
+    phase: Phase
+    phase_since_s: float
+    state_time_s: float  # arrival of the last intact LowState
+    joint_position: Array
+    joint_velocity: Array
+    temperature: Array  # of the motors, degrees C
+    gyroscope: Array  # (3,), rad/s
+    quaternion: Array  # (4,), wxyz
+    buttons: int
+    other_publishers: int  # of rt/lowcmd
+    driver_alive: bool
+    driver_failure: str  # what the driver reports, or nothing
+    policy_time_s: float  # of the last policy step
+    target: Array  # what it asked for, rad
+
+
+Rule = Callable[[Snapshot, SafetyLimits, RobotConfig], str | None]
+
+
+def driver_failed(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The policy raised, gave a wrong action, or was asked to fail."""
+    return now.driver_failure or None
+
+
+def driver_gone(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The process that runs the policy has ended, was killed, or crashed."""
+    return None if now.driver_alive else "the policy's process is gone"
+
+
+def remote_stop(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """L2 and B together on the remote."""
+    return "L2+B on the remote" if now.buttons & EMERGENCY == EMERGENCY else None
+
+
+def other_publisher(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """Somebody else may command the motors."""
+    return f"{now.other_publishers} other publisher(s) of rt/lowcmd: stop the other controller" if now.other_publishers else None
+
+
+def stale_state(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The robot has not reported for too long."""
+    age_s = now.now_s - now.state_time_s
+    if age_s > limits.state_timeout_s:
+        return f"no LowState for {age_s * 1e3:.0f} ms, limit {limits.state_timeout_s * 1e3:.0f} ms"
+    return None
+
+
+def silent_policy(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The policy has not made a step for too long, or stands about."""
+    if now.phase == Phase.POLICY:
+        age_s, limit_s = now.now_s - now.policy_time_s, limits.policy_timeout_s
+    elif now.phase == Phase.STANDING:
+        age_s, limit_s = now.now_s - now.phase_since_s, limits.stand_timeout_s
+    else:
+        return None
+    return f"no policy step for {age_s * 1e3:.0f} ms, limit {limit_s * 1e3:.0f} ms" if age_s > limit_s else None
+
+
+def not_finite(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """A measurement or a target is not a number."""
+    for name in ("joint_position", "joint_velocity", "gyroscope", "quaternion"):
+        if not np.isfinite(getattr(now, name)).all():
+            return f"LowState's {name.replace('_', ' ')} is not finite"
+    if now.phase == Phase.POLICY and not np.isfinite(now.target).all():
+        return "the policy's target is not finite"
+    return None
+
+
+def tilted(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The body leans too far: it has fallen or is about to."""
+    if now.phase not in MOVING:
+        return None
+    down = -float(projected_gravity(np.asarray(now.quaternion, np.float32)[None])[0, 2])
+    tilt_rad = math.acos(max(-1.0, min(1.0, down)))
+    return f"tilted by {tilt_rad:.2f} rad, limit {limits.tilt_rad:.2f} rad" if tilt_rad > limits.tilt_rad else None
+
+
+def too_fast(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """A joint turns faster than it ever should."""
+    if now.phase not in MOVING:
+        return None
+    speed, limit = np.abs(now.joint_velocity), limits.joint_velocity_factor * config.joint_array("max_velocity_rad_s")
+    return _worst(speed, limit, config, "turns at {:.1f} rad/s, limit {:.1f} rad/s")
+
+
+def too_hot(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """A motor is too hot to go on. (A simulator reports 0.)"""
+    if now.phase not in MOVING:
+        return None
+    limit = np.full(len(now.temperature), limits.temperature_c)
+    return _worst(np.asarray(now.temperature, np.float32), limit, config, "has a motor of {:.0f} C, limit {:.0f} C")
+
+
+RULES: tuple[Rule, ...] = (driver_failed, driver_gone, remote_stop, other_publisher, stale_state, silent_policy, not_finite, tilted,
+                           too_fast, too_hot)
+
+
+def violation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The first rule's complaint, or None when all is well."""
+    for rule in RULES:
+        reason = rule(now, limits, config)
+        if reason:
+            return reason
+    return None
+
+
+def limit_target(target: Array, last_target: Array, joint_position: Array, joint_velocity: Array, *, elapsed_s: float, kp: Array, kd: Array,
+                 limits: SafetyLimits, config: RobotConfig) -> Array:
+    """The position to send, nearest to target, that is within joint limits, moves no faster than allowed, and asks for no more torque
+    than the motor may give: |kp (position - q) - kd dq| <= max_torque_nm. All (num_joints,), rad.
+
+    Where the measured state leaves no position that satisfies all, joint limits go before torque, and torque before rate.
+    """
+    low, high = config.joint_range
+    reach = limits.target_velocity_factor * config.joint_array("max_velocity_rad_s") * np.float32(elapsed_s)
+    torque = config.joint_array("max_torque_nm")
+    position = np.clip(target, last_target - reach, last_target + reach)
+    centre = joint_position + kd * joint_velocity / kp
+    position = np.clip(position, centre - torque / kp, centre + torque / kp)
+    return np.clip(position, low, high)
+
+
+def _worst(values: Array, limits: Array, config: RobotConfig, text: str) -> str | None:
+    if not (values > limits).any():
+        return None
+    joint = int(np.argmax(values / limits))
+    return f"{config.joint_names[joint]} " + text.format(float(values[joint]), float(limits[joint]))
