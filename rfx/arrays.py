@@ -28,7 +28,10 @@ def library(array: Array) -> str:
 
 def is_installed(name: str) -> bool:
     """Whether the library called name can be imported, without importing it."""
-    return importlib.util.find_spec(name) is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # an import that something blocks
+        return False
 
 
 def import_torch() -> Any:

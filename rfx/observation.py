@@ -54,7 +54,7 @@ class ObservationSpec:
 
 def make_observation(state: Array, state_dim: int, max_state_dim: int, images: Array | None = None, language: Array | None = None,
                      device: Any = None) -> dict[str, Array]:
-    """An observation dictionary with the state zero-padded, in memory of its own.
+    """An observation dictionary, its state zero-padded in memory of its own.
 
     state (N, state_dim), floating point -> "state" (N, max_state_dim), float32. images (N, num_cameras, H, W, 3) and language (N, length),
     integers, pass unchanged. Everything is moved to device where one is given; a CUDA device that is not there is warned of.
