@@ -76,7 +76,7 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """From plain values, as the YAML files hold them. Raises ValueError that names the key, the value and what is possible."""
         if not values.get("robot"):
-            raise ValueError(f"no robot given: choose one with +robot=NAME; there are {', '.join(robots())}")
+            raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(robots())}")
         config = build(cls, values)
         check_terms(config.env)
         return config
@@ -98,7 +98,7 @@ def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
         raise ValueError(f"{path} is {values!r}: it must be a group of keys, {', '.join(fields)}")
     for key in values:
         if key not in fields:
-            raise ValueError(f"unknown key {_join(path, key)}: {nearest(str(key), fields)}")
+            raise ValueError(f"unknown key {_join(path, key)!r}: {nearest(str(key), fields)}")
     for name, f in fields.items():
         if name not in values and f.default is f.default_factory is dataclasses.MISSING:
             raise ValueError(f"{_join(path, name)} is missing")

@@ -1,0 +1,96 @@
+"""`python -m train +robot=NAME`: composes the configuration, trains, and ends a sweep with its table. `--help` tells more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from envs.config import CONFIGS
+from train.errors import InputError, bad_input, exit_on_bad_input, one_line
+from train.sweep import SweepFolder, finish_sweep
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+def run(values: DictConfig) -> None:
+    """One run. Hydra has made its folder and saved the configuration in it."""
+    settings = HydraConfig.get()
+    folder, overrides = Path(settings.runtime.output_dir), OmegaConf.to_container(settings.overrides.task, resolve=False)
+    with exit_on_bad_input("train"):
+        if settings.mode is RunMode.MULTIRUN:
+            print(f"\nRun {settings.job.num}: {' '.join(overrides)}")
+            run_of_sweep(values, folder, overrides)
+        else:
+            try:
+                result = train(values, folder)
+            except InputError:
+                discard(folder)
+                raise
+            write_result(folder, result, overrides)
+            if result["exit_code"]:
+                raise SystemExit(result["exit_code"])
+
+
+def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None:
+    """As one run, but a failure is written down and told, and the sweep goes on."""
+    try:
+        result = train(values, folder)
+    except InputError as error:
+        result = {"status": "failed", "error": one_line(error)}
+        print(f"error: {result['error']}", file=sys.stderr)
+    except Exception as error:
+        result = {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
+        traceback.print_exc()
+    write_result(folder, result, overrides)
+    if result["status"] == "stopped":
+        raise SystemExit(result["exit_code"])
+
+
+def train(values: DictConfig, folder: Path) -> dict[str, Any]:
+    """Train as the composed configuration says; imports wait until here, so that --help is quick."""
+    from train.config import TrainConfig
+    from train.run import train
+
+    try:
+        with bad_input():
+            config = TrainConfig.from_dict(OmegaConf.to_container(values, resolve=True))
+    except OmegaConfBaseException as error:
+        raise InputError(str(error).partition("\n")[0]) from error
+    return train(config, folder)
+
+
+def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
+    """Write result.json, which the sweep's table is made from."""
+    (folder / "result.json").write_text(json.dumps(result | {"overrides": overrides}, indent=2) + "\n")
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of a run that never began, if it holds nothing but what Hydra wrote."""
+    if {path.name for path in folder.iterdir()} <= {".hydra"}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    """The entry."""
+    failed = 0
+    try:
+        with exit_on_bad_input("train"):
+            run()
+    finally:
+        if SweepFolder.path is not None:
+            failed = finish_sweep(SweepFolder.path)
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

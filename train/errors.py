@@ -1,0 +1,134 @@
+"""Bad input as one clear line on stderr and exit code 2, for the three entries: train, evaluate, benchmark."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from envs.config import CONFIGS
+
+SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term
+
+
+class InputError(Exception):
+    """What the user gave cannot be used; the message is one line that says what was given, what is possible and what to do."""
+
+
+@contextmanager
+def bad_input(prefix: str = "") -> Iterator[None]:
+    """Where the user's input is first used: what goes wrong here is theirs to correct, and becomes an InputError."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise InputError(prefix + one_line(error)) from error
+
+
+@contextmanager
+def exit_on_bad_input(config_name: str) -> Iterator[None]:
+    """Around an entry: an InputError, or Hydra's complaint about an override, ends the process with one line and exit code 2.
+
+    config_name is the YAML file of the entry, without its suffix. With HYDRA_FULL_ERROR=1 the traceback is shown instead; inside,
+    that variable is always set, because nothing else keeps Hydra from reporting and exiting by itself.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except Exception as error:
+        line = explain(error, config_name)
+        if SHOW_TRACEBACK or line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    finally:
+        if not SHOW_TRACEBACK:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def explain(error: Exception, config_name: str) -> str | None:
+    """One line for an error that the user can correct; None for any other."""
+    if isinstance(error, InputError):
+        return one_line(error)
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+        return explain_override(error, config_name)
+    if isinstance(error, OSError):
+        return f"{one_line(error)}; choose a folder that can be written with hydra.run.dir=PATH, or hydra.sweep.dir=PATH in a sweep"
+    if isinstance(error, ValueError) and re.search("can be specified|Config group override must", str(error)):
+        return one_line(error)
+    return None
+
+
+def explain_override(error: Exception, config_name: str) -> str:
+    """One line for what Hydra or OmegaConf says about an override, with the nearest key or option that exists."""
+    message = str(error)
+    if match := re.search(r"Could not override '([^']*)'\.?\s*(No match in the defaults list)?", message):
+        key = match[1]
+        if match[2]:
+            return f"{key}= chooses from a group, and is written with a plus: +{key}=NAME, possible are {', '.join(_options(key))}"
+        return unknown_key(key, config_name)
+    if match := re.search(r"Could not find '([^']*)/([^'/]*)'(?:\s*Available options in '[^']*':\n((?:\t.*\n?)*))?", message):
+        extra = "; pip install 'rfx[ray]' adds the launcher ray" if match[1] == "hydra/launcher" else ""
+        return f"unknown {match[1]} {match[2]!r}: {_nearest(match[2], (match[3] or '').split())}{extra}"
+    if match := re.search(r"Could not delete from config\. '?([^' ]*)'?", message):
+        return unknown_key(match[1], config_name)
+    if match := re.search(r"Ambiguous value for argument '([^']*)'", message):
+        return f"{match[1]} gives several values: add -m to run them one after the other, or write key=[value,value] for a list"
+    if override := getattr(error, "override", None):
+        return f"cannot read {override!r}: it must be key=value, +key=value or ~key"
+    return " ".join(line.strip() for line in message.splitlines()[:2]) or type(error).__name__
+
+
+def unknown_key(key: str, config_name: str) -> str:
+    """One line for a key that the composed config does not have."""
+    keys = known_keys(config_name)
+    if key.startswith(OPEN_GROUPS):
+        close = difflib.get_close_matches(key, keys, n=1, cutoff=0.9)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        return f"this config has no {key!r}: {meant}To add a term or a parameter write a plus before it, +{key}=VALUE"
+    return f"unknown key {key!r}: {_nearest(key, keys)}"
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Dotted keys in the YAML files of an entry; for the training entry those of every robot too."""
+    files = [CONFIGS / f"{config_name}.yaml", *(sorted((CONFIGS / "robot").glob("*.yaml")) if config_name == "train" else ())]
+    keys: dict[str, None] = {}
+    for file in files:
+        keys |= dict.fromkeys(_flatten(yaml.safe_load(file.read_text())))
+    return [key for key in keys if key.split(".")[0] not in ("hydra", "defaults")]
+
+
+def one_line(error: BaseException | str) -> str:
+    """The message on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"cannot use {str(Path(error.filename))!r}: {error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """The nearest of names, or one that ends alike; without either those beside it: of the same group, or at the top."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    close = close or [other for other in names if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    if close:
+        return f"did you mean {close[0]!r}?"
+    group = name.rpartition(".")[0]
+    beside = [other for other in names if other.rpartition(".")[0] == group] or [other for other in names if "." not in other]
+    return f"possible are {', '.join(beside) or 'none'}"

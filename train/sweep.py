@@ -1,0 +1,91 @@
+"""What a sweep ends with: one row per run, as a table and as sweep.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+MEASURES = ("falls_per_episode", "error_vx", "error_vy", "error_yaw_rate", "score", "env_steps_per_s", "wall_s")
+
+
+class SweepFolder:
+    """A Hydra callback that remembers where the sweep of this process is written."""
+
+    path: Path | None = None
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        SweepFolder.path = Path(config.hydra.sweep.dir)
+
+    def _nothing(self, **_: Any) -> None:
+        pass
+
+    on_multirun_end = on_run_start = on_run_end = on_job_start = on_job_end = on_compose_config = _nothing
+
+
+def finish_sweep(folder: Path, console: Console | None = None) -> int:
+    """Print the table of the sweep's runs and write sweep.csv. Returns how many runs failed."""
+    rows, varying = compare(folder)
+    if not rows:
+        shutil.rmtree(folder, ignore_errors=True)  # no run began: Hydra's notes are all there is
+        return 0
+    console = console or Console()
+    write_csv(rows, folder / "sweep.csv")
+    console.print("", sweep_table(rows, varying), "", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
+    return sum(row["status"] == "failed" for row in rows)
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Results of the runs in a sweep's folder, in the order they were started."""
+    files = [path for path in folder.glob("*/result.json") if path.parent.name.isdigit()]
+    return [json.loads(path.read_text()) | {"run": path.parent.name} for path in sorted(files, key=lambda path: int(path.parent.name))]
+
+
+def compare(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """One flat row per run of the sweep: its number, the keys that differ between runs, status, measures, policy.
+
+    Returns the rows, and the names of the keys that differ.
+    """
+    results = read_results(folder)
+    overrides = [dict(override.partition("=")[::2] for override in result["overrides"]) for result in results]
+    keys = list(dict.fromkeys(key for given in overrides for key in given))
+    varying = [key for key in keys if len(results) == 1 or len({given.get(key) for given in overrides}) > 1]
+    rows = []
+    for result, given in zip(results, overrides):
+        evaluation = result.get("evaluation") or {}
+        row = {"run": result["run"]} | {key: given.get(key, "") for key in varying} | {"status": result["status"]}
+        row |= {name: evaluation.get(name, result.get(name)) for name in MEASURES}
+        rows.append(row | {"policy": result.get("policy") or "", "error": result.get("error") or ""})
+    return rows, varying
+
+
+def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    """The rows as a CSV file with a header."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sweep_table(rows: list[dict[str, Any]], varying: list[str]) -> Table:
+    """The rows side by side; the best score is bold."""
+    table = Table(title="Final evaluations", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for key in ("run", *varying):
+        table.add_column(key, overflow="fold")
+    for name in ("falls", "vx", "vy", "yaw", "steps/s", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    for row in rows:
+        cells = [row["run"], *(row[key] for key in varying)]
+        if row["falls_per_episode"] is None:
+            cells += [row["status"], *5 * [""]]
+        else:
+            cells += [f"{row['falls_per_episode']:.3f}", *(f"{row[name] or float('nan'):.3f}" for name in MEASURES[1:4]),
+                      f"{row['env_steps_per_s']:,.0f}", f"{row['wall_s']:.0f} s"]
+        table.add_row(*map(str, cells), style="bold" if scores and row["score"] == min(scores) else "")
+    return table
