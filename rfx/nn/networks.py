@@ -30,17 +30,12 @@ def _sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None) -> list[int
     return [int(size) for size in sizes]
 
 
-def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator | None, scale: float = 1.0) -> Linear:
-    """A realized linear layer; weights and biases uniform in +-scale / sqrt(num_inputs), from rng if there is one, else tinygrad's own."""
-    layer = Linear(num_inputs, num_outputs)
-    if rng is not None:
-        bound = 1.0 / math.sqrt(num_inputs)
-        layer.weight = Tensor(rng.uniform(-bound, bound, (num_outputs, num_inputs)).astype(np.float32))
-        layer.bias = Tensor(rng.uniform(-bound, bound, num_outputs).astype(np.float32))
-    if scale != 1.0:
-        layer.weight, layer.bias = layer.weight * scale, layer.bias * scale
-    layer.weight, layer.bias = layer.weight.contiguous(), layer.bias.contiguous()
-    Tensor.realize(layer.weight, layer.bias)
+def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: float = 1.0) -> Linear:
+    """A linear layer; weights and biases uniform within scale / sqrt(num_inputs), as tinygrad and torch have it."""
+    bound = scale / math.sqrt(num_inputs)
+    layer = Linear.__new__(Linear)  # its __init__ draws from tinygrad's global random state, and compiles kernels to do so
+    layer.weight = Tensor(rng.uniform(-bound, bound, (num_outputs, num_inputs)).astype(np.float32))
+    layer.bias = Tensor(rng.uniform(-bound, bound, num_outputs).astype(np.float32))
     return layer
 
 
@@ -71,14 +66,16 @@ class MLP(Policy):
     """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
 
     obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256).
-    rng, where given, draws the initial weights: equal generators make equal networks.
+    rng draws the initial weights: equal generators make equal networks. Without it, every network is another.
     Raises ValueError for a width that is not a positive integer.
     """
 
     def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, rng: np.random.Generator | None = None):
         sizes = _sizes(obs_dim, act_dim, hidden)
         self.obs_dim, self.act_dim, self.hidden = sizes[0], sizes[-1], sizes[1:-1]
+        rng = np.random.default_rng() if rng is None else rng
         self.layers = [_linear(a, b, rng) for a, b in zip(sizes[:-1], sizes[1:])]
+        Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
         """Actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
@@ -99,7 +96,7 @@ class ActorCritic(Policy):
     """Actor and critic on one tanh backbone, for PPO: a Gaussian of state-independent width around the actor's mean action.
 
     obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256).
-    rng, where given, draws the initial weights; initial_std is the standard deviation that log_std (act_dim,) starts from.
+    rng draws the initial weights, as MLP's; initial_std is the standard deviation that log_std (act_dim,) starts from.
     The actor head starts a hundred times smaller than usual, so that the first actions are near zero.
     Raises ValueError for a width that is not a positive integer, or a standard deviation that is not positive.
     """
@@ -110,10 +107,12 @@ class ActorCritic(Policy):
         if not 0.0 < initial_std < math.inf:
             raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")
         self.obs_dim, self.act_dim, self.hidden = sizes[0], sizes[-1], sizes[1:-1]
+        rng = np.random.default_rng() if rng is None else rng
         self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
         self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
         self.critic_head = _linear(sizes[-2], 1, rng)
-        self.log_std = Tensor(np.full(self.act_dim, math.log(initial_std), np.float32)).realize()
+        self.log_std = Tensor(np.full(self.act_dim, math.log(initial_std), np.float32))
+        Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
         """Mean actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
