@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from rfx.nn import kernels
 from rfx.nn.dense import mlp
-from tinygrad import Tensor, TinyJit
+from rfx.nn.kernels import Kernel
+from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.nn.state import get_state_dict
-from train.losses import ppo_loss
+from train.losses import Minibatch, ppo_gradient
+from train.optimizer import SUMS, Adam
 from train.rollout import Rollout
 
-METRICS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm", "learning_rate", "skipped_minibatches")
-MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-5, 1e-2
+BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """What PPO can be told."""
+    """What PPO can be told. Raises ValueError for a number out of range."""
 
     num_epochs: int = 5
     num_minibatches: int = 4
     learning_rate: float = 1e-3
-    desired_kl: float | None = 0.02  # None: the learning rate stays fixed
+    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays fixed
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -32,105 +34,137 @@ class PPOConfig:
     max_gradient_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0),
-                                ("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("clip", 0.0, np.inf), ("entropy_coefficient", 0.0, np.inf),
-                                ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 0.0, np.inf), ("desired_kl", 0.0, np.inf)):
+        for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
+                                ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
+                                ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf), ("desired_kl", 0.0, np.inf)):
             value = getattr(self, name)
             if not (name == "desired_kl" and value is None) and not low <= value <= high:
-                raise ValueError(f"PPO {name} is {value}, expected a number from {low} to {high}")
+                raise ValueError(f"got {name} {value}, expected a number from {low:g} to {high:g}")
 
 
 class PPO:
-    """The learner: a policy's forward pass for collection, and its update on one rollout."""
+    """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
+
+    policy has layers `backbone`, `actor_head` and `critic_head` (each with weight (out, in) and bias (out,)) and `log_std` (A,).
+    Raises ValueError unless the batch splits into equal minibatches.
+    """
 
     def __init__(self, policy, config: PPOConfig, batch_size: int):
         if batch_size % config.num_minibatches:
-            raise ValueError(f"a batch of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
-        self.policy, self.config, self.batch_size = policy, config, batch_size
+            raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
+        self.policy, self.config = policy, config
         self.parameters = get_state_dict(policy)
-        for tensor in self.parameters.values():
-            tensor.requires_grad = True
-        self._first = {name: Tensor(np.zeros(t.shape, np.float32)) for name, t in self.parameters.items()}
-        self._second = {name: Tensor(np.zeros(t.shape, np.float32)) for name, t in self.parameters.items()}
-        self._step = Tensor(np.zeros(1, np.float32))
-        self._learning_rate = Tensor(np.full(1, config.learning_rate, np.float32))
-        self._metrics = Tensor(np.zeros(len(METRICS), np.float32))
-        Tensor.realize(*self._state().values(), self._metrics)
-        self._jit_act, self._jit_minibatch = TinyJit(self._forward), TinyJit(self._minibatch)
-
-    def _forward(self, observation: Tensor) -> Tensor:
-        policy = self.policy
-        layers = [*policy.backbone]
-        head = Tensor.cat(policy.actor_head.weight, policy.critic_head.weight), Tensor.cat(policy.actor_head.bias, policy.critic_head.bias)
-        return mlp(observation, [*(layer.weight for layer in layers), head[0]], [*(layer.bias for layer in layers), head[1]])
+        self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
+        num_actions, observation_dim = policy.actor_head.weight.shape[0], policy.backbone[0].weight.shape[1]
+        widths = {"observation": observation_dim, "action": num_actions, "mean": num_actions}
+        self._rollout = Minibatch(**{name: Tensor.empty(batch_size, widths.get(name, 1)).realize() for name in BATCH_FIELDS})
+        self._old_log_std = Tensor.empty(num_actions).realize()
+        self._order = Tensor.empty(config.num_epochs * config.num_minibatches, batch_size // config.num_minibatches, dtype=dtypes.int32).realize()
+        self._position = Tensor.empty(1, dtype=dtypes.int32).realize()
+        self._act, self._step = TinyJit(self._forward), TinyJit(self._minibatch_step)
 
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean action (N, A), in [-1, 1], and value (N,) for observations (N, D)."""
-        output = self._jit_act(Tensor(np.ascontiguousarray(observation, np.float32)).realize()).numpy()
+        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D)."""
+        output = self._act(Tensor(np.ascontiguousarray(observation, np.float32)).realize()).numpy()
         return np.tanh(output[:, :-1]), output[:, -1].copy()
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
-        """Run every epoch on the rollout, in fresh random minibatches. Returns metrics, each a mean over minibatches."""
-        config = self.config
-        flat = {name: getattr(rollout, name).reshape(self.batch_size, -1) for name in ("observation", "action", "mean")}
-        flat |= {name: getattr(rollout, name).reshape(self.batch_size) for name in ("log_prob", "advantage", "returns")}
-        old_log_std = Tensor(self.policy.log_std.numpy().copy()).realize()
-        self._metrics.assign(Tensor(np.zeros(len(METRICS), np.float32))).realize()
-        for _ in range(config.num_epochs):
-            for rows in rng.permutation(self.batch_size).reshape(config.num_minibatches, -1):
-                self._jit_minibatch({name: Tensor(array[rows]).realize() for name, array in flat.items()}, old_log_std)
-        metrics = dict(zip(METRICS, self._metrics.numpy().tolist()))
-        count = config.num_epochs * config.num_minibatches
-        metrics = {name: value if name == "skipped_minibatches" else value / count for name, value in metrics.items()}
-        return metrics | {"learning_rate": float(self._learning_rate.numpy()[0])}
+        """Run every epoch on the rollout, in fresh random minibatches.
 
-    def _minibatch(self, batch: dict[str, Tensor], old_log_std: Tensor) -> Tensor:
-        config, parameters = self.config, self.parameters
-        output = self._forward(batch["observation"])
-        loss, metrics = ppo_loss(output, self.policy.log_std, batch, old_log_std, clip=config.clip,
-                                 value_coefficient=config.value_coefficient, entropy_coefficient=config.entropy_coefficient)
-        gradients = dict(zip(parameters, loss.gradient(*parameters.values())))
-        norm = sum((g.square().sum() for g in gradients.values()), Tensor(0.0)).sqrt()
-        good = loss.isfinite() & norm.isfinite()
-        rate = self._learning_rate
-        if config.desired_kl is not None:
-            kl = metrics["kl"]
-            lower, higher = (rate / 1.5).maximum(MIN_LEARNING_RATE), (rate * 1.5).minimum(MAX_LEARNING_RATE)
-            rate = (good & (kl > 2.0 * config.desired_kl)).where(lower, (good & (kl < 0.5 * config.desired_kl) & (kl > 0.0)).where(higher, rate))
-        step = self._step + good.where(1.0, 0.0)
-        scale = (config.max_gradient_norm / (norm + 1e-6)).minimum(1.0)
-        new = {self._step: step, self._learning_rate: rate}
-        for name, gradient in gradients.items():
-            gradient = gradient * scale
-            first = 0.9 * self._first[name] + 0.1 * gradient
-            second = 0.999 * self._second[name] + 0.001 * gradient.square()
-            change = rate * (first / (1.0 - 0.9**step)) / ((second / (1.0 - 0.999**step)).sqrt() + 1e-8)
-            new[self._first[name]] = good.where(first, self._first[name])
-            new[self._second[name]] = good.where(second, self._second[name])
-            new[parameters[name]] = good.where(parameters[name] - change, parameters[name])
-        metrics |= {"gradient_norm": norm, "learning_rate": rate.sum(), "skipped_minibatches": good.where(0.0, 1.0)}
-        new[self._metrics] = self._metrics + Tensor.stack(*(good.where(metrics[name], 0.0) if name != "skipped_minibatches"
-                                                            else metrics[name] for name in METRICS))
-        for tensor, value in new.items():
-            tensor.assign(value.detach())
-        return Tensor.realize(*new)
+        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning rate; and how many
+        minibatches were skipped, because their loss or gradient was not finite.
+        """
+        batch_size, order = self._rollout.action.shape[0], self._order
+        for name in BATCH_FIELDS:
+            target = getattr(self._rollout, name)
+            _upload(target, getattr(rollout, name).reshape(target.shape))
+        _upload(self._old_log_std, self.policy.log_std.numpy())
+        _upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
+        _upload(self._position, np.zeros(1))
+        _upload(self.optimizer.sums, np.zeros(len(SUMS)))
+        for _ in range(order.shape[0]):
+            self._step()
+        sums = dict(zip(SUMS, self.optimizer.sums.numpy().tolist()))
+        skipped = sums.pop("skipped_minibatches")
+        metrics = {name: value / max(order.shape[0] - skipped, 1.0) for name, value in sums.items()}
+        return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
 
-    def _state(self) -> dict[str, Tensor]:
-        state = {f"policy.{name}": tensor for name, tensor in self.parameters.items()}
-        state |= {f"first_moment.{name}": tensor for name, tensor in self._first.items()}
-        state |= {f"second_moment.{name}": tensor for name, tensor in self._second.items()}
-        return state | {"step": self._step, "learning_rate": self._learning_rate}
+    def _forward(self, observation: Tensor) -> Tensor:
+        """[mean before tanh | value] (B, A + 1) of observations (B, D)."""
+        policy = self.policy
+        layers, heads = policy.backbone, (policy.actor_head, policy.critic_head)
+        return mlp(observation, [*(layer.weight for layer in layers), [head.weight for head in heads]],
+                   [*(layer.bias for layer in layers), [head.bias for head in heads]])
+
+    def _minibatch_step(self) -> list[Tensor]:
+        """The next minibatch of the order: its rows, the forward pass, the loss, the gradient, Adam."""
+        config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
+        batch, advance = take_rows(self._rollout, self._order, self._position)
+        with Tensor.train():
+            output = self._forward(batch.observation)
+            d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
+                                                      value_coefficient=config.value_coefficient,
+                                                      entropy_coefficient=config.entropy_coefficient)
+            through_network = [weight for weight in weights if weight is not log_std]
+            gradients = iter(output.gradient(*through_network, gradient=d_output))
+        changed = self.optimizer.step([d_log_std if weight is log_std else next(gradients) for weight in weights], terms)
+        return Tensor.realize(*changed, advance)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything an update changes: weights, Adam moments, step and learning rate."""
+        """Everything that an update changes: weights, Adam moments, step and learning rate."""
         return {name: tensor.numpy().copy() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what state_dict returned. Raises ValueError when names or shapes differ."""
+        """Go on from what state_dict returned, bit for bit. Raises ValueError when a name or a shape differs."""
         own = self._state()
         if own.keys() != state.keys():
-            raise ValueError(f"the learner state has {sorted(state.keys() ^ own.keys())} where it differs from this policy's; load the run it came from")
+            raise ValueError(f"the saved learner and this one differ in {sorted(own.keys() ^ state.keys())}; load the run that saved it")
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
-                raise ValueError(f"{name} has shape {state[name].shape}, this policy's is {tensor.shape}")
-            tensor.assign(Tensor(np.ascontiguousarray(state[name], np.float32))).realize()
+                raise ValueError(f"the saved learner's {name} has shape {state[name].shape}, this one's {tensor.shape}")
+            _upload(tensor, state[name])
+
+    def _state(self) -> dict[str, Tensor]:
+        adam = {name: getattr(self.optimizer, name) for name in ("first_moment", "second_moment", "state")}
+        return {f"policy.{name}": tensor for name, tensor in self.parameters.items()} | {f"adam.{name}": t for name, t in adam.items()}
+
+
+def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
+    """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position (1,), int32."""
+    sources = [getattr(rollout, name) for name in BATCH_FIELDS]
+    if kernels.usable(*sources):
+        kernel = rows_kernel(order.shape[1], [source.shape[1] for source in sources])
+        if kernels.compile_kernels(kernel):
+            taken = [Tensor.empty(order.shape[1], source.shape[1]) for source in sources]
+            *taken, advance = taken[0].custom_kernel(*taken[1:], position, *sources, order, fxn=kernel)[:len(sources) + 1]
+            return _minibatch(taken), advance
+    rows = order[position.squeeze()]
+    return _minibatch([source[rows] for source in sources]), position.assign(position + 1)
+
+
+def _minibatch(arrays: list[Tensor]) -> Minibatch:
+    wide = ("observation", "action", "mean")
+    return Minibatch(**{name: array if name in wide else array.squeeze(1) for name, array in zip(BATCH_FIELDS, arrays)})
+
+
+def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:
+    """The kernel that take_rows uses: buffers are the arrays taken, position, the arrays to take from, and order."""
+    text = kernels.program_text(constants={"ROWS": num_rows, "ARRAYS": len(widths)}, arrays={"width": widths}) + """
+static void take_rows(float* const* b, int thread) {
+  int* position = (int*)b[ARRAYS];
+  const int* rows = (const int*)b[2 * ARRAYS + 1] + (long)*position * ROWS;
+  for (int a = 0; a < ARRAYS; a++) for (long i = 0; i < ROWS; i++) {
+    float* restrict to = b[a] + i * width[a];
+    const float* restrict from = b[ARRAYS + 1 + a] + (long)rows[i] * width[a];
+    for (int k = 0; k < width[a]; k++) to[k] = from[k];
+  }
+  ++*position;
+}
+"""
+    return Kernel("take_rows", text, 2 * len(widths) + 2)
+
+
+def _upload(target: Tensor, array: np.ndarray) -> None:
+    """Overwrite a realized tensor's data with an array of its shape."""
+    values = np.ascontiguousarray(array, np.int32 if target.dtype == dtypes.int32 else np.float32)
+    target.uop.buffer.ensure_allocated().copyin(memoryview(values).cast("B"))

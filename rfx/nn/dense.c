@@ -7,41 +7,18 @@
 // Results do not depend on THREADS: each output element is summed by one thread in one order. Weight gradients are summed within CHUNKS
 // runs of tiles, one partial gradient each, which reduce() then adds in order.
 
-#if defined(__AVX512F__)
-#define LANES 16
-#define MAIN_ROWS 12   // 12 x 2 accumulators, 2 of b and a broadcast, of 32 registers
-#define SMALL_ROWS 4
-#elif defined(__AVX__)
-#define LANES 8
-#define MAIN_ROWS 6    // 6 x 2 accumulators, 2 of b and a broadcast, of 16 registers
+#if LANES == 8
+#define MAIN_ROWS 6    // 6 x 2 accumulators, 2 of b and a broadcast, of AVX2's 16 registers
 #define SMALL_ROWS 2
-#else                  // NEON: 32 registers of 4 lanes; anything else compiles to the same shape
-#define LANES 4
-#define MAIN_ROWS 12
+#else
+#define MAIN_ROWS 12   // 12 x 2 accumulators, 2 of b and a broadcast, of AVX-512's and NEON's 32
 #define SMALL_ROWS 4
 #endif
 #define PANEL (2 * LANES)
 #define PAD 16         // rows of tiles and partial gradients are zero up to a multiple of this, whatever LANES is
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline))  // one copy for all layers: small, and quick to compile
-
-typedef float vec __attribute__((ext_vector_type(LANES), aligned(4)));
-#define V(p) (*(vec*)(p))
-#define CV(p) (*(const vec*)(p))
 
 INLINE long padded(long n) { return (n + PAD - 1) / PAD * PAD; }
 INLINE long panels(long n) { return (n + PANEL - 1) / PANEL * PANEL; }
-
-// tanh by x P(x^2) / Q(x^2), a minimax fit of our own on |x| <= 9; absolute error below 4e-7, exactly odd, NaN stays NaN.
-INLINE vec tanh_vec(vec x) {
-  const vec limit = (vec)(9.0f), one = (vec)(1.0f);
-  x = x > limit ? limit : x < -limit ? -limit : x;
-  const vec s = x * x;
-  const vec p = ((((vec)(1.3354617e-08f) * s + 2.06090481e-05f) * s + 0.00349558587f) * s + 0.133810237f) * s + 1.0f;
-  const vec q = ((((vec)(7.77653952e-07f) * s + 0.000328563125f) * s + 0.0258769747f) * s + 0.467143387f) * s + 1.0f;
-  const vec y = x * p / q;
-  return y > one ? one : y < -one ? -one : y;
-}
 
 // c[i][j] = start + sum over k of a[i * a_row + k * a_column] * b[k][j], for rows x vecs registers of c.
 INLINE void multiply_block(float* c, const long c_row, const float* start, const long start_row,

@@ -114,9 +114,7 @@ class _Pass:
         heads = self.piece_outputs[self.num_hidden:]
         arrays = {"width": self.widths, "piece_layer": (min(i, self.num_hidden) for i in range(len(self.piece_inputs))),
                   "piece_begin": (*[0] * self.num_hidden, *(sum(heads[:i]) for i in range(len(heads)))), "piece_rows": self.piece_outputs}
-        return "".join([*(f"#define {name} {value}\n" for name, value in constants.items()),
-                        *(f"static const int {name}[] = {{{', '.join(map(str, values))}}};\n" for name, values in arrays.items()),
-                        kernels.read_source("dense.c")])
+        return kernels.program_text("vector.c", "dense.c", constants=constants, arrays=arrays)
 
     def _kernel(self, name: str, num_buffers: int, threads: int) -> Kernel:
         return Kernel(name, self.text, num_buffers, threads)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from tinygrad import Device, Tensor, UOp, dtypes
@@ -34,10 +36,16 @@ def set_num_threads(count: int) -> None:
     _num_threads = int(count)
 
 
+def program_text(*files: str | Path, constants: Mapping[str, object], arrays: Mapping[str, Iterable[int]] = MappingProxyType({})) -> str:
+    """C text of constants, arrays of int, and files after each other; a plain file name is one beside this."""
+    lines = [f"#define {name} {value}" for name, value in constants.items()]
+    lines += [f"static const int {name}[] = {{{', '.join(map(str, values))}}};" for name, values in arrays.items()]
+    return "\n".join([*lines, *(_read(Path(__file__).parent / file) for file in files)])
+
+
 @functools.cache
-def read_source(name: str) -> str:
-    """The C text of a file beside this one."""
-    return Path(__file__).with_name(name).read_text()
+def _read(path: Path) -> str:
+    return path.read_text()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from rfx.config import RobotConfig
 from rfx.normalizer import ObservationNormalizer
-from rfx.policy_folder import PolicyInfo, check_widths, inspect_policy, read_weights, write_policy
+from rfx.policy_folder import PolicyInfo, check_widths, inspect_policy, naming, read_weights, write_policy
 from rfx.terms import nearest
 from tinygrad import Tensor, TinyJit
 from tinygrad.device import Buffer
@@ -88,15 +88,17 @@ class Policy:
         """
         if Path(path).is_file():
             weights = read_weights(path)
-            return _build(_class_for(weights) if cls is Policy else cls, {}, weights, Path(path))
+            with naming(path):
+                return _build(_class_for(weights) if cls is Policy else cls, {}, weights)
         return cls.from_info(inspect_policy(path))
 
     @classmethod
     def from_info(cls: type[P], info: PolicyInfo) -> P:
         """The policy whose folder `rfx.inspect_policy` has read. Raises as `load`."""
-        policy_class = cls if cls is not Policy else registered_policy(info.policy_type)
-        policy = _build(policy_class, info.arguments, info.read_weights(), info.path)
-        check_widths(*policy_widths(policy), info.robot_config, info.normalizer)
+        weights = info.read_weights()
+        with naming(info.path):
+            policy = _build(registered_policy(info.policy_type) if cls is Policy else cls, info.arguments, weights)
+            check_widths(*policy_widths(policy), info.robot_config, info.normalizer)
         return policy
 
     @classmethod
@@ -163,7 +165,7 @@ def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
                      "call load on the class itself")
 
 
-def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray], path: Path) -> P:
+def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> P:
     """An instance with these weights. Inferred arguments come first, so that a wrong one is refused before memory is taken for it."""
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     signature = inspect.Signature(parameters)
@@ -172,22 +174,22 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
         inferred = {}
     for name, value in inferred.items():
         if arguments.get(name) not in (None, value):
-            raise ValueError(f"{path}: got {name} {arguments[name]!r}, but the weights are those of {value!r}; save the policy anew")
+            raise ValueError(f"got {name} {arguments[name]!r}, but the weights are those of {value!r}; save the policy anew")
     arguments = {**arguments, **inferred}
     for name in arguments:
         if name not in signature.parameters:
-            raise ValueError(f"{path}: {cls.__name__} takes no argument {name!r}: {nearest(name, signature.parameters)}")
+            raise ValueError(f"{cls.__name__} takes no argument {name!r}: {nearest(name, signature.parameters)}")
     bound = inspect.BoundArguments(signature, {name: arguments[name] for name in signature.parameters if name in arguments})
     try:
         policy = cls(*bound.args, **bound.kwargs)
         tensors = get_state_dict(policy)
     except Exception as error:  # whatever a user's constructor raises
-        raise ValueError(f"{path}: {cls.__name__} cannot be built from the recorded arguments {arguments}: {error}") from error
+        raise ValueError(f"{cls.__name__} cannot be built from the recorded arguments {arguments}: {error}") from error
     if set(tensors) != set(weights):
-        raise ValueError(f"{path}: got weights {sorted(weights)}; {cls.__name__} has {sorted(tensors)}")
+        raise ValueError(f"got weights {sorted(weights)}; {cls.__name__} has {sorted(tensors)}")
     for name, tensor in tensors.items():
         if tensor.shape != weights[name].shape:
-            raise ValueError(f"{path}: got {name} of shape {weights[name].shape}; {cls.__name__} has {tuple(tensor.shape)}")
+            raise ValueError(f"got {name} of shape {weights[name].shape}; {cls.__name__} has {tuple(tensor.shape)}")
     for name, tensor in tensors.items():
         tensor.replace(Tensor(weights[name], device=tensor.device).cast(tensor.dtype).contiguous())
     Tensor.realize(*tensors.values())
