@@ -40,6 +40,8 @@ class TrainerConfig:
     evaluation_s: float = 8.0
     final_evaluation_envs: int = 256
     final_evaluation_s: float = 20.0
+    checkpoint_every: int = 250_000  # steps
+    keep_checkpoints: int = 2  # the newest
 
     def __post_init__(self) -> None:
         for name in (f.name for f in dataclasses.fields(self)):
@@ -59,6 +61,8 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    resume: str | None = None  # a run's folder, or latest
+    resume_overrides: bool = False  # a configuration that differs from the checkpoint's is accepted
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 
 class MetricsWriter:
-    """Writes scalars into a folder: `tensorboard --logdir runs` shows them. Use as a context manager."""
+    """Appends scalars to one file of events in folder: `tensorboard --logdir runs` shows them. Use as a context manager.
 
-    def __init__(self, folder: Path):
-        self._writer = _summary_writer()(str(folder), flush_secs=10)
+    Events are written at once and not by a thread, so that a full disk is an OSError here. A run that goes on from a checkpoint gives the
+    position that the events had then: the file is cut there and continued, or begun anew where it is gone. Raises OSError.
+    """
+
+    def __init__(self, folder: Path, position: Mapping[str, Any] | None = None):
+        self._folder, self._events = folder, _tensorboard()
+        path, size = (folder / position["file"], position["bytes"]) if position else (None, 0)
+        if path and path.is_file() and path.stat().st_size >= size:
+            self._path, self._size, self._file = path, size, open(path, "ab", buffering=0)
+            self._file.truncate(size)
+        else:
+            self._begin()
 
     def write(self, metrics: Mapping[str, float], steps: int) -> None:
-        """Write the metrics of one iteration; steps is the number of environment steps so far."""
+        """Write the metrics of one iteration; steps is the number of environment steps so far. Raises OSError, and then writes nothing."""
+        if not self._path.exists():  # removed while the run went on
+            self._begin()
+        event = self._events.Event(step=steps, wall_time=time.time())
         for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, steps)
+            event.summary.value.add(tag=tag, simple_value=value)
+        self._append(event)
+
+    def position(self) -> dict[str, Any]:
+        """The file's name and its length, all of it on disk. Raises OSError."""
+        os.fsync(self._file.fileno())
+        return {"file": self._path.name, "bytes": self._size}
 
     def __enter__(self) -> MetricsWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _begin(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
+        self._file, self._size = open(self._path, "xb", buffering=0), 0
+        self._append(self._events.Event(file_version="brain.Event:2", wall_time=time.time()))
+
+    def _append(self, event: Any) -> None:
+        """One record: length, its checksum, event, its checksum (TensorFlow's TFRecord format)."""
+        data, header = event.SerializeToString(), struct.pack("<Q", event.ByteSize())
+        checksum = self._events.masked_crc32c
+        record = memoryview(header + struct.pack("<I", checksum(header)) + data + struct.pack("<I", checksum(data)))
+        try:
+            written = 0
+            while written < len(record):
+                written += self._file.write(record[written:])
+        except OSError:
+            self._file.truncate(self._size)  # a part of a record would hide those after it
+            raise
+        self._size += len(record)
 
 
-def _summary_writer() -> type:
-    """tensorboardX's SummaryWriter, imported without torch: where torch is installed that import alone takes 1.5 s, and is not used."""
+def _tensorboard() -> Any:
+    """tensorboardX's event and checksum, imported without torch: where torch is installed that import alone takes 1.5 s, and is not used."""
     absent = "torch" not in sys.modules
     if absent:
         sys.modules["torch"] = None  # an import of torch now raises ImportError, which tensorboardX expects
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
     finally:
         if absent:
             del sys.modules["torch"]
-    return SummaryWriter
+    return SimpleNamespace(Event=Event, masked_crc32c=masked_crc32c)

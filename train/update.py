@@ -124,6 +124,10 @@ class PPO:
                 raise ValueError(f"the saved learner's {name} has shape {state[name].shape}, this one's {tensor.shape}")
             _upload(tensor, state[name])
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Go on with another learning rate; desired_kl adapts it from there."""
+        _upload(self.optimizer.state, np.array([self.optimizer.state.numpy()[0], rate]))
+
     def _state(self) -> dict[str, Tensor]:
         adam = {name: getattr(self.optimizer, name) for name in ("first_moment", "second_moment", "state")}
         return {f"policy.{name}": tensor for name, tensor in self.parameters.items()} | {f"adam.{name}": t for name, t in adam.items()}
