@@ -40,7 +40,8 @@ class JointConfig:
     def __post_init__(self) -> None:
         _check_types(self, f"joint {self.name!r}")
         _require(self.index >= 0, f"joint {self.name!r}: got index {self.index}; expected 0 or more")
-        _require(self.min_rad < self.max_rad, f"joint {self.name!r}: got min_rad {self.min_rad} and max_rad {self.max_rad}; expected min < max")
+        _require(self.min_rad < self.max_rad,
+                 f"joint {self.name!r}: got min_rad {self.min_rad} and max_rad {self.max_rad}; expected min < max")
         _require(self.min_rad <= self.default_rad <= self.max_rad,
                  f"joint {self.name!r}: got default_rad {self.default_rad}; expected it within [{self.min_rad}, {self.max_rad}]")
         for name in ("max_velocity_rad_s", "max_torque_nm"):

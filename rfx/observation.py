@@ -69,7 +69,8 @@ def make_observation(state: Array, state_dim: int, max_state_dim: int, images: A
     if arrays.kind(state) != "float":
         raise TypeError(f"got a state of {state.dtype}; expected floating-point numbers")
     obs = {"state": arrays.pad_last(arrays.as_float32(state), max_state_dim)}
-    for name, array, ndim, shape in (("images", images, 5, "(batch, cameras, height, width, 3)"), ("language", language, 2, "(batch, length)")):
+    for name, array, ndim, shape in (("images", images, 5, "(batch, cameras, height, width, 3)"),
+                                     ("language", language, 2, "(batch, length)")):
         if array is None:
             continue
         if arrays.library(array) != library:
@@ -109,7 +110,7 @@ class ObservationBuffer:
         Raises ValueError where entries or shapes are not those of the frames already there.
         """
         if not isinstance(obs, Mapping) or "state" not in obs:
-            raise ValueError(f"got {type(obs).__name__} {list(obs) if isinstance(obs, Mapping) else ''}; expected a dictionary with 'state'")
+            raise ValueError(f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'")
         if self._frames:
             shapes = {name: tuple(array.shape) for name, array in obs.items()}
             expected = {name: tuple(array.shape) for name, array in self._frames[-1].items()}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
     Raises FileNotFoundError for a missing folder or file, ValueError that names the file and what is wrong in it.
     """
     path = local_folder(path)
-    config = _read_json(path / CONFIG, _read(path / CONFIG, MAX_JSON_BYTES))
+    data = _read(path / CONFIG, MAX_JSON_BYTES)
+    with naming(path / CONFIG):
+        config = _read_json(data)
     expected = {"format": int, "rfx_version": str, "policy_type": str, "arguments": dict, "robot_config": dict | None,
                 "training_info": dict, "files": dict}
     for key, kind in expected.items():
@@ -67,17 +70,13 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
         raise ValueError(f"{path / CONFIG}: got files {sorted(digests)}; expected {WEIGHTS} and, at most, {NORMALIZER}")
     robot_config = normalizer = None
     if config["robot_config"] is not None:
-        try:
+        with naming(path / CONFIG):
             robot_config = RobotConfig.from_dict(config["robot_config"])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path / CONFIG}: robot_config: {error}") from error
     if NORMALIZER in digests:
         data = _read(path / NORMALIZER, MAX_JSON_BYTES)
         _check_digest(path / NORMALIZER, data, digests[NORMALIZER])
-        try:
-            normalizer = ObservationNormalizer.from_dict(_read_json(path / NORMALIZER, data))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path / NORMALIZER}: {error}") from error
+        with naming(path / NORMALIZER):
+            normalizer = ObservationNormalizer.from_dict(_read_json(data))
     elif (path / NORMALIZER).exists():
         raise ValueError(f"{path / NORMALIZER} is there, but {CONFIG} knows of none: copy the whole folder again, or remove the file")
     return PolicyInfo(path=path, rfx_version=config["rfx_version"], policy_type=config["policy_type"], arguments=config["arguments"],
@@ -99,7 +98,7 @@ def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.nd
     if digest is not None:
         _check_digest(path, data, digest)
     weights = safetensors.numpy.load(data)
-    _check_finite(weights, str(path))
+    check_finite(weights, str(path))
     return weights
 
 
@@ -112,7 +111,7 @@ def write_policy(path: str | Path, *, policy_type: str, arguments: Mapping[str, 
     for value, kind in ((robot_config, RobotConfig), (normalizer, ObservationNormalizer), (training_info, Mapping)):
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"got {type(value).__name__}; expected {kind.__name__} or None")
-    _check_finite(weights, policy_type)
+    check_finite(weights, policy_type)
     check_widths(*widths, robot_config, normalizer)
     files = {WEIGHTS: safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in weights.items()})}
     if normalizer is not None:
@@ -136,6 +135,22 @@ def check_widths(obs_dim: int | None, act_dim: int | None, robot_config: RobotCo
         obs_dim = robot_config.state_dim
     if normalizer is not None and obs_dim is not None and normalizer.state_dim != obs_dim:
         raise ValueError(f"got a normalizer of state_dim {normalizer.state_dim}; expected {obs_dim}")
+
+
+def check_finite(weights: Mapping[str, np.ndarray], where: str) -> None:
+    """Raise ValueError that names the first of the arrays with values that are not finite."""
+    for name, array in weights.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{where}: got values in {name} that are not finite; such a policy cannot run")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors in what a file says, as ValueErrors that begin with its path."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def plain(value: Any, where: str, *, finite: bool = False) -> Any:
@@ -168,7 +183,8 @@ def local_folder(source: str | Path) -> Path:
         return download_policy(str(source))
     path = Path(source)
     if not path.is_dir():
-        raise FileNotFoundError(f"got {path}, which is {'no folder' if path.exists() else 'not there'}; expected a policy folder with {CONFIG}")
+        problem = "no folder" if path.exists() else "not there"
+        raise FileNotFoundError(f"got {path}, which is {problem}; expected a policy folder with {CONFIG}")
     return path
 
 
@@ -194,12 +210,6 @@ def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_finite(weights: Mapping[str, np.ndarray], where: str) -> None:
-    for name, array in weights.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{where}: got values in {name} that are not finite; such a policy cannot run")
-
-
 def _check_digest(path: Path, data: bytes, digest: Any) -> None:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError(f"{path} is not the file that {CONFIG} was saved with; copy the whole folder again, or save the policy anew")
@@ -217,13 +227,13 @@ def _read(path: Path, max_bytes: int | None = None) -> bytes:
     return path.read_bytes()
 
 
-def _read_json(path: Path, data: bytes) -> dict[str, Any]:
+def _read_json(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file: {error}") from error
+        raise ValueError(f"not a JSON file: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: got a {type(value).__name__}; expected a JSON object")
+        raise ValueError(f"got a {type(value).__name__}; expected a JSON object")
     return value
 
 

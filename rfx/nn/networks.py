@@ -1,7 +1,7 @@
 """The networks: MLP, ActorCritic, and their Go2 sizes. Every forward pass goes through `rfx.nn.dense.mlp`.
 
-Weight names, as saved: `layers.{i}.weight` (MLP); `backbone.{i}.weight`, `actor_head.weight`, `critic_head.weight`, `log_std` (ActorCritic);
-`.bias` beside each `.weight`.
+Weight names, as saved, `.bias` beside each `.weight`: `layers.{i}.weight` (MLP); `backbone.{i}.weight`, `actor_head.weight`,
+`critic_head.weight`, `log_std` (ActorCritic).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def _width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | N
     """Inputs and outputs of the linear layer called name. Raises ValueError unless these shapes have it, with num_inputs inputs."""
     weight, bias = shapes.get(f"{name}.weight", ()), shapes.get(f"{name}.bias", ())
     if len(weight) != 2 or bias != weight[:1] or 0 in weight or num_inputs not in (None, weight[1]):
-        raise ValueError(f"got {name}.weight of shape {weight} and {name}.bias of shape {bias}; expected (out, {num_inputs or 'in'}) and (out,)")
+        raise ValueError(f"got {name}.weight of shape {weight} and {name}.bias of shape {bias}; "
+                         f"expected (out, {num_inputs or 'in'}) and (out,)")
     return weight[1], weight[0]
 
 
@@ -121,9 +122,9 @@ class ActorCritic(Policy):
     def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean action and value. obs (B, obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for another shape."""
         _check_width(obs, self.obs_dim)
-        layers = self.backbone
-        head_weight, head_bias = (getattr(self.actor_head, name).cat(getattr(self.critic_head, name)) for name in ("weight", "bias"))
-        both = mlp(obs, [*(layer.weight for layer in layers), head_weight], [*(layer.bias for layer in layers), head_bias])
+        heads = (self.actor_head, self.critic_head)
+        both = mlp(obs, [*(layer.weight for layer in self.backbone), [head.weight for head in heads]],
+                   [*(layer.bias for layer in self.backbone), [head.bias for head in heads]])
         return both[:, :self.act_dim].tanh(), both[:, self.act_dim:]
 
     def get_action_and_value(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

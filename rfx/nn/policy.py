@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from rfx.config import RobotConfig
 from rfx.normalizer import ObservationNormalizer
-from rfx.policy_folder import PolicyInfo, check_widths, inspect_policy, naming, read_weights, write_policy
+from rfx.policy_folder import PolicyInfo, check_finite, check_widths, inspect_policy, naming, read_weights, write_policy
 from rfx.terms import nearest
 from tinygrad import Tensor, TinyJit
 from tinygrad.device import Buffer
@@ -43,7 +44,7 @@ class Policy:
         return self.__dict__, {"_arguments": self._arguments, "_compiled": {}, "_buffers": ()}  # a copy compiles calls of its own
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError until a subclass defines it."""
+        """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError unless overridden."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward(obs)")
 
     def __call__(self, obs: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ def register_policy(cls: type[P]) -> type[P]:
         raise TypeError(f"got {cls!r}; expected a subclass of rfx.nn.Policy")
     known = _registered.get(cls.__name__, cls)
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # a class that is defined again replaces itself
-        raise ValueError(f"the name {cls.__name__} is taken by {known.__module__}.{known.__qualname__}; give {cls.__module__}'s another name")
+        raise ValueError(f"the name {cls.__name__} is taken by {known.__module__}.{known.__qualname__}; choose another name")
     _registered[cls.__name__] = cls
     return cls
 
@@ -167,14 +168,14 @@ def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
 
 def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> P:
     """An instance with these weights. Inferred arguments come first, so that a wrong one is refused before memory is taken for it."""
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    signature = inspect.Signature(parameters)
-    inferred = cls.infer_arguments({name: array.shape for name, array in weights.items()})
-    if not inferred.keys() <= signature.parameters.keys():  # a subclass with another constructor
-        inferred = {}
+    signature = inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
+    teller = next(base for base in cls.__mro__ if "infer_arguments" in vars(base))
+    inferred = {}
+    if cls.__init__ is teller.__init__:  # else a subclass with a constructor of its own
+        inferred = cls.infer_arguments({name: array.shape for name, array in weights.items()})
     for name, value in inferred.items():
         if arguments.get(name) not in (None, value):
-            raise ValueError(f"got {name} {arguments[name]!r}, but the weights are those of {value!r}; save the policy anew")
+            raise ValueError(f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of {value!r}; save the policy anew")
     arguments = {**arguments, **inferred}
     for name in arguments:
         if name not in signature.parameters:
@@ -184,13 +185,15 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
         policy = cls(*bound.args, **bound.kwargs)
         tensors = get_state_dict(policy)
     except Exception as error:  # whatever a user's constructor raises
-        raise ValueError(f"{cls.__name__} cannot be built from the recorded arguments {arguments}: {error}") from error
+        raise ValueError(f"{cls.__name__} cannot be built from the recorded arguments {reprlib.repr(arguments)}: {error}") from error
     if set(tensors) != set(weights):
         raise ValueError(f"got weights {sorted(weights)}; {cls.__name__} has {sorted(tensors)}")
     for name, tensor in tensors.items():
         if tensor.shape != weights[name].shape:
             raise ValueError(f"got {name} of shape {weights[name].shape}; {cls.__name__} has {tuple(tensor.shape)}")
     for name, tensor in tensors.items():
-        tensor.replace(Tensor(weights[name], device=tensor.device).cast(tensor.dtype).contiguous())
+        array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")  # bfloat16 is saved as float32
+        check_finite({name: array}, cls.__name__)
+        tensor.replace(Tensor(array, device=tensor.device).cast(tensor.dtype).contiguous())
     Tensor.realize(*tensors.values())
     return policy

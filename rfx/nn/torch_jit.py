@@ -61,7 +61,7 @@ class TorchJitPolicy(Policy):
 
     def save(self, path: str | Path, **bundle: Any) -> Path:
         """Raise TypeError: a policy folder holds no code, and TorchScript is code."""
-        raise TypeError("got a TorchJitPolicy to save; a policy folder holds weights and no code: keep the .pt file, and load it from there")
+        raise TypeError("got a TorchJitPolicy to save; a policy folder holds weights and no code: keep the .pt file instead")
 
     @classmethod
     def load(cls, path: str | Path) -> TorchJitPolicy:
