@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from rfx.robots.realtime import sleep_until
+from rfx.robots.realtime import realtime_priority, sleep_until
 from rfx.robots.robot import Robot
 
 PolicyFunction = Callable[[dict[str, Any]], Any]
+PRIORITY = 10  # of the loop's thread, where the system permits
 MAX_PERIODS = 1_000_000  # what statistics remember: over five hours at 50 Hz
 
 
@@ -127,7 +128,8 @@ class Session:
             self._warm_up()
             gc.collect()
             gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
-            self._steps(duration)
+            with realtime_priority(PRIORITY):
+                self._steps(duration)
         except Exception as error:
             self._error = error
         finally:  # Ctrl-C included

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SPIN_S = 0.0003  # the end of a wait is spent spinning: the kernel wakes a sleeper up to some 0.1 ms late
 
@@ -17,15 +19,16 @@ def sleep_until(deadline_s: float, spin_s: float = SPIN_S) -> None:
         pass
 
 
-def prefer_realtime() -> str:
-    """Ask the kernel to run this process before others, as far as it may. Returns what was granted: "fifo", "nice" or "normal"."""
+@contextmanager
+def realtime_priority(priority: int) -> Iterator[bool]:
+    """Within it, this thread runs before all ordinary ones, where the system permits (SCHED_FIFO). Yields whether it does."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
-        return "fifo"
-    except (AttributeError, OSError):  # another system, or no permission
-        pass
+        before = os.sched_getscheduler(0), os.sched_getparam(0)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except (AttributeError, OSError):  # a system without it, or no permission
+        yield False
+        return
     try:
-        os.nice(-10)
-        return "nice"
-    except OSError:
-        return "normal"
+        yield True
+    finally:
+        os.sched_setscheduler(0, *before)

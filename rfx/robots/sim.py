@@ -58,6 +58,10 @@ class Physics:
     def step(self, num_steps: int = 1) -> None:
         """Let num_steps timesteps pass."""
         mujoco.mj_step(self.model, self.data, num_steps)
+        self.sync()
+
+    def sync(self) -> None:
+        """Bring the viewer, where there is one, up to date."""
         if self._viewer is not None:
             self._viewer.sync()
 

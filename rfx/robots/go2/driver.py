@@ -67,8 +67,9 @@ class Go2(SingleRobot):
                    "interface": self.interface, "memory": descriptor, "driver_pid": os.getpid(), "log_path": str(self.log_path)}
         self._states, self._commands = mailboxes(memory, self.config)
         self._request(Request.IDLE)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds rfx wherever this process did
         self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.sender", json.dumps(options | self._options)],
-                                         pass_fds=(descriptor,), stdin=subprocess.DEVNULL, start_new_session=True)
+                                         env=environment, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, start_new_session=True)
         os.close(descriptor)
         deadline_s = time.monotonic() + RELEASE_S
         while self._phase() == Phase.CONNECTING and time.monotonic() < deadline_s:

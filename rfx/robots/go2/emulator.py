@@ -23,7 +23,7 @@ from rfx.robots.go2 import messages, remote
 from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus
 from rfx.robots.go2.idl import (LowCmd_, LowState_, Request_, RequestIdentity_, Response_, ResponseHeader_, ResponseStatus_)
 from rfx.robots.go2.switcher import (CHECK_MODE, RELEASE_MODE, SELECT_MODE, SPORT, STAND_DOWN, SWITCHER, request_topic, response_topic)
-from rfx.robots.realtime import prefer_realtime, sleep_until
+from rfx.robots.realtime import realtime_priority, sleep_until
 from rfx.robots.sim import Physics
 
 STEP_S = 0.002
@@ -175,11 +175,10 @@ class Emulator:
                 "velocity": physics.base_linear_velocity_w.tolist(), "angular_velocity": physics.base_angular_velocity_b.tolist(),
                 "joints": physics.joint_position.tolist(), "mode": self._sport.mode}
 
-    def _again(self) -> None:
-        """As new: lying, no faults, the sport controller active."""
+    def _again(self, sport: str = "active") -> None:
         self._frozen, self._intruder = False, None
         self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
-        self._sport.activate()
+        self._sport.activate() if sport == "active" else self._sport.release()
         self.lie()
 
 
@@ -193,15 +192,19 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
     "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd
     "pose": Emulator._pose,
-    "again": Emulator._again,
+    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller
 }
 
 
 def run(domain: int, interface: str, *, sport: bool = True, viewer: bool = False) -> None:
     """Emulate a Go2 until standard input says `quit`, or Ctrl-C."""
-    prefer_realtime()
-    emulator = Emulator(domain, interface, sport=sport, viewer=viewer)
-    print(json.dumps({"ready": True, "domain": domain, "interface": interface}), flush=True)
+    with realtime_priority(40):  # a robot does not wait for the computer that commands it
+        emulator = Emulator(domain, interface, sport=sport, viewer=viewer)
+        print(json.dumps({"ready": True, "domain": domain, "interface": interface}), flush=True)
+        _serve(emulator)
+
+
+def _serve(emulator: Emulator) -> None:
     listening, buffer = True, b""
     due_s = time.monotonic()
     while True:

@@ -29,9 +29,11 @@ from rfx.robots.go2.log import Log
 from rfx.robots.go2.mailbox import Phase, Request, mailboxes, state_dtype
 from rfx.robots.go2.safety import SafetyLimits, Snapshot
 from rfx.robots.go2.switcher import release_sport_controller
-from rfx.robots.realtime import prefer_realtime, sleep_until
+from rfx.robots.realtime import realtime_priority, sleep_until
 
 REST_VELOCITY_RAD_S = 0.2
+PRIORITY = 30  # above the policy's loop
+CONNECT_S = 3.0  # for the first LowState
 LISTEN_S = 0.3  # before the first command: another publisher may be there that discovery has not met yet
 
 
@@ -73,7 +75,6 @@ class Sender:
     def run(self) -> None:
         """Connect, serve the driver until it is done or something is wrong, damp, write the log."""
         self._report(Phase.CONNECTING)
-        scheduling = prefer_realtime()
         self._connect()
         gc.collect()
         gc.freeze()
@@ -85,7 +86,7 @@ class Sender:
             self._damp_blindly()
         finally:
             reason = self._controller.reason or "closed"
-            self._log.write(Path(self.options.log_path), reason, self._timing() | {"scheduling": scheduling})
+            self._log.write(Path(self.options.log_path), reason, self._timing())
             self._report(Phase.DONE)
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -98,7 +99,7 @@ class Sender:
         self._bus = Bus(self.options.domain, self.options.interface)
         self._low_states = self._bus.reader(LOW_STATE, LowState_)
         self._others = self._bus.reader(LOW_CMD, LowCmd_, depth=16, others_only=True)
-        self._wait(lambda: self._receive(), 5.0, "no LowState from the robot: check cable, address, domain and interface")
+        self._wait(self._receive, CONNECT_S, "no LowState from the robot: check cable, address, domain and interface")
         if self.options.motion_switcher:
             release_sport_controller(self._bus, self._wait_for_rest)
         self._wait(lambda: self._matched() <= self.options.silent_publishers, 2.0,
@@ -227,7 +228,8 @@ def main() -> None:
     options = SenderOptions(**json.loads(sys.argv[1]))
     sender = Sender(options)
     try:
-        sender.run()
+        with realtime_priority(PRIORITY):  # the DDS threads inherit it
+            sender.run()
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         sender._controller.fail(time.monotonic(), str(error))
         sender._report(Phase.DONE)

@@ -1,0 +1,61 @@
+"""What a log of the last seconds tells: what happened, how the timing was, and what a policy makes of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+
+from rfx.robots.go2.log import Recording
+from rfx.state import projected_gravity
+
+
+def describe(recording: Recording) -> str:
+    """The reason, the phases, and the extremes, one line each."""
+    arrays, config = recording.arrays, recording.config
+    times = arrays["time_s"]
+    if not len(times):
+        return f"stopped: {recording.reason}; no ticks recorded"
+    gaps, ages = np.diff(times), times - arrays["state_time_s"]
+    gravity = projected_gravity(arrays["quaternion"].astype(np.float32))
+    tilt = np.arccos(np.clip(-gravity[:, 2], -1.0, 1.0))
+    torque = arrays["kp"][:, None] * (arrays["sent"] - arrays["joint_position"]) - arrays["kd"][:, None] * arrays["joint_velocity"]
+    phases = ", ".join(f"{name} {count}" for name, count in Counter(recording.phase).items())
+    lines = [f"stopped: {recording.reason}",
+             f"{times[-1] - times[0]:.2f} s, {len(times)} ticks: {phases}",
+             f"ticks apart: median {np.median(gaps) * 1e3:.2f} ms, longest {gaps.max(initial=0.0) * 1e3:.2f} ms",
+             f"LowState age: median {np.median(ages) * 1e3:.2f} ms, greatest {ages.max() * 1e3:.2f} ms",
+             f"tilt: greatest {tilt.max():.2f} rad"]
+    for name, values, unit in (("speed", arrays["joint_velocity"], "rad/s"), ("reported torque", arrays["joint_torque"], "N m"),
+                               ("commanded torque", torque, "N m")):
+        row, joint = np.unravel_index(np.argmax(np.abs(values)), values.shape)
+        lines.append(f"{name}: greatest {abs(values[row, joint]):.1f} {unit}, {config.joint_names[joint]} at {times[row] - times[-1]:.2f} s")
+    latencies = [f"{key} {value * 1e3:.2f} ms" for key, value in recording.timing.items() if isinstance(value, float)]
+    return "\n".join([*lines, ", ".join(latencies)])
+
+
+def recompute(recording: Recording, source: str) -> str:
+    """Compute the recorded actions again with the policy at source. Raises ValueError when the log holds no policy step."""
+    from rfx.loaded_policy import load_policy
+
+    policy = load_policy(source, recording.config)
+    observation, action = recording.arrays["observation"], recording.arrays["action"]
+    if observation.ndim != 2 or not len(steps := np.flatnonzero(np.isfinite(observation).all(axis=1) & (recording.arrays["step"] > 0))):
+        raise ValueError("the log holds no policy step")
+    again = np.clip(policy({"state": observation[steps].astype(np.float32)}), -1.0, 1.0)
+    return f"{len(steps)} policy steps computed again: greatest difference of an action {np.abs(again - action[steps]).max():.2e}"
+
+
+def show(recording: Recording) -> None:
+    """Play the recorded joints and orientation in a window, at the speed they were recorded."""
+    from rfx.robots.sim import Physics
+
+    physics = Physics(recording.config, viewer=True)
+    arrays = recording.arrays
+    begun_s = time.monotonic()
+    for row in range(0, len(arrays["time_s"]), 8):
+        physics.place(arrays["joint_position"][row], quaternion=arrays["quaternion"][row])
+        physics.sync()
+        time.sleep(max(0.0, arrays["time_s"][row] - arrays["time_s"][0] - (time.monotonic() - begun_s)))
+    physics.close()
