@@ -1,0 +1,47 @@
+"""Updates that cannot be learned from: when to give up, what the run says then, and the batch it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from rfx.folders import replace_folder
+from train.trainer import Trainer
+
+MAX_SKIPPING = 3  # updates in a row that had to skip minibatches
+BATCH = "offending_batch"
+
+
+class TrainingBroken(RuntimeError):
+    """Training cannot go on; the message says why, and what to look at."""
+
+
+def check_updates(trainer: Trainer, metrics: Mapping[str, float], folder: Path) -> None:
+    """Raises TrainingBroken when MAX_SKIPPING updates in a row had a non-finite loss or gradient, the last batch then in folder.
+
+    Such minibatches are skipped, so the weights are as sound as before; only once is a chance event.
+    """
+    if trainer.skipping < MAX_SKIPPING:
+        return
+    rollout = trainer.rollout
+    arrays = {f.name: getattr(rollout, f.name) for f in dataclasses.fields(rollout)}
+    largest = {name: float(np.abs(arrays[name]).max()) for name in ("reward", "returns", "value", "observation", "log_prob")}
+    terms = {name: value for name, value in metrics.items() if name.startswith("reward/")}
+    term = max(terms, key=lambda name: abs(terms[name]), default="no reward")
+    try:
+        replace_folder(folder / BATCH, {
+            "rollout.safetensors": safetensors.numpy.save(arrays), "learner.safetensors": safetensors.numpy.save(trainer.learner.state_dict()),
+            "metrics.json": json.dumps(dict(metrics), indent=2).encode()})
+        where = f"the last batch and the weights it met are in {folder / BATCH}"
+    except OSError as error:
+        where = f"the last batch could not be written ({error.strerror})"
+    raise TrainingBroken(
+        f"loss or gradient was not finite in {metrics['ppo/skipped_minibatches']:.0f} minibatches of this update and in some of each of the "
+        f"{MAX_SKIPPING - 1} before; learning rate {metrics['ppo/learning_rate']:.2g}; largest magnitudes: "
+        f"{', '.join(f'{name} {value:.3g}' for name, value in largest.items())}; largest reward term: {term} {terms.get(term, 0.0):.3g} per "
+        f"second. {where}; checkpoints are from before it began")
