@@ -13,7 +13,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from envs.config import CONFIGS
 from train.errors import InputError, bad_input, exit_on_bad_input, one_line
@@ -60,11 +59,8 @@ def train(values: DictConfig, folder: Path) -> dict[str, Any]:
     from train.config import TrainConfig
     from train.run import train
 
-    try:
-        with bad_input():
-            config = TrainConfig.from_dict(OmegaConf.to_container(values, resolve=True))
-    except OmegaConfBaseException as error:
-        raise InputError(str(error).partition("\n")[0]) from error
+    with bad_input():
+        config = TrainConfig.from_dict(OmegaConf.to_container(values, resolve=True))
     return train(config, folder)
 
 

@@ -83,7 +83,7 @@ def explain_override(error: Exception, config_name: str) -> str:
         return f"{match[1]} gives several values: add -m to run them one after the other, or write key=[value,value] for a list"
     if override := getattr(error, "override", None):
         return f"cannot read {override!r}: it must be key=value, +key=value or ~key"
-    return " ".join(line.strip() for line in message.splitlines()[:2]) or type(error).__name__
+    return one_line(error)
 
 
 def unknown_key(key: str, config_name: str) -> str:
@@ -106,10 +106,11 @@ def known_keys(config_name: str) -> list[str]:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message on one line."""
+    """The message on one line, without OmegaConf's notes below it."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {str(Path(error.filename))!r}: {error.strerror.lower()}"
-    return " ".join(str(error).split()) or type(error).__name__
+    lines = [line for line in str(error).splitlines() if not line.strip().startswith(("full_key:", "object_type=", "reference_type="))]
+    return " ".join(" ".join(lines).split()) or type(error).__name__
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

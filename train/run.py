@@ -15,10 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rfx.nn import MLP
-from rfx.normalizer import ObservationNormalizer
+import rfx
 from rfx.state import Array
-from tinygrad import Tensor
 from train.config import TrainConfig
 from train.errors import bad_input
 from train.evaluation import Evaluation, evaluate, evaluation_env, evaluation_table
@@ -56,12 +54,14 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
                 display.update(trainer.steps, metrics)
                 display.status("training")
             if stop.signal:
-                best.save_unless_saved()
-            else:
-                writer.write(best.consider(display, stop), trainer.steps)
-                best.choose(display, stop)
-        except KeyboardInterrupt:  # in an evaluation, or Ctrl-C for the second time
-            stop.signal = stop.signal or signal.SIGINT
+                raise Stopped
+            writer.write(best.consider(display, stop), trainer.steps)
+            best.choose(display, stop)
+        except Stopped:
+            best.save_unless_saved()
+        except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
+            if not stop.signal:
+                raise
     _report(best, stop.signal, trainer.steps, time.monotonic() - began, console)
     return {"status": "stopped" if stop.signal else "finished", "exit_code": 128 + stop.signal if stop.signal else 0,
             "seed": config.seed, "steps": trainer.steps, "wall_s": time.monotonic() - began,
@@ -77,21 +77,20 @@ def whole_iterations(config: TrainConfig) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A deterministic policy as it was after some steps, with weights and statistics of its own."""
+    """A policy as it was after some steps, with weights and statistics of its own."""
 
-    actor: MLP
-    normalizer: ObservationNormalizer
+    policy: rfx.LoadedPolicy
     steps: int
 
     @classmethod
     def of(cls, trainer: Trainer) -> Snapshot:
         """The trainer's policy as it is now."""
-        return cls(actor=trainer.policy.actor(), normalizer=ObservationNormalizer.from_dict(trainer.normalizer.to_dict()),
-                   steps=trainer.steps)
+        normalizer = rfx.ObservationNormalizer.from_dict(trainer.normalizer.to_dict())
+        return cls(policy=rfx.LoadedPolicy(trainer.policy.actor(), robot_config=trainer.robot, normalizer=normalizer), steps=trainer.steps)
 
     def act(self, observation: Array) -> Array:
-        """Actions (N, num_joints) for observations (N, max_state_dim)."""
-        return self.actor(Tensor(self.normalizer.normalize(observation[:, :self.normalizer.state_dim]))).numpy()
+        """Deterministic actions (N, num_joints) for observations (N, max_state_dim)."""
+        return self.policy({"state": observation})
 
 
 class BestPolicy:
@@ -138,12 +137,17 @@ class BestPolicy:
         config = self.trainer.config
         info = {"robot": config.robot, "seed": config.seed, "steps": snapshot.steps, "wall_s": round(time.monotonic() - self.began, 1),
                 "evaluation": evaluation.to_dict() if evaluation else None, "task": dataclasses.asdict(config.env)}
-        snapshot.actor.save(self.path, robot_config=self.trainer.robot, normalizer=snapshot.normalizer, training_info=info)
+        policy = snapshot.policy
+        policy.policy.save(self.path, robot_config=policy.robot_config, normalizer=policy.normalizer, training_info=info)
         self.saved, self.evaluation = snapshot, evaluation
 
     def _new_env(self, num_envs: int):
         config = self.trainer.config
         return evaluation_env(config.env, self.trainer.robot, num_envs=num_envs, threads=config.threads)
+
+
+class Stopped(Exception):
+    """The user asked the run to stop, and it is in a state worth saving."""
 
 
 class StopSignal:
@@ -164,9 +168,9 @@ class StopSignal:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal has come: for work that need not be finished."""
+        """Raises Stopped if a signal has come: for work that need not be finished."""
         if self.signal:
-            raise KeyboardInterrupt
+            raise Stopped
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self.signal:
@@ -189,7 +193,7 @@ def _errors(evaluation: Evaluation) -> str:
 def _report(best: BestPolicy, stopped: int, steps: int, seconds: float, console: Console) -> None:
     console.print(f"\n{'Stopped' if stopped else 'Done'} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
     if best.saved is None:
-        console.print("No policy was saved: the first iteration had not ended.")
+        console.print("No policy was saved.")
         return
     path = _short(best.path)
     console.print(f"Policy  [bold]{path}[/]  [dim]from {millions(best.saved.steps)} steps[/]\n", highlight=False, soft_wrap=True)

@@ -32,7 +32,8 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
     """Print the table of the sweep's runs and write sweep.csv. Returns how many runs failed."""
     rows, varying = compare(folder)
     if not rows:
-        shutil.rmtree(folder, ignore_errors=True)  # no run began: Hydra's notes are all there is
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:  # no run began
+            shutil.rmtree(folder, ignore_errors=True)
         return 0
     console = console or Console()
     write_csv(rows, folder / "sweep.csv")
