@@ -11,14 +11,11 @@ import numpy as np
 import safetensors.numpy
 
 from rfx.folders import replace_folder
+from train.errors import TrainingBroken
 from train.trainer import Trainer
 
 MAX_SKIPPING = 3  # updates in a row that had to skip minibatches
 BATCH = "offending_batch"
-
-
-class TrainingBroken(RuntimeError):
-    """Training cannot go on; the message says why, and what to look at."""
 
 
 def check_updates(trainer: Trainer, metrics: Mapping[str, float], folder: Path) -> None:

@@ -23,6 +23,10 @@ class InputError(Exception):
     """What the user gave cannot be used; the message is one line that says what was given, what is possible and what to do."""
 
 
+class TrainingBroken(RuntimeError):
+    """Training cannot go on; the message says why, and what to look at."""
+
+
 @contextmanager
 def bad_input(prefix: str = "") -> Iterator[None]:
     """Where the user's input is first used: what goes wrong here is theirs to correct, and becomes an InputError."""

@@ -25,5 +25,7 @@ def gae(rollout: Rollout, last_value: Array, gamma: float, gae_lambda: float) ->
         next_value = value[t]
     np.add(rollout.advantage, value, out=rollout.returns)
     sound = rollout.advantage[~rollout.failed] if rollout.failed.any() else rollout.advantage
+    if not len(sound):
+        return  # replace_failed says so
     mean, std = sound.mean(dtype=np.float64), sound.std(dtype=np.float64)
     rollout.advantage[...] = (rollout.advantage - np.float32(mean)) / np.float32(std + 1e-8)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from train.errors import TrainingBroken
+
 Array = np.ndarray
 
 
@@ -42,13 +44,13 @@ class Rollout:
     def replace_failed(self, rng: np.random.Generator) -> int:
         """Overwrite failed transitions with random sound ones, so that minibatches keep their shape; returns how many.
 
-        Call it after `gae`. Raises RuntimeError when no transition is sound.
+        Call it after `gae`. Raises TrainingBroken when no transition is sound.
         """
         num_failed = int(self.failed.sum())
         if num_failed:
             sound = np.flatnonzero(~self.failed)
             if not len(sound):
-                raise RuntimeError(f"all {num_failed} transitions of a rollout failed in the simulator: the task or the model is broken")
+                raise TrainingBroken(f"all {num_failed} transitions of a rollout failed in the simulator: the task or the model is broken")
             chosen, failed = rng.choice(sound, num_failed), self.failed.ravel().copy()
             for field in dataclasses.fields(self):
                 array = getattr(self, field.name)

@@ -1,0 +1,137 @@
+"""Simulations that break, and updates that are not finite: kept out of what is learned, counted, and given up on when they stay."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from envs.config import EnvConfig
+from train.config import TrainConfig
+from train.diagnosis import BATCH, MAX_SKIPPING, check_updates
+from train.errors import TrainingBroken
+from train.trainer import Trainer
+from train.update import PPO
+
+POISONS = {"qpos": np.nan, "qvel": np.inf, "ctrl": np.nan, "qacc_warmstart": np.nan, "time": np.nan}
+
+
+def make_trainer(num_envs=8, hidden=(16,), num_steps=8, seed=0, **env) -> Trainer:
+    values = {"robot": "go2", "seed": seed, "env": dataclasses.asdict(EnvConfig.load("go2", num_envs=num_envs, **env)),
+              "policy": {"hidden": list(hidden)}, "ppo": {"num_epochs": 2, "num_minibatches": 2},
+              "trainer": {"rollout_steps": num_steps}}
+    return Trainer(TrainConfig.from_dict(values))
+
+
+def poison(trainer: Trainer, choose):
+    """Before every control step t, simulations choose(t) get a position that is not a number. Returns the list of those poisoned."""
+    step, poisoned = trainer.env.step, []
+
+    def poisoned_step(action):
+        ids = choose(len(poisoned))
+        trainer.env.simulation.batch.qpos[ids, 9] = np.nan
+        poisoned.append(np.asarray(ids))
+        return step(action)
+
+    trainer.env.step = poisoned_step
+    return poisoned
+
+
+@pytest.mark.parametrize("field", POISONS)
+def test_a_broken_simulation_never_reaches_what_is_learned(field, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    trainer, rollout, sound_rows = make_trainer(), None, np.delete(np.arange(8), [2, 5])
+    undisturbed = make_trainer()
+    step, count = trainer.env.step, iter(range(100))
+
+    def poisoned_step(action):
+        if next(count) in (3, 4, 7):
+            getattr(trainer.env.simulation.batch, field)[[2, 5]] = POISONS[field]
+        return step(action)
+
+    trainer.env.step = poisoned_step
+    metrics, expected = trainer.iterate(), undisturbed.iterate()
+    rollout = trainer.rollout
+    for f in dataclasses.fields(rollout):
+        assert np.isfinite(getattr(rollout, f.name)).all(), f.name
+    if metrics["episode/failed_simulations"]:  # MuJoCo computes ctrl and warm start anew
+        assert metrics["episode/failed_simulations"] == 6 and rollout.failed.sum() == 0  # replaced by sound ones
+    else:
+        assert field in ("ctrl", "qacc_warmstart", "time")
+    np.testing.assert_array_equal(rollout.reward[:, sound_rows], undisturbed.rollout.reward[:, sound_rows])
+    assert all(np.isfinite(value) for value in metrics.values()) and metrics["ppo/skipped_minibatches"] == 0
+    assert trainer.normalizer.count == undisturbed.normalizer.count and np.isfinite(trainer.normalizer.var).all()
+    assert metrics.keys() >= {name for name in expected if name.startswith("reward/")}
+    out, err = capfd.readouterr()
+    assert out == err == "" and not list(tmp_path.iterdir())  # MuJoCo writes neither lines nor MUJOCO_LOG.TXT
+
+
+def test_failed_transitions_are_replaced_by_sound_ones_of_the_same_rollout():
+    trainer = make_trainer()
+    poison(trainer, lambda t: [1, 6] if t == 4 else [])
+    trainer.iterate()
+    rollout = trainer.rollout
+    rows = rollout.raw_observation.reshape(64, -1)
+    failed = [4 * 8 + 1, 4 * 8 + 6]
+    for row in failed:
+        assert sum((rows == rows[row]).all(axis=1)) >= 2  # twice there: its own place and the one it was drawn from
+    others = np.delete(np.arange(64), failed)
+    trainer.normalizer = type(trainer.normalizer)(trainer.robot.state_dim)
+    trainer.normalizer.update(rows)
+    np.testing.assert_allclose(trainer.normalizer.mean, rows[others].mean(axis=0), atol=0.2)
+
+
+def test_an_observation_or_reward_that_is_not_finite_fails_its_simulation_only():
+    trainer = make_trainer()
+    env = trainer.env
+    env.state.robot.velocity_command[3] = np.nan  # physics is sound, the command is not
+    observation, reward, terminated, truncated, info = env.step(np.zeros((8, 12), np.float32))
+    assert np.flatnonzero(info["failed"]).tolist() == [3] == np.flatnonzero(truncated).tolist() and not terminated[3] and reward[3] == 0.0
+    assert np.isfinite(observation["state"]).all() and np.isfinite(list(env.reward_sums.values())).all()
+
+
+def test_a_simulation_that_fails_with_a_fall_is_not_a_fall():
+    trainer = make_trainer()
+    trainer.env.simulation.batch.qpos[1, 3:7] = [0, 1, 0, 0]  # on its back
+    trainer.env.simulation.batch.qvel[1, 0] = np.nan
+    _, _, terminated, truncated, info = trainer.env.step(np.zeros((8, 12), np.float32))
+    assert not terminated[1] and truncated[1] and info["failed"][1]
+
+
+def test_nothing_sound_in_a_rollout_stops_with_the_reason():
+    trainer = make_trainer()
+    poison(trainer, lambda t: np.arange(8))
+    with pytest.raises(TrainingBroken, match="all 64 transitions .* failed"):
+        trainer.iterate()
+
+
+def test_one_update_in_which_minibatches_are_skipped_leaves_weights_and_is_counted(tmp_path):
+    trainer = make_trainer()
+    before = trainer.learner.state_dict()
+    trainer.env._rewards["tilt"] = lambda state: np.full(8, 1e25, np.float32), 1.0  # finite; its square is not
+    metrics = trainer.iterate()
+    assert metrics["ppo/skipped_minibatches"] == 4 and trainer.skipping == 1
+    check_updates(trainer, metrics, tmp_path)
+    after = trainer.learner.state_dict()
+    assert all(after[name].tobytes() == before[name].tobytes() for name in before)
+    trainer.env._rewards["tilt"] = lambda state: np.zeros(8, np.float32), 1.0
+    assert trainer.iterate()["ppo/skipped_minibatches"] == 0 and trainer.skipping == 0
+
+
+def test_skipping_again_and_again_stops_with_a_diagnosis_and_a_batch_that_shows_it(tmp_path):
+    trainer = make_trainer()
+    trainer.env._rewards["tilt"] = lambda state: np.full(8, 1e25, np.float32), 1.0
+    for _ in range(MAX_SKIPPING):
+        metrics = trainer.iterate()
+    with pytest.raises(TrainingBroken) as error:
+        check_updates(trainer, metrics, tmp_path)
+    assert all(word in str(error.value) for word in ("reward/tilt", "learning rate", BATCH, "checkpoint"))
+    # The batch on disk shows the failure again, in a learner of its own.
+    arrays = safetensors.numpy.load_file(tmp_path / BATCH / "rollout.safetensors")
+    for name, values in arrays.items():
+        getattr(trainer.rollout, name)[...] = values
+    other = PPO(trainer.policy, trainer.config.ppo, 64)
+    other.load_state_dict(safetensors.numpy.load_file(tmp_path / BATCH / "learner.safetensors"))
+    assert other.update(trainer.rollout, np.random.default_rng(0))["skipped_minibatches"] == 4
+    assert json.loads((tmp_path / BATCH / "metrics.json").read_text())["reward/tilt"] > 1e20
