@@ -52,7 +52,7 @@ class Controller:
         wanted = self._start + np.float32(done) * (self._goal - self._start)
         self._sent = limit_target(wanted, self._sent, now.joint_position, now.joint_velocity, elapsed_s=elapsed_s, kp=kp, kd=kd,
                                   limits=self.limits, config=self.config)
-        if self.phase == Phase.STANDING_UP and done == 1.0:
+        if self.phase == Phase.STANDING_UP and done == 1.0 and self._is_settled(now):
             self._enter(Phase.STANDING, now.now_s)
         return MotorTarget(position=self._sent, kp=kp, kd=kd)
 
@@ -77,6 +77,10 @@ class Controller:
             self._enter(Phase.POLICY, now.now_s)
         elif request in (Request.IDLE, Request.CLOSE) and self.phase != Phase.IDLE:
             self._enter(Phase.IDLE, now.now_s)
+
+    def _is_settled(self, now: Snapshot) -> bool:
+        late = now.now_s - self._motion_since_s - self._motion_s > self.limits.settle_s
+        return late or float(np.abs(now.joint_velocity).max()) < self.limits.rest_velocity_rad_s
 
     def _move(self, now: Snapshot, goal: Array, duration_s: float) -> None:
         self._start, self._goal = self._sent, np.array(goal, np.float32)

@@ -52,6 +52,7 @@ class Go2(SingleRobot):
         self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers}
         self._process: subprocess.Popen | None = None
         self._command = np.zeros((), command_dtype(config))
+        self._failure = ""
         self._latencies_s: list[float] = []
 
     def connect(self) -> None:
@@ -162,6 +163,8 @@ class Go2(SingleRobot):
         self.close()
 
     def _request(self, request: Request) -> None:
+        if self._failure:  # nothing takes that back, or overwrites it before the sender has seen it
+            request = Request.FAIL
         self._command["time_s"], self._command["request"] = time.monotonic(), request
         self._commands.write(self._command)
 
@@ -172,7 +175,7 @@ class Go2(SingleRobot):
         return self._states.read()["reason"].decode(errors="replace")
 
     def _fail(self, reason: str, cause: Exception | None = None) -> None:
-        self._command["reason"] = reason.encode()[:240]
+        self._failure, self._command["reason"] = reason, reason.encode()[:240]
         self._request(Request.FAIL)
         raise ValueError(reason) from cause
 
@@ -180,7 +183,7 @@ class Go2(SingleRobot):
         """Raises RuntimeError when the sender damped for good, or is gone."""
         if self._process is None:
             raise RuntimeError("the Go2 is not connected: call reset() first")
-        if self._phase() in (Phase.FAULT, Phase.DONE):
-            raise RuntimeError(f"the Go2 was damped: {self._reason()}; log: {self.log_path}")
+        if self._failure or self._phase() in (Phase.FAULT, Phase.DONE):
+            raise RuntimeError(f"the Go2 was damped: {self._failure or self._reason()}; log: {self.log_path}")
         if self._process.poll() is not None:
             raise RuntimeError(f"the Go2's sender ended with status {self._process.returncode}")

@@ -33,6 +33,8 @@ class SafetyLimits:
     interpolation_s: float = 0.005  # over which a target moves to the policy's next one
     stand_s: float = 1.2  # Unitree's examples stand up in about this time
     stand_velocity_rad_s: float = 2.0  # slower than stand_s where a joint has far to go
+    rest_velocity_rad_s: float = 0.3  # below it a joint counts as at rest
+    settle_s: float = 0.5  # what standing up waits at most for the joints to come to rest
     stand_kp: float = 60.0  # N m/rad, Unitree's examples
     stand_kd: float = 5.0  # N m s/rad, Unitree's examples
     damping_kd: float = 2.0  # N m s/rad, Unitree's examples

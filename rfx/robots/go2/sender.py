@@ -31,7 +31,6 @@ from rfx.robots.go2.safety import SafetyLimits, Snapshot
 from rfx.robots.go2.switcher import release_sport_controller
 from rfx.robots.realtime import realtime_priority, sleep_until
 
-REST_VELOCITY_RAD_S = 0.2
 PRIORITY = 30  # above the policy's loop
 CONNECT_S = 3.0  # for the first LowState
 LISTEN_S = 0.3  # before the first command: another publisher may be there that discovery has not met yet
@@ -128,7 +127,7 @@ class Sender:
         rest_since_s = time.monotonic()
         while time.monotonic() < deadline_s:
             self._receive()
-            if np.abs(self._state["joint_velocity"]).max() > REST_VELOCITY_RAD_S:
+            if np.abs(self._state["joint_velocity"]).max() > self.limits.rest_velocity_rad_s:
                 rest_since_s = time.monotonic()
             if time.monotonic() - rest_since_s > 0.3:
                 return

@@ -1,0 +1,87 @@
+"""Shared memory between two processes: newest record, or the one before; never a mixture."""
+
+import mmap
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from go2_wire import ROOT
+from rfx.config import GO2_CONFIG
+from rfx.robots.go2.mailbox import Mailbox, Request, command_dtype, create_memory, mailboxes
+
+COMMAND = command_dtype(GO2_CONFIG)
+
+
+def pair():
+    descriptor, memory = create_memory(GO2_CONFIG)
+    other = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    return mailboxes(memory, GO2_CONFIG)[1], mailboxes(other, GO2_CONFIG)[1], memory
+
+
+def command(value: float) -> np.ndarray:
+    record = np.zeros((), COMMAND)
+    record["target"], record["request"] = value, Request.POLICY
+    return record
+
+
+def test_the_newest_record_is_read_any_number_of_times():
+    writer, reader, _ = pair()
+    assert reader.read()["target"].tolist() == [0.0] * 12 and reader.number == 0
+    for value in (1.0, 2.0, 2.0):
+        writer.write(command(value))
+    assert [reader.read()["target"][0] for _ in range(2)] == [2.0, 2.0]
+    assert reader.number == 3
+
+
+def test_a_half_written_record_is_not_read():
+    writer, reader, memory = pair()
+    writer.write(command(1.0))
+    reader.read()
+    before = bytes(memory)
+    writer.write(command(2.0))
+    after = bytes(memory)
+    changed = [index for index in range(len(after)) if before[index] != after[index]]
+    middle = changed[len(changed) // 2]
+    memory[:] = after[:middle] + before[middle:]  # the writer died here
+    assert reader.read()["target"][0] == 1.0
+    memory[:] = after
+    assert reader.read()["target"][0] == 2.0
+
+
+WRITER = """
+import mmap, sys
+import numpy as np
+from rfx.config import GO2_CONFIG
+from rfx.robots.go2.mailbox import command_dtype, mailboxes
+box = mailboxes(mmap.mmap(int(sys.argv[1]), 0), GO2_CONFIG)[1]
+record = np.zeros((), command_dtype(GO2_CONFIG))
+for value in range(1, 20001):
+    record["target"], record["action"], record["observation"] = value, value, value
+    box.write(record)
+"""
+
+
+def test_records_of_another_process_are_whole_and_in_order():
+    descriptor, memory = create_memory(GO2_CONFIG)
+    reader = mailboxes(memory, GO2_CONFIG)[1]
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(descriptor)], cwd=ROOT, pass_fds=(descriptor,))
+    os.close(descriptor)
+    seen = []
+    while process.poll() is None or seen[-1] != 20000.0:
+        record = reader.read()
+        values = np.concatenate([record[name] for name in ("target", "action", "observation")])
+        assert (values == values[0]).all()
+        seen.append(float(values[0]))
+    assert process.returncode == 0
+    assert seen == sorted(seen) and len(set(seen)) > 100
+
+
+def test_memory_is_gone_with_its_users():
+    assert Mailbox.size(COMMAND) > COMMAND.itemsize
+    folder = "/dev/shm"
+    before = os.listdir(folder) if os.path.isdir(folder) else []
+    pair()
+    assert (os.listdir(folder) if os.path.isdir(folder) else []) == before

@@ -1,0 +1,131 @@
+"""The safety rules and target limits, as pure functions: no DDS, no processes."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rfx.config import GO2_CONFIG
+from rfx.robots.go2.mailbox import Phase
+from rfx.robots.go2.remote import BUTTONS
+from rfx.robots.go2.safety import RULES, SafetyLimits, Snapshot, limit_target, violation
+
+LIMITS = SafetyLimits()
+FINE = Snapshot(
+    now_s=100.0, phase=Phase.POLICY, phase_since_s=90.0, state_time_s=99.999, joint_position=GO2_CONFIG.default_position,
+    joint_velocity=np.zeros(12, np.float32), temperature=np.full(12, 40, np.uint8), gyroscope=np.zeros(3, np.float32),
+    quaternion=np.array([1.0, 0.0, 0.0, 0.0], np.float32), buttons=0, other_publishers=0, driver_alive=True, driver_failure="",
+    policy_time_s=99.99, target=GO2_CONFIG.default_position)
+
+
+def verdict(**changes) -> str | None:
+    return violation(dataclasses.replace(FINE, **changes), LIMITS, GO2_CONFIG)
+
+
+def one(index: int, value: float, rest: float = 0.0, num: int = 12) -> np.ndarray:
+    values = np.full(num, rest, np.float32)
+    values[index] = value
+    return values
+
+
+def rolled(angle: float) -> np.ndarray:
+    return np.array([math.cos(angle / 2), math.sin(angle / 2), 0.0, 0.0], np.float32)
+
+
+def test_all_is_well():
+    assert verdict() is None
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"driver_failure": "the policy broke"}, "the policy broke"),
+    ({"driver_alive": False}, "the policy's process is gone"),
+    ({"buttons": BUTTONS["L2"] | BUTTONS["B"] | BUTTONS["A"]}, "L2+B on the remote"),
+    ({"other_publishers": 2}, "2 other publisher(s) of rt/lowcmd: stop the other controller"),
+    ({"state_time_s": 99.949}, "no LowState for 51 ms, limit 50 ms"),
+    ({"policy_time_s": 99.909}, "no policy step for 91 ms, limit 90 ms"),
+    ({"phase": Phase.STANDING, "phase_since_s": 39.0}, "no policy step for 61000 ms, limit 60000 ms"),
+    ({"joint_position": one(3, math.nan)}, "LowState's joint position is not finite"),
+    ({"gyroscope": one(0, math.inf, num=3)}, "LowState's gyroscope is not finite"),
+    ({"target": one(3, math.nan)}, "the policy's target is not finite"),
+    ({"quaternion": rolled(1.02)}, "tilted by 1.02 rad, limit 1.00 rad"),
+    ({"quaternion": rolled(-math.pi)}, "tilted by 3.14 rad, limit 1.00 rad"),
+    ({"joint_velocity": one(2, -23.6)}, "FR_calf_joint turns at 23.6 rad/s, limit 23.5 rad/s"),
+    ({"temperature": np.array([40] * 11 + [86], np.uint8)}, "RL_calf_joint has a motor of 86 C, limit 85 C"),
+])
+def test_each_rule(changes, reason):
+    assert verdict(**changes) == reason
+
+
+@pytest.mark.parametrize("changes", [
+    {"buttons": BUTTONS["L2"]}, {"buttons": BUTTONS["B"]}, {"state_time_s": 99.951}, {"policy_time_s": 99.911}, {"quaternion": rolled(0.99)},
+    {"joint_velocity": one(0, 45.0)}, {"temperature": np.full(12, 85, np.uint8)}, {"phase": Phase.STANDING, "policy_time_s": 0.0},
+    {"phase": Phase.STANDING, "target": one(0, math.nan)}, {"phase": Phase.IDLE, "quaternion": rolled(2.0)},
+    {"phase": Phase.IDLE, "policy_time_s": 0.0}, {"phase": Phase.IDLE, "temperature": np.full(12, 99, np.uint8)},
+])
+def test_what_is_no_violation(changes):
+    """Just within limits; and a robot that is damped anyway may lie on its side, hot."""
+    assert verdict(**changes) is None
+
+
+def test_every_rule_is_tested():
+    """Each rule answers for something in test_each_rule."""
+    cases = test_each_rule.pytestmark[0].args[1]
+    answering = {rule.__name__ for rule in RULES for changes, _ in cases
+                 if rule(dataclasses.replace(FINE, **changes), LIMITS, GO2_CONFIG)}
+    assert answering == {rule.__name__ for rule in RULES}
+
+
+def joints(low: float, high: float):
+    return arrays(np.float32, 12, elements=st.floats(low, high, width=32))
+
+
+LOW, HIGH = GO2_CONFIG.joint_range
+TORQUE, SPEED = GO2_CONFIG.joint_array("max_torque_nm"), GO2_CONFIG.joint_array("max_velocity_rad_s")
+
+
+def limited(target, last, position, velocity, kp=35.0, kd=0.5, elapsed_s=0.002):
+    return limit_target(target, last, position, velocity, elapsed_s=elapsed_s, kp=np.full(12, kp, np.float32),
+                        kd=np.full(12, kd, np.float32), limits=LIMITS, config=GO2_CONFIG)
+
+
+@settings(max_examples=300)
+@given(joints(-100, 100), joints(0, 1), joints(0, 1), joints(-15, 15))
+def test_limited_targets_keep_to_limits(target, last, position, velocity):
+    """From any state within the limits: within joint limits and torque, and as fast as allowed or to get within torque."""
+    last, position = LOW + last * (HIGH - LOW), LOW + position * (HIGH - LOW)
+    sent = limited(target, last, position, velocity)
+    assert (sent >= LOW).all() and (sent <= HIGH).all()
+    torque = 35.0 * (sent - position) - 0.5 * velocity
+    assert (np.abs(torque) <= TORQUE + 1e-3).all()
+    quick = np.abs(sent - last) > SPEED * 0.002 + 1e-5
+    held = 35.0 * (last - position) - 0.5 * velocity  # holding the last target would have asked for too much, or lies out of bounds
+    assert (np.abs(held[quick]) > TORQUE[quick] - SPEED[quick] * 0.002 * 35.0 - 1e-3).all()
+
+
+@settings(max_examples=200)
+@given(joints(-100, 100), joints(-4, 4), joints(-6, 6), joints(-60, 60), st.floats(0.0, 0.01))
+def test_joint_limits_hold_whatever_was_measured(target, last, position, velocity, elapsed_s):
+    for kp, kd in ((35.0, 0.5), (60.0, 5.0)):
+        sent = limited(target, last, position, velocity, kp, kd, elapsed_s)
+        assert (sent >= LOW).all() and (sent <= HIGH).all()
+
+
+def test_a_target_within_reach_is_sent_as_it_is():
+    target = GO2_CONFIG.default_position + np.float32(0.02)
+    sent = limited(target, GO2_CONFIG.default_position, GO2_CONFIG.default_position, np.zeros(12, np.float32))
+    np.testing.assert_array_equal(sent, target)
+
+
+def test_rate_and_torque_by_hand():
+    """A hip asked for 1 rad from 0 at rest: 30.1 rad/s for 2 ms is 0.0602 rad. From a lagging joint: 23.7 N m / 35 is 0.677 rad."""
+    zeros, default = np.zeros(12, np.float32), GO2_CONFIG.default_position
+    sent = limited(default + one(0, 1.0), default, default, zeros)
+    assert sent[0] == pytest.approx(0.0602, abs=1e-6)
+    sent = limited(default + one(0, 1.0), default + one(0, 0.9), default, zeros)
+    assert sent[0] == pytest.approx(23.7 / 35.0, abs=1e-6)
+    sent = limited(default + one(0, 1.0), default + one(0, 0.9), default, one(0, -10.0))  # 5 N m of the 23.7 go to damping already
+    assert sent[0] == pytest.approx((23.7 - 5.0) / 35.0, abs=1e-6)
