@@ -117,13 +117,15 @@ def _drive(spec: mujoco.MjSpec, config: RobotConfig) -> None:
 
 
 def _touch_floor_only(spec: mujoco.MjSpec) -> None:
-    """Let the robot's geoms collide with the world's and not with each other, so that touch sensors mean the floor; add a floor."""
+    """Let the robot's geoms collide with the world's and not with each other, so that touch sensors mean the floor; add a lit floor."""
     for geom in spec.geoms:
         if _collides(geom):
             geom.contype, geom.conaffinity = (1, 0) if geom.parent is spec.worldbody else (0, 1)
     if not any(_collides(geom) for geom in spec.worldbody.geoms):
         name = "floor" if all(geom.name != "floor" for geom in spec.geoms) else ""
         spec.worldbody.add_geom(name=name, type=PLANE, size=[0, 0, 0.05], contype=1, conaffinity=0, friction=[0.8, 0.02, 0.01])
+        if not spec.lights:
+            spec.worldbody.add_light(pos=[0, 0, 3], dir=[-0.4, 0.5, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
 
 
 def _add_sensors(spec: mujoco.MjSpec, base: mujoco.MjsBody, feet: dict[str, mujoco.MjsGeom]) -> None:
