@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from envs.config import CONFIGS
-from train.errors import InputError, bad_input, exit_on_bad_input, one_line
+from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.sweep import SweepFolder, finish_sweep
 
 
@@ -24,7 +24,7 @@ def run(values: DictConfig) -> None:
     """One run. Hydra has made its folder and saved the configuration in it."""
     settings = HydraConfig.get()
     folder, overrides = Path(settings.runtime.output_dir), OmegaConf.to_container(settings.overrides.task, resolve=False)
-    with exit_on_bad_input("train"):
+    with exit_on_error():
         if settings.mode is RunMode.MULTIRUN:
             print(f"\nRun {settings.job.num}: {' '.join(overrides)}")
             run_of_sweep(values, folder, overrides)
@@ -79,7 +79,7 @@ def main() -> None:
     """The entry."""
     failed = 0
     try:
-        with exit_on_bad_input("train"):
+        with exit_on_bad_command_line("train"):
             run()
     finally:
         if SweepFolder.path is not None:

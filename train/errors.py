@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,8 @@ def bad_input(prefix: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_bad_input(config_name: str) -> Iterator[None]:
-    """Around an entry: an InputError, or Hydra's complaint about an override, ends the process with one line and exit code 2.
+def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
+    """Around Hydra: what it says about an override or a folder ends the process with one line and exit code 2.
 
     config_name is the YAML file of the entry, without its suffix. With HYDRA_FULL_ERROR=1 the traceback is shown instead; inside,
     that variable is always set, because nothing else keeps Hydra from reporting and exiting by itself.
@@ -47,32 +48,37 @@ def exit_on_bad_input(config_name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        line = explain(error, config_name)
-        if SHOW_TRACEBACK or line is None:
+        if SHOW_TRACEBACK:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {explain(error, config_name)}", file=sys.stderr)
         raise SystemExit(2) from None
     finally:
         if not SHOW_TRACEBACK:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
-def explain(error: Exception, config_name: str) -> str | None:
-    """One line for an error that the user can correct; None for any other."""
-    if isinstance(error, InputError):
-        return one_line(error)
-    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
-        return explain_override(error, config_name)
-    if isinstance(error, OSError):
-        return f"{one_line(error)}; choose a folder that can be written with hydra.run.dir=PATH, or hydra.sweep.dir=PATH in a sweep"
-    if isinstance(error, ValueError) and re.search("can be specified|Config group override must", str(error)):
-        return one_line(error)
-    return None
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Around what Hydra runs: an InputError ends the process with one line and exit code 2, Ctrl-C with 130, any other with 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if SHOW_TRACEBACK:
+            raise
+        if isinstance(error, InputError):
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+        traceback.print_exc()
+        raise SystemExit(1) from None
 
 
-def explain_override(error: Exception, config_name: str) -> str:
-    """One line for what Hydra or OmegaConf says about an override, with the nearest key or option that exists."""
+def explain(error: Exception, config_name: str) -> str:
+    """One line for what Hydra or OmegaConf says about a command line, with the nearest key or option that exists."""
     message = str(error)
+    if isinstance(error, OSError) and error.filename:  # before the run began: Hydra makes its folder
+        return f"{one_line(error)}; choose a folder that can be written with hydra.run.dir=PATH, or hydra.sweep.dir=PATH in a sweep"
     if match := re.search(r"Could not override '([^']*)'\.?\s*(No match in the defaults list)?", message):
         key = match[1]
         if match[2]:

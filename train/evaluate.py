@@ -21,7 +21,7 @@ from envs.go2 import Go2Env
 from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
-from train.errors import InputError, bad_input, exit_on_bad_input
+from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.evaluation import Evaluation, evaluate, evaluation_env, evaluation_table
 
 VIDEO_FPS_HZ = 25.0
@@ -132,15 +132,12 @@ def _beside(policy: str) -> Path:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
 def _run(values: DictConfig) -> None:
-    with exit_on_bad_input("evaluate"):
+    with exit_on_error():
         with bad_input():
             config = build(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
-        try:
-            run(config, Console())
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        run(config, Console())
 
 
 if __name__ == "__main__":
-    with exit_on_bad_input("evaluate"):
+    with exit_on_bad_command_line("evaluate"):
         _run()

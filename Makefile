@@ -1,0 +1,47 @@
+# make train | test | test-long | benchmark: each sets up .venv by itself, once, and again when pyproject.toml changes.
+# More arguments go through ARGS, such as: make train ARGS="seed=1 trainer.total_steps=3e6"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+DEV_EXTRAS := dev,go2,hub,onnx,torch,viz
+
+.PHONY: help train test test-long benchmark clean
+
+help:
+	@echo "make train      train a policy for the Go2 (ARGS=\"key=value ...\")"
+	@echo "make test       the tests, in a few minutes"
+	@echo "make test-long  the long ones: minutes each"
+	@echo "make benchmark  speed and memory, as a table and benchmark.json"
+	@echo "make clean      remove .venv"
+
+train: $(VENV)/.installed
+	$(BIN)/python -m train +robot=go2 $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m long $(ARGS)
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python -m train.benchmark $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), rfx needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "setting up $(VENV), once"
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps, not the python, depend on pyproject.toml. The second installs everything that the tests and comparisons use.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(DEV_EXTRAS)]' '$(TORCH)'
+	@touch $@ $(VENV)/.installed
