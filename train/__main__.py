@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from envs.config import CONFIGS
+from train.disk import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.sweep import SweepFolder, finish_sweep
 
@@ -30,6 +31,8 @@ def run(values: DictConfig) -> None:
             run_of_sweep(values, folder, overrides)
         else:
             try:
+                if values.resume:
+                    folder = run_to_resume(str(values.resume), folder)
                 result = train(values, folder)
             except InputError:
                 discard(folder)
@@ -39,9 +42,21 @@ def run(values: DictConfig) -> None:
                 raise SystemExit(result["exit_code"])
 
 
+def run_to_resume(resume: str, folder: Path) -> Path:
+    """The folder that resume means, in which the run goes on; the one that Hydra made for a new run is removed."""
+    from train.resume import find_run
+
+    found = find_run(resume, folder.parent)
+    if found.resolve() != folder.resolve():
+        discard(folder)
+    return found
+
+
 def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None:
     """As one run, but a failure is written down and told, and the sweep goes on."""
     try:
+        if values.resume:
+            raise InputError("resume goes on with one run: leave out -m, and give the folder of one of the sweep's runs")
         result = train(values, folder)
     except InputError as error:
         result = {"status": "failed", "error": one_line(error)}
@@ -66,12 +81,12 @@ def train(values: DictConfig, folder: Path) -> dict[str, Any]:
 
 def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
     """Write result.json, which the sweep's table is made from."""
-    (folder / "result.json").write_text(json.dumps(result | {"overrides": overrides}, indent=2) + "\n")
+    replace_file(folder / "result.json", (json.dumps(result | {"overrides": overrides}, indent=2) + "\n").encode())
 
 
 def discard(folder: Path) -> None:
     """Remove the folder of a run that never began, if it holds nothing but what Hydra wrote."""
-    if {path.name for path in folder.iterdir()} <= {".hydra"}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -16,20 +16,19 @@ SMOOTHING = 0.2  # weight of the newest iteration in the figures shown
 LINE_EVERY_S = 5.0
 
 
-def progress(total_steps: int, step_s: float, console: Console | None = None) -> Progress:
-    """The display that suits the console: live in a terminal, else plain lines. step_s is the control step, in seconds."""
-    console = console or Console()
-    return (LiveProgress if console.is_terminal else Progress)(total_steps, step_s, console)
+def progress(total_steps: int, step_s: float, console: Console, began: float) -> Progress:
+    """The display that suits the console: live in a terminal, else plain lines. step_s is the control step, began of time.monotonic."""
+    return (LiveProgress if console.is_terminal else Progress)(total_steps, step_s, console, began)
 
 
 class Progress:
     """Plain lines every few seconds. Use as a context manager: status, then update after every iteration."""
 
-    def __init__(self, total_steps: int, step_s: float, console: Console):
+    def __init__(self, total_steps: int, step_s: float, console: Console, began: float):
         self.total_steps, self.step_s, self.console = total_steps, step_s, console
         self.steps, self.now = 0, ""
         self.shown: dict[str, float] = {}
-        self._begin = self._last_line = time.monotonic()
+        self._began, self._last_line = began, time.monotonic()
         self._first: tuple[float, int] | None = None  # when the first iteration, which compiles, was done, and its steps
 
     def __enter__(self) -> Progress:
@@ -37,6 +36,11 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def go_on(self, steps: int, elapsed_s: float, shown: Mapping[str, float]) -> None:
+        """Show a run that had come this far, in that time, with these figures, when it was interrupted."""
+        self.steps, self.shown = steps, dict(shown)
+        self._began -= elapsed_s
 
     def status(self, now: str) -> None:
         """What the run is doing."""
@@ -75,9 +79,10 @@ class Progress:
         pace = (time.monotonic() - self._first[0]) / (self.steps - self._first[1])
         return clock(pace * max(0, self.total_steps - self.steps))
 
-    def elapsed(self) -> str:
-        """Time since the display began."""
-        return clock(time.monotonic() - self._begin)
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the run has taken, interruptions left out."""
+        return time.monotonic() - self._began
 
     def _number(self, tag: str, form: str) -> str:
         return format(self.shown[tag], form) if tag in self.shown else "-"
@@ -89,8 +94,8 @@ class Progress:
 class LiveProgress(Progress):
     """Five rows that are redrawn in place; messages stay above them."""
 
-    def __init__(self, total_steps: int, step_s: float, console: Console):
-        super().__init__(total_steps, step_s, console)
+    def __init__(self, total_steps: int, step_s: float, console: Console, began: float):
+        super().__init__(total_steps, step_s, console, began)
         self._spinner = Spinner("dots", style="cyan")
         self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
 
@@ -107,7 +112,7 @@ class LiveProgress(Progress):
     def _render(self) -> Group:
         bar = Table.grid(padding=(0, 1), expand=False)
         bar.add_row(ProgressBar(total=self.total_steps, completed=self.steps, width=38), f"{self.steps / self.total_steps:4.0%}",
-                    f"[dim]{self.elapsed()} elapsed, {self.remaining()} left[/]")
+                    f"[dim]{clock(self.elapsed_s)} elapsed, {self.remaining()} left[/]")
         figures = Table.grid(padding=(0, 1))
         for width, justify in ((8, "left"), (9, "right"), (7, "left")) * 3:
             figures.add_column(min_width=width, justify=justify, no_wrap=True)

@@ -1,4 +1,4 @@
-"""Going on with a run: which one, under which configuration, and what is written down about it in its run.json."""
+"""Going on with a run: which one, under which configuration, from which state, and what its run.json says about it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,108 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import checkpoints
+from train.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
 from train.config import TrainConfig
-from train.disk import replace_file
-from train.errors import InputError
+from train.disk import Writes, replace_file
+from train.errors import InputError, bad_input
+from train.fingerprint import fingerprint, provenance
+from train.metrics import MetricsWriter
+from train.progress import Progress
+from train.trainer import Trainer
 
+CHECKPOINTS = "checkpoints"
 RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
 # Differences that change no result, and those that nothing after a run's beginning reads.
 FREE = ("resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
 FIXED = ("seed", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std")
+
+
+class RunCheckpoints:
+    """The checkpoints of one run: what they hold beside the trainer's state, when one is due, and going on from the newest.
+
+    writer has the metrics' position, best the best policy so far, display the time and the figures shown.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, best: Any, writer: MetricsWriter, display: Progress, writes: Writes):
+        self._folder, self._trainer, self._best = folder, trainer, best
+        self._writer, self._display, self._writes = writer, display, writes
+        self._here = provenance()
+        self._saved = 0  # steps
+
+    def begin(self, state: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """Begin a run, or with a state of load_run go on with it, and write that down."""
+        config, steps = self._trainer.config, 0
+        if state:
+            with bad_input("this checkpoint does not fit: "):
+                self._trainer.load_state_dict(state)
+                self._best.load_state_dict(state)
+            if "ppo.learning_rate" in changed:
+                self._trainer.learner.set_learning_rate(config.ppo.learning_rate)
+            self._display.go_on(self._trainer.steps, state["run.elapsed_s"], state["run.shown"])
+            steps = self._saved = self._trainer.steps
+        with self._writes.attempt(RECORD):
+            values = {"finished": False, "config": values_of(config)}
+            if state:
+                moved = {key: [state["run.provenance"].get(key), value] for key, value in self._here.items()
+                         if state["run.provenance"].get(key) != value}
+                if moved:
+                    self._writes.tell("this is not where the checkpoint was written, so going on is not to the bit: " + _told(moved))
+                values["resumed"] = read_record(self._folder).get("resumed", []) + [
+                    {"time": _now(), "steps": steps, "changed": dict(changed), "moved": moved}]
+            else:
+                values |= {"seed": config.seed, "began": _now(), **self._here}
+            update_record(self._folder, values)
+
+    def save_if_due(self) -> None:
+        """Save every checkpoint_every steps."""
+        if self._trainer.due(self._trainer.config.trainer.checkpoint_every):
+            self.save()
+
+    def save(self) -> None:
+        """Save the state as it is, unless it is saved already, or not sound: after updates that had to skip minibatches."""
+        trainer, steps = self._trainer, self._trainer.steps
+        if steps == self._saved or trainer.skipping:
+            return
+        with self._writes.attempt("the checkpoint"):
+            state = trainer.state_dict() | self._best.state_dict() | {
+                "run.config": values_of(trainer.config), "run.provenance": self._here, "run.metrics": self._writer.position(),
+                "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
+            write_checkpoint(self._folder / CHECKPOINTS, steps, state, trainer.config.trainer.keep_checkpoints)
+            self._saved = steps
+
+    def end(self, finished: bool) -> str:
+        """Write the weights' fingerprint into run.json; returns it. finished: there is nothing left to do."""
+        weights = {name: values for name, values in self._trainer.learner.state_dict().items() if name.startswith("policy.")}
+        digest = fingerprint(weights)
+        with self._writes.attempt(RECORD):
+            update_record(self._folder, {"finished": finished, "ended": _now(), "steps": self._trainer.steps, "fingerprint": digest})
+        return digest
+
+
+def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The state to go on from, and what differs in the configuration; both empty for a run that begins.
+
+    Checkpoints that are damaged are told of and set aside. Raises InputError when the configuration differs and may not, when there is
+    nothing left to do, or when a run would begin among another's checkpoints.
+    """
+    if not config.resume:
+        if checkpoints(folder / CHECKPOINTS):
+            raise InputError(f"{folder} holds the checkpoints of an earlier run: go on with it, resume={folder}, or choose another folder")
+        return {}, {}
+    with bad_input():
+        path, state = newest_checkpoint(folder / CHECKPOINTS, tell)
+    changed = changes(state["run.config"], config)
+    if state["steps"] >= total_steps and read_record(folder).get("finished"):
+        raise InputError(f"{folder} has finished, after {state['steps']:,} steps; to train it further give a larger trainer.total_steps, "
+                         "and resume_overrides=true")
+    set_aside_after(path)
+    return state, changed
 
 
 def find_run(resume: str, runs: Path) -> Path:
@@ -29,15 +117,15 @@ def find_run(resume: str, runs: Path) -> Path:
     Raises InputError where there is no checkpoint.
     """
     if resume == "latest":
-        found = [path for folder in runs.glob("**/checkpoints") for path in checkpoints(folder)]
+        found = [path for folder in runs.glob(f"**/{CHECKPOINTS}") for path in checkpoints(folder)]
         if not found:
             raise InputError(f"resume=latest: no run under {runs} has a checkpoint; give the run's folder, resume=PATH")
         return max(found, key=lambda path: path.stat().st_mtime).parent.parent
     folder = Path(resume)
-    if folder.parent.name == "checkpoints":
+    if folder.parent.name == CHECKPOINTS:
         raise InputError(f"resume={resume} is one checkpoint: give its run's folder, {folder.parent.parent}, which goes on from the newest; "
                          "to go back further, move newer ones elsewhere")
-    if not checkpoints(folder / "checkpoints"):
+    if not checkpoints(folder / CHECKPOINTS):
         what = "has no checkpoint" if folder.is_dir() else "is no folder"
         raise InputError(f"resume={resume}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
     return folder
@@ -57,18 +145,12 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
     differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys())
                  if was.get(key) != now.get(key) and key not in FREE}
     if differing and not config.resume_overrides:
-        told = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in differing.items())
-        raise InputError(f"the configuration differs from the checkpoint's: {told}. Give it as it was "
+        raise InputError(f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
                          f"({' '.join(f'{key}={_as_override(old)}' for key, (old, _) in differing.items())}), or add resume_overrides=true")
     if fixed := [key for key in differing if key.startswith(FIXED)]:
         raise InputError(f"{', '.join(fixed)} cannot change any more, even with resume_overrides=true: what is begun with it is in the "
                          "checkpoint; train anew")
     return differing
-
-
-def moved(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """[was, is] of the entries of provenance that differ: where there are any, going on is not to the bit."""
-    return {key: [was.get(key), value] for key, value in now.items() if was.get(key) != value}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -97,6 +179,14 @@ def sole_process(folder: Path) -> Iterator[None]:
         yield  # also on a file system without locks
     finally:
         os.close(descriptor)
+
+
+def _told(differing: Mapping[str, list[Any]]) -> str:
+    return "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in differing.items())
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,149 +1,92 @@
-"""One training run: iterate, evaluate now and then, keep the best policy on disk, and choose between the best and the last at the end."""
+"""One training run: iterate, evaluate and save now and then, and choose between the best policy and the last at the end."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import signal
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
-import rfx
-from rfx.state import Array
+from train.best import BestPolicy
 from train.config import TrainConfig
-from train.errors import bad_input
-from train.evaluation import Evaluation, evaluate, evaluation_env, evaluation_table
+from train.diagnosis import check_updates
+from train.disk import Writes
+from train.errors import TrainingBroken, bad_input
+from train.evaluation import evaluation_table
 from train.metrics import MetricsWriter
 from train.progress import Progress, clock, millions, progress
+from train.resume import RunCheckpoints, load_run, sole_process
 from train.trainer import Trainer
-
-TRAINING_SEED, FINAL_SEED = 1, 0  # of the evaluations; the final one is what `python -m train.evaluate` does by default
 
 
 def train(config: TrainConfig, folder: Path, console: Console | None = None) -> dict[str, Any]:
     """Train into folder, which ends with `policy/`, `evaluation.json` and TensorBoard's events.
 
-    Returns status "finished" or "stopped" (by SIGINT or SIGTERM, with the best policy so far on disk), exit_code, seed, steps, wall_s,
-    env_steps_per_s, evaluation and policy, as JSON types. Raises InputError for a configuration that cannot be run.
+    With config.resume, folder is that run's, and it goes on from its newest checkpoint. Returns status "finished", "stopped" (by SIGINT or
+    SIGTERM, with a checkpoint and the best policy so far on disk) or "failed" (with an error: nothing sound was left to learn from),
+    exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation and policy, as JSON types. Raises InputError
+    for a configuration that cannot be run.
     """
-    began, console = time.monotonic(), console or Console()
+    began, console, total_steps = time.monotonic(), console or Console(), whole_iterations(config)
     with bad_input():
-        trainer = Trainer(config)
         folder.mkdir(parents=True, exist_ok=True)
-        writer = MetricsWriter(folder)
-    best, speeds, total_steps = BestPolicy(trainer, folder, began), [], whole_iterations(config)
-    console.print(_headline(config, folder), highlight=False, soft_wrap=True)
-    with writer, progress(total_steps, trainer.env.step_s, console) as display, StopSignal(display) as stop:
-        display.status("first iteration: compiling kernels, which later runs take from a cache")
-        next_evaluation = config.trainer.evaluate_every
-        try:
-            while trainer.steps < total_steps and not stop.signal:
-                metrics = trainer.iterate()
-                speeds.append(metrics["time/env_steps_per_s"])
-                if next_evaluation <= trainer.steps < total_steps:
-                    next_evaluation += config.trainer.evaluate_every
-                    metrics |= best.consider(display, stop)
-                writer.write(metrics, trainer.steps)
-                display.update(trainer.steps, metrics)
-                display.status("training")
-            if stop.signal:
-                raise Stopped
-            writer.write(best.consider(display, stop), trainer.steps)
-            best.choose(display, stop)
-        except Stopped:
-            best.save_unless_saved()
-        except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
-            if not stop.signal:
-                raise
-    _report(best, stop.signal, trainer.steps, time.monotonic() - began, console)
-    return {"status": "stopped" if stop.signal else "finished", "exit_code": 128 + stop.signal if stop.signal else 0,
-            "seed": config.seed, "steps": trainer.steps, "wall_s": time.monotonic() - began,
-            "env_steps_per_s": statistics.median(speeds) if speeds else None,
-            "evaluation": best.evaluation.to_dict() if best.evaluation else None, "policy": str(best.path) if best.saved else None}
+    with sole_process(folder):
+        state, changed = load_run(config, folder, total_steps, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        with bad_input():
+            trainer = Trainer(config)
+            writer = MetricsWriter(folder, state.get("run.metrics"))
+        console.print(_headline(config, folder), highlight=False, soft_wrap=True)
+        with writer, progress(total_steps, trainer.env.step_s, console, began) as display, StopSignal(display) as stop:
+            writes, speeds, failure = Writes(lambda line: display.message(escape(line))), [], None
+            best = BestPolicy(trainer, folder, display, writes)
+            saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
+            saved.begin(state, changed)
+            display.status("first iteration: compiling kernels, which later runs take from a cache")
+            try:
+                while trainer.steps < total_steps and not stop.signal:
+                    metrics = trainer.iterate()
+                    check_updates(trainer, metrics, folder)
+                    speeds.append(metrics["time/env_steps_per_s"])
+                    if trainer.due(config.trainer.evaluate_every) and trainer.steps < total_steps:
+                        metrics |= best.consider()
+                    with writes.attempt("the metrics"):
+                        writer.write(metrics, trainer.steps)
+                    display.update(trainer.steps, metrics)
+                    display.status("training")
+                    saved.save_if_due()
+                saved.save()
+                if stop.signal:
+                    raise Stopped
+                metrics = best.consider(stop.check)
+                with writes.attempt("the metrics"):
+                    writer.write(metrics, trainer.steps)
+                best.choose(stop.check)
+            except Stopped:
+                best.save_unless_saved()
+            except TrainingBroken as error:
+                failure = str(error)
+            except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
+                if not stop.signal:
+                    raise
+        digest = saved.end(finished=not (stop.signal or failure))
+    _report(best, stop.signal, failure, trainer.steps, display.elapsed_s, console)
+    return {"status": "failed" if failure else "stopped" if stop.signal else "finished",
+            "exit_code": 1 if failure else 128 + stop.signal if stop.signal else 0, "error": failure, "seed": config.seed,
+            "steps": trainer.steps, "wall_s": display.elapsed_s, "env_steps_per_s": statistics.median(speeds) if speeds else None,
+            "fingerprint": digest, "evaluation": best.evaluation.to_dict() if best.evaluation else None,
+            "policy": str(best.path) if best.saved and best.path.exists() else None}
 
 
 def whole_iterations(config: TrainConfig) -> int:
     """Environment steps of the run: total_steps, rounded up to iterations."""
     per_iteration = config.env.num_envs * config.trainer.rollout_steps
     return math.ceil(config.trainer.total_steps / per_iteration) * per_iteration
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """A policy as it was after some steps, with weights and statistics of its own."""
-
-    policy: rfx.LoadedPolicy
-    steps: int
-
-    @classmethod
-    def of(cls, trainer: Trainer) -> Snapshot:
-        """The trainer's policy as it is now."""
-        normalizer = rfx.ObservationNormalizer.from_dict(trainer.normalizer.to_dict())
-        return cls(policy=rfx.LoadedPolicy(trainer.policy.actor(), robot_config=trainer.robot, normalizer=normalizer), steps=trainer.steps)
-
-    def act(self, observation: Array) -> Array:
-        """Deterministic actions (N, num_joints) for observations (N, max_state_dim)."""
-        return self.policy({"state": observation})
-
-
-class BestPolicy:
-    """The best policy so far, as judged by short evaluations: in memory, and in folder/policy."""
-
-    def __init__(self, trainer: Trainer, folder: Path, began: float):
-        self.trainer, self.folder, self.path, self.began = trainer, folder, folder / "policy", began
-        self.evaluation: Evaluation | None = None  # of the policy that is on disk
-        self.saved: Snapshot | None = None
-        self._last: Snapshot | None = None
-        self._env = self._new_env(trainer.config.trainer.evaluation_envs)
-
-    def consider(self, display: Progress, stop: StopSignal) -> dict[str, float]:
-        """Evaluate the policy as it is now, and save it if it is the best so far. Returns metrics by tag."""
-        display.status("evaluating")
-        self._last = Snapshot.of(self.trainer)
-        evaluation = evaluate(self._last.act, self._env, seed=TRAINING_SEED, duration_s=self.trainer.config.trainer.evaluation_s,
-                              after_step=stop.check)
-        better = self.evaluation is None or evaluation.score <= self.evaluation.score
-        if better:
-            self._save(self._last, evaluation)
-        display.message(f"[dim]evaluated at[/] {millions(self._last.steps):>7}  {_errors(evaluation)}  [dim]{'saved' if better else ''}[/]")
-        return {f"evaluation/{name}": value for name, value in evaluation.to_dict().items() if isinstance(value, (int, float))}
-
-    def choose(self, display: Progress, stop: StopSignal) -> None:
-        """Judge the best and the last policy by a longer evaluation with more robots, and save the better one with its figures."""
-        settings = self.trainer.config.trainer
-        env = self._new_env(settings.final_evaluation_envs)
-        candidates = [self.saved] if self.saved is self._last else [self.saved, self._last]
-        evaluations = []
-        for candidate in candidates:
-            display.status(f"final evaluation of the policy from {millions(candidate.steps)} steps")
-            evaluations.append(evaluate(candidate.act, env, seed=FINAL_SEED, duration_s=settings.final_evaluation_s, after_step=stop.check))
-        evaluation, candidate = min(zip(evaluations, candidates), key=lambda pair: pair[0].score)
-        self._save(candidate, evaluation)
-        (self.folder / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
-
-    def save_unless_saved(self) -> None:
-        """Save the policy as it is now if none was saved yet: better than nothing."""
-        if self.saved is None:
-            self._save(Snapshot.of(self.trainer), None)
-
-    def _save(self, snapshot: Snapshot, evaluation: Evaluation | None) -> None:
-        config = self.trainer.config
-        info = {"robot": config.robot, "seed": config.seed, "steps": snapshot.steps, "wall_s": round(time.monotonic() - self.began, 1),
-                "evaluation": evaluation.to_dict() if evaluation else None, "task": dataclasses.asdict(config.env)}
-        policy = snapshot.policy
-        policy.policy.save(self.path, robot_config=policy.robot_config, normalizer=policy.normalizer, training_info=info)
-        self.saved, self.evaluation = snapshot, evaluation
-
-    def _new_env(self, num_envs: int):
-        config = self.trainer.config
-        return evaluation_env(config.env, self.trainer.robot, num_envs=num_envs, threads=config.threads)
 
 
 class Stopped(Exception):
@@ -185,14 +128,15 @@ def _headline(config: TrainConfig, folder: Path) -> str:
             f"{millions(config.trainer.total_steps)} steps\n[dim]in {_short(folder)}[/]")
 
 
-def _errors(evaluation: Evaluation) -> str:
-    return (f"falls {evaluation.falls_per_episode:.2f}  error vx {evaluation.error_vx:.3f}  vy {evaluation.error_vy:.3f}  "
-            f"yaw rate {evaluation.error_yaw_rate:.3f}")
-
-
-def _report(best: BestPolicy, stopped: int, steps: int, seconds: float, console: Console) -> None:
-    console.print(f"\n{'Stopped' if stopped else 'Done'} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
-    if best.saved is None:
+def _report(best: BestPolicy, stopped: int, failure: str | None, steps: int, seconds: float, console: Console) -> None:
+    config, folder = best.trainer.config, _short(best.folder)
+    how = "Failed" if failure else "Stopped" if stopped else "Done"
+    console.print(f"\n{how} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
+    if failure:
+        console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)
+    if stopped and steps:
+        console.print(f"go on     python -m train +robot={config.robot} resume={folder}", highlight=False, soft_wrap=True)
+    if best.saved is None or not best.path.exists():
         console.print("No policy was saved.")
         return
     path = _short(best.path)

@@ -70,6 +70,10 @@ class Trainer:
                     "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
         return {name: float(value) for name, value in metrics.items()}
 
+    def due(self, every: int) -> bool:
+        """Whether the last iteration reached another multiple of every steps."""
+        return self.steps // every > (self.steps - self.rollout.reward.size) // every
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration depends on, by name: arrays (copies), numbers and, of generators and normalizer, dictionaries."""
         own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping, "observation": self._observation.copy(),
