@@ -39,7 +39,8 @@ def test_hardware_is_a_copy():
 
 def test_yaml(tmp_path):
     path = tmp_path / "robot.yaml"
-    path.write_text("name: arm\nstate_dim: 4\naction_dim: 2\ncontrol_freq_hz: 100\njoints:\n- {name: a, index: 0, kp: 20}\n- {name: b, index: 1}\n"
+    path.write_text("name: arm\nstate_dim: 4\naction_dim: 2\ncontrol_freq_hz: 100\n"
+                    "joints:\n- {name: a, index: 0, kp: 20}\n- {name: b, index: 1}\n"
                     "cameras:\n- {name: wrist, width: 320}\nhardware: {bus: can0}\n")
     config = RobotConfig.from_yaml(path)
     assert config == RobotConfig(name="arm", state_dim=4, action_dim=2, control_freq_hz=100.0, hardware={"bus": "can0"},

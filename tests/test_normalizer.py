@@ -102,8 +102,9 @@ def test_json_form_gives_the_same_normalizer_and_is_not_changed():
 
 @pytest.mark.parametrize("change, message", [
     ({"mean": [0.0]}, "1 entries of mean"), ({"var": [1.0, -1.0]}, "variance of -1"), ({"mean": [0.0, float("nan")]}, "finite"),
-    ({"count": -1}, "count"), ({"count": 1.5}, "count"), ({"clip": 0.0}, "clip"), ({"eps": "x"}, "eps"), ({"state_dim": 3}, "expected state_dim"),
-    ({"state_dim": True}, "state_dim"), ({"men": [0.0, 0.0]}, "did you mean 'mean'"), ({"mean": "ab"}, "list of finite numbers"),
+    ({"count": -1}, "count"), ({"count": 1.5}, "count"), ({"clip": 0.0}, "clip"), ({"eps": "x"}, "eps"),
+    ({"state_dim": 3}, "expected state_dim"), ({"state_dim": True}, "state_dim"), ({"men": [0.0, 0.0]}, "did you mean 'mean'"),
+    ({"mean": "ab"}, "list of finite numbers"),
 ])
 def test_a_wrong_entry_is_named(change, message):
     with pytest.raises(ValueError, match=message):

@@ -54,8 +54,8 @@ class Policy:
         """
         if not isinstance(obs, Tensor):
             raise TypeError(f"got {type(obs).__name__}; expected a tinygrad Tensor: pass Tensor(obs), or use rfx.load_policy")
-        weights = self.parameters()
-        Tensor.realize(*weights)
+        if weights := self.parameters():
+            Tensor.realize(*weights)
         if (buffers := tuple(weight.uop.base for weight in weights)) != self._buffers:  # replaced, where training would write in place
             self._compiled, self._buffers = {}, buffers
         key = (obs.shape, obs.dtype, obs.device)
@@ -195,5 +195,6 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
         array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")  # bfloat16 is saved as float32
         check_finite({name: array}, cls.__name__)
         tensor.replace(Tensor(array, device=tensor.device).cast(tensor.dtype).contiguous())
-    Tensor.realize(*tensors.values())
+    if tensors:
+        Tensor.realize(*tensors.values())
     return policy
