@@ -239,6 +239,25 @@ def test_sender_is_terminated(emulator, wire, tmp_path, record_property):
     check_damping(wire, fault, record_property, "sender terminated")
 
 
+def test_sender_is_killed(emulator, wire, tmp_path, record_property):
+    """Nothing that process could do about it: the guard, a process of its own, damps."""
+    robot, session = walk(emulator, tmp_path)
+    fault = time.time_ns()
+    robot._process.send_signal(signal.SIGKILL)
+    finish(robot, session, "sender ended with status -9")
+    time.sleep(0.4)
+    seen = wire.take()
+    sender = seen.writer[np.argmax(seen.kp[:, 0] == 35.0)]
+    assert not seen.of(sender).damping[-1]
+    guard = seen.of(seen.writer[-1])
+    assert guard.writer[0] != sender and guard.damping.all()
+    delay_ms = (guard.time_ns[0] - fault) / 1e6
+    print(f"sender killed: damping after {delay_ms:.1f} ms")
+    record_property("damping_after_ms", round(delay_ms, 2))
+    assert 0.0 < delay_ms <= BOUND_MS
+    assert (guard.time_ns[-1] - guard.time_ns[0]) / 1e9 >= LIMITS.damping_s - 0.02
+
+
 def test_connecting_is_refused_while_another_publishes(emulator, wire, tmp_path):
     emulator.ask("again")
     emulator.ask("intrude")

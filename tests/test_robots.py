@@ -11,6 +11,7 @@ from envs.single import Go2SingleEnv
 from go2_wire import EmulatorProcess
 from rfx.config import GO2_CONFIG, joint_targets
 from rfx.observe import observe
+from rfx.robots.go2 import SafetyLimits
 from rfx.robots.robot import make_robot, register_driver
 from rfx.state import RobotState, advance
 
@@ -34,7 +35,7 @@ def robot(request, tmp_path):
     else:
         emulator = request.getfixturevalue("emulator")
         emulator.ask("again released")
-        limits = rfx.robots.go2.SafetyLimits(stand_s=0.4, damping_s=0.1)
+        limits = SafetyLimits(stand_s=0.4, damping_s=0.1)
         robot = rfx.Go2(domain=emulator.domain, limits=limits, log_path=tmp_path / "log.jsonl")
     with robot:
         robot.reset()

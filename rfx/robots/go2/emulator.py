@@ -45,10 +45,7 @@ class SportController:
     def activate(self) -> None:
         """Take the motors."""
         self.mode, self._writer = "normal", self._bus.writer(LOW_CMD, LowCmd_)
-        self._command = messages.new_low_cmd()
-        motors = self._command["motor_cmd"][:12]
-        motors["q"], motors["dq"], motors["kd"] = 0.0, 0.0, 2.0
-        messages.seal(self._command)
+        self._command = messages.damping_cmd(2.0)
 
     def release(self) -> None:
         """Let go of the motors."""

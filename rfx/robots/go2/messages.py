@@ -118,3 +118,12 @@ def new_low_cmd() -> Record:
     motors = record["motor_cmd"]
     motors["mode"], motors["q"], motors["dq"] = MOTOR_ON, STOP_POSITION, STOP_VELOCITY
     return record
+
+
+def damping_cmd(kd: float, num_motors: int = 12) -> Record:
+    """A sealed LowCmd that damps the legs: kd N m s/rad, no position gain, wanted velocity zero."""
+    record = new_low_cmd()
+    motors = record["motor_cmd"][:num_motors]
+    motors["q"], motors["dq"], motors["kd"] = 0.0, 0.0, kd
+    seal(record)
+    return record
