@@ -41,8 +41,8 @@ def ppo_loss(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std: Ten
     policy_loss = -(ratio * batch.advantage).minimum(bounded * batch.advantage).mean()
     value_loss = (value - batch.returns).square().mean()
     entropy = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
-    old_variance, moved = (2.0 * old_log_std).exp(), (batch.mean - mean).square()
-    kl = (log_std - old_log_std + 0.5 * (old_variance + moved) * (-2.0 * log_std).exp() - 0.5).sum(axis=1).mean()
+    kl_of_stds = (log_std - old_log_std + 0.5 * (2.0 * (old_log_std - log_std)).exp() - 0.5).sum()  # exactly 0 for equal ones
+    kl = kl_of_stds + (0.5 * ((batch.mean - mean) * (-log_std).exp()).square()).sum(axis=1).mean()
     clip_fraction = (ratio != bounded).mean()
     loss = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy
     return loss, Tensor.stack(policy_loss, value_loss, entropy, kl, clip_fraction, loss).detach()

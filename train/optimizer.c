@@ -37,7 +37,7 @@ static void adam(float* const* b, int thread) {
   float rate = state[1];
   if (DESIRED_KL >= 0.0f) {
     if (terms[KL] > 2.0f * DESIRED_KL) rate = rate / RATE_FACTOR < MIN_RATE ? MIN_RATE : rate / RATE_FACTOR;
-    else if (terms[KL] < 0.5f * DESIRED_KL && terms[KL] > 0.0f) rate = rate * RATE_FACTOR > MAX_RATE ? MAX_RATE : rate * RATE_FACTOR;
+    else if (terms[KL] < 0.5f * DESIRED_KL) rate = rate * RATE_FACTOR > MAX_RATE ? MAX_RATE : rate * RATE_FACTOR;
   }
   const float step = state[0] + 1.0f;
   state[0] = step;

@@ -13,7 +13,7 @@ from tinygrad import Tensor
 from train.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
-# The learning rate changes by this factor when the KL is above twice or below half the desired one, as in rsl_rl's PPO.
+# The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step: rsl_rl's PPO.
 RATE_FACTOR, MIN_RATE, MAX_RATE = 1.5, 1e-5, 1e-2
 SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # of the steps since the last reset
 
@@ -49,13 +49,13 @@ class Adam:
         return Kernel("adam", text, 2 * len(sizes) + 5)
 
     def _step_plain(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
-        gradient = Tensor.cat(*(g.flatten() for g in gradients))
-        norm, kl = gradient.square().sum().sqrt(), terms[TERMS.index("kl")]
+        gradient = Tensor.cat(*(g.contiguous().flatten() for g in gradients)).contiguous()  # contiguous: computed once, not for each use
+        norm, kl, terms = gradient.square().sum().sqrt().contiguous(), terms[TERMS.index("kl")], terms.contiguous()
         good = norm.isfinite() & terms[-1].isfinite()
         step, rate = self.state[0] + 1.0, self.state[1]
         if self.desired_kl is not None:
             slower, faster = (rate / RATE_FACTOR).maximum(MIN_RATE), (rate * RATE_FACTOR).minimum(MAX_RATE)
-            rate = (kl > 2.0 * self.desired_kl).where(slower, ((kl < 0.5 * self.desired_kl) & (kl > 0.0)).where(faster, rate))
+            rate = (kl > 2.0 * self.desired_kl).where(slower, (kl < 0.5 * self.desired_kl).where(faster, rate))
         gradient = gradient * (self.max_gradient_norm / (norm + 1e-6)).minimum(1.0)
         first = BETA1 * self.first_moment + (1.0 - BETA1) * gradient
         second = BETA2 * self.second_moment + (1.0 - BETA2) * gradient.square()

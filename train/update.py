@@ -142,7 +142,7 @@ def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Mini
             taken = [Tensor.empty(order.shape[1], source.shape[1]) for source in sources]
             *taken, advance = taken[0].custom_kernel(*taken[1:], position, *sources, order, fxn=kernel)[:len(sources) + 1]
             return _minibatch(taken), advance
-    rows = order[position.squeeze()]
+    rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
     return _minibatch([source[rows] for source in sources]), position.assign(position + 1)
 
 
