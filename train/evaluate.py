@@ -80,7 +80,8 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
         evaluation = evaluate(lambda observation: policy({"state": observation}), env, seed=config.seed, duration_s=config.duration_s,
                               after_step=after_step)
     console.print(evaluation_table({"": evaluation}), highlight=False)
-    details = f"{evaluation.num_envs} robots x {evaluation.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, seed {evaluation.seed}"
+    details = (f"{config.num_envs} robots x {config.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, "
+               f"seed {config.seed}")
     console.print(f"[dim]{details}\n{output}[/]", highlight=False, soft_wrap=True)
     output.write_text(json.dumps(evaluation.to_dict() | {"policy": str(config.policy), "mjcf": config.mjcf}, indent=2) + "\n")
     if film:

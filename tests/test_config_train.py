@@ -1,0 +1,131 @@
+"""The training configuration: what the YAML files compose to, and what is said about values that make no sense."""
+
+import copy
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.config import CONFIGS
+from train.config import PolicyConfig, TrainConfig, build, robots
+
+
+def composed() -> dict[str, Any]:
+    """What `python -m train +robot=go2` composes: train.yaml, then the robot's file, key by key."""
+    values = yaml.safe_load((CONFIGS / "train.yaml").read_text())
+    del values["defaults"], values["hydra"]
+    for key, value in yaml.safe_load((CONFIGS / "robot" / "go2.yaml").read_text()).items():
+        values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+    return values
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(composed())
+    *groups, last = key.split(".")
+    group = values
+    for name in groups:
+        group = group[name]
+    group[last] = value
+    return values
+
+
+def test_the_default_run_is_the_documented_one() -> None:
+    config = TrainConfig.from_dict(composed())
+    assert (config.robot, config.seed, config.threads) == ("go2", 0, 0)
+    assert config.policy == PolicyConfig(hidden=(256, 256), initial_std=config.policy.initial_std)
+    assert config.env.num_envs * config.trainer.rollout_steps % config.ppo.num_minibatches == 0
+
+
+def test_every_field_stands_in_the_yaml_so_that_it_can_be_overridden_without_a_plus() -> None:
+    values, config = composed(), TrainConfig.from_dict(composed())
+
+    def check(given: dict[str, Any], instance: Any, path: str) -> None:
+        missing = [f"{path}{f.name}" for f in dataclasses.fields(instance) if f.name not in given]
+        assert not missing
+        for field in dataclasses.fields(instance):
+            if dataclasses.is_dataclass(getattr(instance, field.name)):
+                check(given[field.name], getattr(instance, field.name), f"{path}{field.name}.")
+
+    check(values, config, "")
+
+
+def test_robots_are_the_files_in_the_group() -> None:
+    assert "go2" in robots()
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("env.num_envs", "many", "env.num_envs is 'many': it must be a whole number"),
+    ("env.num_envs", 1.5, "env.num_envs is 1.5"),
+    ("env.num_envs", True, "env.num_envs is True"),
+    ("env.num_envs", 0, "env.num_envs is 0: it must be a whole number of at least 1"),
+    ("env.num_env", 3, "unknown key 'env.num_env': did you mean 'num_envs'?"),
+    ("env.timestep_s", "fast", "env.timestep_s is 'fast': it must be a number"),
+    ("env.command_interval_s", [1.0, 2.0, 3.0], "env.command_interval_s is [1.0, 2.0, 3.0]: it must be a list of 2 numbers"),
+    ("env.mjcf", 3, "env.mjcf is 3: it must be text"),
+    ("env.rewards", None, "env.rewards is None: it must be a group of keys"),
+    ("env.rewards.tilt.weight", "heavy", "env.rewards.tilt.weight is 'heavy': it must be a number"),
+    ("env.rewards.linear_velocity.variance", [1], "env.rewards.linear_velocity.variance is [1]: it must be a number"),
+    ("env.rewards.tlit", {"weight": 1.0}, "unknown term 'tlit' among rewards: did you mean 'tilt'?"),
+    ("env.commands.uniform_velocity.vx", 3, "env.commands.uniform_velocity.vx is 3: it must be a list of numbers"),
+    ("policy.hidden", 256, "policy.hidden is 256: it must be a list of whole numbers"),
+    ("policy.hidden", [], "policy.hidden is []: it must be a list of layer widths of at least 1"),
+    ("policy.hidden", [256, 0], "policy.hidden is [256, 0]"),
+    ("policy.initial_std", 0.0, "policy.initial_std is 0.0: it must be positive"),
+    ("ppo.num_minibatches", 7, "ppo.num_minibatches is 7: it does not divide"),
+    ("ppo.gamma", 1.5, "gamma 1.5"),
+    ("trainer.total_steps", 0, "trainer.total_steps is 0: it must be positive"),
+    ("seed", -1, "seed is -1: it must be 0 or more"),
+    ("threads", -2, "threads is -2"),
+    ("robot", None, "no robot given: choose one with +robot=NAME, possible are go2"),
+    ("learning_rate", 1.0, "unknown key 'learning_rate'"),
+])
+def test_a_wrong_value_is_named_with_what_is_possible(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        TrainConfig.from_dict(changed(key, value))
+    assert "\n" not in str(error.value)
+
+
+def test_minibatches_that_do_not_divide_the_rollout_name_the_next_that_do() -> None:
+    with pytest.raises(ValueError, match="6 x trainer.rollout_steps 5 = 30 samples; the next that does is 6"):
+        values = changed("env.num_envs", 6)
+        values["trainer"]["rollout_steps"], values["ppo"]["num_minibatches"] = 5, 8
+        TrainConfig.from_dict(values)
+
+
+def test_numbers_are_taken_as_people_write_them() -> None:
+    config = TrainConfig.from_dict(changed("trainer.total_steps", 3e6))
+    assert config.trainer.total_steps == 3_000_000 and isinstance(config.trainer.total_steps, int)
+    config = TrainConfig.from_dict(changed("ppo.learning_rate", 1))
+    assert isinstance(config.ppo.learning_rate, float)
+    assert TrainConfig.from_dict(changed("ppo.desired_kl", None)).ppo.desired_kl is None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    count: int = 1
+    rate: float = 1.0
+    name: str | None = None
+    flag: bool = False
+    widths: tuple[int, ...] = ()
+    pair: tuple[float, float] = (0.0, 1.0)
+
+
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=5)
+
+
+@given(st.dictionaries(st.sampled_from(["count", "rate", "name", "flag", "widths", "pair", "other"]), VALUES))
+def test_any_value_is_either_of_the_type_asked_for_or_refused_by_name(values: dict[str, Any]) -> None:
+    try:
+        sample = build(Sample, values, "group")
+    except ValueError as error:
+        assert any(f"group.{key}" in str(error) for key in values)
+        return
+    assert type(sample.count) is int and type(sample.rate) is float and type(sample.flag) is bool
+    assert sample.name is None or type(sample.name) is str
+    assert all(type(width) is int for width in sample.widths)
+    assert len(sample.pair) == 2 and all(type(value) is float for value in sample.pair)

@@ -1,0 +1,185 @@
+"""The evaluation: its figures against a plain loop over what happened, its seeds, and the command line."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig
+from envs.go2 import Go2Env
+from rfx import GO2_CONFIG, ObservationNormalizer, load_policy
+from rfx.nn import ActorCritic
+from train.evaluation import EPISODE_S, Evaluation, evaluate, evaluation_env, evaluation_seed
+
+TASK = EnvConfig.load("go2")
+
+
+class Recorded:
+    """Everything that an evaluation of num_envs robots went through, step by step."""
+
+    def __init__(self, env: Go2Env):
+        self.env, self.steps, self.terminated = env, [], []
+        step = env.step
+
+        def recording_step(actions: np.ndarray):
+            result = step(actions)
+            state = env.state
+            self.terminated.append(result[2].copy())
+            self.steps.append({
+                "done": result[2] | result[3], "command": state.robot.velocity_command.copy(),
+                "velocity": np.column_stack((state.base_linear_velocity_b[:, :2], state.robot.base_angular_velocity_b[:, 2])),
+                "power": np.abs(state.joint_torque * state.robot.joint_velocity).sum(axis=1), "action": state.robot.last_action.copy(),
+                "foot_speed": np.hypot(state.foot_velocity_w[..., 0], state.foot_velocity_w[..., 1]), "contact": state.foot_contact.copy()})
+            return result
+
+        env.step = recording_step
+
+
+def stumble(observation: np.ndarray) -> np.ndarray:
+    """Kicks with the gait clock: it moves, slips and falls now and then."""
+    clock = observation[:, 45:46]
+    return np.clip(0.9 * clock * np.array([0, 1, -1, 0, -1, 1, 0, -1, 1, 0, 1, -1], np.float32), -1, 1)
+
+
+def test_figures_equal_those_of_a_plain_loop_over_the_record() -> None:
+    env = evaluation_env(TASK, GO2_CONFIG, num_envs=6, threads=1)
+    record, first_command = Recorded(env), []
+    reset = env.reset
+
+    def recording_reset(**options):
+        result = reset(**options)
+        first_command.append(env.state.robot.velocity_command.copy())
+        return result
+
+    env.reset = recording_reset
+    evaluation = evaluate(stumble, env, seed=3, duration_s=6.0)
+    assert len(record.steps) == 300
+
+    errors, powers, changes, slips, moving_power, moving_speed = [], [], [], [], 0.0, 0.0
+    for robot in range(6):
+        settled_since, command = 0, first_command[0][robot]
+        for t, step in enumerate(record.steps, 1):
+            if step["done"][robot] or (step["command"][robot] != command).any():
+                settled_since, command = t, step["command"][robot]
+            if t - settled_since <= 50:  # 1 s at 50 Hz
+                continue
+            errors.append(np.abs(step["velocity"][robot] - command))
+            powers.append(step["power"][robot])
+            changes.append(np.abs(step["action"][robot] - record.steps[t - 2]["action"][robot]).mean())
+            slips += step["foot_speed"][robot][step["contact"][robot]].tolist()
+            if command.any():
+                moving_power += step["power"][robot]
+                moving_speed += math.hypot(*step["velocity"][robot][:2])
+    assert 50 < len(errors) < 6 * 300
+    expected = np.mean(errors, axis=0)
+    got = [evaluation.error_vx, evaluation.error_vy, evaluation.error_yaw_rate]
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    assert evaluation.power_w == pytest.approx(np.mean(powers), rel=1e-4)
+    assert evaluation.action_change == pytest.approx(np.mean(changes), rel=1e-4)
+    assert evaluation.foot_slip_m_s == pytest.approx(np.mean(slips), rel=1e-4)
+    mass_kg = env.simulation.model.body_mass.sum()
+    assert 14.0 < mass_kg < 16.5  # Unitree: about 15 kg
+    assert evaluation.cost_of_transport == pytest.approx(moving_power / (9.81 * mass_kg * moving_speed), rel=1e-4)
+    falls = np.sum(record.terminated)
+    assert falls > 0
+    assert evaluation.falls_per_episode == pytest.approx(falls / (6 * 6.0 / EPISODE_S))
+    assert evaluation.score == pytest.approx(2 * evaluation.falls_per_episode + sum(got), rel=1e-6)
+
+
+def test_a_robot_that_throws_itself_over_is_seen_to_fall_and_nothing_else_is_claimed() -> None:
+    env = evaluation_env(TASK, GO2_CONFIG, num_envs=4, threads=1)
+    legs_away_on_one_side = np.tile(np.array([-1, 1, 1, -1, -1, -1] * 2, np.float32), (4, 1))
+    record = Recorded(env)
+    evaluation = evaluate(lambda observation: legs_away_on_one_side, env, seed=0, duration_s=4.0)
+    assert evaluation.falls_per_episode == np.sum(record.terminated) / 0.8 > 1
+    values = evaluation.to_dict()
+    json.dumps(values, allow_nan=False)
+    if math.isnan(evaluation.error_vx):
+        assert values["error_vx"] is None and evaluation.score == math.inf and values["score"] is None
+
+
+def test_a_robot_that_stands_misses_the_commands_by_what_they_ask_and_slips_little() -> None:
+    env = evaluation_env(TASK, GO2_CONFIG, num_envs=32, threads=1)
+    evaluation = evaluate(lambda observation: np.zeros((32, 12), np.float32), env, seed=0, duration_s=8.0)
+    # |uniform(-0.6, 1)| has mean (0.18 + 0.5) / 1.6 = 0.425; a tenth of the commands is zero. vy: 0.2 x 0.9, yaw rate 0.4 x 0.9.
+    assert evaluation.falls_per_episode == 0
+    assert evaluation.error_vx == pytest.approx(0.9 * 0.425, abs=0.08)
+    assert evaluation.error_vy == pytest.approx(0.9 * 0.2, abs=0.05)
+    assert evaluation.error_yaw_rate == pytest.approx(0.9 * 0.4, abs=0.08)
+    assert evaluation.power_w < 5 and evaluation.action_change == 0 and evaluation.foot_slip_m_s < 0.02
+
+
+def test_the_seed_decides_everything_and_threads_nothing() -> None:
+    def play(seed: int, threads: int) -> Evaluation:
+        return evaluate(stumble, evaluation_env(TASK, GO2_CONFIG, num_envs=8, threads=threads), seed=seed, duration_s=2.0)
+
+    assert play(5, 1) == play(5, 2) != play(6, 1)
+
+
+def test_seeds_are_not_those_of_training() -> None:
+    for seed in range(20):
+        training = {int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(8)}
+        assert evaluation_seed(seed) not in training | {seed}
+
+
+def test_nothing_of_the_task_but_commands_resets_and_terminations_is_played() -> None:
+    config = evaluation_env(TASK, GO2_CONFIG, num_envs=2, timestep_s=0.002).config
+    assert config.commands == TASK.commands and config.resets == TASK.resets and config.terminations == TASK.terminations
+    assert config == EnvConfig(num_envs=2, timestep_s=0.002, episode_length_s=20.0, command_interval_s=TASK.command_interval_s,
+                               commands=TASK.commands, resets=TASK.resets, terminations=TASK.terminations)
+
+
+@pytest.fixture(scope="module")
+def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    normalizer = ObservationNormalizer(48)
+    normalizer.update(np.random.default_rng(0).normal(size=(100, 48)).astype(np.float32))
+    actor = ActorCritic(48, 12, [16], rng=np.random.default_rng(1)).actor()
+    return actor.save(tmp_path_factory.mktemp("run") / "policy", robot_config=GO2_CONFIG, normalizer=normalizer, training_info={})
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "train.evaluate", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
+                          env=subprocess_environment())
+
+
+def subprocess_environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+
+
+def test_the_command_writes_what_the_function_returns(policy_folder: Path) -> None:
+    done = command(f"policy={policy_folder}", "num_envs=8", "duration_s=2", "timestep_s=0.002", "threads=1", folder=policy_folder.parent)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((policy_folder.parent / "evaluation.json").read_text())
+    policy = load_policy(policy_folder)
+    env = evaluation_env(TASK, GO2_CONFIG, num_envs=8, timestep_s=0.002)
+    expected = evaluate(lambda observation: policy({"state": observation}), env, seed=0, duration_s=2.0).to_dict()
+    assert {name: written[name] for name in expected} == json.loads(json.dumps(expected))
+    assert "falls" in done.stdout and "error yaw rate" in done.stdout and "physics step 2 ms" in done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "no policy given: policy=PATH"),
+    (["policy=nowhere"], "nowhere"),
+    (["policy=."], "rfx_config.json"),
+    (["policy=POLICY", "timestep_s=0.003"], "0.003"),
+    (["policy=POLICY", "mjcf=none.xml"], "none.xml"),
+    (["policy=POLICY", "num_envs=0"], "num_envs"),
+    (["policy=POLICY", "num_env=1"], "did you mean 'num_envs'?"),
+    (["policy=POLICY", "output=/proc/none/evaluation.json"], "/proc/none"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, policy_folder, monkeypatch, capsys) -> None:
+    from train.errors import exit_on_bad_command_line
+    from train.evaluate import _run
+
+    monkeypatch.setattr(sys, "argv", ["evaluate", *(a.replace("POLICY", str(policy_folder)) for a in arguments)])
+    with pytest.raises(SystemExit) as stop, exit_on_bad_command_line("evaluate"):
+        _run()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error
+    assert error.startswith("error: ") and error.count("\n") == 1
