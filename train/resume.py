@@ -39,10 +39,10 @@ class RunCheckpoints:
         self._folder, self._trainer, self._best = folder, trainer, best
         self._writer, self._display, self._writes = writer, display, writes
         self._here = provenance()
-        self._saved = 0  # steps
+        self._saved: int | None = None  # steps
 
     def begin(self, state: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
-        """Begin a run, or with a state of load_run go on with it, and write that down."""
+        """Begin a run, or with a state of load_run go on with it, and write that down. From here on there is a checkpoint."""
         config, steps = self._trainer.config, 0
         if state:
             with bad_input("this checkpoint does not fit: "):
@@ -64,6 +64,7 @@ class RunCheckpoints:
             else:
                 values |= {"seed": config.seed, "began": _now(), **self._here}
             update_record(self._folder, values)
+        self.save()
 
     def save_if_due(self) -> None:
         """Save every checkpoint_every steps."""
@@ -101,6 +102,9 @@ def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable
         if checkpoints(folder / CHECKPOINTS):
             raise InputError(f"{folder} holds the checkpoints of an earlier run: go on with it, resume={folder}, or choose another folder")
         return {}, {}
+    if not checkpoints(folder / CHECKPOINTS):
+        tell(f"{folder} was interrupted before it began: it begins now")
+        return {}, {}
     with bad_input():
         path, state = newest_checkpoint(folder / CHECKPOINTS, tell)
     changed = changes(state["run.config"], config)
@@ -114,7 +118,7 @@ def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable
 def find_run(resume: str, runs: Path) -> Path:
     """The run's folder that resume means: a path, or `latest`, the one under runs that wrote the newest checkpoint.
 
-    Raises InputError where there is no checkpoint.
+    Raises InputError where there is no run.
     """
     if resume == "latest":
         found = [path for folder in runs.glob(f"**/{CHECKPOINTS}") for path in checkpoints(folder)]
@@ -125,8 +129,8 @@ def find_run(resume: str, runs: Path) -> Path:
     if folder.parent.name == CHECKPOINTS:
         raise InputError(f"resume={resume} is one checkpoint: give its run's folder, {folder.parent.parent}, which goes on from the newest; "
                          "to go back further, move newer ones elsewhere")
-    if not checkpoints(folder / CHECKPOINTS):
-        what = "has no checkpoint" if folder.is_dir() else "is no folder"
+    if not any((folder / name).exists() for name in (CHECKPOINTS, RECORD, ".hydra")):
+        what = "holds no run" if folder.is_dir() else "is no folder"
         raise InputError(f"resume={resume}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
     return folder
 
