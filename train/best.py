@@ -75,9 +75,9 @@ class BestPolicy:
             self.saved, self.evaluation = self._last, evaluation
             with self._writes.attempt("the policy"):
                 self._write()
-        errors = (f"falls {evaluation.falls_per_episode:.2f}  error vx {evaluation.error_vx:.3f}  vy {evaluation.error_vy:.3f}  "
-                  f"yaw rate {evaluation.error_yaw_rate:.3f}")
-        self._display.message(f"[dim]evaluated at[/] {millions(self._last.steps):>7}  {errors}  [dim]{'saved' if better else ''}[/]")
+        errors = (f"falls {evaluation.falls_per_episode:.2f}  error vx {evaluation.error_vx:.3f} vy {evaluation.error_vy:.3f} "
+                  f"yaw {evaluation.error_yaw_rate:.3f}")
+        self._display.message(f"[dim]evaluated[/] {millions(self._last.steps):>7}  {errors}  [dim]{'saved' if better else ''}[/]")
         return {f"evaluation/{name}": value for name, value in evaluation.to_dict().items() if isinstance(value, (int, float))}
 
     def choose(self, after_step: Callable[[], None]) -> None:
