@@ -61,11 +61,17 @@ class PPO:
         self._old_log_std = Tensor.empty(num_actions).realize()
         self._order = Tensor.empty(config.num_epochs * config.num_minibatches, batch_size // config.num_minibatches, dtype=dtypes.int32).realize()
         self._position = Tensor.empty(1, dtype=dtypes.int32).realize()
-        self._act, self._step = TinyJit(self._forward), TinyJit(self._minibatch_step)
+        self._step = TinyJit(self._minibatch_step)
+        self._inference: dict[int, tuple[Tensor, TinyJit]] = {}  # by number of rows
 
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D)."""
-        output = self._act(Tensor(np.ascontiguousarray(observation, np.float32)).realize()).numpy()
+        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D). Compiled once for each N."""
+        if len(observation) not in self._inference:
+            given = Tensor.empty(*observation.shape).realize()
+            self._inference[len(observation)] = given, TinyJit(lambda: self._forward(given).realize())
+        given, infer = self._inference[len(observation)]
+        _upload(given, observation)
+        output = infer().numpy()
         return np.tanh(output[:, :-1]), output[:, -1].copy()
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
