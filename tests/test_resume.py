@@ -1,0 +1,176 @@
+"""A run that was killed goes on to the same bits; a seed gives the same bits at any number of threads; what may differ on resuming."""
+
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_run import TINY, assert_same_run, events, finish, make_config, reference_run, start
+
+from train.checkpoint import checkpoints
+from train.errors import InputError
+from train.fingerprint import fingerprint
+from train.resume import changes, find_run, load_run, read_record, sole_process, values_of
+
+
+@pytest.fixture(scope="module")
+def reference() -> Path:
+    return reference_run()[0]
+
+
+def test_twenty_kills_at_random_moments_change_no_bit(reference, tmp_path):
+    """Every other one strikes while something is forced to disk: mostly in the midst of a checkpoint."""
+    moment, duration = random.Random(6), reference_run()[1]
+    kills, runs, last = 0, 0, None
+    while kills < 20 or last:
+        folder = last or tmp_path / str(runs)
+        striking = kills < 20
+        at_disk = striking and kills % 2
+        process = start(folder, {"resume": str(folder)} if last else {}, moment.randint(1, 60) if at_disk else 0)
+        process.join(None if at_disk or not striking else moment.uniform(0.0, duration))
+        if process.is_alive():
+            process.kill()
+            process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        kills += process.exitcode == -signal.SIGKILL
+        last = folder if process.exitcode else None
+        if not process.exitcode:
+            assert_same_run(folder, reference)
+            runs += 1
+    assert kills >= 20 and runs >= 1
+
+
+def test_the_command_line_stops_on_sigterm_and_goes_on_with_latest(reference, tmp_path):
+    command = [sys.executable, "-m", "train", "+robot=go2", *(f"{key}={json.dumps(value).replace(' ', '')}" for key, value in TINY.items())]
+    root = Path(__file__).parents[1]
+    place = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "1"}, "text": True}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **place)
+    while not list(tmp_path.glob("runs/*/checkpoints/0*[1-9]*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    folder, = tmp_path.glob("runs/*")
+    stopped = int(checkpoints(folder / "checkpoints")[-1].name)
+    assert 0 < stopped < 24 * 64 and json.loads((folder / "result.json").read_text())["steps"] == stopped and "resume=" in output
+    refused = subprocess.run([*command, "resume=latest", "ppo.clip=0.3"], capture_output=True, **place)
+    assert refused.returncode == 2 and "ppo.clip was 0.2, is 0.3" in refused.stderr and refused.stderr.count("\n") == 1
+    place["env"]["PYTHONHASHSEED"] = "2"
+    resumed = subprocess.run([*command, "resume=latest"], capture_output=True, **place)
+    assert resumed.returncode == 0, resumed.stderr
+    assert list(tmp_path.glob("runs/*")) == [folder]
+    assert_same_run(folder, reference)
+    assert read_record(folder)["resumed"][0]["steps"] == stopped
+    again = subprocess.run([*command, "resume=latest"], capture_output=True, **place)
+    assert again.returncode == 2 and "finished" in again.stderr
+
+
+@pytest.mark.parametrize("changed", [{}, {"threads": 1}, {"threads": 2}, {"trainer.checkpoint_every": 64}])
+def test_the_same_seed_gives_the_same_bits(reference, tmp_path, changed):
+    folder = finish(tmp_path / "run", **changed)
+    assert read_record(folder)["fingerprint"] == read_record(reference)["fingerprint"]
+    assert events(folder) == events(reference)
+
+
+def test_evaluating_during_training_changes_nothing_of_it(reference, tmp_path):
+    folder = finish(tmp_path / "run", **{"trainer.evaluate_every": 10**9})
+    assert read_record(folder)["fingerprint"] == read_record(reference)["fingerprint"]
+
+
+def test_another_seed_gives_other_weights(reference, tmp_path):
+    folder = finish(tmp_path / "run", seed=1)
+    assert read_record(folder)["fingerprint"] != read_record(reference)["fingerprint"]
+
+
+def test_wide_networks_give_the_same_bits_at_any_number_of_threads(tmp_path):
+    """Sizes at which kernels and physics are split between threads."""
+    wide = {"env.num_envs": 128, "policy.hidden": [256, 256], "trainer.rollout_steps": 24, "trainer.total_steps": 4 * 128 * 24}
+    folders = [finish(tmp_path / str(threads), threads=threads, **wide) for threads in (1, 2)]
+    first, second = (read_record(folder)["fingerprint"] for folder in folders)
+    assert first == second and events(folders[0]) == events(folders[1])
+
+
+def test_the_record_says_what_the_weights_depend_on(reference):
+    record = read_record(reference)
+    assert record["finished"] and record["seed"] == 0 and record["steps"] == 24 * 64 and len(record["fingerprint"]) == 64
+    assert record["mujoco"] and record["numpy"] == np.__version__ and record["python"] in sys.version and "processor" in record
+    assert record["config"]["policy.hidden"] == [16]
+
+
+def test_a_damaged_newest_checkpoint_is_told_of_and_the_one_before_gives_the_same_run(reference, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, {})
+    while len(checkpoints(folder / "checkpoints")) < 2 or not int(checkpoints(folder / "checkpoints")[-1].name):
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    damaged = checkpoints(folder / "checkpoints")[-1]
+    file = damaged / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    told = []
+    state, _ = load_run(make_config(resume=str(folder)), folder, 24 * 64, told.append)
+    assert state["steps"] < int(damaged.name) and str(damaged) in told[0]
+    finish(folder, resume=str(folder))
+    assert_same_run(folder, reference)
+
+
+def test_a_changed_configuration_is_refused_with_the_difference():
+    was = values_of(make_config())
+    with pytest.raises(InputError) as error:
+        changes(was, make_config(**{"ppo.learning_rate": 5e-4, "policy.hidden": [32]}))
+    assert all(text in str(error.value) for text in ("ppo.learning_rate was 0.001, is 0.0005", "ppo.learning_rate=0.001", "policy.hidden=[16]"))
+    assert changes(was, make_config(**{"ppo.learning_rate": 5e-4}, resume_overrides=True)) == {"ppo.learning_rate": [1e-3, 5e-4]}
+    assert changes(was, make_config(threads=1, resume="latest", **{"trainer.keep_checkpoints": 9})) == {}
+    with pytest.raises(InputError, match="seed cannot change"):
+        changes(was, make_config(seed=1, resume_overrides=True))
+
+
+def test_an_accepted_change_takes_effect_and_is_recorded(reference, tmp_path):
+    folder = finish(tmp_path / "run")
+    changed = {"trainer.total_steps": 32 * 64, "ppo.learning_rate": 1e-5, "ppo.desired_kl": None}
+    finish(folder, resume=str(folder), resume_overrides=True, **changed)
+    record = read_record(folder)
+    assert record["steps"] == 32 * 64 and record["resumed"][0]["changed"] == {
+        "ppo.desired_kl": [0.02, None], "ppo.learning_rate": [1e-3, 1e-5], "trainer.total_steps": [24 * 64, 32 * 64]}
+    rates = {step: value for step, tag, value in events(folder) if tag == "ppo/learning_rate"}
+    assert list(rates) == [64 * (i + 1) for i in range(32)] and rates[32 * 64] == struct.pack("<f", 1e-5) != rates[24 * 64]
+
+
+def test_resume_finds_the_newest_run_and_explains_what_it_cannot(reference, tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name / "checkpoints" / "000000000064").mkdir(parents=True)
+    os.utime(tmp_path / "old" / "checkpoints" / "000000000064", (1, 1))
+    assert find_run("latest", tmp_path) == tmp_path / "new" and find_run(str(tmp_path / "old"), tmp_path) == tmp_path / "old"
+    (tmp_path / "none").mkdir()
+    for given, words in (("latest", "no run under"), (str(tmp_path / "none"), "holds no run"), (str(tmp_path / "absent"), "is no folder"),
+                         (str(tmp_path / "old" / "checkpoints" / "000000000064"), "one checkpoint")):
+        with pytest.raises(InputError, match=words):
+            find_run(given, tmp_path / "none" if given == "latest" else tmp_path)
+    with pytest.raises(InputError, match="finished"):
+        load_run(make_config(resume=str(reference)), reference, 24 * 64, print)
+    with pytest.raises(InputError, match="an earlier run"):
+        load_run(make_config(), reference, 24 * 64, print)
+
+
+def test_two_processes_do_not_train_into_one_folder(tmp_path):
+    with sole_process(tmp_path):
+        with pytest.raises(InputError, match="another process"):
+            with sole_process(tmp_path):
+                pass
+    with sole_process(tmp_path):
+        pass
+
+
+def test_fingerprints_differ_for_a_bit_a_name_a_type_and_a_shape():
+    base = {"a": np.zeros((2, 3), np.float32), "b": np.ones(4)}
+    others = [{"a": base["a"]}, base | {"a": -base["a"]}, base | {"a": base["a"].reshape(3, 2)}, base | {"a": base["a"].astype(np.int32)},
+              {"c": base["a"], "b": base["b"]}]
+    assert len({fingerprint(arrays) for arrays in [base, *others]}) == 6
+    assert fingerprint(dict(reversed(base.items()))) == fingerprint(base)

@@ -1,0 +1,120 @@
+"""Short training runs in processes of their own, to be killed, and compared to the bit."""
+
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from envs.config import EnvConfig
+from train.checkpoint import newest_checkpoint
+from train.config import TrainConfig
+from train.metrics import _tensorboard
+from train.resume import read_record
+
+# Children are forked from a server that has imported everything, and so start in no time.
+children = multiprocessing.get_context("forkserver")
+children.set_forkserver_preload(["train.run", "tiny_run"])
+Event = _tensorboard().Event
+scratch = tempfile.TemporaryDirectory()
+
+TINY = {"env.num_envs": 8, "env.episode_length_s": 0.6, "env.command_interval_s": [0.1, 0.3], "policy.hidden": [16], "ppo.num_epochs": 2,
+        "ppo.num_minibatches": 2, "trainer.rollout_steps": 8, "trainer.total_steps": 24 * 64, "trainer.evaluate_every": 8 * 64,
+        "trainer.evaluation_envs": 4, "trainer.evaluation_s": 0.3, "trainer.final_evaluation_envs": 4, "trainer.final_evaluation_s": 0.3,
+        "trainer.checkpoint_every": 2 * 64}
+
+
+def make_config(**changed) -> TrainConfig:
+    values = {"robot": "go2", "env": dataclasses.asdict(EnvConfig.load("go2")), "policy": {}, "ppo": {}, "trainer": {}}
+    for key, value in (TINY | changed).items():
+        group, _, name = key.rpartition(".")
+        (values[group] if group else values)[name] = value
+    return TrainConfig.from_dict(values)
+
+
+def run(folder: Path, changed: dict, kill_at: int = 0) -> None:
+    """Train in this process, which kills itself at the kill_at-th time that it forces something to disk. What it says goes to folder.log."""
+    from train.run import train
+
+    if kill_at:
+        fsync, count = os.fsync, iter(range(1, 10**6))
+
+        def killing_fsync(descriptor):
+            if next(count) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            fsync(descriptor)
+
+        os.fsync = killing_fsync
+    with open(f"{folder}.log", "a", buffering=1) as log:
+        result = train(make_config(**changed), folder, Console(file=log, width=500))
+    raise SystemExit(result["exit_code"])
+
+
+def start(folder: Path, changed: dict, kill_at: int = 0, target=run):
+    """A process that trains into folder."""
+    process = children.Process(target=target, args=(folder, changed, kill_at))
+    process.start()
+    return process
+
+
+def finish(folder: Path, **changed) -> Path:
+    """A run that ended well."""
+    process = start(folder, changed)
+    process.join()
+    assert process.exitcode == 0
+    return folder
+
+
+@functools.cache
+def reference_run() -> tuple[Path, float]:
+    """Folder of a run that nothing interrupted, and how many seconds it took."""
+    folder = Path(scratch.name)
+    finish(folder / "warm")  # compiles kernels, where they are not cached yet
+    begin = time.monotonic()
+    return finish(folder / "run"), time.monotonic() - begin
+
+
+def events(folder: Path) -> list:
+    """(step, tag, value's bytes) of every scalar in the folder's events, durations left out."""
+    data, scalars = b"".join(path.read_bytes() for path in sorted(folder.glob("events*"))), []
+    while data:
+        size, = struct.unpack("<Q", data[:8])
+        event, data = Event.FromString(data[12:12 + size]), data[16 + size:]
+        scalars += [(event.step, value.tag, struct.pack("<f", value.simple_value)) for value in event.summary.value
+                    if not value.tag.startswith("time/")]
+    return scalars
+
+
+def refuse_to_tell(line: str) -> None:
+    """Where nothing is to be told."""
+    raise AssertionError(line)
+
+
+def final_state(folder: Path) -> dict:
+    """All that the last checkpoint holds but times, as bytes."""
+    _, state = newest_checkpoint(folder / "checkpoints", refuse_to_tell)
+    assert not state.pop("run.elapsed_s") < 0
+    shown = {tag: value for tag, value in state.pop("run.shown").items() if not tag.startswith("time/")}
+    state.pop("run.metrics")
+    config = {key: value for key, value in state.pop("run.config").items() if not key.startswith("resume")}
+    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)} | {"shown": shown, "config": config}
+    return {name: value.tobytes() for name, value in state.items() if isinstance(value, np.ndarray)} | {"": json.dumps(plain, sort_keys=True)}
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    """Same weights, policy, metrics and last checkpoint, to the bit."""
+    assert read_record(folder)["fingerprint"] == read_record(reference)["fingerprint"]
+    for name in ("model.safetensors", "normalizer.json"):
+        assert (folder / "policy" / name).read_bytes() == (reference / "policy" / name).read_bytes()
+    assert (folder / "evaluation.json").read_text() == (reference / "evaluation.json").read_text()
+    assert events(folder) == events(reference)
+    one, other = final_state(folder), final_state(reference)
+    assert [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)] == []
