@@ -150,7 +150,8 @@ def test_headless_without_any_setting():
     """No screen, MUJOCO_GL unset, mujoco imported first: it still draws, through EGL."""
     environment = {name: value for name, value in os.environ.items()
                    if name not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL", "PYOPENGL_PLATFORM")}
-    code = ("import mujoco; from envs.render import render_frames; from rfx.config import GO2_CONFIG; from rfx.robots.mjcf import load_model\n"
+    code = ("import mujoco; from envs.render import render_frames\n"
+            "from rfx.config import GO2_CONFIG; from rfx.robots.mjcf import load_model\n"
             "model = load_model(GO2_CONFIG); print(next(render_frames(model, model.key_qpos, width=64, height=48)).std() > 5)")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr
