@@ -27,15 +27,15 @@ def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequenc
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
     hidden, weights, biases = len(weights) - 1, [*weights[:-1], *weight_heads], [*biases[:-1], *bias_heads]
     if kernels.usable(x, *weights, *biases):
-        pass_ = _Pass(x.shape[0], tuple(w.shape[1] for w in weights), tuple(w.shape[0] for w in weights), hidden, kernels.num_threads())
-        if kernels.compile_kernels(*([pass_.forward, pass_.backward, pass_.reduce] if Tensor.training else [pass_.inference])):
-            return _mlp_kernel(pass_, x, weights, biases, keep=Tensor.training)
+        sizes = Pass(x.shape[0], tuple(w.shape[1] for w in weights), tuple(w.shape[0] for w in weights), hidden, kernels.num_threads())
+        if kernels.compile_kernels(*([sizes.forward, sizes.backward, sizes.reduce] if Tensor.training else [sizes.inference])):
+            return _mlp_kernel(sizes, x, weights, biases, keep=Tensor.training)
     for weight, bias in zip(weights[:hidden], biases):
         x = x.linear(weight.T, bias).tanh()
     return Tensor.cat(*(x.linear(weight.T, bias) for weight, bias in zip(weights[hidden:], biases[hidden:])), dim=1)
 
 
-def _mlp_kernel(sizes: _Pass, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], keep: bool) -> Tensor:
+def _mlp_kernel(sizes: Pass, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], keep: bool) -> Tensor:
     """The output of one pass; keep its hidden activations for the gradient, or compute them anew there."""
     out, scratch, pieces = Tensor.empty(sizes.batch, sizes.widths[-1]), Tensor.empty(sizes.num_scratch), len(weights)
 
@@ -64,7 +64,7 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """The sizes of one network pass, and its kernels. A piece is one weight matrix with its bias: a hidden layer, or a head."""
 
     batch: int

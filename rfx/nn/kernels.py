@@ -17,14 +17,14 @@ from types import MappingProxyType
 
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from tinygrad import Device, Tensor, UOp, dtypes
-from tinygrad.helpers import diskcache_get, diskcache_put
+from tinygrad.helpers import CPU_COUNT, diskcache_get, diskcache_put
 from tinygrad.uop.ops import KernelInfo, Ops
 
-_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_num_threads = CPU_COUNT.value  # the cores this process may use, or the environment variable CPU_COUNT
 
 
 def num_threads() -> int:
-    """How many threads new kernels run on: at first, the cores this process may use."""
+    """How many threads new kernels run on."""
     return _num_threads
 
 

@@ -1,0 +1,177 @@
+"""PPO's update against a float64 NumPy one, on both paths; the learning rate, skipped steps, and going on from a saved state."""
+
+import dataclasses
+
+import network_reference
+import numpy as np
+import pytest
+
+from rfx.nn import ActorCritic
+from train.rollout import Rollout
+from train.update import PPO, PPOConfig
+
+T, N, D, A = 6, 16, 10, 3
+
+
+@pytest.fixture(params=["kernels", "plain"])
+def path(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setenv("RFX_PLAIN", "1")
+
+
+def learner(seed=0, **options):
+    policy = ActorCritic(D, A, [24, 17], rng=np.random.default_rng(seed))
+    return PPO(policy, PPOConfig(**({"num_epochs": 2, "num_minibatches": 2} | options)), T * N)
+
+
+def filled_rollout(ppo, seed=0):
+    """A rollout of what this policy does on random observations, rewarded for its first action."""
+    rng, rollout = np.random.default_rng(seed), Rollout.empty(T, N, D, A)
+    std = np.exp(ppo.policy.log_std.numpy())
+    for t in range(T):
+        rollout.observation[t] = rng.standard_normal((N, D))
+        rollout.mean[t], rollout.value[t] = ppo.act(rollout.observation[t])
+        noise = rng.standard_normal((N, A))
+        rollout.action[t] = rollout.mean[t] + std * noise
+        rollout.log_prob[t] = -0.5 * (noise**2).sum(axis=1) - np.log(std).sum() - 0.5 * A * np.log(2.0 * np.pi)
+    rollout.advantage[:] = rollout.action[..., 0] + rng.standard_normal((T, N))
+    rollout.returns[:] = rollout.observation[..., 0] * 2.0
+    return rollout
+
+
+def numpy_update(parameters, rollout, rng, config):
+    """The update in float64, from the definition. parameters by name; returns them, the metrics' means and the learning rate."""
+    parameters = {name: array.astype(np.float64) for name, array in parameters.items()}
+    first, second = ({name: np.zeros_like(array) for name, array in parameters.items()} for _ in range(2))
+    flat = {f: getattr(rollout, f).reshape(T * N, -1).astype(np.float64) for f in ("observation", "action", "mean")}
+    flat |= {f: getattr(rollout, f).reshape(T * N).astype(np.float64) for f in ("log_prob", "advantage", "returns")}
+    old_log_std, rate, step, sums = parameters["log_std"].copy(), config.learning_rate, 0, np.zeros(6)
+    orders = [rng.permutation(T * N) for _ in range(config.num_epochs)]
+    for rows in np.concatenate(orders).reshape(config.num_epochs * config.num_minibatches, -1):
+        b = {name: array[rows] for name, array in flat.items()}
+        names = ["backbone.0", "backbone.1", "actor_head", "critic_head"]
+        weights, biases = ([parameters[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
+        weights, biases = [*weights[:2], np.concatenate(weights[2:])], [*biases[:2], np.concatenate(biases[2:])]
+        activations = network_reference.forward(b["observation"], weights, biases)
+        mean, value, log_std = np.tanh(activations[-1][:, :A]), activations[-1][:, A], parameters["log_std"]
+        z = (b["action"] - mean) / np.exp(log_std)
+        ratio = np.exp((-0.5 * z**2 - log_std - 0.5 * np.log(2.0 * np.pi)).sum(axis=1) - b["log_prob"])
+        gain, bounded = ratio * b["advantage"], np.clip(ratio, 1.0 - config.clip, 1.0 + config.clip) * b["advantage"]
+        kl = (log_std - old_log_std + (np.exp(2 * old_log_std) + (b["mean"] - mean) ** 2) / (2.0 * np.exp(2 * log_std)) - 0.5).sum(axis=1).mean()
+        entropy = (log_std + 0.5 * np.log(2.0 * np.pi * np.e)).sum()
+        terms = [-np.minimum(gain, bounded).mean(), ((value - b["returns"]) ** 2).mean(), entropy, kl, (np.abs(ratio - 1.0) > config.clip).mean()]
+
+        count = len(rows)
+        d_log_prob = np.where(gain <= bounded, -gain, 0.0)[:, None] / count
+        d_output = np.concatenate((d_log_prob * z / np.exp(log_std) * (1.0 - mean**2),
+                                   (2.0 * config.value_coefficient / count * (value - b["returns"]))[:, None]), axis=1)
+        _, d_weights, d_biases = network_reference.backward(activations, weights, d_output)
+        gradients = {"log_std": (d_log_prob * (z**2 - 1.0)).sum(axis=0) - config.entropy_coefficient}
+        for kind, (one, two, heads) in (("weight", d_weights), ("bias", d_biases)):
+            gradients |= {f"{name}.{kind}": g for name, g in zip(names, (one, two, heads[:A], heads[A:]))}
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        sums += [*terms, norm]
+
+        if config.desired_kl is not None and kl > 2.0 * config.desired_kl:
+            rate = max(rate / 1.5, 1e-5)
+        elif config.desired_kl is not None and kl < 0.5 * config.desired_kl:
+            rate = min(rate * 1.5, 1e-2)
+        step += 1
+        for name, gradient in gradients.items():
+            gradient = gradient * min(1.0, config.max_gradient_norm / (norm + 1e-6))
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            parameters[name] -= rate * first[name] / (1.0 - 0.9**step) / (np.sqrt(second[name] / (1.0 - 0.999**step)) + 1e-8)
+    return parameters, sums / (config.num_epochs * config.num_minibatches), rate
+
+
+@pytest.mark.parametrize("options", [{}, {"desired_kl": None, "max_gradient_norm": 0.1}, {"clip": 0.05, "learning_rate": 1e-2}], ids=str)
+def test_an_update_is_the_one_in_numpy(path, options):
+    ppo = learner(**options)
+    rollout, before = filled_rollout(ppo), {name: t.numpy().copy() for name, t in ppo.parameters.items()}
+    metrics = ppo.update(rollout, np.random.default_rng(7))
+    expected, sums, rate = numpy_update(before, rollout, np.random.default_rng(7), ppo.config)
+    for name, tensor in ppo.parameters.items():
+        moved = np.abs(expected[name] - before[name]).max()
+        assert moved > 1e-4 and np.abs(tensor.numpy() - expected[name]).max() < 2e-3 * moved, name
+    for name, value in zip(("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "gradient_norm"), sums):
+        assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    assert metrics["learning_rate"] == pytest.approx(rate, rel=1e-6) and metrics["skipped_minibatches"] == 0
+
+
+def test_updates_follow_the_reward(path):
+    ppo = learner(num_epochs=4, desired_kl=0.05)
+    observation = np.random.default_rng(1).standard_normal((N, D)).astype(np.float32)
+    before = ppo.act(observation)
+    losses = [ppo.update(filled_rollout(ppo, seed), np.random.default_rng(seed))["value_loss"] for seed in range(6)]
+    after = ppo.act(observation)
+    assert after[0][:, 0].mean() > before[0][:, 0].mean() + 0.1
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_bad_minibatch_changes_nothing_but_its_count(path):
+    """One NaN reaches one minibatch of each of two epochs: those are skipped; a rollout of NaN skips all four."""
+    ppo = learner()
+    rollout = filled_rollout(ppo)
+    rollout.advantage[2, 3] = np.nan
+    metrics = ppo.update(rollout, np.random.default_rng(0))
+    assert metrics.pop("skipped_minibatches") == 2 and np.isfinite(list(metrics.values())).all()
+    state = ppo.state_dict()
+    assert state["adam.state"][0] == 2 and all(np.isfinite(array).all() for array in state.values())
+    rollout.observation[:] = np.inf
+    assert ppo.update(rollout, np.random.default_rng(0))["skipped_minibatches"] == 4
+    assert all(np.array_equal(array, state[name]) for name, array in ppo.state_dict().items())
+
+
+@pytest.mark.parametrize(("desired_kl", "rate", "expected"), [(1e9, 1e-3, 1e-3 * 1.5**4), (1e9, 8e-3, 1e-2), (1e-9, 1e-3, 1e-3 / 1.5**2),
+                                                              (1e-9, 1.2e-5, 1e-5), (None, 1e-3, 1e-3)])
+def test_the_learning_rate_follows_the_kl_within_its_limits(path, desired_kl, rate, expected):
+    """Far below the desired KL every one of four steps raises it; far above, three lower it: the first finds the policy still the old one."""
+    ppo = learner(desired_kl=desired_kl, learning_rate=rate)
+    assert ppo.update(filled_rollout(ppo), np.random.default_rng(0))["learning_rate"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_acting_is_the_network_with_a_squashed_mean(path):
+    ppo = learner()
+    for rows in (1, N, N, 5):
+        observation = np.random.default_rng(rows).standard_normal((rows, D)).astype(np.float32)
+        mean, value = ppo.act(observation)
+        parameters = {name: t.numpy() for name, t in ppo.parameters.items()}
+        hidden = [parameters[f"backbone.{i}.{kind}"] for kind in ("weight", "bias") for i in range(2)]
+        for head, got in (("actor_head", np.arctanh(mean.astype(np.float64))), ("critic_head", value[:, None])):
+            expected = network_reference.forward(observation, [*hidden[:2], parameters[f"{head}.weight"]], [*hidden[2:], parameters[f"{head}.bias"]])
+            assert got == pytest.approx(expected[-1], abs=2e-6)
+        assert mean.dtype == value.dtype == np.float32 and value.shape == (rows,)
+
+
+def test_a_saved_state_goes_on_bit_for_bit(path):
+    whole, halves = learner(), learner()
+    for ppo in (whole, halves):
+        ppo.update(filled_rollout(ppo, 1), np.random.default_rng(1))
+    resumed = learner(seed=5)
+    resumed.load_state_dict(halves.state_dict())
+    for ppo in (whole, resumed):
+        ppo.update(filled_rollout(ppo, 2), np.random.default_rng(2))
+    assert all(np.array_equal(array, resumed.state_dict()[name]) for name, array in whole.state_dict().items())
+
+
+def test_a_foreign_state_is_refused():
+    ppo = learner()
+    state = ppo.state_dict()
+    with pytest.raises(ValueError, match=r"policy\.log_std has shape \(4,\), this one's \(3,\)"):
+        ppo.load_state_dict(state | {"policy.log_std": np.zeros(4, np.float32)})
+    del state["adam.state"]
+    with pytest.raises(ValueError, match=r"differ in \['adam\.state'\]"):
+        ppo.load_state_dict(state)
+
+
+@pytest.mark.parametrize(("option", "value"), [("num_epochs", 0), ("learning_rate", -1.0), ("gamma", 1.1), ("clip", float("nan")),
+                                               ("max_gradient_norm", 0.0), ("desired_kl", -0.1)])
+def test_a_number_out_of_range_is_named(option, value):
+    with pytest.raises(ValueError, match=f"got {option} {value}"):
+        dataclasses.replace(PPOConfig(), **{option: value})
+
+
+def test_unequal_minibatches_are_refused():
+    with pytest.raises(ValueError, match="96 samples does not split into 5 equal minibatches"):
+        learner(num_minibatches=5)
