@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -28,7 +29,7 @@ class Progress:
         self.total_steps, self.step_s, self.console = total_steps, step_s, console
         self.steps, self.now = 0, ""
         self.shown: dict[str, float] = {}
-        self._began, self._last_line = began, time.monotonic()
+        self._began, self._last_line = began, -math.inf
         self._first: tuple[float, int] | None = None  # when the first iteration, which compiles, was done, and its steps
 
     def __enter__(self) -> Progress:

@@ -1,0 +1,148 @@
+"""`python -m train.benchmark`: speed and memory of physics, environment, learner and the whole loop. `--help` tells more."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+import rfx
+from envs.config import CONFIGS
+from train.best import Snapshot
+from train.config import TrainConfig, build
+from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
+from train.startup import measure_startup
+from train.throughput import measure, put_policy, record, where_time_goes
+from train.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What `configs/benchmark.yaml` says."""
+
+    policy: str | None = None
+    train_steps: int = 1_500_000
+    robot: str = "go2"
+    num_envs: int = 1024
+    threads: int = 0
+    rounds: int = 5
+    steps: int = 48
+    startup: bool = True
+    learner: bool = True
+    output: str = "benchmark.json"
+
+    def __post_init__(self) -> None:
+        for name in ("train_steps", "num_envs", "rounds", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+
+def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
+    """Measure everything, print the table, write the file. Returns the figures by flat name."""
+    with bad_input():
+        trainer = Trainer(train_config(config))
+        policy = rfx.load_policy(config.policy, trainer.robot) if config.policy else None
+        output = Path(config.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()
+        if policy:
+            put_policy(trainer, policy)
+    with console.status("") as status:
+        def tell(doing: str) -> None:
+            status.update(f"[dim]{doing}[/]")
+
+        if policy is None:
+            policy = train_for_a_moment(trainer, config.train_steps, tell)
+        recording = record(trainer, lambda observation: policy({"state": observation}), config.steps)
+        figures = describe_machine() | {"num_envs": config.num_envs, "physics_step_s": trainer.config.env.timestep_s,
+                                        "policy": config.policy or f"trained for {trainer.steps} steps"}
+        figures |= measure(trainer, recording, config.rounds, tell)
+        tell("where the time goes")
+        figures |= where_time_goes(trainer, recording)
+        if config.startup:
+            figures |= measure_startup(config.num_envs, trainer.config.trainer.rollout_steps, [f"threads={config.threads}"], tell)
+        if config.learner and importlib.util.find_spec("train.learner_benchmark"):
+            from train.learner_benchmark import measure_learner
+
+            tell("the learner")
+            figures |= measure_learner(tell)
+    console.print(benchmark_table(figures), highlight=False)
+    console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def train_config(config: BenchmarkConfig) -> TrainConfig:
+    """The robot's default run, with this benchmark's sizes."""
+    values = yaml.safe_load((CONFIGS / "robot" / f"{config.robot}.yaml").read_text())
+    values["env"]["num_envs"] = config.num_envs
+    return TrainConfig.from_dict({**values, "threads": config.threads})
+
+
+def train_for_a_moment(trainer: Trainer, num_steps: int, tell) -> rfx.LoadedPolicy:
+    """Train for num_steps, so that the robots walk, more or less. Returns the policy."""
+    begin = time.monotonic()
+    while trainer.steps < num_steps:
+        tell(f"training a policy: {trainer.steps / num_steps:.0%}, {time.monotonic() - begin:.0f} s")
+        trainer.iterate()
+    return Snapshot.of(trainer).policy
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures depend on: processor, cores, memory, versions."""
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    versions = {name: version(name) for name in ("mujoco", "tinygrad", "numpy")}
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_gb": round(memory_gb, 1), "python": platform.python_version(),
+            **versions, "date": time.strftime("%Y-%m-%d")}
+
+
+def benchmark_table(figures: Mapping[str, Any]) -> Table:
+    """The figures for reading: what, how much, and as a share of raw physics."""
+    title = (f"{figures['cpu']}, {figures['cores']} cores, {figures['memory_gb']} GB; Python {figures['python']}, "
+             f"MuJoCo {figures['mujoco']}, tinygrad {figures['tinygrad']}; {figures['num_envs']} environments, "
+             f"physics step {1e3 * figures['physics_step_s']:g} ms")
+    table = Table(title=title, title_justify="left", title_style="dim", box=None, pad_edge=False)
+    for column in ("", "", "of raw"):
+        table.add_column(column, justify="left" if not table.columns else "right")
+    for name, label in (("raw", "raw mujoco.batch"), ("env", "environment"), ("collect", "collection"), ("loop", "whole loop")):
+        share = figures.get(f"{name}_share_of_raw", 1.0)
+        table.add_row(label, f"{figures[f'{name}_steps_per_s']:,.0f} steps/s", f"{share:.0%}")
+    table.add_row("update", f"{figures['update_samples_per_s']:,.0f} samples/s", "")
+    shares = {name.removeprefix("time_share_"): value for name, value in figures.items() if name.startswith("time_share_")}
+    table.add_row("the loop's time", "", "", end_section=True)
+    for name, share in shares.items():
+        table.add_row(f"  {name}", f"{share:.0%}", "")
+    if "start_cold_s" in figures:
+        table.add_row("start to first iteration", f"cold {figures['start_cold_s']:.1f} s, warm {figures['start_warm_s']:.1f} s", "")
+        table.add_row("peak memory", f"{figures['peak_memory_mb']:,.0f} MB", "")
+    return table
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="benchmark")
+def _run(values: DictConfig) -> None:
+    with exit_on_error():
+        with bad_input():
+            config = build(BenchmarkConfig, OmegaConf.to_container(values, resolve=True))
+        run(config, Console())
+
+
+if __name__ == "__main__":
+    with exit_on_bad_command_line("benchmark"):
+        _run()

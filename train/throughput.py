@@ -1,0 +1,166 @@
+"""How fast the physics, the environment, the collection and the whole loop run on the states of a walking policy."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mujoco.batch import Batch
+
+import rfx
+from rfx.nn import MLP
+from rfx.state import Array
+from train import trainer as trainer_module
+from train.collect import collect
+from train.trainer import Trainer
+
+WALK_S = 4.0  # played before anything is measured, so that the robots are in mid-stride
+STD = 0.25  # of exploration, where the policy came from a folder, which does not tell: about what training ends with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Where num_envs robots started, and what they did for T control steps after that."""
+
+    start: dict[str, Any]  # Go2Env.state_dict
+    observation: Array  # (N, max_state_dim), at the start
+    physics: Array  # (N, size), MuJoCo's full state at the start
+    actions: Array  # (T, N, num_joints)
+    controls: Array  # (T, N, nu), what the actions became
+
+
+def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
+    """Give the trainer the weights and statistics of a loaded MLP policy; its critic stays as it is.
+
+    Raises ValueError for a policy of another kind or size.
+    """
+    actor = policy.policy
+    if not isinstance(actor, MLP) or actor.hidden != trainer.policy.hidden or policy.normalizer is None:
+        raise ValueError(f"got a {policy.policy_type} for a network of {trainer.policy.hidden}; expected an MLP of that size, with normalizer")
+    state = trainer.learner.state_dict()
+    names = [*(f"policy.backbone.{i}" for i in range(len(actor.layers) - 1)), "policy.actor_head"]
+    for name, layer in zip(names, actor.layers):
+        state[f"{name}.weight"], state[f"{name}.bias"] = layer.weight.numpy(), layer.bias.numpy()
+    state["policy.log_std"] = np.full_like(state["policy.log_std"], np.log(STD))
+    trainer.learner.load_state_dict(state)
+    trainer.normalizer = policy.normalizer
+
+
+def record(trainer: Trainer, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
+    """Walk for a while, then note num_steps control steps of the deterministic policy act."""
+    env, ctrl = trainer.env, trainer.env.simulation.batch.bind("ctrl")
+    observation = env.reset(seed=seed)[0]["state"]
+    for _ in range(round(WALK_S / env.step_s)):
+        observation = env.step(act(observation))[0]["state"]
+    start, first, physics = env.state_dict(), observation, env.simulation.batch.state.copy()
+    actions, controls = [], []
+    for _ in range(num_steps):
+        actions.append(act(observation).copy())
+        observation = env.step(actions[-1])[0]["state"]
+        controls.append(ctrl.copy())
+    return Recording(start=start, observation=first, physics=physics, actions=np.array(actions), controls=np.array(controls))
+
+
+def measure(trainer: Trainer, recording: Recording, rounds: int, tell: Callable[[str], None]) -> dict[str, float]:
+    """Rates and shares by flat name: medians over rounds that each measure everything once, in turn."""
+    env = trainer.env
+    num_substeps, threads = env.simulation.num_substeps, trainer.config.threads
+    batch = Batch(env.simulation.model, env.num_envs, threads)
+    ctrl = batch.bind("ctrl")
+    num_steps, per_step = len(recording.actions), env.num_envs
+
+    def raw() -> int:
+        for control in recording.controls:
+            ctrl[...] = control
+            batch.step(nstep=num_substeps)
+        return num_steps * per_step
+
+    def environment() -> int:
+        for action in recording.actions:
+            env.step(action)
+        return num_steps * per_step
+
+    def collection() -> int:
+        collect(env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0))
+        return trainer.rollout.reward.size
+
+    def loop() -> int:
+        trainer.iterate()
+        return trainer.rollout.reward.size
+
+    trainer.iterate()  # compiles
+    rates: dict[str, list[float]] = {}
+    updates = []
+    for index in range(rounds):
+        tell(f"speed: round {index + 1} of {rounds}")
+        for name, work in (("raw", raw), ("env", environment), ("collect", collection), ("loop", loop)):
+            batch.state[...] = recording.physics
+            env.load_state_dict(recording.start)
+            with stopwatch(trainer.learner, "update") as spent:
+                begin = time.perf_counter()
+                steps = work()
+                rates.setdefault(name, []).append(steps / (time.perf_counter() - begin))
+            if name == "loop":
+                updates.append(steps * trainer.config.ppo.num_epochs / spent[0])
+    figures = {f"{name}_steps_per_s": statistics.median(values) for name, values in rates.items()}
+    figures["update_samples_per_s"] = statistics.median(updates)
+    for name in ("env", "collect", "loop"):
+        figures[f"{name}_share_of_raw"] = statistics.median(rate / raw for rate, raw in zip(rates[name], rates["raw"]))
+    return figures
+
+
+def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3) -> dict[str, float]:
+    """Shares of the whole loop's time, by flat name; they sum to 1."""
+    env, learner = trainer.env, trainer.learner
+    simulation, real_batch = env.simulation, env.simulation.batch
+    simulation.batch = _Forwarding(real_batch)
+    env.load_state_dict(recording.start)
+    with (stopwatch(simulation.batch, "step") as physics, stopwatch(env, "step") as environment, stopwatch(learner, "act") as inference,
+          stopwatch(learner, "update") as update, stopwatch(trainer_module, "gae") as gae, stopwatch(trainer_module, "collect") as collection):
+        begin = time.perf_counter()
+        for _ in range(iterations):
+            trainer.iterate()
+        whole = time.perf_counter() - begin
+    simulation.batch = real_batch
+    parts = {"physics": physics[0], "environment": environment[0] - physics[0], "inference": inference[0],
+             "collection": collection[0] - environment[0] - inference[0], "gae": gae[0], "update": update[0],
+             "rest": whole - collection[0] - gae[0] - update[0]}
+    return {f"time_share_{name}": seconds / whole for name, seconds in parts.items()}
+
+
+@contextmanager
+def stopwatch(owner: Any, name: str) -> Iterator[list[float]]:
+    """While it lasts, adds up the seconds spent in owner's function called name, in a list of one number."""
+    function, spent = getattr(owner, name), [0.0]
+    own = name in vars(owner)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[0] += time.perf_counter() - begin
+
+    setattr(owner, name, timed)
+    try:
+        yield spent
+    finally:
+        if own:
+            setattr(owner, name, function)
+        else:
+            delattr(owner, name)
+
+
+class _Forwarding:
+    """Stands before an object that takes no attributes of one's own, so that its functions can be timed."""
+
+    def __init__(self, target: Any):
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target, name)
