@@ -135,3 +135,32 @@ def test_skipping_again_and_again_stops_with_a_diagnosis_and_a_batch_that_shows_
     other.load_state_dict(safetensors.numpy.load_file(tmp_path / BATCH / "learner.safetensors"))
     assert other.update(trainer.rollout, np.random.default_rng(0))["skipped_minibatches"] == 4
     assert json.loads((tmp_path / BATCH / "metrics.json").read_text())["reward/tilt"] > 1e20
+
+
+def train_full_size(seed: int, poisoned: bool, num_iterations: int = 80) -> tuple[float, int, int]:
+    """The default run's first 2 M steps. Returns the mean return of the last 10 iterations, simulations counted as failed, and poisoned."""
+    values = {"robot": "go2", "seed": seed, "env": dataclasses.asdict(EnvConfig.load("go2"))}
+    trainer = Trainer(TrainConfig.from_dict(values))
+    rng, ids = np.random.default_rng(seed), []
+    if poisoned:
+        ids = poison(trainer, lambda t: rng.choice(1024, 10, replace=False) if t % 100 == 99 else [])
+    returns, failed = [], 0
+    for _ in range(num_iterations):
+        metrics = trainer.iterate()
+        assert np.isfinite(list(metrics.values())).all() and metrics["ppo/skipped_minibatches"] == 0
+        failed += int(metrics["episode/failed_simulations"])
+        returns.append(metrics.get("episode/return", np.nan))
+    return float(np.nanmean(returns[-10:])), failed, sum(map(len, ids))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_one_percent_poisoned_every_hundred_steps_learns_as_well():
+    """Noise is the spread between seeds."""
+    seeds = (0, 1, 2)
+    clean, poisoned = ([train_full_size(seed, poisoned) for seed in seeds] for poisoned in (False, True))
+    print(f"\nreturn, failed, poisoned: clean {clean}, poisoned {poisoned}")
+    assert all(failed == 0 for _, failed, _ in clean) and all(failed == given == 190 for _, failed, given in poisoned)
+    without, with_poison = (np.array([result[0] for result in results]) for results in (clean, poisoned))
+    noise = np.sqrt((without.var(ddof=1) + with_poison.var(ddof=1)) / len(seeds))  # standard error of the difference
+    assert abs(with_poison.mean() - without.mean()) < 3.0 * noise

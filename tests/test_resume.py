@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import TINY, assert_same_run, events, finish, make_config, reference_run, start
+from tiny_run import TINY, assert_same_run, events, finish, make_config, reference_run, refuse_to_tell, start
 
-from train.checkpoint import checkpoints
+from envs.go2 import Go2Env
+from train.checkpoint import checkpoints, newest_checkpoint
 from train.errors import InputError
 from train.fingerprint import fingerprint
 from train.resume import changes, find_run, load_run, read_record, sole_process, values_of
@@ -97,6 +98,24 @@ def test_wide_networks_give_the_same_bits_at_any_number_of_threads(tmp_path):
     assert first == second and events(folders[0]) == events(folders[1])
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_default_size_gives_the_same_bits_after_kills_and_at_any_number_of_threads(tmp_path):
+    size = {"env.num_envs": 1024, "env.episode_length_s": 20.0, "env.command_interval_s": [3.0, 8.0], "policy.hidden": [256, 256],
+            "ppo.num_epochs": 5, "ppo.num_minibatches": 4, "trainer.rollout_steps": 24, "trainer.total_steps": 10 * 24576,
+            "trainer.evaluate_every": 4 * 24576, "trainer.checkpoint_every": 24576}
+    folders = [finish(tmp_path / str(threads), threads=threads, **size) for threads in (1, 2)]
+    print("\n", *(read_record(folder)["fingerprint"] for folder in folders))
+    assert_same_run(*folders)
+    for seconds in (15.0, 12.0, 9.0):
+        process = start(tmp_path / "killed", size | {"resume": str(tmp_path / "killed")} if (tmp_path / "killed").exists() else size)
+        process.join(seconds)
+        process.kill()
+        process.join()
+    finish(tmp_path / "killed", resume=str(tmp_path / "killed"), **size)
+    assert_same_run(tmp_path / "killed", folders[0])
+
+
 def test_the_record_says_what_the_weights_depend_on(reference):
     record = read_record(reference)
     assert record["finished"] and record["seed"] == 0 and record["steps"] == 24 * 64 and len(record["fingerprint"]) == 64
@@ -141,6 +160,47 @@ def test_an_accepted_change_takes_effect_and_is_recorded(reference, tmp_path):
         "ppo.desired_kl": [0.02, None], "ppo.learning_rate": [1e-3, 1e-5], "trainer.total_steps": [24 * 64, 32 * 64]}
     rates = {step: value for step, tag, value in events(folder) if tag == "ppo/learning_rate"}
     assert list(rates) == [64 * (i + 1) for i in range(32)] and rates[32 * 64] == struct.pack("<f", 1e-5) != rates[24 * 64]
+
+
+def test_a_run_that_breaks_stops_and_keeps_the_last_checkpoint_that_was_sound(tmp_path):
+    folder = finish(tmp_path / "run")
+    weights = read_record(folder)["fingerprint"]
+    changed = {"resume": str(folder), "resume_overrides": True, "trainer.total_steps": 48 * 64}
+    rewards = {"tilt": {"weight": 1e25}}  # finite, and its square is not
+    process = start(folder, changed | {"env.rewards": rewards})
+    process.join()
+    assert process.exitcode == 1 and "largest reward term: reward/tilt" in Path(f"{folder}.log").read_text()
+    assert (folder / "offending_batch" / "rollout.safetensors").is_file() and not read_record(folder)["finished"]
+    path, state = newest_checkpoint(folder / "checkpoints", refuse_to_tell)
+    assert state["steps"] == 24 * 64 and state["skipping"] == 0 and read_record(folder)["fingerprint"] == weights
+    finish(folder, **changed)
+    assert read_record(folder)["steps"] == 48 * 64
+
+
+def test_model_fields_that_differ_between_simulations_are_part_of_the_state():
+    def make_env() -> Go2Env:
+        env = Go2Env(6, threads=1)
+        env.reset(seed=0)
+        return env
+
+    def play(env) -> bytes:
+        rng = np.random.default_rng(0)
+        return b"".join(env.step(rng.uniform(-1, 1, (6, 12)).astype(np.float32))[0]["state"].tobytes() for _ in range(20))
+
+    env, plain = make_env(), make_env()
+    env.simulation.batch.expand("body_mass")[...] *= np.linspace(0.8, 1.5, 6)[:, None]
+    play(env)
+    saved = env.state_dict()
+    after = play(env)
+    plain.load_state_dict(saved)
+    assert play(plain) == after
+    plain.simulation.batch.expand("body_mass")[...] = env.simulation.model.body_mass
+    plain.load_state_dict({name: value for name, value in saved.items()})
+    assert play(plain) == after
+    with pytest.raises(ValueError, match="env.num_envs"):
+        Go2Env(5).load_state_dict(saved)
+    with pytest.raises(ValueError, match="joint_torque"):
+        plain.load_state_dict({name: value for name, value in saved.items() if name != "joint_torque"})
 
 
 def test_resume_finds_the_newest_run_and_explains_what_it_cannot(reference, tmp_path):

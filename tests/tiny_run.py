@@ -18,7 +18,7 @@ from envs.config import EnvConfig
 from train.checkpoint import newest_checkpoint
 from train.config import TrainConfig
 from train.metrics import _tensorboard
-from train.resume import read_record
+from train.resume import FREE, read_record
 
 # Children are forked from a server that has imported everything, and so start in no time.
 children = multiprocessing.get_context("forkserver")
@@ -104,7 +104,7 @@ def final_state(folder: Path) -> dict:
     assert not state.pop("run.elapsed_s") < 0
     shown = {tag: value for tag, value in state.pop("run.shown").items() if not tag.startswith("time/")}
     state.pop("run.metrics")
-    config = {key: value for key, value in state.pop("run.config").items() if not key.startswith("resume")}
+    config = {key: value for key, value in state.pop("run.config").items() if key not in FREE}
     plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)} | {"shown": shown, "config": config}
     return {name: value.tobytes() for name, value in state.items() if isinstance(value, np.ndarray)} | {"": json.dumps(plain, sort_keys=True)}
 
