@@ -58,7 +58,7 @@ class RunCheckpoints:
                 moved = {key: [state["run.provenance"].get(key), value] for key, value in self._here.items()
                          if state["run.provenance"].get(key) != value}
                 if moved:
-                    self._writes.tell("this is not where the checkpoint was written, so going on is not to the bit: " + _told(moved))
+                    self._writes.tell("not all is as it was when the checkpoint was written, so going on may not be to the bit: " + _told(moved))
                 values["resumed"] = read_record(self._folder).get("resumed", []) + [
                     {"time": _now(), "steps": steps, "changed": dict(changed), "moved": moved}]
             else:
