@@ -92,7 +92,7 @@ def discard(folder: Path) -> None:
 
 def main() -> None:
     """The entry."""
-    failed = 0
+    SweepFolder.path, failed = None, 0
     try:
         with exit_on_bad_command_line("train"):
             run()
