@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs import commands, resets, rewards, terminations
+from envs import commands, pushes, randomization, resets, rewards, terminations
 from envs.config import CONFIGS, EnvConfig
 from rfx.terms import find, nearest
 from train.update import PPOConfig
@@ -17,16 +17,18 @@ from train.update import PPOConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """The network: widths of its hidden layers, and the standard deviation that exploration starts from."""
+    """The network: widths of its hidden layers, and the highest standard deviation of exploration at the start and the end of the run."""
 
     hidden: tuple[int, ...] = (256, 256)
     initial_std: float = 0.6
+    final_std: float = 0.15
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"policy.hidden is {list(self.hidden)}: it must be a list of layer widths of at least 1, such as [256,256]")
-        if not self.initial_std > 0:
-            raise ValueError(f"policy.initial_std is {self.initial_std}: it must be positive")
+        for name in ("initial_std", "final_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"policy.{name} is {getattr(self, name)}: it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,8 @@ def convert(key: str, value: Any, hint: Any) -> Any:
 
 def check_terms(config: EnvConfig) -> None:
     """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
-    for section, module in (("commands", commands), ("resets", resets), ("terminations", terminations), ("rewards", rewards)):
+    for section, module in (("commands", commands), ("resets", resets), ("randomization", randomization), ("pushes", pushes),
+                            ("terminations", terminations), ("rewards", rewards)):
         for name, parameters in getattr(config, section).items():
             hints = typing.get_type_hints(find(module, name)) | ({"weight": float} if section == "rewards" else {})
             for key, value in parameters.items():

@@ -45,6 +45,7 @@ class Trainer:
         rollout, ppo = self.rollout, self.config.ppo
         begin = time.perf_counter()
         self.env.clear_reward_sums()
+        self.learner.limit_std(self.std_limit())
         self._observation, last_value, episodes = collect(self.env, self.learner, self.normalizer, rollout, self._observation,
                                                           self._noise_rng)
         collected = time.perf_counter()
@@ -69,6 +70,15 @@ class Trainer:
         metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
                     "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
         return {name: float(value) for name, value in metrics.items()}
+
+    def std_limit(self) -> float:
+        """Exploration's highest standard deviation now: from initial_std to final_std over the run, in a geometric progression.
+
+        Exploration noise slows the robot down, and the mean action learns to make up for it: a policy that is to be played without noise
+        must have learned with little.
+        """
+        policy, progress = self.config.policy, min(self.steps / self.config.trainer.total_steps, 1.0)
+        return policy.initial_std * (policy.final_std / policy.initial_std) ** progress
 
     def due(self, every: int) -> bool:
         """Whether the last iteration reached another multiple of every steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -129,6 +130,10 @@ class PPO:
             if tensor.shape != state[name].shape:
                 raise ValueError(f"the saved learner's {name} has shape {state[name].shape}, this one's {tensor.shape}")
             _upload(tensor, state[name])
+
+    def limit_std(self, highest: float) -> None:
+        """Lower the exploration's standard deviations to at most highest."""
+        _upload(self.policy.log_std, np.minimum(self.policy.log_std.numpy(), math.log(highest)))
 
     def set_learning_rate(self, rate: float) -> None:
         """Go on with another learning rate; desired_kl adapts it from there."""
