@@ -20,7 +20,7 @@ from rfx.session import Session
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
 BOUND_MS = 100.0
-LIMITS = SafetyLimits(stand_s=0.5, damping_s=0.3)
+LIMITS = SafetyLimits(stand_s=0.3, settle_s=0.1, damping_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_policy_goes_wrong(emulator, wire, tmp_path, record_property, request, t
     policy = Turning(then)
     robot, session = walk(emulator, tmp_path, policy)
     finish(robot, session, match)
-    check_damping(wire, policy.fault_ns, record_property, f"policy {request.node.callspec.id}", duration_s=0.25)
+    check_damping(wire, policy.fault_ns, record_property, f"policy {request.node.callspec.id}", duration_s=0.15)
 
 
 def test_emulator_is_killed(tmp_path, record_property):
@@ -201,7 +201,7 @@ WALKER = textwrap.dedent("""
             print("walking", flush=True)
         return np.zeros((1, 12), np.float32)
 
-    robot = Go2(domain=int(sys.argv[1]), limits=SafetyLimits(stand_s=0.5, damping_s=0.3), log_path=sys.argv[2])
+    robot = Go2(domain=int(sys.argv[1]), limits=SafetyLimits(stand_s=0.3, settle_s=0.1, damping_s=0.2), log_path=sys.argv[2])
     session = Session(robot, policy, warmup_s=0.0)
     with robot:
         session.run()
@@ -219,7 +219,7 @@ def test_policy_process_gets_a_signal(emulator, wire, tmp_path, record_property,
     fault = time.time_ns()
     process.send_signal(number)
     time.sleep(0.7)
-    check_damping(wire, fault, record_property, f"policy process, {number.name}", duration_s=0.25)
+    check_damping(wire, fault, record_property, f"policy process, {number.name}", duration_s=0.15)
     if number == signal.SIGSTOP:
         process.kill()
     _, error = process.communicate(timeout=10.0)
