@@ -13,6 +13,7 @@ import yaml
 from rfx.terms import nearest
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+INTERVALS = ("command_interval_s", "push_interval_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ class EnvConfig:
     mjcf: str | None = None
     commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    randomize: bool = False  # the one switch of randomization, noise and pushes
+    randomization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)  # by observation term, in its unit: uniform within +- this
+    push_interval_s: tuple[float, float] = (5.0, 10.0)
+    pushes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     terminations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rewards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -36,11 +42,16 @@ class EnvConfig:
         for name in ("timestep_s", "episode_length_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"env.{name} is {getattr(self, name)!r}: it must be a positive time in seconds")
-        low, high = self.command_interval_s
-        if not 0 < low <= high:
-            raise ValueError(f"env.command_interval_s is {list(self.command_interval_s)}: it must be [shortest, longest] in seconds")
+        for name in INTERVALS:
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"env.{name} is {list(getattr(self, name))}: it must be [shortest, longest] in seconds")
         if len(self.commands) != 1:
             raise ValueError(f"env.commands names {len(self.commands)} terms ({', '.join(self.commands) or 'none'}): it must name one")
+        for section in ("randomization", "pushes"):
+            for name, parameters in getattr(self, section).items():
+                for key, value in parameters.items():
+                    _check_range(f"env.{section}.{name}.{key}", value, positive=key == "scale")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EnvConfig:
@@ -50,8 +61,7 @@ class EnvConfig:
             if key not in names:
                 raise ValueError(f"unknown key env.{key}: {nearest(key, names)}")
         values = dict(values)
-        if "command_interval_s" in values:
-            values["command_interval_s"] = tuple(values["command_interval_s"])
+        values |= {name: tuple(values[name]) for name in INTERVALS if name in values}
         return cls(**values)
 
     @classmethod
@@ -62,3 +72,10 @@ class EnvConfig:
             robots = sorted(p.stem for p in path.parent.glob("*.yaml"))
             raise ValueError(f"unknown robot {name!r}: {nearest(name, robots)}")
         return cls.from_dict({**yaml.safe_load(path.read_text())["env"], **overrides})
+
+
+def _check_range(key: str, value: Any, positive: bool) -> None:
+    """Raises ValueError for anything but [lowest, highest]."""
+    numbers = isinstance(value, (list, tuple)) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    if not numbers or not value[0] <= value[1] or positive and not value[0] > 0:
+        raise ValueError(f"{key} is {value!r}: it must be [lowest, highest]{', above 0' if positive else ''}")

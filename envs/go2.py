@@ -10,8 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs import commands, resets, rewards, terminations
+from envs import commands, pushes, randomization, resets, rewards, terminations
 from envs.config import EnvConfig
+from envs.sensing import Sensing
 from envs.simulation import Simulation
 from envs.state import load_arrays
 from rfx.config import GO2_CONFIG, RobotConfig
@@ -50,12 +51,17 @@ class Go2Env(VectorEnv):
         (command, parameters), = config.commands.items()
         self._draw_command = bind(commands, command, parameters, num_inputs=2)
         self._resets = [bind(resets, name, parameters, num_inputs=2) for name, parameters in config.resets.items()]
+        varied, pushed, noise = (config.randomization, config.pushes, config.noise) if config.randomize else ({}, {}, {})
+        self._randomization = [bind(randomization, name, parameters, num_inputs=2) for name, parameters in varied.items()]
+        self._pushes = [bind(pushes, name, parameters, num_inputs=2) for name, parameters in pushed.items()]
+        self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
 
         self._observation = np.zeros((num_envs, robot.max_state_dim), np.float32)
         self._action = np.zeros((num_envs, robot.action_dim), np.float32)
         self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
+        self._push_steps = np.zeros(num_envs, np.int64)  # control steps until the next push
         self._return = np.zeros(num_envs, np.float32)
         self._length = np.zeros(num_envs, np.int64)  # not state.step: that one counts a random start age too
         self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
@@ -77,8 +83,11 @@ class Go2Env(VectorEnv):
     def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]:
         """One control step of every environment. Returns observation, reward (num_envs,) float32, terminated, truncated, info."""
         np.clip(actions, -1.0, 1.0, out=self._action)
+        if self._pushes:
+            self._push()
         failed = self.simulation.step(self._action)
         state = self.state
+        self.sensing.measure(slice(None), self.np_random)
 
         terminated = np.zeros(self.num_envs, bool)
         for term in self._terminations:
@@ -125,10 +134,11 @@ class Go2Env(VectorEnv):
         self.np_random.bit_generator.state = state["np_random"]
 
     def _counters(self) -> dict[str, Array]:
-        return {"command_steps": self._command_steps, "return": self._return, "length": self._length, "error": self._error}
+        return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
+                "return": self._return, "length": self._length, "error": self._error}
 
     def _observe(self) -> dict[str, Array]:
-        return {"state": observe(self.state.robot, out=self._observation).copy()}
+        return {"state": observe(self.sensing.state, out=self._observation).copy()}
 
     def _end_episodes(self, last: Array, done: Array, failed: Array) -> dict[str, Any]:
         """Statistics of the episodes that ended with the observation last, and new ones begun in their place."""
@@ -145,7 +155,9 @@ class Go2Env(VectorEnv):
         return info
 
     def _start(self, ids: Array) -> None:
-        """Begin new episodes in environments ids: noise from the reset terms, a new command, counters at zero."""
+        """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at zero."""
+        if self._randomization:
+            self._vary(ids)
         qpos, qvel = self.simulation.home(len(ids))
         start = resets.Start(base_position_w=qpos[:, 0:3], base_quaternion=qpos[:, 3:7], base_linear_velocity_w=qvel[:, 0:3],
                              base_angular_velocity_b=qvel[:, 3:6], joint_position=qpos[:, self.simulation.joint_qpos].copy(),
@@ -156,6 +168,26 @@ class Go2Env(VectorEnv):
         self.simulation.reset(ids, qpos, qvel)
         self._return[ids], self._length[ids], self._error[ids] = 0.0, 0, 0.0
         self._change_commands(ids)
+        self.sensing.measure(ids, self.np_random)
+        if self._pushes:
+            self._schedule_pushes(ids)
+
+    def _vary(self, ids: Array) -> None:
+        robots = randomization.Robots(self.simulation.model, len(ids), len(self.robot.joints))
+        for term in self._randomization:
+            term(robots, self.np_random)
+        self.simulation.vary(ids, robots)
+        self.sensing.tilt_imu(ids, robots.imu_tilt)
+
+    def _push(self) -> None:
+        self._push_steps -= 1
+        ids = np.flatnonzero(self._push_steps <= 0)
+        if len(ids):
+            self.simulation.push(ids, sum(term(self.np_random, len(ids)) for term in self._pushes))
+            self._schedule_pushes(ids)
+
+    def _schedule_pushes(self, ids: Array) -> None:
+        self._push_steps[ids] = np.round(self.np_random.uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
 
     def _change_commands(self, ids: Array) -> None:
         if len(ids):

@@ -57,15 +57,35 @@ def action_rate(state: SimState) -> Array:
     return _square_sum(state.robot.last_action - state.previous_action)
 
 
-def gait_contact(state: SimState) -> Array:
-    """Share of the feet that are on the ground exactly when the gait clock wants them there."""
-    return (state.foot_contact != state.foot_swing).mean(axis=1, dtype=np.float32)
+def action_acceleration(state: SimState) -> Array:
+    """Sum of squared changes of the action's change: a - 2 a' + a'' over the last three control steps."""
+    return _square_sum(state.robot.last_action - np.float32(2.0) * state.previous_action + state.earlier_action)
 
 
-def swing_height(state: SimState, target_m: float = 0.1, variance: float = 0.01) -> Array:
-    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in m^2."""
+def gait_contact(state: SimState, stand_on_zero: bool = False) -> Array:
+    """Share of the feet that are on the ground exactly when the gait clock wants them there.
+
+    stand_on_zero: with a zero command all feet belong on the ground, whatever the clock says.
+    """
+    return (state.foot_contact != _swing(state, stand_on_zero)).mean(axis=1, dtype=np.float32)
+
+
+def swing_height(state: SimState, target_m: float = 0.1, variance: float = 0.01, stand_on_zero: bool = False) -> Array:
+    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in m^2.
+
+    stand_on_zero: with a zero command no foot should swing.
+    """
     height = np.exp(np.square(state.foot_height - np.float32(target_m)) / np.float32(-variance))
-    return np.where(state.foot_swing, height, np.float32(0.0)).mean(axis=1)
+    return np.where(_swing(state, stand_on_zero), height, np.float32(0.0)).mean(axis=1)
+
+
+def _swing(state: SimState, stand_on_zero: bool) -> Array:
+    return state.foot_swing & state.robot.velocity_command.any(axis=1)[:, None] if stand_on_zero else state.foot_swing
+
+
+def stand_still(state: SimState) -> Array:
+    """While the command is zero: sum of squared deviations of the joints from the default pose, rad^2. Else 0."""
+    return np.where(state.robot.velocity_command.any(axis=1), np.float32(0.0), pose(state))
 
 
 def joint_torque(state: SimState) -> Array:
@@ -78,8 +98,24 @@ def joint_acceleration(state: SimState) -> Array:
     return _square_sum(state.joint_acceleration)
 
 
+def joint_velocity(state: SimState) -> Array:
+    """Sum of squared joint velocities, (rad/s)^2."""
+    return _square_sum(state.robot.joint_velocity)
+
+
+def joint_limits(state: SimState, share: float = 0.9) -> Array:
+    """Sum over the joints of how far each is outside the middle share of its range, rad."""
+    low, high = state.robot.config.joint_range
+    middle, reach = np.float32(0.5) * (low + high), np.float32(0.5 * share) * (high - low)
+    return np.maximum(np.abs(state.robot.joint_position - middle) - reach, np.float32(0.0)).sum(axis=1)
+
+
 def foot_slip(state: SimState) -> Array:
     """Sum over the feet on the ground of their squared horizontal velocity, (m/s)^2."""
     squared = np.square(state.foot_velocity_w[:, :, 0]) + np.square(state.foot_velocity_w[:, :, 1])
     return np.where(state.foot_contact, squared, np.float32(0.0)).sum(axis=1)
 
+
+def foot_impact(state: SimState) -> Array:
+    """Sum over the feet that touched down in this control step of their squared vertical velocity, (m/s)^2."""
+    return np.where(state.foot_landed, np.square(state.foot_velocity_w[:, :, 2]), np.float32(0.0)).sum(axis=1)

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
+from envs.randomization import Robots
 from envs.state import FEET, SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
 from rfx.robots.mjcf import load_model, motor_addresses
@@ -45,7 +46,9 @@ class Simulation:
         self._foot_touch = _as_slice(np.array([sensors[f"{foot}_foot_touch"] for foot in FEET]))
         self._foot_position = np.array([[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in FEET])
         self._last_foot_position = np.zeros((num_envs, 4, 3), np.float32)
-        self._target = np.zeros((num_envs, len(config.joints)), np.float32)
+        self._target, self._last_target = np.zeros((2, num_envs, len(config.joints)), np.float32)
+        self.encoder_offset = np.zeros((num_envs, len(config.joints)), np.float32)  # rad, measured minus true position
+        self.latency = np.zeros(num_envs, np.int64)  # substeps until a new target takes effect
         self._last_warnings = np.array(self.batch.warning, copy=True)
 
     def step(self, action: Array) -> Array:
@@ -54,12 +57,12 @@ class Simulation:
         Returns failed (N,), bool: simulations that MuJoCo gave up or warned about, or whose state is not finite. Reset them.
         """
         state = self.state
+        state.earlier_action[...] = state.previous_action
         state.previous_action[...] = state.robot.last_action
-        self._ctrl[:, self._actuator] = joint_targets(self.config, action, out=self._target)
         self.failed[:] = False
         try:
             with _quiet_mujoco():
-                self.batch.step(nstep=self.num_substeps)
+                self._drive(action)
         except SimulationError as error:
             self.failed[error.ids] = True
         advance(state.robot, action)
@@ -72,19 +75,55 @@ class Simulation:
             self._last_warnings[...] = warnings
         return self.failed
 
+    def _drive(self, action: Array) -> None:
+        """Let one control step pass: MuJoCo's substeps under the targets that action asks for, the last ones before they take effect."""
+        target = joint_targets(self.config, action, out=self._target)
+        target -= self.encoder_offset
+        if not self.latency.any():
+            self._ctrl[:, self._actuator] = target
+            self.batch.step(nstep=self.num_substeps)
+            return
+        last = joint_targets(self.config, self.state.robot.last_action, out=self._last_target)
+        last -= self.encoder_offset
+        control = np.repeat(self._ctrl[:, None], self.num_substeps, axis=1)
+        for substep in range(self.num_substeps):
+            control[:, substep, self._actuator] = np.where((self.latency <= substep)[:, None], target, last)
+        self.batch.rollout(self.num_substeps, control, record=())  # the same bits as step, and as quick
+
+    def vary(self, ids: Array, robots: Robots) -> None:
+        """Make simulations ids (n,), sorted, robots of their own, until they are varied again. Reset them afterwards.
+
+        Raises ValueError for a latency that is longer than a control step.
+        """
+        latency = np.rint(robots.latency_s / self.model.opt.timestep)
+        if len(ids) and not 0 <= latency.min() <= latency.max() <= self.num_substeps:
+            raise ValueError(f"got action latencies of {robots.latency_s.min():g} to {robots.latency_s.max():g} s; "
+                             f"expected 0 to {self.control_step_s:g} s, one control step")
+        self.latency[ids], self.encoder_offset[ids] = latency, robots.encoder_offset
+        for name, values in robots.fields.items():
+            self.batch.expand(name)[ids] = values
+        if robots.fields.keys() & mujoco.MjModel._setconst_inputs:
+            self.batch.set_const(ids)  # 40 us each: what MuJoCo derives from masses and armatures
+
+    def push(self, ids: Array, change: Array) -> None:
+        """Change the base's velocity of simulations ids (n,) by change (n, 6): m/s in the world's frame, rad/s in the base's."""
+        self._qvel[ids, :6] += change
+
     def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
         """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv): no action yet, gait phase zero, step zero."""
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._qpos[ids], self._qvel[ids] = qpos, qvel
-        self._ctrl[np.asarray(ids)[:, None], np.arange(self.model.nu)[self._actuator]] = self.config.default_position
+        motors = np.arange(self.model.nu)[self._actuator]
+        self._ctrl[np.asarray(ids)[:, None], motors] = self.config.default_position - self.encoder_offset[ids]
         self.batch.forward(ids)
         self._last_warnings[ids] = self.batch.warning[ids]
         state = self.state
-        for array in (state.robot.last_action, state.previous_action, state.robot.gait_phase, state.step):
+        for array in (state.robot.last_action, state.previous_action, state.earlier_action, state.robot.gait_phase, state.step):
             array[ids] = 0
         self._refresh(ids)
         state.joint_acceleration[ids] = 0.0
         state.foot_velocity_w[ids] = 0.0
+        state.foot_landed[ids] = False
 
     def state_dict(self) -> dict[str, Array]:
         """All that the next step depends on, as copies: MuJoCo's state rows, model fields of which each simulation has its own, SimState.
@@ -104,7 +143,8 @@ class Simulation:
     def _arrays(self) -> dict[str, Array]:
         """Live arrays by name."""
         own_fields = [name for name in sorted(MODEL_FIELDS) if self.batch.expanded(name) is not None]
-        return self.state.arrays() | {"mujoco": self.batch.state, "last_foot_position": self._last_foot_position} | {
+        return self.state.arrays() | {"mujoco": self.batch.state, "last_foot_position": self._last_foot_position,
+                                      "encoder_offset": self.encoder_offset, "latency": self.latency} | {
             f"model.{name}": self.batch.expand(name) for name in own_fields}
 
     def home(self, num: int) -> tuple[Array, Array]:
@@ -141,7 +181,9 @@ class Simulation:
         state.foot_velocity_w[rows] = (foot_position - self._last_foot_position[rows]) * np.float32(self.config.control_freq_hz)
         self._last_foot_position[rows] = foot_position
         state.foot_height[rows] = foot_position[:, :, 2]
-        state.foot_contact[rows] = sensor[:, self._foot_touch] > 0.0
+        contact = sensor[:, self._foot_touch] > 0.0
+        state.foot_landed[rows] = contact & ~state.foot_contact[rows]
+        state.foot_contact[rows] = contact
         state.base_contact[rows] = sensor[:, self._base_touch] > 0.0
         cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + GAIT_OFFSET) % np.float32(1.0)
         state.foot_swing[rows] = cycle >= SWING_BEGIN

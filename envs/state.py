@@ -25,11 +25,13 @@ class SimState:
     base_height: Array  # (N,), m above the floor
     base_linear_velocity_b: Array  # (N, 3), m/s
     previous_action: Array  # (N, num_joints), the action before robot.last_action
+    earlier_action: Array  # (N, num_joints), the one before previous_action
     joint_torque: Array  # (N, num_joints), N m, over the last substep
     joint_acceleration: Array  # (N, num_joints), rad/s^2, mean over the control step
     foot_height: Array  # (N, 4), m, centre of the foot above the floor
     foot_velocity_w: Array  # (N, 4, 3), m/s, mean over the control step
     foot_contact: Array  # (N, 4), bool
+    foot_landed: Array  # (N, 4), bool: on the ground, and was not at the last control step
     foot_swing: Array  # (N, 4), bool: the gait clock wants the foot in the air
     base_contact: Array  # (N,), bool: the trunk touches something
     step: Array  # (N,), int64, control steps since the episode began
@@ -43,9 +45,10 @@ class SimState:
             return np.zeros((num_envs, *shape), dtype)
 
         return cls(robot=RobotState.zeros(config, num_envs), base_height=zeros(), base_linear_velocity_b=zeros(3),
-                   previous_action=zeros(num_joints), joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints),
-                   foot_height=zeros(4), foot_velocity_w=zeros(4, 3), foot_contact=zeros(4, dtype=bool),
-                   foot_swing=zeros(4, dtype=bool), base_contact=zeros(dtype=bool), step=zeros(dtype=np.int64))
+                   previous_action=zeros(num_joints), earlier_action=zeros(num_joints),
+                   joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints), foot_height=zeros(4), foot_velocity_w=zeros(4, 3),
+                   foot_contact=zeros(4, dtype=bool), foot_landed=zeros(4, dtype=bool), foot_swing=zeros(4, dtype=bool),
+                   base_contact=zeros(dtype=bool), step=zeros(dtype=np.int64))
 
     def arrays(self) -> dict[str, Array]:
         """The live arrays by field name, the robot's under `robot.`."""

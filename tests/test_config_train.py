@@ -18,7 +18,9 @@ def composed() -> dict[str, Any]:
     """What `python -m train +robot=go2` composes: train.yaml, then the robot's file, key by key."""
     values = yaml.safe_load((CONFIGS / "train.yaml").read_text())
     del values["defaults"], values["hydra"]
-    for key, value in yaml.safe_load((CONFIGS / "robot" / "go2.yaml").read_text()).items():
+    robot = yaml.safe_load((CONFIGS / "robot" / "go2.yaml").read_text())
+    del robot["defaults"]
+    for key, value in robot.items():
         values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
     return values
 

@@ -117,6 +117,20 @@ def test_standing_still_on_zero_action_follows_a_zero_command():
 
 
 
+def test_a_foot_lands_in_one_step_only_and_not_at_a_reset():
+    env = make(2, **QUIET)
+    env.reset(seed=0)
+    assert env.state.foot_contact.all() and not env.state.foot_landed.any()
+    env.simulation.batch.qpos[:, 2] += 0.02  # 64 ms of falling
+    landed, contact = [], []
+    for _ in range(10):
+        env.step(np.zeros((2, 12), np.float32))
+        landed.append(env.state.foot_landed.copy())
+        contact.append(env.state.foot_contact.copy())
+    first = np.argmax(contact, axis=0)
+    assert (first >= 1).all() and (np.argmax(landed, axis=0) == first).all() and (np.sum(landed, axis=0) == 1).all()
+
+
 def test_state_is_mujocos_state():
     env = make(6)
     env.reset(seed=0)

@@ -94,6 +94,40 @@ def test_gait_rewards_by_hand():
     assert rewards.foot_slip(state)[0] == pytest.approx(0.25, rel=1e-5)  # the foot in the air does not slip
 
 
+def test_rewards_that_spare_the_hardware_by_hand():
+    state = standing()
+    state.robot.joint_velocity[0, :3] = [1.0, -2.0, 3.0]
+    assert rewards.joint_velocity(state)[0] == pytest.approx(14.0)
+    state.joint_acceleration[0, 5:7] = [30.0, -40.0]
+    assert rewards.joint_acceleration(state)[0] == pytest.approx(2500.0)
+    # a'' = 0.1, a' = 0.4, a = 0.2: the change went from 0.3 to -0.2
+    state.earlier_action[0, 3], state.previous_action[0, 3], state.robot.last_action[0, 3] = 0.1, 0.4, 0.2
+    assert rewards.action_acceleration(state)[0] == pytest.approx(0.25, rel=1e-5)
+    # FR hip +-1.0472: 0.9 of it is 0.94248. FR calf -2.7227 to -0.83776: middle -1.78023, 0.9 of the half range of 0.94247 is 0.848223.
+    assert rewards.joint_limits(state, share=0.9)[0] == 0.0
+    state.robot.joint_position[0, 0], state.robot.joint_position[0, 2] = -1.0, -2.7
+    assert rewards.joint_limits(state, share=0.9)[0] == pytest.approx((1.0 - 0.94248) + (2.7 - 1.78023 - 0.848223), rel=1e-4)
+    assert rewards.joint_limits(state, share=1.0)[0] == 0.0
+    state.foot_velocity_w[0, :, 2] = [-0.5, -0.3, -7.0, 0.0]
+    state.foot_landed[0] = [True, True, False, False]
+    assert rewards.foot_impact(state)[0] == pytest.approx(0.34, rel=1e-5)
+
+
+def test_standing_on_a_zero_command_by_hand():
+    state = standing()
+    state.robot.joint_position[0, :2] += np.float32([0.3, -0.4])
+    state.foot_swing[0], state.foot_contact[0] = [True, False, False, True], [False, True, True, True]
+    assert rewards.stand_still(state)[0] == pytest.approx(0.25, rel=1e-5)
+    assert rewards.gait_contact(state, stand_on_zero=True)[0] == 0.75 == rewards.gait_contact(state)[0]  # another foot is amiss
+    state.foot_contact[0] = True
+    assert rewards.gait_contact(state, stand_on_zero=True)[0] == 1.0 and rewards.gait_contact(state)[0] == 0.5
+    assert rewards.swing_height(state, stand_on_zero=True)[0] == 0.0 < rewards.swing_height(state)[0]
+    state.robot.velocity_command[0, 2] = 0.1
+    assert rewards.stand_still(state)[0] == 0.0
+    assert rewards.gait_contact(state, stand_on_zero=True)[0] == 0.5
+    assert rewards.swing_height(state, stand_on_zero=True)[0] == rewards.swing_height(state)[0]
+
+
 def test_terminations_by_hand():
     state = standing()
     assert not any(available(terminations)[name](state)[0] for name in available(terminations))

@@ -88,6 +88,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 def train_config(config: BenchmarkConfig) -> TrainConfig:
     """The robot's default run, with this benchmark's sizes."""
     values = yaml.safe_load((CONFIGS / "robot" / f"{config.robot}.yaml").read_text())
+    del values["defaults"]  # Hydra's own
     values["env"]["num_envs"] = config.num_envs
     return TrainConfig.from_dict({**values, "threads": config.threads})
 

@@ -1,0 +1,63 @@
+"""What a policy is told of the true state: by encoders that are off, an IMU that is tilted, and noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from rfx.state import Array, RobotState
+from rfx.terms import nearest
+
+MEASURED = {"joint_position": "joint_position", "joint_velocity": "joint_velocity", "base_angular_velocity": "base_angular_velocity_b",
+            "projected_gravity": "projected_gravity_b"}  # observation terms and the fields of RobotState that they show
+
+
+class Sensing:
+    """The sensors of N robots. `state` is what they say: the true state itself where they are perfect.
+
+    noise has the width by observation term: uniform within +- it, drawn anew at every measurement. encoder_offset (N, num_joints), rad,
+    is shared with its owner. Raises ValueError for a term that shows nothing measured, or a negative width.
+    """
+
+    def __init__(self, true: RobotState, encoder_offset: Array, noise: Mapping[str, float], perfect: bool):
+        for name, width in noise.items():
+            if name not in MEASURED:
+                raise ValueError(f"env.noise has {name!r}, which is no sensor's: {nearest(name, MEASURED)}")
+            if not width >= 0:
+                raise ValueError(f"env.noise.{name} is {width!r}: it must be 0 or more")
+        self._true, self._perfect, self._encoder_offset = true, perfect, encoder_offset
+        self._noise = [(MEASURED[name], np.float32(width)) for name, width in noise.items()]
+        self.imu_rotation = np.tile(np.eye(3, dtype=np.float32), (len(true.gait_phase), 1, 1))  # from the base's frame to the sensor's
+        copies = {name: getattr(true, name).copy() for name in MEASURED.values()}
+        self.state = true if perfect else dataclasses.replace(true, **copies)  # command, action and clock are the same arrays
+
+    def tilt_imu(self, ids: Array, rotation_vector: Array) -> None:
+        """Mount the IMUs of robots ids (n,) turned by rotation_vector (n, 3), rad."""
+        self.imu_rotation[ids] = rotation_matrices(rotation_vector).transpose(0, 2, 1)
+
+    def measure(self, rows: slice | Array, rng: np.random.Generator) -> None:
+        """Read the sensors of the robots in rows."""
+        if self._perfect:
+            return
+        true, said = self._true, self.state
+        said.joint_position[rows] = true.joint_position[rows] + self._encoder_offset[rows]
+        said.joint_velocity[rows] = true.joint_velocity[rows]
+        for name in ("base_angular_velocity_b", "projected_gravity_b"):
+            getattr(said, name)[rows] = np.einsum("nij,nj->ni", self.imu_rotation[rows], getattr(true, name)[rows])
+        for name, width in self._noise:
+            values = getattr(said, name)
+            noise = rng.random(values[rows].shape, np.float32)
+            noise -= np.float32(0.5)
+            noise *= np.float32(2.0) * width
+            values[rows] += noise
+
+
+def rotation_matrices(vector: Array) -> Array:
+    """Rotation matrices (n, 3, 3) of rotation vectors (n, 3), rad: Rodrigues' formula."""
+    angle = np.linalg.norm(vector, axis=1)[:, None, None]
+    x, y, z = (vector / np.maximum(angle[:, :, 0], 1e-12)).T
+    zero = np.zeros_like(x)
+    cross = np.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]]).transpose(2, 0, 1)
+    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
