@@ -39,7 +39,7 @@ def download_policy(source: str) -> Path:
 
 
 def _check_repo_id(repo_id: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo_id):
         raise ValueError(f"got {repo_id!r}; expected owner/name, or hf://owner/name as a source")
 
 

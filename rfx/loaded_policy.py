@@ -104,8 +104,9 @@ def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
 
 def _tanh_layers(x: np.ndarray, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """tanh(x @ weight + bias), layer after layer. weight (in, out): a product with rows of x then reads memory in order."""
-    for weight, bias in layers:
-        x = x @ weight
-        x += bias
-        np.tanh(x, out=x)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by whoever checks the action
+        for weight, bias in layers:
+            x = x @ weight
+            x += bias
+            np.tanh(x, out=x)
     return x

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
                 "training_info": dict, "files": dict}
     for key, kind in expected.items():
         if key not in config or not isinstance(config[key], kind):
-            raise ValueError(f"{path / CONFIG}: got {_short(config.get(key, 'nothing'))} for {key!r}; expected {kind}")
+            found = reprlib.repr(config[key]) if key in config else "nothing"
+            raise ValueError(f"{path / CONFIG}: got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
     if config["format"] != FORMAT:
         raise ValueError(f"{path / CONFIG}: got format {config['format']}; this rfx reads format {FORMAT}: install rfx "
                          f"{config['rfx_version']}, which wrote it")
@@ -239,7 +241,3 @@ def _read_json(data: bytes) -> dict[str, Any]:
 
 def _json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode()
-
-
-def _short(value: Any) -> str:
-    return repr(value) if len(repr(value)) < 60 else repr(value)[:60] + "..."
