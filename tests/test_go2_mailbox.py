@@ -52,13 +52,15 @@ def test_a_half_written_record_is_not_read():
 
 
 WRITER = """
-import mmap, sys
+import mmap, sys, time
 import numpy as np
 from rfx.config import GO2_CONFIG
 from rfx.robots.go2.mailbox import command_dtype, mailboxes
 box = mailboxes(mmap.mmap(int(sys.argv[1]), 0), GO2_CONFIG)[1]
 record = np.zeros((), command_dtype(GO2_CONFIG))
-for value in range(1, 20001):
+value, end = 0, time.monotonic() + 0.7
+while value < 1e6:
+    value = value + 1 if time.monotonic() < end else 1e6
     record["target"], record["action"], record["observation"] = value, value, value
     box.write(record)
 """
@@ -70,13 +72,13 @@ def test_records_of_another_process_are_whole_and_in_order():
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(descriptor)], cwd=ROOT, pass_fds=(descriptor,))
     os.close(descriptor)
     seen = []
-    while process.poll() is None or seen[-1] != 20000.0:
+    while process.poll() is None or seen[-1] != 1e6:
         record = reader.read()
         values = np.concatenate([record[name] for name in ("target", "action", "observation")])
         assert (values == values[0]).all()
         seen.append(float(values[0]))
     assert process.returncode == 0
-    assert seen == sorted(seen) and len(set(seen)) > 100
+    assert seen == sorted(seen) and len(set(seen)) > 50
 
 
 def test_memory_is_gone_with_its_users():

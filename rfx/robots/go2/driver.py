@@ -23,6 +23,7 @@ from rfx.robots.robot import SingleRobot
 from rfx.state import Array, advance, projected_gravity
 
 LOOPBACK = "lo"
+STAND_S = 20.0
 RELEASE_S = 45.0  # the robot's own controller may take its time to lie down and let go
 
 
@@ -51,7 +52,7 @@ class Go2(SingleRobot):
         self.log_path = Path(log_path) if log_path is not None else default_path()
         self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers}
         self._process: subprocess.Popen | None = None
-        self._command = np.zeros((), command_dtype(config))
+        self._command: np.ndarray
         self._failure = ""
         self._latencies_s: list[float] = []
 
@@ -63,6 +64,8 @@ class Go2(SingleRobot):
             raise RuntimeError("the Go2 is connected already")
         if importlib.util.find_spec("cyclonedds") is None:
             raise ModuleNotFoundError("the Go2 driver needs cyclonedds: pip install 'rfx[go2]'")
+        self._failure, self._command = "", np.zeros((), command_dtype(self.config))
+        self._latencies_s = []
         descriptor, memory = create_memory(self.config)
         options = {"config": self.config.to_dict(), "limits": dataclasses.asdict(self.limits), "domain": self.domain,
                    "interface": self.interface, "memory": descriptor, "driver_pid": os.getpid(), "log_path": str(self.log_path)}
@@ -91,6 +94,8 @@ class Go2(SingleRobot):
         began_s = time.monotonic()
         while not (self._phase() == Phase.STANDING and self._states.read()["time_s"] > began_s):
             self._raise_fault()
+            if time.monotonic() - began_s > STAND_S:
+                self._fail(f"it did not stand within {STAND_S:.0f} s")
             time.sleep(0.002)
 
     def observe(self) -> dict[str, Array]:
@@ -174,10 +179,11 @@ class Go2(SingleRobot):
     def _reason(self) -> str:
         return self._states.read()["reason"].decode(errors="replace")
 
-    def _fail(self, reason: str, cause: Exception | None = None) -> None:
+    def _fail(self, reason: str, cause: ValueError | None = None) -> None:
+        """Have the sender damp for good, and raise: the cause's kind, or RuntimeError."""
         self._failure, self._command["reason"] = reason, reason.encode()[:240]
         self._request(Request.FAIL)
-        raise ValueError(reason) from cause
+        raise (ValueError if cause else RuntimeError)(reason) from cause
 
     def _raise_fault(self) -> None:
         """Raises RuntimeError when the sender damped for good, or is gone."""

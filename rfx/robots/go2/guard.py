@@ -1,6 +1,7 @@
 """A process that does nothing but damp when the sender is gone: killed, crashed, out of memory.
 
-The sender starts it, and keeps one end of a socket to it. Only when that end closes without a farewell does the guard join in.
+The sender starts it, keeps one end of a socket to it, and arms it before its own first command. When that end closes without a
+farewell, an armed guard joins in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from rfx.robots.go2 import messages
 from rfx.robots.realtime import realtime_priority
 
-READY, FAREWELL = b"r", b"f"
+READY, ARM, FAREWELL = b"r", b"a", b"f"
 PRIORITY = 30
 RATE_HZ = 500.0
 
@@ -30,18 +31,19 @@ class Guard:
             self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.guard", *arguments], pass_fds=(theirs.fileno(),),
                                              stdin=subprocess.DEVNULL, start_new_session=True)
 
-    def wait_until_ready(self) -> None:
-        """Return once the guard is on the bus. Raises ConnectionError when it does not get there."""
+    def arm(self) -> None:
+        """From now on the guard damps when this process ends without a farewell. Raises ConnectionError when it is not there to."""
         self._socket.settimeout(10.0)
         try:
             ready = self._socket.recv(1) == READY
+            self._socket.sendall(ARM)
         except OSError:
             ready = False
         if not ready:
             raise ConnectionError("the guard process did not get ready")
 
     def dismiss(self) -> None:
-        """Say that all is well: the guard leaves."""
+        """Say that all was well in the end: the guard leaves."""
         try:
             self._socket.sendall(FAREWELL)
         except OSError:
@@ -58,7 +60,12 @@ def main() -> None:
     with realtime_priority(PRIORITY):
         bus, sample = Bus(int(domain), interface), LowCmd_(messages.damping_cmd(float(damping_kd)))
         os.write(int(descriptor), READY)
-        if os.read(int(descriptor), 1) == FAREWELL:
+        armed = False
+        while word := _next_word(int(descriptor)):
+            if word == FAREWELL:
+                return
+            armed = True
+        if not armed:  # nothing was ever commanded, and the robot's own controller may be at work
             return
         writer = bus.writer(LOW_CMD, LowCmd_)
         end_s = time.monotonic() + float(damping_s)
@@ -66,6 +73,14 @@ def main() -> None:
             writer.write(sample)
             time.sleep(1.0 / RATE_HZ)
     print("go2: the sender is gone; the guard damped and stopped", file=sys.stderr, flush=True)
+
+
+def _next_word(descriptor: int) -> bytes:
+    """What the sender says next; nothing when it has ended."""
+    try:
+        return os.read(descriptor, 1)
+    except ConnectionResetError:  # it ended before it had read our own word
+        return b""
 
 
 if __name__ == "__main__":

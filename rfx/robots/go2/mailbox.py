@@ -64,7 +64,7 @@ class Mailbox:
 
     def __init__(self, memory: mmap.mmap, offset: int, dtype: np.dtype):
         self._memory, self._offset, self._dtype = memory, offset, dtype
-        self._last = np.zeros((), dtype)
+        self._last = np.zeros((), dtype)[()]
         self._last_data = b""
         self.number = 0  # of the record last written or read
 
@@ -79,7 +79,7 @@ class Mailbox:
         data = self.number.to_bytes(8, "little") + record.tobytes()
         self._memory[self._offset:self._offset + self.size(self._dtype)] = data + zlib.crc32(data).to_bytes(4, "little")
 
-    def read(self) -> np.ndarray:
+    def read(self) -> np.void:
         """The newest complete record; zeros before the first."""
         for _ in range(MAX_TRIES):
             data = self._memory[self._offset:self._offset + self.size(self._dtype)]

@@ -77,22 +77,22 @@ class Sender:
         try:
             self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=self.limits.rest_velocity_rad_s,
                                  check=self._check_wanted)
-            guard.wait_until_ready()
-            gc.collect()
-            gc.freeze()
-            gc.disable()  # nothing in the loop makes cycles
-            try:
-                self._loop()
-            except BaseException as error:  # the robot must be damped whatever this was
-                self._controller.fail(time.monotonic(), f"the sender failed: {error!r}")
-                self._damp_blindly()
-            self._log.write(Path(self.options.log_path), self._controller.reason or "closed", self._timing())
+            guard.arm()
         except (OSError, RuntimeError) as error:
             self._controller.fail(time.monotonic(), str(error))
-            raise
-        finally:
-            guard.dismiss()
             self._report(Phase.DONE)
+            raise
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # nothing in the loop makes cycles
+        try:
+            self._loop()
+        except BaseException as error:  # the robot must be damped whatever this was; where that fails too, the guard does it
+            self._controller.fail(time.monotonic(), f"the sender failed: {error!r}")
+            self._damp_blindly()
+        guard.dismiss()
+        self._write_log()
+        self._report(Phase.DONE)
         return self._controller.reason
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -155,9 +155,13 @@ class Sender:
         self._link.state["phase"], self._link.state["reason"] = phase, self._controller.reason.encode()[:240]
         self._states.write(self._link.state)
 
-    def _timing(self) -> dict[str, float | None]:
+    def _write_log(self) -> None:
         p50, p99 = np.percentile(self._latencies_s, (50, 99)).tolist() if self._latencies_s else (None, None)
-        return {"latency_p50_s": p50, "latency_p99_s": p99, "max_send_gap_s": self._max_gap_s}
+        timing = {"latency_p50_s": p50, "latency_p99_s": p99, "max_send_gap_s": self._max_gap_s}
+        try:
+            self._log.write(Path(self.options.log_path), self._controller.reason or "closed", timing)
+        except OSError as error:
+            print(f"go2: no log: {error}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
