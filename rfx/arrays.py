@@ -19,9 +19,11 @@ LIBRARIES = ("numpy", "tinygrad", "torch")
 
 def library(array: Array) -> str:
     """Name of the library that array belongs to. Raises TypeError for anything but an array of the three."""
+    if isinstance(array, np.ndarray):
+        return "numpy"
     for base in type(array).__mro__:
         root = base.__module__.partition(".")[0]
-        if root in LIBRARIES and base.__name__ in ("ndarray", "Tensor"):
+        if root in LIBRARIES and base.__name__ == "Tensor":
             return root
     raise TypeError(f"got {type(array).__name__}; expected a numpy array, a tinygrad Tensor or a torch Tensor")
 

@@ -82,8 +82,9 @@ class ObservationNormalizer:
             raise ValueError(f"got out of shape {out.shape}; expected {state.shape}, as the observation")
         head = np.subtract(state[:, :self.state_dim], self._mean32, out=out[:, :self.state_dim], casting="same_kind")
         head *= self._scale32
-        np.clip(head, -self.clip, self.clip, out=head)
-        if out is not state:
+        np.maximum(head, -self.clip, out=head)  # np.clip takes as long as all the rest for one row
+        np.minimum(head, self.clip, out=head)
+        if out is not state and state.shape[1] > self.state_dim:
             out[:, self.state_dim:] = state[:, self.state_dim:]
         return out
 
