@@ -54,6 +54,7 @@ class Go2Env(VectorEnv):
         varied, pushed, noise = (config.randomization, config.pushes, config.noise) if config.randomize else ({}, {}, {})
         self._randomization = [bind(randomization, name, parameters, num_inputs=2) for name, parameters in varied.items()]
         self._pushes = [bind(pushes, name, parameters, num_inputs=2) for name, parameters in pushed.items()]
+        self._disturbance_rng = np.random.default_rng()  # of these three: a seed draws the same commands and starts with and without them
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
@@ -75,6 +76,8 @@ class Go2Env(VectorEnv):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start every environment anew. A seed makes all that follows repeatable."""
         super().reset(seed=seed)
+        if seed is not None:
+            self._disturbance_rng = self.np_random.spawn(1)[0]
         self._start(np.arange(self.num_envs))
         if self.config.random_start_age:
             self.state.step[...] = self.np_random.integers(self.max_steps, size=self.num_envs)
@@ -87,7 +90,7 @@ class Go2Env(VectorEnv):
             self._push()
         failed = self.simulation.step(self._action)
         state = self.state
-        self.sensing.measure(slice(None), self.np_random)
+        self.sensing.measure(slice(None), self._disturbance_rng)
 
         terminated = np.zeros(self.num_envs, bool)
         for term in self._terminations:
@@ -122,16 +125,20 @@ class Go2Env(VectorEnv):
         self.reward_sums = dict.fromkeys(self._rewards, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: arrays (copies), and the random generator's state under `np_random`."""
+        """All that the next step depends on: arrays (copies), and the random generators' states."""
         return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()} | {
-            "np_random": self.np_random.bit_generator.state}
+            name: rng.bit_generator.state for name, rng in self._generators().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
-        counters = self._counters()
+        counters, generators = self._counters(), self._generators()
         load_arrays(counters, {name: state[name] for name in counters if name in state})
-        self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters and name != "np_random"})
-        self.np_random.bit_generator.state = state["np_random"]
+        self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters.keys() | generators.keys()})
+        for name, rng in generators.items():
+            rng.bit_generator.state = state[name]
+
+    def _generators(self) -> dict[str, np.random.Generator]:
+        return {"np_random": self.np_random, "disturbance_rng": self._disturbance_rng}
 
     def _counters(self) -> dict[str, Array]:
         return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
@@ -168,14 +175,14 @@ class Go2Env(VectorEnv):
         self.simulation.reset(ids, qpos, qvel)
         self._return[ids], self._length[ids], self._error[ids] = 0.0, 0, 0.0
         self._change_commands(ids)
-        self.sensing.measure(ids, self.np_random)
+        self.sensing.measure(ids, self._disturbance_rng)
         if self._pushes:
             self._schedule_pushes(ids)
 
     def _vary(self, ids: Array) -> None:
         robots = randomization.Robots(self.simulation.model, len(ids), len(self.robot.joints))
         for term in self._randomization:
-            term(robots, self.np_random)
+            term(robots, self._disturbance_rng)
         self.simulation.vary(ids, robots)
         self.sensing.tilt_imu(ids, robots.imu_tilt)
 
@@ -183,11 +190,11 @@ class Go2Env(VectorEnv):
         self._push_steps -= 1
         ids = np.flatnonzero(self._push_steps <= 0)
         if len(ids):
-            self.simulation.push(ids, sum(term(self.np_random, len(ids)) for term in self._pushes))
+            self.simulation.push(ids, sum(term(self._disturbance_rng, len(ids)) for term in self._pushes))
             self._schedule_pushes(ids)
 
     def _schedule_pushes(self, ids: Array) -> None:
-        self._push_steps[ids] = np.round(self.np_random.uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
+        self._push_steps[ids] = np.round(self._disturbance_rng.uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
 
     def _change_commands(self, ids: Array) -> None:
         if len(ids):
