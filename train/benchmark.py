@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -24,6 +23,7 @@ from envs.config import CONFIGS
 from train.best import Snapshot
 from train.config import TrainConfig, build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
+from train.learner_benchmark import ROUNDS, measure_learner
 from train.startup import measure_startup
 from train.throughput import measure, put_policy, record, where_time_goes
 from train.trainer import Trainer
@@ -62,7 +62,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
             put_policy(trainer, policy)
     with console.status("") as status:
         def tell(doing: str) -> None:
-            status.update(f"[dim]{doing}[/]")
+            status.update(f"[dim]{doing}[/]") if console.is_terminal else console.print(doing, highlight=False)
 
         if policy is None:
             policy = train_for_a_moment(trainer, config.train_steps, tell)
@@ -74,10 +74,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
         figures |= where_time_goes(trainer, recording)
         if config.startup:
             figures |= measure_startup(config.num_envs, trainer.config.trainer.rollout_steps, [f"threads={config.threads}"], tell)
-        if config.learner and importlib.util.find_spec("train.learner_benchmark"):
-            from train.learner_benchmark import measure_learner
-
-            tell("the learner")
+        if config.learner:  # last: torch's threads, once there, spin on the cores that the rest needs
             figures |= measure_learner(tell)
     console.print(benchmark_table(figures), highlight=False)
     console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
@@ -95,9 +92,8 @@ def train_config(config: BenchmarkConfig) -> TrainConfig:
 
 def train_for_a_moment(trainer: Trainer, num_steps: int, tell) -> rfx.LoadedPolicy:
     """Train for num_steps, so that the robots walk, more or less. Returns the policy."""
-    begin = time.monotonic()
+    tell(f"training a policy for {num_steps:,} steps")
     while trainer.steps < num_steps:
-        tell(f"training a policy: {trainer.steps / num_steps:.0%}, {time.monotonic() - begin:.0f} s")
         trainer.iterate()
     return Snapshot.of(trainer).policy
 
@@ -120,19 +116,27 @@ def benchmark_table(figures: Mapping[str, Any]) -> Table:
              f"MuJoCo {figures['mujoco']}, tinygrad {figures['tinygrad']}; {figures['num_envs']} environments, "
              f"physics step {1e3 * figures['physics_step_s']:g} ms")
     table = Table(title=title, title_justify="left", title_style="dim", box=None, pad_edge=False)
-    for column in ("", "", "of raw"):
-        table.add_column(column, justify="left" if not table.columns else "right")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_column("")
     for name, label in (("raw", "raw mujoco.batch"), ("env", "environment"), ("collect", "collection"), ("loop", "whole loop")):
-        share = figures.get(f"{name}_share_of_raw", 1.0)
-        table.add_row(label, f"{figures[f'{name}_steps_per_s']:,.0f} steps/s", f"{share:.0%}")
-    table.add_row("update", f"{figures['update_samples_per_s']:,.0f} samples/s", "")
-    shares = {name.removeprefix("time_share_"): value for name, value in figures.items() if name.startswith("time_share_")}
-    table.add_row("the loop's time", "", "", end_section=True)
-    for name, share in shares.items():
-        table.add_row(f"  {name}", f"{share:.0%}", "")
+        share = f"{figures[f'{name}_share_of_raw']:.0%} of raw" if name != "raw" else ""
+        table.add_row(label, f"{figures[f'{name}_steps_per_s']:,.0f} steps/s", share)
+    table.add_row("update in the loop", f"{figures['update_samples_per_s']:,.0f} samples/s", "")
+    shares = {name.removeprefix("time_share_"): f"{value:.0%}" for name, value in figures.items() if name.startswith("time_share_")}
+    table.add_row("the loop's time", "", ", ".join(f"{name} {share}" for name, share in shares.items()))
     if "start_cold_s" in figures:
-        table.add_row("start to first iteration", f"cold {figures['start_cold_s']:.1f} s, warm {figures['start_warm_s']:.1f} s", "")
+        table.add_row("start to first iteration", f"{figures['start_warm_s']:.1f} s", f"{figures['start_cold_s']:.1f} s with an empty cache")
         table.add_row("peak memory", f"{figures['peak_memory_mb']:,.0f} MB", "")
+    for minibatch in ROUNDS:
+        if ours := figures.get(f"learner_{minibatch}_samples_per_s"):
+            times = figures.get(f"learner_{minibatch}_times_torch")
+            torch = f"{times:.2f} times PyTorch's {figures[f'learner_{minibatch}_torch_samples_per_s']:,.0f}" if times else ""
+            table.add_row(f"update, minibatch {minibatch}", f"{ours:,.0f} samples/s", torch)
+    for name, label in (("", "rfx"), ("torch_", "PyTorch"), ("onnx_", "ONNX Runtime")):
+        if f"inference_{name}p50_us" in figures:
+            p50, p99 = (figures[f"inference_{name}p{q}_us"] for q in (50, 99))
+            table.add_row(f"one observation, {label}", f"p50 {p50:.0f} us", f"p99 {p99:.0f} us")
     return table
 
 
