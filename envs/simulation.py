@@ -186,7 +186,8 @@ class Simulation:
         state.foot_contact[rows] = contact
         state.base_contact[rows] = sensor[:, self._base_touch] > 0.0
         cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + GAIT_OFFSET) % np.float32(1.0)
-        state.foot_swing[rows] = cycle >= SWING_BEGIN
+        moving = robot.velocity_command[rows].any(axis=1)[:, None]  # a robot that is told to stand keeps its feet on the ground
+        state.foot_swing[rows] = (cycle >= SWING_BEGIN) & moving
 
 
 @contextmanager

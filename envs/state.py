@@ -32,7 +32,7 @@ class SimState:
     foot_velocity_w: Array  # (N, 4, 3), m/s, mean over the control step
     foot_contact: Array  # (N, 4), bool
     foot_landed: Array  # (N, 4), bool: on the ground, and was not at the last control step
-    foot_swing: Array  # (N, 4), bool: the gait clock wants the foot in the air
+    foot_swing: Array  # (N, 4), bool: the gait clock wants the foot in the air; never under a zero command
     base_contact: Array  # (N,), bool: the trunk touches something
     step: Array  # (N,), int64, control steps since the episode began
 
