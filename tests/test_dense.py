@@ -99,6 +99,16 @@ def test_a_row_does_not_depend_on_its_batch():
         assert np.array_equal(mlp(Tensor(x[rows].copy()), *args).numpy(), whole[rows])
 
 
+@pytest.mark.parametrize("spoil", [lambda x, w, b: (x, [w[1], *w[1:]], b), lambda x, w, b: (x, w, [b[0], b[0], b[2]]),
+                                   lambda x, w, b: (x[0], w, b), lambda x, w, b: (x[:, :-1], w, b),
+                                   lambda x, w, b: (x, [*w[:2], [w[2], w[1][:, :-1]]], [*b[:2], [b[2], b[1]]])])
+def test_layers_that_do_not_fit_are_refused(path, spoil):
+    x, weights, biases, _ = network(5, [4, 6, 7, 3])
+    x, weights, biases = spoil(Tensor(x), [Tensor(w) for w in weights], [Tensor(b) for b in biases])
+    with pytest.raises(ValueError, match=r"got x \(.*expected \(batch, in\)"):
+        mlp(x, weights, biases)
+
+
 @pytest.mark.parametrize("march", ["haswell", "x86-64"])
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="other instruction sets of an x86 machine")
 def test_narrower_vectors_match_numpy(march, tmp_path):
@@ -115,7 +125,7 @@ def test_narrower_vectors_match_numpy(march, tmp_path):
 def test_kernels_build_for_arm():
     """NEON: what clang makes of the kernels for another machine, tinygrad can load."""
     sizes = Pass(100, (48, 64, 64), (64, 12, 1), 1, 2)
-    for kernel in (sizes.forward, sizes.inference, sizes.backward, sizes.input_gradient, sizes.reduce):
+    for kernel in map(sizes.kernel, ("forward", "inference", "backward", "input_gradient", "reduce")):
         command = [os.environ.get("CC", "clang"), "-c", "-x", "c", "-O2", "-fPIC", "-ffreestanding", "-fno-math-errno", "-nostdlib",
                    "-ffixed-x18", "--target=arm64-none-unknown-elf", "-mcpu=apple-m1", "-", "-o", "-"]
         built = subprocess.run(command, input=kernel.source.encode(), capture_output=True)

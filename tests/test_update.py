@@ -57,9 +57,11 @@ def numpy_update(parameters, rollout, rng, config):
         z = (b["action"] - mean) / np.exp(log_std)
         ratio = np.exp((-0.5 * z**2 - log_std - 0.5 * np.log(2.0 * np.pi)).sum(axis=1) - b["log_prob"])
         gain, bounded = ratio * b["advantage"], np.clip(ratio, 1.0 - config.clip, 1.0 + config.clip) * b["advantage"]
-        kl = (log_std - old_log_std + (np.exp(2 * old_log_std) + (b["mean"] - mean) ** 2) / (2.0 * np.exp(2 * log_std)) - 0.5).sum(axis=1).mean()
+        quadratic = (np.exp(2 * old_log_std) + (b["mean"] - mean) ** 2) / (2.0 * np.exp(2 * log_std))
+        kl = (log_std - old_log_std + quadratic - 0.5).sum(axis=1).mean()
         entropy = (log_std + 0.5 * np.log(2.0 * np.pi * np.e)).sum()
-        terms = [-np.minimum(gain, bounded).mean(), ((value - b["returns"]) ** 2).mean(), entropy, kl, (np.abs(ratio - 1.0) > config.clip).mean()]
+        clip_fraction = (np.abs(ratio - 1.0) > config.clip).mean()
+        terms = [-np.minimum(gain, bounded).mean(), ((value - b["returns"]) ** 2).mean(), entropy, kl, clip_fraction]
 
         count = len(rows)
         d_log_prob = np.where(gain <= bounded, -gain, 0.0)[:, None] / count
@@ -126,7 +128,7 @@ def test_a_bad_minibatch_changes_nothing_but_its_count(path):
 @pytest.mark.parametrize(("desired_kl", "rate", "expected"), [(1e9, 1e-3, 1e-3 * 1.5**4), (1e9, 8e-3, 1e-2), (1e-9, 1e-3, 1e-3 / 1.5**2),
                                                               (1e-9, 1.2e-5, 1e-5), (None, 1e-3, 1e-3)])
 def test_the_learning_rate_follows_the_kl_within_its_limits(path, desired_kl, rate, expected):
-    """Far below the desired KL every one of four steps raises it; far above, three lower it: the first finds the policy still the old one."""
+    """Far below the desired KL each of four steps raises it; far above, three lower it: the first finds the policy still the old one."""
     ppo = learner(desired_kl=desired_kl, learning_rate=rate)
     assert ppo.update(filled_rollout(ppo), np.random.default_rng(0))["learning_rate"] == pytest.approx(expected, rel=1e-5)
 
@@ -139,8 +141,8 @@ def test_acting_is_the_network_with_a_squashed_mean(path):
         parameters = {name: t.numpy() for name, t in ppo.parameters.items()}
         hidden = [parameters[f"backbone.{i}.{kind}"] for kind in ("weight", "bias") for i in range(2)]
         for head, got in (("actor_head", np.arctanh(mean.astype(np.float64))), ("critic_head", value[:, None])):
-            expected = network_reference.forward(observation, [*hidden[:2], parameters[f"{head}.weight"]], [*hidden[2:], parameters[f"{head}.bias"]])
-            assert got == pytest.approx(expected[-1], abs=2e-6)
+            weights, biases = [*hidden[:2], parameters[f"{head}.weight"]], [*hidden[2:], parameters[f"{head}.bias"]]
+            assert got == pytest.approx(network_reference.forward(observation, weights, biases)[-1], abs=2e-6)
         assert mean.dtype == value.dtype == np.float32 and value.shape == (rows,)
 
 
@@ -165,8 +167,8 @@ def test_a_foreign_state_is_refused():
         ppo.load_state_dict(state)
 
 
-@pytest.mark.parametrize(("option", "value"), [("num_epochs", 0), ("learning_rate", -1.0), ("gamma", 1.1), ("clip", float("nan")),
-                                               ("max_gradient_norm", 0.0), ("desired_kl", -0.1)])
+@pytest.mark.parametrize(("option", "value"), [("num_epochs", 0), ("num_minibatches", 2.5), ("learning_rate", -1.0), ("gamma", 1.1),
+                                               ("clip", float("nan")), ("max_gradient_norm", 0.0), ("desired_kl", -0.1)])
 def test_a_number_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=f"got {option} {value}"):
         dataclasses.replace(PPOConfig(), **{option: value})

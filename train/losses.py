@@ -57,7 +57,7 @@ def ppo_gradient(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std:
         kernel = gradient_kernel(batch_size, num_actions, clip, value_coefficient, entropy_coefficient)
         if kernels.compile_kernels(kernel):
             d_output, d_log_std, terms = Tensor.empty(*output.shape), Tensor.empty(num_actions), Tensor.empty(len(TERMS))
-            return tuple(d_output.custom_kernel(d_log_std, terms, output.detach(), log_std.detach(), *inputs, fxn=kernel)[:3])
+            return tuple(d_output.custom_kernel(d_log_std, terms, output, log_std, *inputs, fxn=kernel)[:3])
     output, log_std = output.detach(), log_std.detach()  # leaves of their own: the gradient stops here
     loss, terms = ppo_loss(output, log_std, batch, old_log_std, clip=clip, value_coefficient=value_coefficient,
                            entropy_coefficient=entropy_coefficient)
@@ -66,6 +66,6 @@ def ppo_gradient(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std:
 
 def gradient_kernel(batch_size: int, num_actions: int, clip: float, value_coefficient: float, entropy_coefficient: float) -> Kernel:
     """The kernel that ppo_gradient uses."""
-    constants = {"BATCH": batch_size, "ACTIONS": num_actions, "CLIP": f"{float(clip)}f", "VALUE_COEFFICIENT": f"{float(value_coefficient)}f",
-                 "ENTROPY_COEFFICIENT": f"{float(entropy_coefficient)}f"}
+    constants = {"BATCH": batch_size, "ACTIONS": num_actions, "CLIP": f"{float(clip)}f",
+                 "VALUE_COEFFICIENT": f"{float(value_coefficient)}f", "ENTROPY_COEFFICIENT": f"{float(entropy_coefficient)}f"}
     return Kernel("ppo_gradient", kernels.program_text("vector.c", Path(__file__).with_name("losses.c"), constants=constants), 11)

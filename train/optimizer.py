@@ -43,8 +43,8 @@ class Adam:
         sizes = [parameter.numel() for parameter in self.parameters]
         desired_kl = -1.0 if self.desired_kl is None else self.desired_kl
         constants = {"PIECES": len(sizes), "TERMS": len(TERMS), "KL": TERMS.index("kl"), "MAX_NORM": f"{float(self.max_gradient_norm)}f",
-                     "DESIRED_KL": f"{float(desired_kl)}f", "RATE_FACTOR": f"{RATE_FACTOR}f", "MIN_RATE": f"{MIN_RATE}f", "MAX_RATE": f"{MAX_RATE}f",
-                     "BETA1": BETA1, "BETA2": BETA2, "EPSILON": f"{EPSILON}f"}
+                     "DESIRED_KL": f"{float(desired_kl)}f", "RATE_FACTOR": f"{RATE_FACTOR}f", "MIN_RATE": f"{MIN_RATE}f",
+                     "MAX_RATE": f"{MAX_RATE}f", "BETA1": BETA1, "BETA2": BETA2, "EPSILON": f"{EPSILON}f"}
         text = kernels.program_text("vector.c", Path(__file__).with_name("optimizer.c"), constants=constants, arrays={"piece_size": sizes})
         return Kernel("adam", text, 2 * len(sizes) + 5)
 

@@ -11,6 +11,7 @@ from rfx.nn import kernels
 from rfx.nn.dense import mlp
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
+from tinygrad.dtype import DType
 from tinygrad.nn.state import get_state_dict
 from train.losses import Minibatch, ppo_gradient
 from train.optimizer import SUMS, Adam
@@ -38,9 +39,11 @@ class PPOConfig:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
                                 ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
                                 ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf), ("desired_kl", 0.0, np.inf)):
-            value = getattr(self, name)
-            if not (name == "desired_kl" and value is None) and not low <= value <= high:
-                raise ValueError(f"got {name} {value}, expected a number from {low:g} to {high:g}")
+            value, whole = getattr(self, name), name.startswith("num_")
+            if name == "desired_kl" and value is None:
+                continue
+            if not low <= value <= high or whole and not float(value).is_integer():
+                raise ValueError(f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}")
 
 
 class PPO:
@@ -56,19 +59,19 @@ class PPO:
         self.policy, self.config = policy, config
         self.parameters = get_state_dict(policy)
         self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
-        num_actions, observation_dim = policy.actor_head.weight.shape[0], policy.backbone[0].weight.shape[1]
-        widths = {"observation": observation_dim, "action": num_actions, "mean": num_actions}
-        self._rollout = Minibatch(**{name: Tensor.empty(batch_size, widths.get(name, 1)).realize() for name in BATCH_FIELDS})
-        self._old_log_std = Tensor.empty(num_actions).realize()
-        self._order = Tensor.empty(config.num_epochs * config.num_minibatches, batch_size // config.num_minibatches, dtype=dtypes.int32).realize()
-        self._position = Tensor.empty(1, dtype=dtypes.int32).realize()
+        num_steps, num_actions = config.num_epochs * config.num_minibatches, policy.log_std.shape[0]
+        widths = {"observation": policy.backbone[0].weight.shape[1], "action": num_actions, "mean": num_actions}
+        self._rollout = Minibatch(**{name: _allocate(batch_size, *([widths[name]] if name in widths else [])) for name in BATCH_FIELDS})
+        self._old_log_std = _allocate(num_actions)
+        self._order = _allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
+        self._position = _allocate(1, dtype=dtypes.int32)  # of the next one
         self._step = TinyJit(self._minibatch_step)
         self._inference: dict[int, tuple[Tensor, TinyJit]] = {}  # by number of rows
 
     def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D). Compiled once for each N."""
         if len(observation) not in self._inference:
-            given = Tensor.empty(*observation.shape).realize()
+            given = _allocate(*observation.shape)
             self._inference[len(observation)] = given, TinyJit(lambda: self._forward(given).realize())
         given, infer = self._inference[len(observation)]
         _upload(given, observation)
@@ -146,20 +149,15 @@ class PPO:
 
 def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
     """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position (1,), int32."""
-    sources = [getattr(rollout, name) for name in BATCH_FIELDS]
+    sources, num_rows = [getattr(rollout, name) for name in BATCH_FIELDS], order.shape[1]
     if kernels.usable(*sources):
-        kernel = rows_kernel(order.shape[1], [source.shape[1] for source in sources])
+        kernel = rows_kernel(num_rows, [source.numel() // source.shape[0] for source in sources])
         if kernels.compile_kernels(kernel):
-            taken = [Tensor.empty(order.shape[1], source.shape[1]) for source in sources]
-            *taken, advance = taken[0].custom_kernel(*taken[1:], position, *sources, order, fxn=kernel)[:len(sources) + 1]
-            return _minibatch(taken), advance
+            taken = [Tensor.empty(num_rows, *source.shape[1:]) for source in sources]
+            *taken, advanced = taken[0].custom_kernel(*taken[1:], position, *sources, order, fxn=kernel)[:len(sources) + 1]
+            return Minibatch(**dict(zip(BATCH_FIELDS, taken))), advanced
     rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
-    return _minibatch([source[rows] for source in sources]), position.assign(position + 1)
-
-
-def _minibatch(arrays: list[Tensor]) -> Minibatch:
-    wide = ("observation", "action", "mean")
-    return Minibatch(**{name: array if name in wide else array.squeeze(1) for name, array in zip(BATCH_FIELDS, arrays)})
+    return Minibatch(**{name: source[rows] for name, source in zip(BATCH_FIELDS, sources)}), position.assign(position + 1)
 
 
 def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:
@@ -169,8 +167,10 @@ static void take_rows(float* const* b, int thread) {
   int* position = (int*)b[ARRAYS];
   const int* rows = (const int*)b[2 * ARRAYS + 1] + (long)*position * ROWS;
   for (int a = 0; a < ARRAYS; a++) for (long i = 0; i < ROWS; i++) {
-    float* restrict to = b[a] + i * width[a];
     const float* restrict from = b[ARRAYS + 1 + a] + (long)rows[i] * width[a];
+    const float* soon = b[ARRAYS + 1 + a] + (long)rows[i + 16 < ROWS ? i + 16 : i] * width[a];
+    for (int k = 0; k < width[a]; k += 16) __builtin_prefetch(soon + k);  // rows lie anywhere in memory
+    float* restrict to = b[a] + i * width[a];
     for (int k = 0; k < width[a]; k++) to[k] = from[k];
   }
   ++*position;
@@ -179,7 +179,14 @@ static void take_rows(float* const* b, int thread) {
     return Kernel("take_rows", text, 2 * len(widths) + 2)
 
 
+def _allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
+    """A tensor with memory of its own, to upload into."""
+    tensor = Tensor.empty(*shape, dtype=dtype).realize()
+    tensor.uop.buffer.ensure_allocated()
+    return tensor
+
+
 def _upload(target: Tensor, array: np.ndarray) -> None:
     """Overwrite a realized tensor's data with an array of its shape."""
     values = np.ascontiguousarray(array, np.int32 if target.dtype == dtypes.int32 else np.float32)
-    target.uop.buffer.ensure_allocated().copyin(memoryview(values).cast("B"))
+    target.uop.buffer.copyin(memoryview(values).cast("B"))

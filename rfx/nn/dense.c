@@ -37,13 +37,14 @@ INLINE void multiply_block(float* c, const long c_row, const float* start, const
   for (int i = 0; i < rows; i++) for (int j = 0; j < vecs; j++) V(c + i * c_row + j * LANES) = sum[i][j];
 }
 
-// c (rows, n) = bias + a (rows, depth) @ packed panels of b, for the given number of rows.
-INLINE void multiply_rows(float* restrict c, const float* restrict a, const float* restrict b, const float* restrict bias,
-                          const long depth, const long n, const int rows) {
-  for (long j = 0; j < n; j += PANEL) {
-    if (j + PANEL <= n) multiply_block(c + j, LD, bias + j, 0, a, LD, 1, b + j * depth, PANEL, depth, rows, 2);
-    else multiply_block(c + j, LD, bias + j, 0, a, LD, 1, b + j * depth, PANEL, depth, rows, 1);
-  }
+// The same for the largest block that fits into m rows and n columns, a multiple of LANES. Returns its rows.
+INLINE long multiply_corner(float* c, const long c_row, const float* start, const long start_row, const float* a, const long a_row,
+                            const long a_column, const float* b, const long b_row, const long depth, const long m, const long n) {
+#define BLOCK(rows, vecs) multiply_block(c, c_row, start, start_row, a, a_row, a_column, b, b_row, depth, rows, vecs)
+#define WIDEST_BLOCK(rows) if (n >= PANEL) BLOCK(rows, 2); else BLOCK(rows, 1); return rows
+  if (m >= MAIN_ROWS) { WIDEST_BLOCK(MAIN_ROWS); }
+  if (m >= SMALL_ROWS) { WIDEST_BLOCK(SMALL_ROWS); }
+  WIDEST_BLOCK(1);
 }
 
 enum { LINEAR, TANH, TANH_GRADIENT };
@@ -52,9 +53,8 @@ enum { LINEAR, TANH, TANH_GRADIENT };
 NOINLINE void layer(float* restrict c, const float* restrict a, const float* restrict b, const float* restrict bias,
                     const float* restrict h, const long rows, const long depth, const long n, const int f) {
   for (long i = 0, step; i < rows; i += step) {
-    if (rows - i >= MAIN_ROWS) multiply_rows(c + i * LD, a + i * LD, b, bias, depth, n, step = MAIN_ROWS);
-    else if (rows - i >= SMALL_ROWS) multiply_rows(c + i * LD, a + i * LD, b, bias, depth, n, step = SMALL_ROWS);
-    else multiply_rows(c + i * LD, a + i * LD, b, bias, depth, n, step = 1);
+    for (long j = 0; j < n; j += PANEL)
+      step = multiply_corner(c + i * LD + j, LD, bias + j, 0, a + i * LD, LD, 1, b + j * depth, PANEL, depth, rows - i, n - j);
     for (long r = i; r < i + step; r++) for (long j = 0; f != LINEAR && j < n; j += LANES) {
       float* y = c + r * LD + j;
       if (f == TANH) V(y) = tanh_vec(CV(y));
@@ -64,24 +64,10 @@ NOINLINE void layer(float* restrict c, const float* restrict a, const float* res
 }
 
 // c (m, n) += g (rows, m) transposed @ a (rows, n).
-NOINLINE void add_weight_gradient(float* restrict c, const float* restrict g, const float* restrict a, const long rows, const long m, const long n) {
-  for (long j = 0; j < n; j += PANEL) for (long i = 0, step; i < m; i += step) {
-    float* y = c + i * n + j;
-    const int two = j + PANEL <= n;
-    if (m - i >= MAIN_ROWS) {
-      step = MAIN_ROWS;
-      if (two) multiply_block(y, n, y, n, g + i, 1, LD, a + j, LD, rows, MAIN_ROWS, 2);
-      else multiply_block(y, n, y, n, g + i, 1, LD, a + j, LD, rows, MAIN_ROWS, 1);
-    } else if (m - i >= SMALL_ROWS) {
-      step = SMALL_ROWS;
-      if (two) multiply_block(y, n, y, n, g + i, 1, LD, a + j, LD, rows, SMALL_ROWS, 2);
-      else multiply_block(y, n, y, n, g + i, 1, LD, a + j, LD, rows, SMALL_ROWS, 1);
-    } else {
-      step = 1;
-      if (two) multiply_block(y, n, y, n, g + i, 1, LD, a + j, LD, rows, 1, 2);
-      else multiply_block(y, n, y, n, g + i, 1, LD, a + j, LD, rows, 1, 1);
-    }
-  }
+NOINLINE void add_weight_gradient(float* restrict c, const float* restrict g, const float* restrict a,
+                                  const long rows, const long m, const long n) {
+  for (long j = 0; j < n; j += PANEL) for (long i = 0; i < m;)
+    i += multiply_corner(c + i * n + j, n, c + i * n + j, n, g + i, 1, LD, a + j, LD, rows, m - i, n - j);
 }
 
 // sums (n,) += column sums of g (rows, n).
@@ -114,7 +100,8 @@ NOINLINE void pack_transposed(float* restrict packed, const float* restrict w, c
   }
 }
 // Panels of w as it is, for g @ w; depth is the number of rows of the whole layer.
-NOINLINE void pack(float* restrict packed, const float* restrict w, const long begin, const long rows, const long columns, const long depth) {
+NOINLINE void pack(float* restrict packed, const float* restrict w, const long begin, const long rows, const long columns,
+                   const long depth) {
   for (long r = 0; r < rows; r++) for (long j = 0; j < columns; j += PANEL) {
     float* row = packed + j * depth + (begin + r) * PANEL;
     for (long k = j; k < columns && k < j + PANEL; k++) row[k - j] = w[r * columns + k];
@@ -124,7 +111,9 @@ NOINLINE void pack(float* restrict packed, const float* restrict w, const long b
 INLINE long tile_rows(long tile) { return BATCH - tile * ROWS < ROWS ? BATCH - tile * ROWS : ROWS; }
 
 // Scratch of one thread starts here; `reserve` hands out pieces of it.
-INLINE float* scratch_of(float* scratch, int thread) { return (float*)(((unsigned long long)(scratch + thread * (long)SCRATCH) + 63) & ~63ull); }
+INLINE float* scratch_of(float* scratch, int thread) {
+  return (float*)(((unsigned long long)(scratch + thread * (long)SCRATCH) + 63) & ~63ull);  // on a cache line
+}
 INLINE float* reserve(float** space, long n) { float* p = *space; *space += n; return p; }
 
 // out (BATCH, width[LAYERS]) from x (BATCH, width[0]); hidden activations go to saved (TILES, LAYERS - 1, ROWS, LD) unless it is null.

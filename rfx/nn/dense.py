@@ -25,38 +25,50 @@ def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequenc
     Gradients cost least under `Tensor.train()`: without it the pass keeps no activations, and a gradient computes them again.
     """
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
-    hidden, weights, biases = len(weights) - 1, [*weights[:-1], *weight_heads], [*biases[:-1], *bias_heads]
+    num_hidden, weights, biases = len(weights) - 1, [*weights[:-1], *weight_heads], [*biases[:-1], *bias_heads]
+    _check_shapes(x, weights, biases, num_hidden)
     if kernels.usable(x, *weights, *biases):
-        sizes = Pass(x.shape[0], tuple(w.shape[1] for w in weights), tuple(w.shape[0] for w in weights), hidden, kernels.num_threads())
-        if kernels.compile_kernels(*([sizes.forward, sizes.backward, sizes.reduce] if Tensor.training else [sizes.inference])):
-            return _mlp_kernel(sizes, x, weights, biases, keep=Tensor.training)
-    for weight, bias in zip(weights[:hidden], biases):
+        sizes = Pass(x.shape[0], tuple(w.shape[1] for w in weights), tuple(w.shape[0] for w in weights), num_hidden, kernels.num_threads())
+        if kernels.compile_kernels(*map(sizes.kernel, ("forward", "backward", "reduce") if Tensor.training else ("inference",))):
+            return _run_kernels(sizes, x, weights, biases, keep=Tensor.training)
+    for weight, bias in zip(weights[:num_hidden], biases):
         x = x.linear(weight.T, bias).tanh()
-    return Tensor.cat(*(x.linear(weight.T, bias) for weight, bias in zip(weights[hidden:], biases[hidden:])), dim=1)
+    return Tensor.cat(*(x.linear(weight.T, bias) for weight, bias in zip(weights[num_hidden:], biases[num_hidden:])), dim=1)
 
 
-def _mlp_kernel(sizes: Pass, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], keep: bool) -> Tensor:
+def _check_shapes(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], num_hidden: int) -> None:
+    """Raise ValueError unless every layer takes what the one before it gives: a kernel would read beyond its memory."""
+    inputs = [x.shape[-1], *(weight.shape[0] for weight in weights[:num_hidden])]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if x.ndim != 2 or weight.ndim != 2 or weight.shape[1] != inputs[min(i, num_hidden)] or bias.shape != weight.shape[:1]:
+            raise ValueError(f"got x {x.shape}, weights {[w.shape for w in weights]} and biases {[b.shape for b in biases]}; "
+                             "expected (batch, in), and for each layer (out, in) and (out,), in being the out of the layer before it")
+
+
+def _run_kernels(sizes: Pass, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], keep: bool) -> Tensor:
     """The output of one pass; keep its hidden activations for the gradient, or compute them anew there."""
-    out, scratch, pieces = Tensor.empty(sizes.batch, sizes.widths[-1]), Tensor.empty(sizes.num_scratch), len(weights)
+    num_weights, scratch = len(weights), Tensor.empty(sizes.threads * sizes.thread_scratch)
 
     def forward(x: Tensor, *parameters: Tensor) -> list[Tensor]:
-        return out.custom_kernel(Tensor.empty(sizes.num_saved), scratch, x, *parameters, fxn=sizes.forward, grad_fxn=gradients)
+        buffers = Tensor.empty(sizes.num_saved), scratch, x, *parameters
+        return Tensor.empty(sizes.batch, sizes.widths[-1]).custom_kernel(*buffers, fxn=sizes.kernel("forward"), grad_fxn=gradients)
 
     def gradients(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
-        buffers = call.src[1:]
-        x, *parameters = (Tensor(u) for u in buffers[3 if keep else 2:])
-        saved = Tensor(buffers[1].after(call)) if keep else forward(x, *parameters)[1]
-        upstream = Tensor(gradient).contiguous()
-        partials = Tensor.empty(sizes.num_partials).custom_kernel(scratch, upstream, x, saved, *parameters[:pieces], fxn=sizes.backward)[0]
-        outputs = [Tensor.empty(*parameter.shape) for parameter in parameters]
-        reduced = outputs[0].custom_kernel(*outputs[1:], partials, fxn=sizes.reduce)[:-1]
-        # tinygrad runs this one only where something needs the gradient of x
-        dx = Tensor.empty(*x.shape).custom_kernel(scratch, upstream, saved, *parameters[:pieces], fxn=sizes.input_gradient)[0]
-        return (*[None] * (3 if keep else 2), dx.uop, *(tensor.uop for tensor in reduced))
+        out_saved_scratch, (x, *parameters) = call.src[1:][:3 if keep else 2], (Tensor(u) for u in call.src[1:][3 if keep else 2:])
+        saved = Tensor(out_saved_scratch[1].after(call)) if keep else forward(x, *parameters)[1]
+        gradient, given = Tensor(gradient).contiguous(), parameters[:num_weights]
+        partials = Tensor.empty(sizes.num_chunks * sizes.partial_size)
+        partials = partials.custom_kernel(scratch, gradient, x, saved, *given, fxn=sizes.kernel("backward"))[0]
+        reduced = [Tensor.empty(*parameter.shape) for parameter in parameters]
+        *reduced, _ = reduced[0].custom_kernel(*reduced[1:], partials, fxn=sizes.kernel("reduce"))
+        d_x = Tensor.empty(*x.shape)  # tinygrad computes it only where something needs it
+        d_x = d_x.custom_kernel(scratch, gradient, saved, *given, fxn=sizes.kernel("input_gradient"))[0]
+        return (*[None] * len(out_saved_scratch), d_x.uop, *(tensor.uop for tensor in reduced))
 
     if keep:
         return forward(x, *weights, *biases)[0]
-    return out.custom_kernel(scratch, x, *weights, *biases, fxn=sizes.inference, grad_fxn=gradients)[0]
+    out = Tensor.empty(sizes.batch, sizes.widths[-1])
+    return out.custom_kernel(scratch, x, *weights, *biases, fxn=sizes.kernel("inference"), grad_fxn=gradients)[0]
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -101,9 +113,9 @@ class Pass:
         packed = sum(max(_round_up(b, PANEL) * (a + 1), _round_up(a, PANEL) * b) for a, b in zip(self.widths, self.widths[1:]))
         return packed + self.row_stride + 3 * ROWS * self.row_stride + 4 * PAD
 
-    num_saved = property(lambda self: max(self.num_tiles * self.num_hidden * ROWS * self.row_stride, 1))
-    num_partials = property(lambda self: self.num_chunks * self.partial_size)
-    num_scratch = property(lambda self: self.threads * self.thread_scratch)
+    @property
+    def num_saved(self) -> int:
+        return max(self.num_tiles * self.num_hidden * ROWS * self.row_stride, 1)
 
     @functools.cached_property
     def text(self) -> str:
@@ -116,11 +128,9 @@ class Pass:
                   "piece_begin": (*[0] * self.num_hidden, *(sum(heads[:i]) for i in range(len(heads)))), "piece_rows": self.piece_outputs}
         return kernels.program_text("vector.c", "dense.c", constants=constants, arrays=arrays)
 
-    def _kernel(self, name: str, num_buffers: int, threads: int) -> Kernel:
-        return Kernel(name, self.text, num_buffers, threads)
-
-    forward = functools.cached_property(lambda self: self._kernel("forward", 4 + 2 * len(self.piece_inputs), self.threads))
-    inference = functools.cached_property(lambda self: self._kernel("inference", 3 + 2 * len(self.piece_inputs), self.threads))
-    backward = functools.cached_property(lambda self: self._kernel("backward", 5 + len(self.piece_inputs), self.threads))
-    input_gradient = functools.cached_property(lambda self: self._kernel("input_gradient", 4 + len(self.piece_inputs), self.threads))
-    reduce = functools.cached_property(lambda self: self._kernel("reduce", 2 * len(self.piece_inputs) + 1, 1))
+    def kernel(self, name: str) -> Kernel:
+        """One of the functions that end dense.c, which tell their buffers."""
+        pieces = len(self.piece_inputs)
+        num_buffers = {"forward": 4 + 2 * pieces, "inference": 3 + 2 * pieces, "backward": 5 + pieces, "input_gradient": 4 + pieces,
+                       "reduce": 1 + 2 * pieces}[name]
+        return Kernel(name, self.text, num_buffers, 1 if name == "reduce" else self.threads)

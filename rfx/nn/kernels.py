@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from tinygrad import Device, Tensor, UOp, dtypes
-from tinygrad.helpers import CPU_COUNT, diskcache_get, diskcache_put
+from tinygrad.helpers import CPU_COUNT, all_int, diskcache_get, diskcache_put
 from tinygrad.uop.ops import KernelInfo, Ops
 
 _num_threads = CPU_COUNT.value  # the cores this process may use, or the environment variable CPU_COUNT
@@ -65,8 +65,13 @@ class Kernel:
         """text, and the function that tinygrad calls."""
         buffers = [f"b{i}" for i in range(self.num_buffers)]
         parameters = [f"float* {buffer}" for buffer in buffers] + ["int core_id"] * (self.threads > 1)
-        call = f"{self.name}(buffers, {'core_id' if self.threads > 1 else '0'});"
-        return f"{self.text}\nvoid rfx_{self.name}({', '.join(parameters)}) {{ float* const buffers[] = {{{', '.join(buffers)}}}; {call} }}\n"
+        thread = "core_id" if self.threads > 1 else "0"
+        return f"""{self.text}
+void rfx_{self.name}({', '.join(parameters)}) {{
+  float* const buffers[] = {{{', '.join(buffers)}}};
+  {self.name}(buffers, {thread});
+}}
+"""
 
     def __call__(self, *buffers: UOp) -> UOp:
         """The program as a node of tinygrad's graph, which compiles when something first needs its result, if it has not been yet."""
@@ -87,7 +92,7 @@ def usable(*tensors: Tensor) -> bool:
     others = {str(tensor.device) for tensor in tensors} - {"CPU"}
     if others:
         return _refuse(f"the C kernels are for the CPU, and these tensors are on {', '.join(sorted(others))}")
-    return all(tensor.dtype == dtypes.float32 and 0 not in tensor.shape for tensor in tensors)
+    return all(tensor.dtype == dtypes.float32 and all_int(tensor.shape) and 0 not in tensor.shape for tensor in tensors)
 
 
 _binaries: dict[str, bytes | None] = {}  # by source; None where it does not build
