@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import inspect
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import rfx
 from rfx.nn import MLP, Policy
@@ -88,6 +91,14 @@ def test_a_damaged_folder_is_not_pushed(remote, tmp_path):
     path = MLP(4, 2, []).save(tmp_path / "p")
     (path / WEIGHTS).write_bytes((path / WEIGHTS).read_bytes()[:-1])
     with pytest.raises(ValueError, match=WEIGHTS):
+        rfx.push_policy(path, "someone/walker")
+    path = MLP(4, 2, []).save(tmp_path / "p")
+    weights = {name: np.full_like(array, np.nan) for name, array in rfx.inspect_policy(path).read_weights().items()}
+    safetensors.numpy.save_file(weights, path / WEIGHTS)
+    config = json.loads((path / CONFIG).read_text())
+    config["files"][WEIGHTS] = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
+    (path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="not finite"):
         rfx.push_policy(path, "someone/walker")
     assert not remote.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -180,9 +181,13 @@ def test_calls_see_weights_that_were_trained_replaced_or_copied():
     np.testing.assert_allclose(policy(x).numpy(), policy.forward(x).numpy(), atol=1e-6)
     other = MLP(4, 2, [8], rng=rng(1))
     duplicate = copy.deepcopy(policy)
+    duplicate.layers[1].bias.assign(duplicate.layers[1].bias - 2.0)
+    np.testing.assert_allclose(duplicate(x).numpy(), duplicate.forward(x).numpy(), atol=1e-6)
+    np.testing.assert_allclose(policy(x).numpy(), policy.forward(x).numpy(), atol=1e-6)
     nn.state.load_state_dict(policy, nn.state.get_state_dict(other), verbose=False)
     np.testing.assert_allclose(policy(x).numpy(), other(x).numpy(), atol=1e-6)
-    assert np.abs(duplicate(x).numpy() - policy(x).numpy()).max() > 0.01
+    unpickled = pickle.loads(pickle.dumps(policy))
+    np.testing.assert_allclose(unpickled(x).numpy(), policy(x).numpy(), atol=1e-6)
 
 
 def test_a_policy_that_computes_nothing_can_be_called():

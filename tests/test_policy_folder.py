@@ -30,6 +30,7 @@ from rfx.nn import policy as policy_module
 from rfx.normalizer import ObservationNormalizer
 from rfx.policy_folder import CONFIG, NORMALIZER, WEIGHTS
 from tinygrad import Tensor
+from tinygrad.nn.state import get_state_dict
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -156,6 +157,17 @@ def test_jit_policy_saves_and_loads_as_the_policy_inside(tmp_path):
     again = JitPolicy.load(path)
     assert type(again) is JitPolicy and type(again.policy) is MLP
     np.testing.assert_array_equal(again(obs).numpy(), policy(obs).numpy())
+
+
+def test_legacy_file_in_double_precision_loads_where_its_values_fit(tmp_path):
+    policy = MLP(4, 2, [3], rng=rng())
+    weights = {name: array.numpy().astype(np.float64) for name, array in get_state_dict(policy).items()}
+    safetensors.numpy.save_file(weights, tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(Policy.load(tmp_path / "a.safetensors")(Tensor.ones(1, 4)).numpy(), policy(Tensor.ones(1, 4)).numpy())
+    weights["layers.0.bias"][1] = 1e300
+    safetensors.numpy.save_file(weights, tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="b.safetensors.*layers.0.bias that are not finite"):
+        Policy.load(tmp_path / "b.safetensors")
 
 
 # Deployment

@@ -40,8 +40,8 @@ class Policy:
     def __init__(self):
         pass
 
-    def __getstate__(self):
-        return self.__dict__, {"_arguments": self._arguments, "_compiled": {}, "_buffers": ()}  # a copy compiles calls of its own
+    def __reduce__(self):  # copied and pickled as it is loaded: constructed, then given the weights; a copied Tensor would not train
+        return _rebuild, (type(self), self._arguments, {name: tensor.numpy() for name, tensor in get_state_dict(self).items()})
 
     def forward(self, obs: Tensor) -> Tensor:
         """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError unless overridden."""
@@ -191,10 +191,23 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
     for name, tensor in tensors.items():
         if tensor.shape != weights[name].shape:
             raise ValueError(f"got {name} of shape {weights[name].shape}; {cls.__name__} has {tuple(tensor.shape)}")
+    _set_weights(tensors, weights)
+    return policy
+
+
+def _rebuild(cls: type[P], arguments: tuple[tuple, dict], weights: Mapping[str, np.ndarray]) -> P:
+    """A copy of a policy. arguments are its constructor's, positional and by keyword."""
+    policy = cls(*arguments[0], **arguments[1])
+    _set_weights(get_state_dict(policy), weights)
+    return policy
+
+
+def _set_weights(tensors: Mapping[str, Tensor], weights: Mapping[str, np.ndarray]) -> None:
+    """Give tensors new values of the same shapes. Raises ValueError for values that are not finite, TypeError for another kind of number."""
     for name, tensor in tensors.items():
-        array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")  # bfloat16 is saved as float32
-        check_finite({name: array}, cls.__name__)
+        with np.errstate(over="ignore"):
+            array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")  # bfloat16 is saved as float32
+        check_finite({name: array}, "weights")
         tensor.replace(Tensor(array, device=tensor.device).cast(tensor.dtype).contiguous())
     if tensors:
         Tensor.realize(*tensors.values())
-    return policy
