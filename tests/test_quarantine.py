@@ -137,13 +137,16 @@ def test_skipping_again_and_again_stops_with_a_diagnosis_and_a_batch_that_shows_
     assert json.loads((tmp_path / BATCH / "metrics.json").read_text())["reward/tilt"] > 1e20
 
 
-def train_full_size(seed: int, poisoned: bool, num_iterations: int = 80) -> tuple[float, int, int]:
-    """The default run's first 2 M steps. Returns the mean return of the last 10 iterations, simulations counted as failed, and poisoned."""
-    values = {"robot": "go2", "seed": seed, "env": dataclasses.asdict(EnvConfig.load("go2"))}
+def train_half_size(seed: int, poisoned: bool, num_iterations: int = 50) -> tuple[float, int, int]:
+    """The default run with 512 robots, up to 614,400 steps: where the return rises steeply.
+
+    Returns its mean over the last 10 iterations, how many simulations were counted as failed, and how many were poisoned.
+    """
+    values = {"robot": "go2", "seed": seed, "env": dataclasses.asdict(EnvConfig.load("go2", num_envs=512))}
     trainer = Trainer(TrainConfig.from_dict(values))
     rng, ids = np.random.default_rng(seed), []
     if poisoned:
-        ids = poison(trainer, lambda t: rng.choice(1024, 10, replace=False) if t % 100 == 99 else [])
+        ids = poison(trainer, lambda t: rng.choice(512, 5, replace=False) if t % 100 == 99 else [])
     returns, failed = [], 0
     for _ in range(num_iterations):
         metrics = trainer.iterate()
@@ -158,9 +161,9 @@ def train_full_size(seed: int, poisoned: bool, num_iterations: int = 80) -> tupl
 def test_one_percent_poisoned_every_hundred_steps_learns_as_well():
     """Noise is the spread between seeds."""
     seeds = (0, 1, 2)
-    clean, poisoned = ([train_full_size(seed, poisoned) for seed in seeds] for poisoned in (False, True))
+    clean, poisoned = ([train_half_size(seed, poisoned) for seed in seeds] for poisoned in (False, True))
     print(f"\nreturn, failed, poisoned: clean {clean}, poisoned {poisoned}")
-    assert all(failed == 0 for _, failed, _ in clean) and all(failed == given == 190 for _, failed, given in poisoned)
+    assert all(failed == 0 for _, failed, _ in clean) and all(failed == given == 60 for _, failed, given in poisoned)
     without, with_poison = (np.array([result[0] for result in results]) for results in (clean, poisoned))
     noise = np.sqrt((without.var(ddof=1) + with_poison.var(ddof=1)) / len(seeds))  # standard error of the difference
     assert abs(with_poison.mean() - without.mean()) < 3.0 * noise

@@ -107,13 +107,17 @@ def test_the_default_size_gives_the_same_bits_after_kills_and_at_any_number_of_t
     folders = [finish(tmp_path / str(threads), threads=threads, **size) for threads in (1, 2)]
     print("\n", *(read_record(folder)["fingerprint"] for folder in folders))
     assert_same_run(*folders)
-    for seconds in (15.0, 12.0, 9.0):
-        process = start(tmp_path / "killed", size | {"resume": str(tmp_path / "killed")} if (tmp_path / "killed").exists() else size)
-        process.join(seconds)
+    killed, reached = tmp_path / "killed", 0
+    for _ in range(3):
+        process = start(killed, size | {"resume": str(killed)} if reached else size)
+        while process.is_alive() and max((int(path.name) for path in checkpoints(killed / "checkpoints")), default=0) <= reached + 24576:
+            time.sleep(0.05)
         process.kill()
         process.join()
-    finish(tmp_path / "killed", resume=str(tmp_path / "killed"), **size)
-    assert_same_run(tmp_path / "killed", folders[0])
+        reached = int(checkpoints(killed / "checkpoints")[-1].name)
+    assert 3 * 24576 < reached < 10 * 24576
+    finish(killed, resume=str(killed), **size)
+    assert_same_run(killed, folders[0])
 
 
 def test_the_record_says_what_the_weights_depend_on(reference):
