@@ -1,10 +1,12 @@
-"""`python -m train.evaluate policy=PATH`: how well a policy walks, as a table, as evaluation.json, as a video. `--help` tells more."""
+"""`python -m train.evaluate policy=PATH`: how well a policy walks: a table, evaluation.json, a video, with suite=full a report."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.evaluation import Evaluation, evaluate, evaluation_env, evaluation_table
+from train.evaluation import Act, Evaluation, evaluate, evaluation_env, evaluation_table
 
 VIDEO_FPS_HZ = 25.0
 TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")
@@ -39,6 +41,8 @@ class EvaluateConfig:
     threads: int = 0
     timestep_s: float | None = None
     mjcf: str | None = None
+    suite: str | None = None
+    compare: str | None = None
     output: str | None = None
     video: str | None = None
 
@@ -48,25 +52,61 @@ class EvaluateConfig:
         if self.num_envs < 1 or not self.duration_s > 0 or self.seed < 0 or self.threads < 0:
             raise ValueError(f"num_envs {self.num_envs}, duration_s {self.duration_s}, seed {self.seed}, threads {self.threads}: "
                              f"the first two must be positive, the others 0 or more")
-        if self.video and importlib.util.find_spec("imageio_ffmpeg") is None:
-            raise ValueError(f"video is {self.video!r}, which needs imageio-ffmpeg: pip install 'rfx[viz]'")
+        if self.suite not in (None, "full"):
+            raise ValueError(f"suite is {self.suite!r}: it must be full, or null for the plain evaluation")
+        for key, module in (("video", "imageio_ffmpeg"), ("suite", "imageio_ffmpeg"), ("suite", "matplotlib")):
+            if getattr(self, key) and importlib.util.find_spec(module) is None:
+                raise ValueError(f"{key} is {getattr(self, key)!r}, which needs {module.replace('_', '-')}: pip install 'rfx[viz]'")
 
 
 def run(config: EvaluateConfig, console: Console) -> Evaluation:
     """Evaluate as config says, print the table, write the files. Raises InputError for a policy, model or path that cannot be used."""
     with bad_input():
-        policy = rfx.load_policy(config.policy)
-        robot = policy.robot_config
-        if robot is None:
-            raise ValueError(f"{config.policy} does not say which robot it is for: save it with robot_config")
-        env = evaluation_env(task_of(policy.training_info, robot.name), robot, num_envs=config.num_envs, threads=config.threads,
-                             timestep_s=config.timestep_s, mjcf=config.mjcf)
+        policies = {path: load(path) for path in (config.policy, config.compare) if path}
+        names = names_of(list(policies))
+        policy = policies[config.policy]
+        task = task_of(policy.training_info, policy.robot_config.name)
+        mjcf = None if config.suite else config.mjcf  # in the suite the other model is one of the conditions
+        task = dataclasses.replace(task, timestep_s=config.timestep_s or task.timestep_s, mjcf=mjcf or task.mjcf)
+        envs = {path: evaluation_env(task, loaded.robot_config, num_envs=config.num_envs, threads=config.threads)
+                for path, loaded in policies.items()}
+        if config.suite and config.mjcf:
+            load_model(policy.robot_config, config.mjcf)  # fails now, rather than after playing
         output = Path(config.output) if config.output else _beside(config.policy)
         for path in filter(None, (output, config.video and Path(config.video))):
             path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (fails now, rather than after playing)
+            tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
 
-    film = Film(env) if config.video else None
+    film = Film(envs[config.policy]) if config.video else None
+    evaluations = {path: play(config, act_of(policies[path]), env, console, film.record if film and path == config.policy else None)
+                   for path, env in envs.items()}
+    evaluation = evaluations[config.policy]
+    console.print(evaluation_table({names[path]: result for path, result in evaluations.items()}), highlight=False)
+    details = (f"{config.num_envs} robots x {config.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, "
+               f"seed {config.seed}")
+    console.print(f"[dim]{details}[/]", highlight=False)
+    figures = {path: result.to_dict() | {"policy": str(path), "mjcf": task.mjcf} for path, result in evaluations.items()}
+    write_figures(output, config, figures)
+    if config.suite:
+        report = run_suite(config, policies, names, task, evaluations, figures, output.parent, details, console)
+        console.print(f"[dim]{report}[/]", highlight=False, soft_wrap=True)
+        write_figures(output, config, figures)
+    console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
+    if film:
+        with bad_input(), console.status(f"writing {config.video}"):
+            film.write(Path(config.video))
+        console.print(f"[dim]{config.video}[/]", highlight=False, soft_wrap=True)
+    return evaluation
+
+
+def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]) -> None:
+    """Write evaluation.json: the policy's figures, and those of the one that it is compared with."""
+    written = figures[config.policy] | ({"compare": figures[config.compare]} if config.compare else {})
+    output.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def play(config: EvaluateConfig, act: Act, env: Go2Env, console: Console, record: Callable[[], None] | None) -> Evaluation:
+    """The plain evaluation, with a progress bar; record, if given, is called after every control step."""
     bar = Progress(TextColumn(f"{config.num_envs} robots, {config.duration_s:g} s"), BarColumn(), TimeRemainingColumn(), console=console,
                    transient=True, disable=not console.is_terminal)
     with bar:
@@ -74,21 +114,49 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
 
         def after_step() -> None:
             bar.advance(task)
-            if film:
-                film.record()
+            if record:
+                record()
 
-        evaluation = evaluate(lambda observation: policy({"state": observation}), env, seed=config.seed, duration_s=config.duration_s,
-                              after_step=after_step)
-    console.print(evaluation_table({"": evaluation}), highlight=False)
-    details = (f"{config.num_envs} robots x {config.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, "
-               f"seed {config.seed}")
-    console.print(f"[dim]{details}\n{output}[/]", highlight=False, soft_wrap=True)
-    output.write_text(json.dumps(evaluation.to_dict() | {"policy": str(config.policy), "mjcf": config.mjcf}, indent=2) + "\n")
-    if film:
-        with bad_input(), console.status(f"writing {config.video}"):
-            film.write(Path(config.video), config.mjcf)
-        console.print(f"[dim]{config.video}[/]", highlight=False, soft_wrap=True)
-    return evaluation
+        return evaluate(act, env, seed=config.seed, duration_s=config.duration_s, after_step=after_step)
+
+
+def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], names: dict[str, str], task: EnvConfig,
+              evaluations: dict[str, Evaluation], figures: dict[str, dict], folder: Path, details: str, console: Console) -> Path:
+    """Play the suite, add it to the figures, and write the report into folder. Returns its path."""
+    from train.report import Judged, film, write_report  # here, as only the suite needs them
+    from train.suite import Runner
+
+    judged = {}
+    with console.status("") as status:
+        for path, policy in policies.items():
+            runner = Runner(act_of(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
+                            seed=config.seed, threads=config.threads,
+                            tell=lambda condition, name=names[path]: status.update(f"{name}: {condition}"))
+            suite = runner.run(evaluations[path], (config.mjcf,) if config.mjcf else ())
+            figures[path]["suite"] = suite.to_dict()
+            status.update(f"{names[path]}: video")
+            judged[names[path]] = Judged(path=path, training_info=policy.training_info, suite=suite,
+                                         **film(act_of(policy), task, policy.robot_config))
+        return write_report(folder, judged, details)
+
+
+def load(path: str) -> rfx.LoadedPolicy:
+    """A policy that says which robot it is for. Raises ValueError for another, and as load_policy does."""
+    policy = rfx.load_policy(path)
+    if policy.robot_config is None:
+        raise ValueError(f"{path} does not say which robot it is for: save it with robot_config")
+    return policy
+
+
+def act_of(policy: rfx.LoadedPolicy) -> Act:
+    """The policy as a function of observations."""
+    return lambda observation: policy({"state": observation})
+
+
+def names_of(paths: list[str]) -> dict[str, str]:
+    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are equal."""
+    short = {path: path if path.startswith("hf://") else Path(path).resolve().parent.name or path for path in paths}
+    return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
 
 
 def task_of(training_info: dict[str, Any], robot: str) -> EnvConfig:
@@ -118,10 +186,10 @@ class Film:
             self._frames.append((self._qpos[0].copy(), state.robot.velocity_command[0].copy(), velocity))
         self._step += 1
 
-    def write(self, path: Path, mjcf: str | None) -> None:
+    def write(self, path: Path) -> None:
         """Draw and write the video. Raises ImportError or RuntimeError that say what is missing."""
         qpos, command, velocity = map(np.array, zip(*self._frames))
-        model = load_model(self._env.robot, mjcf or self._env.config.mjcf, visual=True)
+        model = load_model(self._env.robot, self._env.config.mjcf, visual=True)
         frames = render_frames(model, qpos, width=854, height=480, commanded_velocity=command, actual_velocity=velocity)
         write_video(path, frames, 1.0 / (self._every * self._env.step_s))
 

@@ -60,15 +60,15 @@ class Evaluation:
 
 
 def evaluation_env(task: EnvConfig, robot: RobotConfig, *, num_envs: int, threads: int = 0, timestep_s: float | None = None,
-                   mjcf: str | None = None) -> Go2Env:
+                   mjcf: str | None = None, **changes: Any) -> Go2Env:
     """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics step or model.
 
-    Episodes all begin together and last 20 s. Raises as Go2Env does.
+    Episodes all begin together and last 20 s. changes are further keys of EnvConfig. Raises as Go2Env does.
     """
     config = EnvConfig(num_envs=num_envs, timestep_s=timestep_s or task.timestep_s, episode_length_s=EPISODE_S,
                        command_interval_s=task.command_interval_s, mjcf=mjcf or task.mjcf, commands=task.commands, resets=task.resets,
                        terminations=task.terminations)
-    return Go2Env(config=config, robot=robot, threads=threads)
+    return Go2Env(config=dataclasses.replace(config, **changes), robot=robot, threads=threads)
 
 
 def evaluate(act: Act, env: Go2Env, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None) -> Evaluation:
