@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rfx.nn import ActorCritic
+from train import learner_benchmark
 from train.rollout import Rollout
 from train.update import PPO, PPOConfig
 
@@ -101,6 +102,22 @@ def test_an_update_is_the_one_in_numpy(path, options):
     assert metrics["learning_rate"] == pytest.approx(rate, rel=1e-6) and metrics["skipped_minibatches"] == 0
 
 
+def test_the_benchmark_compares_equal_updates():
+    """PyTorch's learner in the benchmark goes from the same weights to the same weights."""
+    pytest.importorskip("torch")
+    config, rollout = PPOConfig(num_epochs=2), learner_benchmark.example_rollout(4, 60)
+    sizes = learner_benchmark.OBSERVATION_DIM, learner_benchmark.NUM_ACTIONS, learner_benchmark.HIDDEN
+    ours = PPO(ActorCritic(*sizes, rng=np.random.default_rng(0)), config, rollout.reward.size)
+    before = ours.state_dict()
+    theirs = learner_benchmark.TorchPPO(before, config)
+    rate = ours.update(rollout, np.random.default_rng(3))["learning_rate"]
+    assert theirs.update(rollout, np.random.default_rng(3)) == pytest.approx(rate, rel=1e-6)
+    for name, tensor in ours.parameters.items():
+        moved = tensor.numpy() - before[f"policy.{name}"]
+        assert np.abs(moved).max() > 1e-4
+        assert np.abs(tensor.numpy() - theirs.parameters[name].detach().numpy()).max() < 5e-3 * np.abs(moved).max(), name
+
+
 def test_updates_follow_the_reward(path):
     ppo = learner(num_epochs=4, desired_kl=0.05)
     observation = np.random.default_rng(1).standard_normal((N, D)).astype(np.float32)
@@ -172,6 +189,11 @@ def test_a_foreign_state_is_refused():
 def test_a_number_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=f"got {option} {value}"):
         dataclasses.replace(PPOConfig(), **{option: value})
+
+
+def test_a_rollout_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="got a rollout of 5 x 16 samples; this learner was made for 96"):
+        learner().update(Rollout.empty(5, 16, D, A), np.random.default_rng(0))
 
 
 def test_unequal_minibatches_are_refused():

@@ -82,9 +82,11 @@ class PPO:
         """Run every epoch on the rollout, in fresh random minibatches.
 
         Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning rate; and how many
-        minibatches were skipped, because their loss or gradient was not finite.
+        minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
         """
         batch_size, order = self._rollout.action.shape[0], self._order
+        if rollout.reward.size != batch_size:
+            raise ValueError(f"got a rollout of {' x '.join(map(str, rollout.reward.shape))} samples; this learner was made for {batch_size}")
         for name in BATCH_FIELDS:
             target = getattr(self._rollout, name)
             _upload(target, getattr(rollout, name).reshape(target.shape))
