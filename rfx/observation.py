@@ -38,6 +38,7 @@ class ObservationSpec:
         if self.image_shape is not None:
             if len(self.image_shape) != 3 or self.image_shape[2] != 3:
                 raise ValueError(f"got image_shape {self.image_shape}; expected (height, width, 3)")
+            object.__setattr__(self, "image_shape", tuple(self.image_shape))
             for size in self.image_shape:
                 _check_count("image_shape", size)
 

@@ -203,7 +203,7 @@ def _rebuild(cls: type[P], arguments: tuple[tuple, dict], weights: Mapping[str, 
 
 
 def _set_weights(tensors: Mapping[str, Tensor], weights: Mapping[str, np.ndarray]) -> None:
-    """Give tensors new values of the same shapes. Raises ValueError for values that are not finite, TypeError for another kind of number."""
+    """Give tensors new values of the same shapes. Raises ValueError unless they are finite, TypeError for another kind of number."""
     for name, tensor in tensors.items():
         with np.errstate(over="ignore"):
             array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")  # bfloat16 is saved as float32
