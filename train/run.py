@@ -58,7 +58,8 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
                     with writes.attempt("the metrics"):
                         writer.write(metrics, trainer.steps)
                     display.update(trainer.steps, metrics)
-                    display.status("training")
+                    if not stop.signal:
+                        display.status("training")
                     saved.save_if_due()
                 saved.save()
                 if stop.signal:
