@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("rfx", "envs", "train")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-ENTRIES = ("train/__main__.py", "train/evaluate.py", "train/benchmark.py")  # run with python -m; the only ones that know Hydra
+ENTRIES = ("train/__main__.py", "train/evaluate.py", "train/benchmark.py", "train/play.py")  # run with python -m; the only ones that know Hydra
 MAX_LINES = 300
 
 TINYGRAD_ON_USE = ("rfx/arrays.py", "rfx/loaded_policy.py")  # for a tensor that the user hands in, or a policy that is no MLP
