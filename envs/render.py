@@ -32,15 +32,21 @@ def render_frames(model: mujoco.MjModel, qpos: Array, *, width: int = 1280, heig
     qpos = np.asarray(qpos)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq:
         raise ValueError(f"qpos has shape {qpos.shape}, expected (T, {model.nq}), one row a picture")
-    arrows = [(np.asarray(velocity), rgba) for velocity, rgba in ((commanded_velocity, COMMANDED_RGBA), (actual_velocity, ACTUAL_RGBA))
-              if velocity is not None]
-    for velocity, _ in arrows:
-        if velocity.shape != (len(qpos), 3):
+    unknown = [None] * len(qpos)
+    commanded, actual = (unknown if velocity is None else np.asarray(velocity) for velocity in (commanded_velocity, actual_velocity))
+    for velocity in (commanded, actual):
+        if velocity is not unknown and velocity.shape != (len(qpos), 3):
             raise ValueError(f"a velocity has shape {velocity.shape}, expected ({len(qpos)}, 3) like qpos: vx, vy, yaw rate")
+    return render_live(model, zip(qpos, commanded, actual), width=width, height=height, camera=camera)
+
+
+def render_live(model: mujoco.MjModel, poses: Iterable[tuple[Array, Array | None, Array | None]], *, width: int = 1280, height: int = 720,
+                camera: str = "tracking") -> Iterator[Array]:
+    """As render_frames, of poses that come one after the other: qpos (nq,), and the commanded and actual velocity (3,), or None."""
     cameras = [model.camera(index).name for index in range(model.ncam)]
     if camera not in {*cameras, "tracking"}:
         raise ValueError(f"no camera {camera!r} in the model: possible are {', '.join({*cameras, 'tracking'})}")
-    return _frames(model, qpos, _Canvas(model, width, height), _camera(model, camera), arrows)
+    return _frames(model, poses, _Canvas(model, width, height), _camera(model, camera))
 
 
 def write_video(path: str | Path, frames: Iterable[Array], fps_hz: float) -> None:
@@ -125,18 +131,19 @@ def _open_gl(width: int, height: int):
                            "on Debian and Ubuntu install the packages libegl1 and libgl1") from error
 
 
-def _frames(model: mujoco.MjModel, qpos: Array, canvas: _Canvas, camera: mujoco.MjvCamera, arrows: list) -> Iterator[Array]:
+def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: mujoco.MjvCamera) -> Iterator[Array]:
     data, options, base = mujoco.MjData(model), mujoco.MjvOption(), _base(model)
     if not np.any((model.geom_group < 3) & (model.geom_bodyid > 0)):
         options.geomgroup[3] = 1  # a model without looks: draw what collides
     try:
-        for step, row in enumerate(qpos):
-            data.qpos[:] = row
+        for qpos, *velocities in poses:
+            data.qpos[:] = qpos
             for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):
                 compute(model, data)
             mujoco.mjv_updateScene(model, data, options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, canvas.scene)
+            arrows = [(velocity, rgba) for velocity, rgba in zip(velocities, (COMMANDED_RGBA, ACTUAL_RGBA)) if velocity is not None]
             for layer, (velocity, rgba) in enumerate(arrows):
-                way = _way_of_the_nose(data.xpos[base], data.xmat[base], velocity[step])
+                way = _way_of_the_nose(data.xpos[base], data.xmat[base], velocity)
                 _add_arrow(canvas.scene, way, rgba, height_m=0.01 + 0.01 * layer)
             yield canvas.draw()
     finally:
