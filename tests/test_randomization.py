@@ -15,7 +15,10 @@ from envs.randomization import Robots
 from rfx.config import GO2_CONFIG, joint_targets
 from rfx.robots.mjcf import load_model
 from rfx.terms import available
+from tiny_run import make_config
+from train.checkpoint import read_checkpoint, write_checkpoint
 from train.config import check_terms
+from train.trainer import Trainer
 
 TASK = EnvConfig.load("go2")
 STILL = {"uniform_velocity": {"vx": [0, 0], "vy": [0, 0], "yaw_rate": [0, 0]}}
@@ -239,6 +242,21 @@ def test_a_saved_state_goes_on_bit_for_bit_in_another_environment():
     play(other, 7)
     other.load_state_dict(saved)
     assert play(other, 60, seed=9) == expected
+
+
+def test_training_with_everything_drawn_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
+    config = make_config(**{"env.randomize": True, "env.push_interval_s": [0.1, 0.2]})
+    trainer, resumed = Trainer(config), Trainer(config)
+    trainer.iterate()
+    resumed.load_state_dict(read_checkpoint(write_checkpoint(tmp_path, 64, trainer.state_dict(), keep=1)))
+    for _ in range(2):
+        trainer.iterate()
+        resumed.iterate()
+    one, other = trainer.state_dict(), resumed.state_dict()
+    arrays = {name for name, value in one.items() if isinstance(value, np.ndarray)}
+    assert one.keys() == other.keys() and "env.model.body_mass" in arrays and "env.disturbance_rng" in one
+    assert [name for name in sorted(arrays) if one[name].tobytes() != other[name].tobytes()] == []
+    assert [name for name in one.keys() - arrays if one[name] != other[name]] == []
 
 
 def test_commands_and_starts_of_a_seed_are_the_same_with_and_without_disturbances():
