@@ -39,8 +39,8 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
 class LoadedPolicy:
     """Runs a policy on observation dictionaries: takes off the padding, normalizes, infers.
 
-    The weights of an MLP or ActorCritic are read once, here, and run in NumPy: a single observation takes some 30 us. Any other policy is
-    called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit the policy.
+    The weights of an MLP or ActorCritic are read once, here, and run in NumPy: a fifteenth of the time that a compiled tinygrad call takes
+    for one observation. Any other policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
     """
 
     def __init__(self, policy: Policy, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
