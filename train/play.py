@@ -166,12 +166,15 @@ def in_window(play: Play, mjcf: str | None) -> None:
     model = load_model(play.robot.config, mjcf, visual=True)
     data = mujoco.MjData(model)
     print(WINDOW_HELP, flush=True)
-    with viewer.launch_passive(model, data, key_callback=lambda code: play.pilot.press(WINDOW_KEYS.get(code, ""))) as window:
-        window.cam.type, window.cam.trackbodyid, window.cam.distance = mujoco.mjtCamera.mjCAMERA_TRACKING, 1, 2.0
+    with viewer.launch_passive(model, data, key_callback=lambda code: play.pilot.press(WINDOW_KEYS.get(code, "")), show_left_ui=False,
+                               show_right_ui=False) as window:
+        window.cam.type, window.cam.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
+        window.cam.distance, window.cam.elevation, window.cam.azimuth = 2.0, -20.0, 130.0
 
         def show() -> None:
             data.qpos[:] = play.pose()[0]
-            mujoco.mj_kinematics(model, data)
+            for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):  # what drawing needs
+                compute(model, data)
             window.sync()
 
         play.run(show, window.is_running)
