@@ -57,7 +57,7 @@ class TrainConfig:
     """One training run."""
 
     seed: int = 0
-    threads: int = 0  # of the physics; 0: one for each core
+    threads: int = 0  # of the physics and the learner; 0: one for each core
     robot: str
     env: EnvConfig
     policy: PolicyConfig = field(default_factory=PolicyConfig)

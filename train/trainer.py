@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.go2 import Go2Env
 from rfx.config import GO2_CONFIG
-from rfx.nn import ActorCritic
+from rfx.nn import ActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
 from train.collect import collect
 from train.config import TrainConfig
@@ -29,6 +29,8 @@ class Trainer:
         self.config, self.robot = config, GO2_CONFIG
         seeds = np.random.SeedSequence(config.seed).spawn(4)
         weights_rng, self._noise_rng, self._batch_rng = map(np.random.default_rng, seeds[:3])
+        if config.threads:
+            kernels.set_num_threads(config.threads)
         self.env = Go2Env(config=config.env, robot=self.robot, threads=config.threads)
         num_envs, num_steps = self.env.num_envs, config.trainer.rollout_steps
         self.policy = ActorCritic(self.robot.state_dim, self.robot.action_dim, list(config.policy.hidden),
