@@ -62,25 +62,15 @@ def action_acceleration(state: SimState) -> Array:
     return _square_sum(state.robot.last_action - np.float32(2.0) * state.previous_action + state.earlier_action)
 
 
-def gait_contact(state: SimState, stand_on_zero: bool = False) -> Array:
-    """Share of the feet that are on the ground exactly when the gait clock wants them there.
-
-    stand_on_zero: with a zero command all feet belong on the ground, whatever the clock says.
-    """
-    return (state.foot_contact != _swing(state, stand_on_zero)).mean(axis=1, dtype=np.float32)
+def gait_contact(state: SimState) -> Array:
+    """Share of the feet that are on the ground exactly when the gait clock wants them there."""
+    return (state.foot_contact != state.foot_swing).mean(axis=1, dtype=np.float32)
 
 
-def swing_height(state: SimState, target_m: float = 0.1, variance: float = 0.01, stand_on_zero: bool = False) -> Array:
-    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in m^2.
-
-    stand_on_zero: with a zero command no foot should swing.
-    """
+def swing_height(state: SimState, target_m: float = 0.1, variance: float = 0.01) -> Array:
+    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in m^2."""
     height = np.exp(np.square(state.foot_height - np.float32(target_m)) / np.float32(-variance))
-    return np.where(_swing(state, stand_on_zero), height, np.float32(0.0)).mean(axis=1)
-
-
-def _swing(state: SimState, stand_on_zero: bool) -> Array:
-    return state.foot_swing & state.robot.velocity_command.any(axis=1)[:, None] if stand_on_zero else state.foot_swing
+    return np.where(state.foot_swing, height, np.float32(0.0)).mean(axis=1)
 
 
 def stand_still(state: SimState) -> Array:

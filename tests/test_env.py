@@ -131,6 +131,23 @@ def test_a_foot_lands_in_one_step_only_and_not_at_a_reset():
     assert (first >= 1).all() and (np.argmax(landed, axis=0) == first).all() and (np.sum(landed, axis=0) == 1).all()
 
 
+def test_feet_swing_with_the_gait_clock_unless_told_to_stand():
+    """FL and RR share a phase, FR and RL the opposite one; a foot stands for 0.6 of the 25 steps of a cycle at 2 Hz."""
+    env = make(2, **QUIET)
+    env.reset(seed=0)
+    env.state.robot.velocity_command[...] = [[0.5, 0, 0], [0, 0, 0]]
+    swing = []
+    for _ in range(25):
+        env.step(np.zeros((2, 12), np.float32))
+        swing.append(env.state.foot_swing.copy())
+    swing = np.array(swing)  # (25, 2, 4) of FR, FL, RR, RL
+    assert not swing[:, 1].any()
+    assert (swing[:, 0, 0] == swing[:, 0, 3]).all() and (swing[:, 0, 1] == swing[:, 0, 2]).all()
+    assert not (swing[:, 0, 0] & swing[:, 0, 1]).any()
+    assert swing[:, 0].sum(axis=0).tolist() == [10, 10, 10, 10]
+    assert np.flatnonzero(swing[:, 0, 1])[0] == 14  # FL: phase 15 / 25, after the 15th step
+
+
 def test_state_is_mujocos_state():
     env = make(6)
     env.reset(seed=0)
