@@ -46,7 +46,7 @@ class Controller:
             return MotorTarget(position=self._zeros, kp=self._zeros, kd=self._zeros + np.float32(self.limits.damping_kd))
         if self.phase == Phase.POLICY and policy_step != self._step:
             self._step = policy_step
-            self._move(now, now.target, self.limits.interpolation_s)
+            self._move(now.now_s - elapsed_s, now.target, self.limits.interpolation_s)  # as if begun a tick ago: no tick is idle
         kp, kd = self._policy_gains if self.phase == Phase.POLICY else self._stand_gains
         done = min(1.0, (now.now_s - self._motion_since_s) / self._motion_s) if self._motion_s > 0.0 else 1.0
         wanted = self._start + np.float32(done) * (self._goal - self._start)
@@ -71,7 +71,7 @@ class Controller:
         elif request == Request.STAND and self.phase in (Phase.IDLE, Phase.POLICY):
             self._sent = now.joint_position.copy()
             distance = float(np.abs(self.config.default_position - now.joint_position).max())
-            self._move(now, self.config.default_position, max(self.limits.stand_s, distance / self.limits.stand_velocity_rad_s))
+            self._move(now.now_s, self.config.default_position, max(self.limits.stand_s, distance / self.limits.stand_velocity_rad_s))
             self._enter(Phase.STANDING_UP, now.now_s)
         elif request == Request.POLICY and self.phase == Phase.STANDING:
             self._enter(Phase.POLICY, now.now_s)
@@ -82,9 +82,9 @@ class Controller:
         late = now.now_s - self._motion_since_s - self._motion_s > self.limits.settle_s
         return late or float(np.abs(now.joint_velocity).max()) < self.limits.rest_velocity_rad_s
 
-    def _move(self, now: Snapshot, goal: Array, duration_s: float) -> None:
+    def _move(self, since_s: float, goal: Array, duration_s: float) -> None:
         self._start, self._goal = self._sent, np.array(goal, np.float32)
-        self._motion_since_s, self._motion_s = now.now_s, duration_s
+        self._motion_since_s, self._motion_s = since_s, duration_s
 
     def _enter(self, phase: Phase, now_s: float) -> None:
         self.phase, self.phase_since_s = phase, now_s

@@ -27,7 +27,7 @@ from rfx.robots.go2.guard import Guard
 from rfx.robots.go2.link import Link
 from rfx.robots.go2.log import Log
 from rfx.robots.go2.mailbox import Phase, Request, mailboxes
-from rfx.robots.go2.safety import SafetyLimits, Snapshot
+from rfx.robots.go2.safety import SafetyLimits, Snapshot, smoothed_speed
 from rfx.robots.realtime import realtime_priority, sleep_until
 
 PRIORITY = 30  # above the policy's loop
@@ -64,7 +64,8 @@ class Sender:
         self._signal = ""
         self._latencies_s: list[float] = []
         self._max_gap_s = self._last_sent_s = 0.0
-        self._last_step = 0
+        self._last_step, self._last_now_s = 0, time.monotonic()
+        self._speed = np.zeros(len(self.config.joints), np.float32)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
 
@@ -129,11 +130,14 @@ class Sender:
 
     def _snapshot(self) -> Snapshot:
         state, command, request = self._link.state, self._command, Request(self._command["request"])
+        now_s = time.monotonic()
+        self._speed = smoothed_speed(self._speed, state["joint_velocity"], now_s - self._last_now_s, self.limits)
+        self._last_now_s = now_s
         failure = command["reason"].decode(errors="replace") if request == Request.FAIL else self._signal
         return Snapshot(
-            now_s=time.monotonic(), phase=self._controller.phase, phase_since_s=self._controller.phase_since_s,
+            now_s=now_s, phase=self._controller.phase, phase_since_s=self._controller.phase_since_s,
             state_time_s=float(state["time_s"]), joint_position=state["joint_position"], joint_velocity=state["joint_velocity"],
-            temperature=state["temperature"], gyroscope=state["gyroscope"], quaternion=state["quaternion"],
+            joint_speed=self._speed, temperature=state["temperature"], gyroscope=state["gyroscope"], quaternion=state["quaternion"],
             buttons=remote.buttons(state["remote"].tobytes()), other_publishers=self._link.other_publishers(),
             driver_alive=request == Request.CLOSE or os.getppid() == self.options.driver_pid, driver_failure=failure,
             policy_time_s=float(command["time_s"]), target=command["target"])
