@@ -41,7 +41,7 @@ def test_it_releases_the_sport_controller_before_its_first_command(emulator, tmp
     assert (seen.mode[ours] == 1).all() and (seen.kp[ours][:, 12:] == 0).all() and (seen.kd[ours][:, 12:] == 0).all()
     own = seen.of(seen.writer[-1])
     assert own.damping[0] and own.damping[-1]
-    assert np.diff(own.time_ns).max() < 20e6 and abs(np.median(np.diff(own.time_ns)) - 2e6) < 0.2e6
+    assert np.diff(own.time_ns).max() < 20e6 and np.median(np.diff(own.time_ns)) == pytest.approx(2.5e6, abs=0.2e6)
 
 
 def test_the_remote_steers(emulator, tmp_path):

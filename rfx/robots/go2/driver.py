@@ -17,12 +17,13 @@ import numpy as np
 from rfx.config import GO2_CONFIG, RobotConfig, joint_targets
 from rfx.robots.go2 import remote
 from rfx.robots.go2.log import default_path
-from rfx.robots.go2.mailbox import Phase, Request, command_dtype, create_memory, mailboxes
+from rfx.robots.go2.mailbox import Doorbell, Phase, Request, command_dtype, create_memory, mailboxes
 from rfx.robots.go2.safety import SafetyLimits
 from rfx.robots.robot import SingleRobot
 from rfx.state import Array, advance, projected_gravity
 
 LOOPBACK = "lo"
+REFRESH_S = 0.001
 STAND_S = 20.0
 RELEASE_S = 45.0  # the robot's own controller may take its time to lie down and let go
 
@@ -67,14 +68,17 @@ class Go2(SingleRobot):
         self._failure, self._command = "", np.zeros((), command_dtype(self.config))
         self._latencies_s = []
         descriptor, memory = create_memory(self.config)
+        bell_end, our_end = os.pipe()
+        self._doorbell = Doorbell(our_end)
         options = {"config": self.config.to_dict(), "limits": dataclasses.asdict(self.limits), "domain": self.domain,
-                   "interface": self.interface, "memory": descriptor, "driver_pid": os.getpid(), "log_path": str(self.log_path)}
+                   "interface": self.interface, "memory": descriptor, "doorbell": bell_end,
+                   "driver_pid": os.getpid(), "log_path": str(self.log_path)}
         self._states, self._commands = mailboxes(memory, self.config)
         self._request(Request.IDLE)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds rfx wherever this process did
         self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.sender", json.dumps(options | self._options)],
-                                         env=environment, pass_fds=(descriptor,), stdin=subprocess.DEVNULL, start_new_session=True)
-        os.close(descriptor)
+                                         env=environment, pass_fds=(descriptor, bell_end), stdin=subprocess.DEVNULL, start_new_session=True)
+        os.close(descriptor), os.close(bell_end)
         deadline_s = time.monotonic() + RELEASE_S
         while self._phase() == Phase.CONNECTING and time.monotonic() < deadline_s:
             if self._process.poll() is not None:
@@ -101,7 +105,7 @@ class Go2(SingleRobot):
     def observe(self) -> dict[str, Array]:
         """{"state": (1, max_state_dim)}, float32, of the newest LowState. Raises RuntimeError after a fault or before reset."""
         self._raise_fault()
-        measured, state = self._states.read(), self.state
+        measured, state = self._newest_state(), self.state
         state.joint_position[0], state.joint_velocity[0] = measured["joint_position"], measured["joint_velocity"]
         state.base_angular_velocity_b[0] = measured["gyroscope"]
         projected_gravity(measured["quaternion"][None], out=state.projected_gravity_b)
@@ -153,6 +157,7 @@ class Go2(SingleRobot):
             self._process.wait(timeout=self.limits.damping_s + 10.0)
         except subprocess.TimeoutExpired:
             self._process.terminate()  # it damps on that too
+        os.close(self._doorbell.descriptor)
         self._process = None
 
     def latency_s(self) -> tuple[float, float]:
@@ -172,6 +177,17 @@ class Go2(SingleRobot):
             request = Request.FAIL
         self._command["time_s"], self._command["request"] = time.monotonic(), request
         self._commands.write(self._command)
+        self._doorbell.ring()
+
+    def _newest_state(self) -> np.void:
+        """What the sender reports after a look at the robot of this moment; if that takes it too long, what it reported last."""
+        state, until_s = self._states.read(), time.monotonic() + REFRESH_S
+        number = self._states.number
+        self._doorbell.ring()
+        while self._states.number == number and time.monotonic() < until_s:
+            time.sleep(0.0)
+            state = self._states.read()
+        return state
 
     def _phase(self) -> Phase:
         return Phase(self._states.read()["phase"])

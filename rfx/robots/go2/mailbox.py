@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import tempfile
+import time
 import zlib
 from enum import IntEnum
 
 import numpy as np
 
 from rfx.config import RobotConfig
+from rfx.robots.realtime import sleep_until
 
 MAX_TRIES = 50
 SHARED_FOLDER = "/dev/shm"  # memory, never written to a disk
@@ -90,6 +93,31 @@ class Mailbox:
                 self._last = np.frombuffer(data, self._dtype, count=1, offset=8)[0]
                 break
         return self._last
+
+
+class Doorbell:
+    """A pipe that wakes the sender when there is a command: `ring` on one end, `wait_until` on the other."""
+
+    def __init__(self, descriptor: int):
+        self.descriptor: int | None = descriptor
+        os.set_blocking(descriptor, False)
+
+    def ring(self) -> None:
+        """Wake the other end, if there still is one."""
+        try:
+            os.write(self.descriptor, b"!")
+        except (BlockingIOError, BrokenPipeError):  # it has been rung enough, or is gone
+            pass
+
+    def wait_until(self, deadline_s: float) -> bool:
+        """Return at deadline_s of time.monotonic(), or earlier with True when the bell was rung."""
+        remaining_s = max(0.0, deadline_s - time.monotonic())
+        if self.descriptor is None or not select.select([self.descriptor], [], [], remaining_s)[0]:
+            sleep_until(deadline_s, spin_s=0.0)
+            return False
+        if not os.read(self.descriptor, 4096):  # nobody can ring any more
+            self.descriptor = None
+        return True
 
 
 def create_memory(config: RobotConfig) -> tuple[int, mmap.mmap]:

@@ -1,4 +1,4 @@
-"""The process that talks to the robot: 500 times a second LowState in, safety rules, LowCmd out. The driver starts it.
+"""The process that talks to the robot: up to 500 times a second LowState in, safety rules, LowCmd out. The driver starts it.
 
 It holds and interpolates the policy's targets, so the policy's rate never gates the motors', and it outlives the policy's process: when
 that stalls, crashes or is killed, this one damps. Whatever ends it, it sends damping for a while first, and a guard process does when it
@@ -26,11 +26,12 @@ from rfx.robots.go2.controller import Controller, MotorTarget
 from rfx.robots.go2.guard import Guard
 from rfx.robots.go2.link import Link
 from rfx.robots.go2.log import Log
-from rfx.robots.go2.mailbox import Phase, Request, mailboxes
+from rfx.robots.go2.mailbox import Doorbell, Phase, Request, mailboxes
 from rfx.robots.go2.safety import SafetyLimits, Snapshot, smoothed_speed
-from rfx.robots.realtime import realtime_priority, sleep_until
+from rfx.robots.realtime import realtime_priority
 
 PRIORITY = 30  # above the policy's loop
+MAX_RATE_HZ = 500.0  # a Go2 should be sent 200 to 500 commands a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,10 @@ class SenderOptions:
     domain: int
     interface: str
     memory: int  # file descriptor
+    doorbell: int  # file descriptor
     driver_pid: int
     log_path: str
-    rate_hz: float = 500.0
+    rate_hz: float = 400.0  # of ticks; a policy step adds two, which makes MAX_RATE_HZ at 50 Hz
     log_s: float = 5.0
     motion_switcher: bool = True
     silent_publishers: int = 0  # this many other publishers of rt/lowcmd are tolerated as long as they send nothing
@@ -57,9 +59,10 @@ class Sender:
         self.options = options
         self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
         self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
+        self._doorbell = Doorbell(options.doorbell)
         self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
         self._controller = Controller(self.config, self.limits)
-        self._log = Log(self.config, self.limits, int(options.log_s * options.rate_hz))
+        self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
         self._command = self._commands.read()
         self._signal = ""
         self._latencies_s: list[float] = []
@@ -108,7 +111,8 @@ class Sender:
         while not self._is_done(time.monotonic()):
             self._tick()
             due_s = max(due_s + 1.0 / self.options.rate_hz, time.monotonic())
-            sleep_until(due_s, spin_s=0.0)
+            if self._doorbell.wait_until(due_s):  # a command is sent at once
+                due_s = time.monotonic()
 
     def _tick(self) -> None:
         self._link.receive()
