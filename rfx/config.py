@@ -269,7 +269,7 @@ def _go2_joints() -> tuple[JointConfig, ...]:
 
 
 GO2_CONFIG = RobotConfig(
-    name="go2", state_dim=48, action_dim=12, joints=_go2_joints(),
+    name="go2", gait_freq_hz=2.5, state_dim=48, action_dim=12, joints=_go2_joints(),
     observation_terms=("joint_position", "joint_velocity", "base_angular_velocity", "projected_gravity",
                        "velocity_command", "last_action", "gait_clock"),
 )
