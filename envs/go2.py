@@ -92,9 +92,10 @@ class Go2Env(VectorEnv):
         state = self.state
         self.sensing.measure(slice(None), self._disturbance_rng)
 
-        terminated = np.zeros(self.num_envs, bool)
+        state.fallen[...] = False
         for term in self._terminations:
-            terminated |= term(state)
+            np.logical_or(state.fallen, term(state), out=state.fallen)
+        terminated = state.fallen.copy()
         reward = np.zeros(self.num_envs, np.float32)
         for name, (term, weight) in self._rewards.items():
             values = term(state) * np.float32(weight * self.step_s)

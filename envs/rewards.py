@@ -47,6 +47,11 @@ def base_height(state: SimState, target_m: float = 0.3) -> Array:
     return np.square(state.base_height - np.float32(target_m))
 
 
+def fall(state: SimState) -> Array:
+    """1 in the step in which a termination term ends the episode."""
+    return state.fallen.astype(np.float32)
+
+
 def pose(state: SimState) -> Array:
     """Sum of squared deviations of the joints from the default pose, rad^2."""
     return _square_sum(state.robot.joint_position - state.robot.config.default_position)

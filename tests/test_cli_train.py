@@ -67,7 +67,7 @@ def test_a_run_leaves_configuration_logs_and_figures(run) -> None:
     assert (folder / ".hydra" / "config.yaml").is_file() and list(folder.glob("events.out.tfevents*"))
     result, evaluation = (json.loads((folder / name).read_text()) for name in ("result.json", "evaluation.json"))
     assert result["status"] == "finished" and result["steps"] == 640 and result["overrides"][0] == "+robot=go2"
-    assert result["evaluation"] == evaluation and (evaluation["num_envs"], evaluation["duration_s"], evaluation["seed"]) == (4, 2.0, 0)
+    assert result["evaluation"] == evaluation and (evaluation["num_envs"], evaluation["duration_s"], evaluation["seed"]) == (4, 2.0, 2)
 
 
 def test_a_run_says_where_the_policy_is_and_what_to_do_with_it(run) -> None:

@@ -8,6 +8,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import envs  # noqa: F401  (registers)
+from envs import rewards
 from envs.config import EnvConfig
 from envs.go2 import Go2Env, velocity_error
 from envs.simulation import rotate_inverse
@@ -98,6 +99,7 @@ def test_a_fall_terminates_and_is_not_a_truncation():
     env.simulation.batch.qpos[0, 3:7] = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]  # on its side
     *_, terminated, truncated, info = env.step(np.zeros((2, 12), np.float32))
     assert terminated.tolist() == [True, False] and not truncated.any() and info["_episode"].tolist() == [True, False]
+    assert rewards.fall(env.state).tolist() == [1.0, 0.0]
 
 
 def test_standing_still_on_zero_action_follows_a_zero_command():

@@ -92,7 +92,7 @@ def test_commands_actions_and_the_clock_are_known_exactly():
     observation, *_ = env.step(np.full((8, 12), 0.3, np.float32))
     exact = np.concatenate((env.state.robot.velocity_command, env.state.robot.last_action), axis=1)
     np.testing.assert_array_equal(observation["state"][:, 30:45], exact)
-    np.testing.assert_allclose(observation["state"][:, 46], np.cos(2 * np.pi * 2.0 * 0.02), atol=1e-6)
+    np.testing.assert_allclose(observation["state"][:, 46], np.cos(2 * np.pi * 2.5 * 0.02), atol=1e-6)
 
 
 def test_observations_are_what_was_sensed_and_rewards_what_is_true():
