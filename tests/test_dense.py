@@ -151,3 +151,26 @@ def test_threads_are_counted_from_one():
     with pytest.raises(ValueError, match="got 0 threads, expected at least 1"):
         kernels.set_num_threads(0)
     assert kernels.num_threads() == before >= 1
+
+
+def test_a_buffer_freed_by_the_devices_own_worker_does_not_stop_it():
+    """Garbage collection may run in any thread. In a worker, tinygrad's wait for an idle device would wait for itself."""
+    code = """
+import rfx.nn.dense, numpy as np
+from tinygrad import Device, Tensor
+from tinygrad.device import BufferSpec
+device = Device["CPU"]
+buffer = device.allocator._alloc(4096, BufferSpec())
+buffer.mapped_devs.append(device)
+Tensor(np.ones(4)).realize(); device.synchronize()
+awaited = device.timeline_value
+def command(thread_id, *args):  # work that the device is not done with while it frees
+    device.allocator._free(buffer)
+    device.timeline_signal.value = awaited
+device.timeline_value += 1
+device.tasks.put([command, 1, 0])
+device.tasks.join()
+print((Tensor(np.ones(4, np.float32)) + 1).numpy().sum())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "8.0", done.stderr

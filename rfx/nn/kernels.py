@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +19,29 @@ from types import MappingProxyType
 import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from tinygrad import Device, Tensor, UOp, dtypes
 from tinygrad.helpers import CPU_COUNT, all_int, diskcache_get, diskcache_put
+from tinygrad.runtime.ops_cpu import CPUAllocator, CPUWorker
 from tinygrad.uop.ops import KernelInfo, Ops
 
 _num_threads = CPU_COUNT.value  # the cores this process may use, or the environment variable CPU_COUNT
+
+
+def _free_outside_workers(free=CPUAllocator._free, deferred: list = []) -> None:  # noqa: B006  (one list, on purpose)
+    """Keep tinygrad 0.13.0 from waiting for itself: its _free waits until the device is idle, and where Python's garbage collector
+    happens to run in the device's own worker thread and meets a compiled graph, that is never. Such buffers are freed by the next
+    thread that frees one.
+    """
+    def safe_free(allocator, buffer, options=None):
+        if isinstance(threading.current_thread(), CPUWorker):
+            deferred.append((buffer, options))
+            return
+        while deferred:
+            free(allocator, *deferred.pop())
+        free(allocator, buffer, options)
+
+    CPUAllocator._free = safe_free
+
+
+_free_outside_workers()
 
 
 def num_threads() -> int:
