@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs import commands, pushes, randomization, resets, rewards, terminations
+from envs import commands, privileged, pushes, randomization, resets, rewards, terminations
 from envs.config import EnvConfig
 from envs.sensing import Sensing
 from envs.simulation import Simulation
@@ -18,7 +18,7 @@ from envs.state import load_arrays
 from rfx.config import GO2_CONFIG, RobotConfig
 from rfx.observe import observe
 from rfx.state import Array
-from rfx.terms import bind
+from rfx.terms import bind, find
 
 
 class Go2Env(VectorEnv):
@@ -29,12 +29,14 @@ class Go2Env(VectorEnv):
     episodes' statistics: return `r`, length `l`, and the mean absolute error of vx, vy (m/s) and yaw rate (rad/s).
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
     it is flagged in info["failed"] and started anew.
+    critic_terms name what `critic_observation` tells, `envs/privileged.py`; with them info["final_critic_observation"] (num_envs, width)
+    holds it, beside "final_obs", as it was where an episode ended.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig = GO2_CONFIG,
-                 threads: int = 0, **overrides: Any):
+                 threads: int = 0, critic_terms: Sequence[str] = (), **overrides: Any):
         config = config or EnvConfig.load("go2", **overrides)
         num_envs = config.num_envs if num_envs is None else num_envs
         self.config, self.robot, self.num_envs = config, robot, num_envs
@@ -58,6 +60,7 @@ class Go2Env(VectorEnv):
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
+        self._critic_terms = [find(privileged, name) for name in critic_terms]
 
         self._observation = np.zeros((num_envs, robot.max_state_dim), np.float32)
         self._action = np.zeros((num_envs, robot.action_dim), np.float32)
@@ -117,9 +120,14 @@ class Go2Env(VectorEnv):
         info: dict[str, Any] = {}
         done = terminated | truncated
         if done.any():
-            info = self._end_episodes(observation["state"], done, failed)
+            final_critic = {"final_critic_observation": self.critic_observation()} if self._critic_terms else {}
+            info = self._end_episodes(observation["state"], done, failed) | final_critic
             observation = self._observe()
         return observation, reward, terminated, truncated, info
+
+    def critic_observation(self) -> Array:
+        """The critic terms of the state as it is, side by side. (num_envs, width), float32, a new array."""
+        return np.concatenate([term(self.state) for term in self._critic_terms], axis=1)
 
     def clear_reward_sums(self) -> None:
         """Start the sums of the weighted reward terms, `reward_sums`, at zero."""

@@ -50,6 +50,7 @@ class Simulation:
         self.encoder_offset = np.zeros((num_envs, len(config.joints)), np.float32)  # rad, measured minus true position
         self.latency = np.zeros(num_envs, np.int64)  # substeps until a new target takes effect
         self._last_warnings = np.array(self.batch.warning, copy=True)
+        self._note_robots(slice(None), {})
 
     def step(self, action: Array) -> Array:
         """Apply one action for one control step. action (N, num_joints) in [-1, 1].
@@ -102,8 +103,16 @@ class Simulation:
         self.latency[ids], self.encoder_offset[ids] = latency, robots.encoder_offset
         for name, values in robots.fields.items():
             self.batch.expand(name)[ids] = values
+        self._note_robots(ids, robots.fields)
         if robots.fields.keys() & mujoco.MjModel._setconst_inputs:
             self.batch.set_const(ids)  # 40 us each: what MuJoCo derives from masses and armatures
+
+    def _note_robots(self, rows: slice | Array, fields: Mapping[str, Array]) -> None:
+        """Fill SimState's rows of what sets robots apart, from fields of MjModel that are theirs, or else the model's."""
+        floor = np.flatnonzero(self.model.geom_bodyid == 0)[0]
+        trunk = self.model.jnt_bodyid[self.model.jnt_type == mujoco.mjtJoint.mjJNT_FREE][0]
+        self.state.floor_friction[rows] = fields.get("geom_friction", self.model.geom_friction[None])[:, floor, 0]
+        self.state.trunk_mass[rows] = fields.get("body_mass", self.model.body_mass[None])[:, trunk]
 
     def push(self, ids: Array, change: Array) -> None:
         """Change the base's velocity of simulations ids (n,) by change (n, 6): m/s in the world's frame, rad/s in the base's."""

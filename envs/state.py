@@ -34,6 +34,8 @@ class SimState:
     foot_landed: Array  # (N, 4), bool: on the ground, and was not at the last control step
     foot_swing: Array  # (N, 4), bool: the gait clock wants the foot in the air; never under a zero command
     base_contact: Array  # (N,), bool: the trunk touches something
+    floor_friction: Array  # (N,), sliding friction of the floor
+    trunk_mass: Array  # (N,), kg, its payload included
     fallen: Array  # (N,), bool: a termination term ends the episode in this step
     step: Array  # (N,), int64, control steps since the episode began
 
@@ -49,7 +51,8 @@ class SimState:
                    previous_action=zeros(num_joints), earlier_action=zeros(num_joints),
                    joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints), foot_height=zeros(4), foot_velocity_w=zeros(4, 3),
                    foot_contact=zeros(4, dtype=bool), foot_landed=zeros(4, dtype=bool), foot_swing=zeros(4, dtype=bool),
-                   base_contact=zeros(dtype=bool), fallen=zeros(dtype=bool), step=zeros(dtype=np.int64))
+                   base_contact=zeros(dtype=bool), floor_friction=zeros(), trunk_mass=zeros(), fallen=zeros(dtype=bool),
+                   step=zeros(dtype=np.int64))
 
     def arrays(self) -> dict[str, Array]:
         """The live arrays by field name, the robot's under `robot.`."""

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs import commands, resets, rewards, terminations
+from envs import commands, privileged, resets, rewards, terminations
 from envs.state import SimState
 from rfx import observation_terms
 from rfx.config import GO2_CONFIG
@@ -14,7 +14,7 @@ from rfx.observe import observe
 from rfx.state import RobotState
 from rfx.terms import available
 
-TERMS = [(module, name) for module in (rewards, terminations, observation_terms) for name in available(module)]
+TERMS = [(module, name) for module in (rewards, terminations, observation_terms, privileged) for name in available(module)]
 
 
 def arrays_of(state):
@@ -42,7 +42,7 @@ def test_every_term_is_a_pure_function_of_each_row(module, name):
     values = term(given).copy()
     for key, array in arrays_of(state):
         np.testing.assert_array_equal(array, before[key], err_msg=f"{name} changed {key}")
-    assert len(values) == 6 and values.ndim == (2 if module is observation_terms else 1)
+    assert len(values) == 6 and values.ndim == (2 if module in (observation_terms, privileged) else 1)
     assert values.dtype == (bool if module is terminations else np.float32)
     assert np.isfinite(values).all()
 

@@ -1,0 +1,77 @@
+"""What a privileged critic is given: the truth, with what each robot is, also of the state in which an episode ended."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from envs.config import EnvConfig
+from envs.go2 import Go2Env
+from rfx.config import GO2_CONFIG
+
+TERMS = ("observation", "base_linear_velocity", "base_height", "floor_friction", "trunk_mass")
+
+
+def make(num_envs=8, terms=TERMS, **overrides) -> Go2Env:
+    env = Go2Env(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False, **overrides}), critic_terms=terms)
+    env.reset(seed=0)
+    return env
+
+
+def test_the_critic_reads_the_true_state_with_perfect_sensors_and_with_noisy_ones():
+    perfect, noisy = make(), make(randomize=True, randomization={}, pushes={}, noise={"joint_velocity": 2.0})
+    for env in (perfect, noisy):
+        action = np.random.default_rng(0).uniform(-1, 1, (8, 12)).astype(np.float32)
+        observed = env.step(action)[0]["state"][:, :48]
+        told, batch = env.critic_observation(), env.simulation.batch
+        assert told.shape == (8, 54) and told.dtype == np.float32
+        np.testing.assert_allclose(told[:, 12:24], batch.qvel[:, 6:], rtol=1e-6)  # joint velocity: MJCF order is motor order here
+        np.testing.assert_allclose(told[:, 51], batch.qpos[:, 2], rtol=1e-6)
+        assert np.array_equal(told[:, :48], observed) == (env is perfect)
+        for i in range(8):  # base velocity, turned into the base's frame by MuJoCo
+            expected, inverse = np.zeros(3), np.zeros(4)
+            mujoco.mju_negQuat(inverse, batch.qpos[i, 3:7].copy())
+            mujoco.mju_rotVecQuat(expected, batch.qvel[i, :3].copy(), inverse)
+            np.testing.assert_allclose(told[i, 48:51], expected, atol=1e-5)
+
+
+def test_friction_and_mass_are_those_of_each_robot_and_change_with_its_episode():
+    env = make(randomize=True, noise={}, pushes={}, episode_length_s=0.04,
+               randomization={"floor_friction": {"coefficient": [0.2, 1.2]}, "payload": {"range_kg": [-1.0, 3.0]}})
+    model, seen = env.simulation.model, []
+    for _ in range(4):
+        told = env.critic_observation()
+        np.testing.assert_array_equal(told[:, 52], env.simulation.batch.expand("geom_friction")[:, model.geom("floor").id, 0].astype(np.float32))
+        np.testing.assert_array_equal(told[:, 53], env.simulation.batch.expand("body_mass")[:, model.body("base").id].astype(np.float32))
+        seen.append(told[:, 52:])
+        env.step(np.zeros((8, 12), np.float32))
+    assert len(np.unique(seen[0][:, 0])) == 8 and (seen[0] == seen[1]).all() and (seen[1] != seen[2]).all()
+    nominal = make().critic_observation()
+    assert (nominal[:, 52] == np.float32(0.8)).all() and nominal[:, 53] == pytest.approx(6.921)
+
+
+def test_a_saved_state_tells_the_critic_the_same():
+    values = {"randomize": True, "noise": {}, "pushes": {}}
+    env, other = make(**values), make(**values)
+    env.step(np.full((8, 12), 0.3, np.float32))
+    other.reset(seed=5)
+    other.load_state_dict(env.state_dict())
+    np.testing.assert_array_equal(other.critic_observation(), env.critic_observation())
+
+
+def test_the_last_state_of_an_episode_is_told_beside_its_last_observation():
+    """A robot whose episode ends after the same steps as in an environment where it does not end is in the same state there."""
+    cut, whole = make(episode_length_s=0.1), make()
+    for step in range(1, 6):
+        action = np.full((8, 12), 0.1 * step, np.float32)
+        info = cut.step(action)[4]
+        whole.step(action)
+    np.testing.assert_array_equal(info["final_critic_observation"], whole.critic_observation())
+    assert np.array_equal(info["final_obs"][3]["state"][:48], info["final_critic_observation"][3, :48])
+    assert not np.array_equal(cut.critic_observation(), whole.critic_observation())
+
+
+def test_without_terms_nothing_is_told_and_a_misspelt_one_is_named():
+    env = make(episode_length_s=0.02, terms=())
+    assert "final_critic_observation" not in env.step(np.zeros((8, 12), np.float32))[4]
+    with pytest.raises(ValueError, match="unknown term 'base_hight' among privileged: did you mean 'base_height'"):
+        Go2Env(1, robot=GO2_CONFIG, critic_terms=("base_hight",))
