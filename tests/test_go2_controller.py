@@ -18,11 +18,13 @@ TICK_S = 0.002
 
 
 class Bench:
-    """A controller whose robot follows perfectly, with a clock of its own."""
+    """A controller that has damped for its first moment, whose robot follows perfectly, with a clock of its own."""
 
-    def __init__(self, position=LYING):
+    def __init__(self, position=LYING, lead=True):
         self.controller, self.now_s, self.position = Controller(GO2_CONFIG, LIMITS), 50.0, position.copy()
         self.step_number, self.step_time_s, self.target = 0, 0.0, DEFAULT
+        while lead and self.controller.phase == Phase.CONNECTING:
+            self.tick(Request.IDLE)
 
     def tick(self, request=Request.STAND, **changes):
         self.now_s += TICK_S
@@ -50,6 +52,23 @@ def test_it_damps_until_asked_to_stand():
     bench = Bench()
     assert all(is_damping(bench.tick(Request.IDLE)) for _ in range(10))
     assert is_damping(bench.tick(Request.POLICY)), "a policy step before standing moves nothing"
+
+
+def test_it_damps_for_0_3_seconds_before_it_hears_a_request():
+    """A robot that meets the writer late begins with damping, not in the middle of standing up."""
+    for request in Request:
+        bench = Bench(lead=False)
+        commands = [bench.tick(request) for _ in range(151)]  # the first at 0 s, the last at 0.3 s
+        assert all(map(is_damping, commands)) and bench.controller.phase == Phase.IDLE
+        bench.tick(Request.STAND)
+        assert bench.controller.phase == Phase.STANDING_UP
+
+
+def test_what_is_wrong_in_the_first_moment_is_wrong():
+    bench = Bench(lead=False)
+    assert is_damping(bench.tick(Request.STAND)) and bench.controller.phase == Phase.CONNECTING
+    bench.tick(Request.STAND, other_publishers=1)
+    assert bench.controller.phase == Phase.FAULT
 
 
 def test_standing_up_ramps_from_the_measured_pose_in_1_2_seconds():

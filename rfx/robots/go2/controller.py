@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +26,14 @@ class Controller:
     """Turns snapshots and the driver's requests into motor targets.
 
     It damps until asked to stand, follows the policy once it stands, and damps for good after the first violation of a safety rule.
+    For limits.lead_s it hears no request: DDS drops what comes from a writer that the reader has not met yet, and a robot that meets
+    this one late (80 ms were seen on a busy machine) must not come into the middle of standing up.
     """
 
     def __init__(self, config: RobotConfig, limits: SafetyLimits):
         self.config, self.limits = config, limits
-        self.phase, self.phase_since_s, self.reason = Phase.IDLE, 0.0, ""
+        self.phase, self.phase_since_s, self.reason = Phase.CONNECTING, 0.0, ""
+        self._begun_s = math.inf
         num = len(config.joints)
         self._zeros = np.zeros(num, np.float32)
         self._policy_gains = config.joint_array("kp"), config.joint_array("kd")
@@ -68,6 +72,10 @@ class Controller:
         reason = violation(now, self.limits, self.config)
         if reason:
             self.fail(now.now_s, reason)
+        elif self.phase == Phase.CONNECTING:
+            self._begun_s = min(self._begun_s, now.now_s)
+            if now.now_s - self._begun_s >= self.limits.lead_s:
+                self._enter(Phase.IDLE, now.now_s)
         elif request == Request.STAND and self.phase in (Phase.IDLE, Phase.POLICY):
             self._sent = now.joint_position.copy()
             distance = float(np.abs(self.config.default_position - now.joint_position).max())

@@ -58,8 +58,9 @@ class Go2(SingleRobot):
         self._latencies_s: list[float] = []
 
     def connect(self) -> None:
-        """Start the sender and wait until it has the robot to itself, damped. Raises ModuleNotFoundError without the extra `go2`,
-        ConnectionError with the reason when the robot cannot be had.
+        """Start the sender and wait until it has the robot to itself and has damped it for limits.lead_s.
+
+        Raises ModuleNotFoundError without the extra `go2`, ConnectionError with the reason when the robot cannot be had.
         """
         if self._process is not None:
             raise RuntimeError("the Go2 is connected already")

@@ -26,7 +26,7 @@ SHARED_FOLDER = "/dev/shm"  # memory, never written to a disk
 class Phase(IntEnum):
     """What the sender is doing."""
 
-    CONNECTING = 0  # nothing is sent yet
+    CONNECTING = 0  # nothing is sent yet, or damping until the robot has surely heard of it
     IDLE = 1  # damping, ready to stand up
     STANDING_UP = 2
     STANDING = 3

@@ -32,6 +32,7 @@ class SafetyLimits:
     temperature_c: float = 85.0  # motor; our own choice, below where magnets and windings suffer
     target_velocity_factor: float = 4.0  # a target moves at most this times the joint's max_velocity_rad_s
     interpolation_s: float = 0.004  # two ticks, over which a target moves to the policy's next one
+    lead_s: float = 0.3  # of damping before anything else: a robot may meet the writer late
     stand_s: float = 1.2  # Unitree's examples stand up in about this time
     stand_velocity_rad_s: float = 2.0  # slower than stand_s where a joint has far to go
     rest_velocity_rad_s: float = 0.3  # below it a joint counts as at rest
