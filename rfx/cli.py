@@ -42,7 +42,8 @@ def inspect(options: argparse.Namespace) -> None:
         print("robot: none said")
     else:
         print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {robot.action_scale_rad:g} rad")
-        print(f"observation: {robot.state_dim} wide: " + ", ".join(robot.observation_terms))
+        frames = f", the last {info.arguments['history']} of them" if info.arguments.get("history", 1) != 1 else ""
+        print(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
     print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
     for key, value in info.training_info.items():
         print(f"training {key}: {value}")
@@ -71,6 +72,8 @@ def deploy(options: argparse.Namespace) -> None:
             def decide(observation: dict[str, Any]) -> Any:
                 robot.command(*keyboard.read())
                 return policy(observation)
+
+            decide.reset = policy.reset
 
         stack.enter_context(robot)
         session = Session(robot, decide, rate_hz=rate_hz)

@@ -11,6 +11,7 @@ import numpy as np
 from rfx import arrays
 from rfx.arrays import Array
 from rfx.config import RobotConfig
+from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
 from rfx.policy_folder import inspect_policy
 
@@ -39,13 +40,15 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
 class LoadedPolicy:
     """Runs a policy on observation dictionaries: takes off the padding, normalizes, infers.
 
-    The weights of an MLP or ActorCritic are read once, here, and run in NumPy: a fifteenth of the time that a compiled tinygrad call takes
-    for one observation. Any other policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
+    A policy that reads more than one observation (`history`) is given the last ones, of each row of the batch its own: call it once a
+    control step, always with the same robots in the same rows, and `reset` where an episode begins. The weights of an MLP or ActorCritic
+    are read once, here, and run in NumPy: a fifteenth of the time that a compiled tinygrad call takes for one observation. Any other
+    policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
     """
 
     def __init__(self, policy: Policy, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
                  training_info: Mapping[str, Any] | None = None):
-        from rfx.nn.policy import policy_widths
+        from rfx.nn.policy import policy_history, policy_widths
         from rfx.policy_folder import check_widths
 
         self.policy, self.robot_config, self.normalizer = policy, robot_config, normalizer
@@ -59,6 +62,8 @@ class LoadedPolicy:
         else:
             self._input_dim, self._widths = normalizer.state_dim if normalizer else obs_dim, None
         self._action_dim = robot_config.action_dim if robot_config else act_dim
+        self.history = policy_history(policy)
+        self._history = ObservationHistory(self.history)
         self._infer = _inference(policy)
 
     def __call__(self, obs: Mapping[str, Array]) -> Array:
@@ -76,11 +81,22 @@ class LoadedPolicy:
             expected = " or ".join(map(str, sorted({*self._widths}))) if self._widths else f"{self._input_dim or 1} or wider"
             raise ValueError(f"got a state of shape {tuple(given.shape)}; expected (batch, {expected})")
         state = arrays.to_numpy(given)[:, :self._input_dim].astype(np.float32, copy=False)
-        action = self._infer(state if self.normalizer is None else self.normalizer.normalize(state))[:, :self._action_dim]
+        normalized = state if self.normalizer is None else self.normalizer.normalize(state)
+        if self.history > 1:
+            normalized = self._history.push(normalized).reshape(len(state), -1)
+        action = self._infer(normalized)[:, :self._action_dim]
         if not np.isfinite(action).all():
-            cause = "weights too large to run" if np.isfinite(state).all() else "a state that is not finite"
+            sound = np.isfinite(state).all() and np.isfinite(normalized).all()
+            cause = "weights too large to run" if sound else "a state that is not finite"
             raise ValueError(f"got actions that are not finite, from {cause}; do not send them to a robot")
         return arrays.like(action, given)
+
+    def reset(self, rows: Array | None = None) -> None:
+        """Begin episodes: forget the observations of robots rows (indices, or a mask over the batch), or without rows of all.
+
+        The next observation of such a robot then stands for those before it. Only policies with a history remember anything.
+        """
+        self._history.reset(None if rows is None else arrays.to_numpy(rows))
 
     def check_robot(self, config: RobotConfig) -> None:
         """Raise ValueError that lists every difference between the robot this policy is for and config; pass where there is none."""
@@ -91,11 +107,11 @@ class LoadedPolicy:
 
 
 def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from observations to actions, (N, obs_dim) -> (N, act_dim), float32."""
-    from rfx.nn.networks import MLP, ActorCritic
+    """A function from observations to actions, (N, history * obs_dim) -> (N, act_dim), float32."""
+    from rfx.nn.networks import MLP, ActorCritic, PrivilegedActorCritic
     from tinygrad import Tensor
 
-    mlp = policy.actor() if type(policy) is ActorCritic else policy
+    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic) else policy
     if type(mlp) is MLP:
         layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
         return lambda state: _tanh_layers(state, layers)

@@ -43,7 +43,8 @@ class Session:
     """Runs a policy on a robot at rate_hz: in the background between start and stop, or in the calling thread with run.
 
     policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up), then calls the
-    policy on live observations for warmup_s, and at least once, without acting: a network is compiled by then.
+    policy on live observations for warmup_s, and at least once, without acting: a network is compiled by then. A policy that has a method
+    reset, as one with a history does, is reset before that, and again before the first step.
     However a session ends, it stops the robot. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
     on leaving the context. Raises ValueError for a rate that is not positive or a warm-up that is negative.
     """
@@ -125,7 +126,9 @@ class Session:
     def _loop(self, duration: float) -> None:
         try:
             self.robot.reset()
+            self._reset_policy()
             self._warm_up()
+            self._reset_policy()
             gc.collect()
             gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
             with realtime_priority(PRIORITY):
@@ -139,6 +142,10 @@ class Session:
             except Exception as error:
                 self._error = self._error or error
             self._running = False
+
+    def _reset_policy(self) -> None:
+        if reset := getattr(self.policy, "reset", None):
+            reset()
 
     def _warm_up(self) -> None:
         ready_s = time.monotonic() + self._warmup_s

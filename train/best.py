@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import rfx
-from rfx.state import Array
 from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
 from train.disk import Writes
 from train.errors import InputError, one_line
-from train.evaluation import Evaluation, evaluate, evaluation_env
+from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env
 from train.progress import Progress, millions
 from train.trainer import Trainer
 
@@ -48,9 +47,10 @@ class Snapshot:
         weights = {f"best.policy.{name}": tensor.numpy().copy() for name, tensor in get_state_dict(self.policy.policy).items()}
         return weights | {"best.normalizer": self.policy.normalizer.to_dict(), "best.steps": self.steps}
 
-    def act(self, observation: Array) -> Array:
+    @property
+    def act(self) -> Act:
         """Deterministic actions (N, num_joints) for observations (N, max_state_dim)."""
-        return self.policy({"state": observation})
+        return PolicyAct(self.policy)
 
 
 class BestPolicy:

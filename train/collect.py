@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from envs.go2 import Go2Env, velocity_error
+from rfx.history import ObservationHistory
+from rfx.mirror import Mirror
 from rfx.normalizer import ObservationNormalizer
 from train.rollout import Array, Rollout
 from train.update import PPO
@@ -36,21 +38,30 @@ class EpisodeMetrics:
 
 
 def collect(env: Go2Env, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Array,
-            rng: np.random.Generator) -> tuple[Array, Array, EpisodeMetrics]:
+            rng: np.random.Generator, *, history: ObservationHistory | None = None, critic_normalizer: ObservationNormalizer | None = None,
+            mirror: Mirror | None = None) -> tuple[Array, Array, EpisodeMetrics]:
     """Act for as many steps as the rollout holds, writing it in place.
 
-    observation (N, max_state_dim) is the environment's current one. Actions are drawn from the policy's Gaussian with noise from rng
-    and scored as drawn, before the environment clips them. Returns the observation after the last step, its value (N,), and what
-    happened to the episodes.
+    observation (N, max_state_dim) is the environment's current one, and the last that history, where the policy reads one, was given.
+    critic_normalizer is that of a privileged critic's observations, mirror what the rollout's `mirrored` comes from. Actions are drawn from
+    the policy's Gaussian with noise from rng and scored as drawn, before the environment clips them. Returns the observation after the last
+    step, its value (N,), and what happened to the episodes.
     """
-    state_dim = rollout.observation.shape[2]
+    state_dim = rollout.raw_observation.shape[2]
     log_std = learner.policy.log_std.numpy().astype(np.float32)
     std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
     metrics = EpisodeMetrics()
     for t in range(len(rollout.reward)):
         rollout.raw_observation[t] = observation[:, :state_dim]
-        normalizer.normalize(rollout.raw_observation[t], out=rollout.observation[t])
-        rollout.mean[t], rollout.value[t] = learner.act(rollout.observation[t])
+        seen = rollout.raw_observation[t] if history is None else history.frames
+        normalize_frames(normalizer, seen, rollout.observation[t])
+        if mirror:
+            normalize_frames(normalizer, mirror.observation(seen), rollout.mirrored[t])
+        inputs = [rollout.observation[t]]
+        if critic_normalizer:
+            rollout.raw_critic_observation[t] = env.critic_observation()
+            inputs.append(critic_normalizer.normalize(rollout.raw_critic_observation[t], out=rollout.critic_observation[t]))
+        rollout.mean[t], rollout.value[t] = learner.act(*inputs)
         noise = rng.standard_normal(rollout.mean[t].shape, np.float32)
         np.multiply(noise, std, out=rollout.action[t])
         rollout.action[t] += rollout.mean[t]
@@ -61,15 +72,30 @@ def collect(env: Go2Env, learner: PPO, normalizer: ObservationNormalizer, rollou
         rollout.bootstrap[t] = 0.0
         cut = np.flatnonzero(rollout.truncated[t] & ~rollout.failed[t])
         if len(cut):
-            final = normalizer.normalize(np.stack([info["final_obs"][i]["state"][:state_dim] for i in cut]))
-            rollout.bootstrap[t, cut] = _padded_value(learner, final, rollout.observation[t])
+            final = np.stack([info["final_obs"][i]["state"][:state_dim] for i in cut])
+            final = [normalize_frames(normalizer, final if history is None else history.followed_by(cut, final))]
+            if critic_normalizer:
+                final.append(critic_normalizer.normalize(info["final_critic_observation"][cut]))
+            rollout.bootstrap[t, cut] = _padded_value(learner, final, inputs)
+        if history:
+            history.reset(rollout.terminated[t] | rollout.truncated[t])
+            history.push(observation[:, :state_dim])
         metrics.add(env, rollout.terminated[t], info)
-    _, last_value = learner.act(normalizer.normalize(observation[:, :state_dim]))
-    return observation, last_value, metrics
+    last = [normalize_frames(normalizer, observation[:, :state_dim] if history is None else history.frames)]
+    if critic_normalizer:
+        last.append(critic_normalizer.normalize(env.critic_observation()))
+    return observation, learner.act(*last)[1], metrics
 
 
-def _padded_value(learner: PPO, final: Array, template: Array) -> Array:
-    """Values (n,) of n final observations, in a batch of the shape that inference is compiled for."""
-    batch = np.zeros_like(template)
-    batch[:len(final)] = final
-    return learner.act(batch)[1][:len(final)]
+def normalize_frames(normalizer: ObservationNormalizer, frames: Array, out: Array | None = None) -> Array:
+    """Observations (N, D), or the last k of each robot (N, k, D), normalized and side by side. (N, D) or (N, k * D), in out if given."""
+    rows = frames.reshape(-1, normalizer.state_dim)
+    return normalizer.normalize(rows, out=None if out is None else out.reshape(rows.shape)).reshape(len(frames), -1)
+
+
+def _padded_value(learner: PPO, final: list[Array], templates: list[Array]) -> Array:
+    """Values (n,) of what n robots saw last, in batches of the shapes that inference is compiled for."""
+    batches = [np.zeros_like(template) for template in templates]
+    for batch, rows in zip(batches, final):
+        batch[:len(rows)] = rows
+    return learner.act(*batches)[1][:len(final[0])]

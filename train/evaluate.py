@@ -24,7 +24,7 @@ from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.evaluation import Act, Evaluation, evaluate, evaluation_env, evaluation_table
+from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_table
 
 VIDEO_FPS_HZ = 25.0
 TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")
@@ -150,7 +150,7 @@ def load(path: str) -> rfx.LoadedPolicy:
 
 def act_of(policy: rfx.LoadedPolicy) -> Act:
     """The policy as a function of observations."""
-    return lambda observation: policy({"state": observation})
+    return PolicyAct(policy)
 
 
 def names_of(paths: list[str]) -> dict[str, str]:

@@ -11,18 +11,39 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+import rfx
 from envs.config import EnvConfig
 from envs.go2 import Go2Env, velocity_error
 from rfx.config import RobotConfig
 from rfx.state import Array
 
-Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim)
+Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
 
 GRAVITY_M_S2 = 9.81
 SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
 EPISODE_S = 20.0  # falls are counted per this much play
 EVALUATION_KEY = 0xE7A1  # sets the seeds of evaluations apart from those of training, whatever the seed
 FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
+
+
+@dataclass(frozen=True)
+class PolicyAct:
+    """A loaded policy as an Act."""
+
+    policy: rfx.LoadedPolicy
+
+    def __call__(self, observation: Array) -> Array:
+        return self.policy({"state": observation})
+
+    def reset(self, rows: Array | None = None) -> None:
+        """Tell the policy that robots rows, or without rows all of them, begin an episode."""
+        self.policy.reset(rows)
+
+
+def begin_episodes(act: Act, rows: Array | None = None) -> None:
+    """Reset the memory of an act that has one (a method reset) of robots rows (N,), bool, or without rows of all."""
+    if (rows is None or rows.any()) and (reset := getattr(act, "reset", None)):
+        reset(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +108,12 @@ def evaluate(act: Act, env: Go2Env, *, seed: int, duration_s: float, after_step:
     falls = failed = 0
 
     observation = env.reset(seed=evaluation_seed(seed))[0]["state"]
+    begin_episodes(act)
     command[...] = robot.velocity_command
     for _ in range(num_steps):
         observed, _, terminated, truncated, info = env.step(act(observation))
         observation = observed["state"]
+        begin_episodes(act, terminated | truncated)
         falls += int(terminated.sum())
         failed += int(info["failed"].sum()) if info else 0
         settled += 1

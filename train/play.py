@@ -114,6 +114,8 @@ class Play:
     def _grant(self, wish: str) -> None:
         if wish == "r":
             self.robot.reset()
+            if reset := getattr(self.policy, "reset", None):
+                reset()
             self._down_steps = 0
         elif wish == "p":
             side = self._rng.uniform(0.0, 2.0 * np.pi)

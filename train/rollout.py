@@ -17,7 +17,10 @@ class Rollout:
     """Arrays of T steps by N environments, float32; the trainer fills the first group, `gae` the second."""
 
     raw_observation: Array  # (T, N, D), as the environment gave it: what the normalizer learns from
-    observation: Array  # (T, N, D), normalized: exactly what the policy was given
+    observation: Array  # (T, N, history * D), normalized: exactly what the policy was given
+    mirrored: Array  # (T, N, history * D), normalized: what the robots' mirror images would have given it; 0 wide where nobody asks
+    raw_critic_observation: Array  # (T, N, P), what a privileged critic is given; 0 wide without one
+    critic_observation: Array  # (T, N, P), normalized
     action: Array  # (T, N, A), the sample that was scored, before the environment clips it
     mean: Array  # (T, N, A), of the Gaussian it came from
     log_prob: Array  # (T, N), of the action
@@ -31,14 +34,16 @@ class Rollout:
     returns: Array  # (T, N), value targets
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int, observation_dim: int, action_dim: int) -> Rollout:
+    def empty(cls, num_steps: int, num_envs: int, observation_dim: int, action_dim: int, *, history: int = 1, mirrored: bool = False,
+              critic_dim: int = 0) -> Rollout:
         """A rollout of zeros."""
 
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_steps, num_envs, *shape), dtype)
 
-        return cls(raw_observation=zeros(observation_dim), observation=zeros(observation_dim), action=zeros(action_dim), mean=zeros(action_dim), log_prob=zeros(),
-                   value=zeros(), reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool),
+        return cls(raw_observation=zeros(observation_dim), observation=zeros(history * observation_dim),
+                   mirrored=zeros(history * observation_dim * mirrored), raw_critic_observation=zeros(critic_dim),
+                   critic_observation=zeros(critic_dim), action=zeros(action_dim), mean=zeros(action_dim), log_prob=zeros(), value=zeros(), reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool),
                    failed=zeros(dtype=bool), bootstrap=zeros(), advantage=zeros(), returns=zeros())
 
     def replace_failed(self, rng: np.random.Generator) -> int:
@@ -54,6 +59,6 @@ class Rollout:
             chosen, failed = rng.choice(sound, num_failed), self.failed.ravel().copy()
             for field in dataclasses.fields(self):
                 array = getattr(self, field.name)
-                flat = array.reshape(-1, *array.shape[2:])
+                flat = array.reshape(self.failed.size, *array.shape[2:])
                 flat[failed] = flat[chosen]
         return num_failed

@@ -11,7 +11,7 @@ from envs.render import render_frames, write_video
 from rfx.config import RobotConfig
 from rfx.robots.mjcf import load_model
 from rfx.state import Array
-from train.evaluation import Act, evaluation_env, evaluation_seed
+from train.evaluation import Act, begin_episodes, evaluation_env, evaluation_seed
 
 FPS_HZ = 25.0
 # Seconds, and the command as shares of the largest vx, vy and yaw rate.
@@ -36,11 +36,14 @@ def _play(act: Act, task: EnvConfig, robot: RobotConfig, commands: Array) -> tup
     """Poses (T, nq) and velocities (T, 3) of a robot that follows commands (T, 3)."""
     env = evaluation_env(task, robot, num_envs=1, threads=1, command_interval_s=(1e6, 1e6), resets={})
     observation, state, frames = env.reset(seed=evaluation_seed(0))[0]["state"], env.state, []
+    begin_episodes(act)
     for step, command in enumerate(commands):
         state.robot.velocity_command[0] = command
         if step == round(PUSH_AT_S * robot.control_freq_hz):
             env.simulation.push(np.array([0]), np.array([[0, PUSH_M_S, 0, 0, 0, 0]]))
-        observation = env.step(act(observation))[0]["state"]
+        observed, _, terminated, truncated, _ = env.step(act(observation))
+        observation = observed["state"]
+        begin_episodes(act, terminated | truncated)
         velocity = np.append(state.base_linear_velocity_b[0, :2], state.robot.base_angular_velocity_b[0, 2])
         frames.append((env.simulation.batch.qpos[0].copy(), velocity))
     qpos, velocity = zip(*frames)

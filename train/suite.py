@@ -14,7 +14,7 @@ from envs.config import EnvConfig
 from envs.go2 import Go2Env, velocity_error
 from rfx.config import RobotConfig
 from rfx.state import Array
-from train.evaluation import EPISODE_S, SETTLE_S, Act, Evaluation, evaluate, evaluation_env, evaluation_seed
+from train.evaluation import EPISODE_S, SETTLE_S, Act, Evaluation, begin_episodes, evaluate, evaluation_env, evaluation_seed
 
 GRID_SIZE = 9  # commands along each axis
 GRID_S = 8.0
@@ -216,9 +216,11 @@ class Runner:
         """Play, yielding terminated (N,) after every control step."""
         self._tell(condition)
         observation = env.reset(seed=evaluation_seed(self._seed))[0]["state"]
+        begin_episodes(self._act)
         for _ in range(round(duration_s / env.step_s)):
-            observed, _, terminated, _, _ = env.step(self._act(observation))
+            observed, _, terminated, truncated, _ = env.step(self._act(observation))
             observation = observed["state"]
+            begin_episodes(self._act, terminated | truncated)
             yield terminated
 
     def _env(self, **changes: Any) -> Go2Env:

@@ -10,7 +10,9 @@ import numpy as np
 
 from envs.go2 import Go2Env
 from rfx.config import GO2_CONFIG
-from rfx.nn import ActorCritic, kernels
+from rfx.history import ObservationHistory
+from rfx.mirror import Mirror
+from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
 from train.collect import collect
 from train.config import TrainConfig
@@ -22,6 +24,7 @@ from train.update import PPO
 class Trainer:
     """Four objects (environment, policy, rollout, learner) and the randomness that drives them.
 
+    With policy.history above 1 there is a history beside them, with a privileged critic its normalizer, with the mirror loss a mirror.
     Everything random comes from SeedSequence(config.seed): the same seed gives the same weights, bit for bit, on the same machine.
     """
 
@@ -31,16 +34,27 @@ class Trainer:
         weights_rng, self._noise_rng, self._batch_rng = map(np.random.default_rng, seeds[:3])
         if config.threads:
             kernels.set_num_threads(config.threads)
-        self.env = Go2Env(config=config.env, robot=self.robot, threads=config.threads)
-        num_envs, num_steps = self.env.num_envs, config.trainer.rollout_steps
-        self.policy = ActorCritic(self.robot.state_dim, self.robot.action_dim, list(config.policy.hidden),
-                                  initial_std=config.policy.initial_std, rng=weights_rng)
-        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps)
-        self.normalizer = ObservationNormalizer(self.robot.state_dim)
-        self.rollout = Rollout.empty(num_steps, num_envs, self.robot.state_dim, self.robot.action_dim)
+        privileged, mirrored = config.policy.critic == "privileged", config.ppo.mirror_coefficient > 0.0
+        self.env = Go2Env(config=config.env, robot=self.robot, threads=config.threads,
+                          critic_terms=config.policy.critic_terms if privileged else ())
+        num_envs, num_steps, state_dim = self.env.num_envs, config.trainer.rollout_steps, self.robot.state_dim
+        first = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]
+        critic_dim = self.env.critic_observation().shape[1] if privileged else 0
+        sizes = (state_dim, self.robot.action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
+        self.policy = (PrivilegedActorCritic if privileged else ActorCritic)(
+            *sizes, initial_std=config.policy.initial_std, history=config.policy.history, rng=weights_rng)
+        self.mirror = Mirror(self.robot) if mirrored else None
+        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, self.mirror.action_matrix if mirrored else None)
+        self.normalizer = ObservationNormalizer(state_dim)
+        self.critic_normalizer = ObservationNormalizer(critic_dim) if privileged else None
+        self.history = ObservationHistory(config.policy.history) if config.policy.history > 1 else None
+        self.rollout = Rollout.empty(num_steps, num_envs, state_dim, self.robot.action_dim, history=config.policy.history, mirrored=mirrored,
+                                     critic_dim=critic_dim)
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
-        self._observation = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]
+        self._observation = first
+        if self.history:
+            self.history.push(first[:, :state_dim])
 
     def iterate(self) -> dict[str, float]:
         """One iteration of PPO; returns its metrics by tag."""
@@ -49,12 +63,15 @@ class Trainer:
         self.env.clear_reward_sums()
         self.learner.limit_std(self.std_limit())
         self._observation, last_value, episodes = collect(self.env, self.learner, self.normalizer, rollout, self._observation,
-                                                          self._noise_rng)
+                                                          self._noise_rng, history=self.history, mirror=self.mirror,
+                                                          critic_normalizer=self.critic_normalizer)
         collected = time.perf_counter()
         gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
         rollout.replace_failed(self._batch_rng)
         losses = self.learner.update(rollout, self._batch_rng)
         self.normalizer.update(rollout.raw_observation.reshape(-1, self.robot.state_dim))
+        if self.critic_normalizer:
+            self.critic_normalizer.update(rollout.raw_critic_observation.reshape(-1, self.critic_normalizer.state_dim))
         self.skipping = self.skipping + 1 if losses["skipped_minibatches"] else 0
         updated = time.perf_counter()
 
@@ -91,6 +108,10 @@ class Trainer:
         own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping, "observation": self._observation.copy(),
                "noise_rng": self._noise_rng.bit_generator.state, "batch_rng": self._batch_rng.bit_generator.state,
                "normalizer": self.normalizer.to_dict()}
+        if self.critic_normalizer:
+            own["critic_normalizer"] = self.critic_normalizer.to_dict()
+        if self.history:
+            own["history"] = self.history.frames
         return own | {f"env.{name}": value for name, value in self.env.state_dict().items()} | {
             f"learner.{name}": value for name, value in self.learner.state_dict().items()}
 
@@ -105,3 +126,7 @@ class Trainer:
         self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
         self._observation = state["observation"].copy()
+        if self.critic_normalizer:
+            self.critic_normalizer = ObservationNormalizer.from_dict(state["critic_normalizer"])
+        if self.history:
+            self.history.load(state["history"])

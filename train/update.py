@@ -7,17 +7,17 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from rfx.nn import kernels
-from rfx.nn.dense import mlp
+from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.dtype import DType
 from tinygrad.nn.state import get_state_dict
-from train.losses import Minibatch, ppo_gradient
+from train.losses import Minibatch, mirror_loss, ppo_gradient
 from train.optimizer import SUMS, Adam
 from train.rollout import Rollout
 
 BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
+OPTIONAL_FIELDS = ("critic_observation", "mirrored")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,13 @@ class PPOConfig:
     clip: float = 0.2
     entropy_coefficient: float = 0.001
     value_coefficient: float = 0.5
+    mirror_coefficient: float = 0.0  # of the loss for not acting as one's mirror image would, mirrored; 0: none
     max_gradient_norm: float = 1.0
 
     def __post_init__(self) -> None:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
                                 ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
-                                ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf), ("desired_kl", 0.0, np.inf)):
+                                ("value_coefficient", 0.0, np.inf), ("mirror_coefficient", 0.0, 1e6), ("max_gradient_norm", 1e-9, np.inf), ("desired_kl", 0.0, np.inf)):
             value, whole = getattr(self, name), name.startswith("num_")
             if name == "desired_kl" and value is None:
                 continue
@@ -49,78 +50,107 @@ class PPOConfig:
 class PPO:
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
-    policy has layers `backbone`, `actor_head` and `critic_head` (each with weight (out, in) and bias (out,)) and `log_std` (A,).
-    Raises ValueError unless the batch splits into equal minibatches.
+    policy is an ActorCritic or a PrivilegedActorCritic. action_mirror (A, A), for the mirror loss, mirrors actions by multiplication from
+    the right, `rfx.mirror.Mirror.action_matrix`. Raises ValueError unless the batch splits into equal minibatches, or where the mirror
+    loss has no action_mirror.
     """
 
-    def __init__(self, policy, config: PPOConfig, batch_size: int):
+    def __init__(self, policy: ActorCritic | PrivilegedActorCritic, config: PPOConfig, batch_size: int,
+                 action_mirror: np.ndarray | None = None):
         if batch_size % config.num_minibatches:
             raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
+        if config.mirror_coefficient and action_mirror is None:
+            raise ValueError(f"got mirror_coefficient {config.mirror_coefficient} without an action_mirror; give one, or set it to 0")
         self.policy, self.config = policy, config
         self.parameters = get_state_dict(policy)
         self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
-        num_steps, num_actions = config.num_epochs * config.num_minibatches, policy.log_std.shape[0]
-        widths = {"observation": policy.backbone[0].weight.shape[1], "action": num_actions, "mean": num_actions}
-        self._rollout = Minibatch(**{name: _allocate(batch_size, *([widths[name]] if name in widths else [])) for name in BATCH_FIELDS})
+        num_steps, num_actions, num_inputs = config.num_epochs * config.num_minibatches, policy.act_dim, policy.history * policy.obs_dim
+        widths = {"observation": num_inputs, "action": num_actions, "mean": num_actions}
+        if isinstance(policy, PrivilegedActorCritic):
+            widths["critic_observation"] = policy.critic_dim
+        if config.mirror_coefficient:
+            widths["mirrored"] = num_inputs
+            self._action_mirror = Tensor(np.ascontiguousarray(action_mirror, np.float32)).realize()
+            self._mirror_sums = _allocate(2)  # of mirror losses that are finite, and how many they are
+        self._fields = [name for name in BATCH_FIELDS if name in widths or name not in OPTIONAL_FIELDS]
+        self._rollout = Minibatch(**{name: _allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields})
         self._old_log_std = _allocate(num_actions)
         self._order = _allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
         self._position = _allocate(1, dtype=dtypes.int32)  # of the next one
         self._step = TinyJit(self._minibatch_step)
-        self._inference: dict[int, tuple[Tensor, TinyJit]] = {}  # by number of rows
+        self._inference: dict[int, tuple[list[Tensor], TinyJit]] = {}  # by number of rows
 
-    def act(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D). Compiled once for each N."""
-        if len(observation) not in self._inference:
-            given = _allocate(*observation.shape)
-            self._inference[len(observation)] = given, TinyJit(lambda: self._forward(given).realize())
-        given, infer = self._inference[len(observation)]
-        _upload(given, observation)
+    def act(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
+
+        Compiled once for each N.
+        """
+        num_rows = len(inputs[0])
+        if num_rows not in self._inference:
+            given = [_allocate(*array.shape) for array in inputs]
+            self._inference[num_rows] = given, TinyJit(lambda: self.policy.output(*given).realize())
+        given, infer = self._inference[num_rows]
+        for tensor, array in zip(given, inputs, strict=True):
+            _upload(tensor, array)
         output = infer().numpy()
         return np.tanh(output[:, :-1]), output[:, -1].copy()
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
         """Run every epoch on the rollout, in fresh random minibatches.
 
-        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning rate; and how many
-        minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
+        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the mirror loss, where it is on; the last
+        learning rate; and how many minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
         """
         batch_size, order = self._rollout.action.shape[0], self._order
         if rollout.reward.size != batch_size:
             raise ValueError(f"got a rollout of {' x '.join(map(str, rollout.reward.shape))} samples; this learner was made for {batch_size}")
-        for name in BATCH_FIELDS:
+        for name in self._fields:
             target = getattr(self._rollout, name)
             _upload(target, getattr(rollout, name).reshape(target.shape))
         _upload(self._old_log_std, self.policy.log_std.numpy())
         _upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
         _upload(self._position, np.zeros(1))
         _upload(self.optimizer.sums, np.zeros(len(SUMS)))
+        if self.config.mirror_coefficient:
+            _upload(self._mirror_sums, np.zeros(2))
         for _ in range(order.shape[0]):
             self._step()
         sums = dict(zip(SUMS, self.optimizer.sums.numpy().tolist()))
         skipped = sums.pop("skipped_minibatches")
         metrics = {name: value / max(order.shape[0] - skipped, 1.0) for name, value in sums.items()}
+        if self.config.mirror_coefficient:
+            total, count = self._mirror_sums.numpy().tolist()
+            metrics["mirror_loss"] = total / max(count, 1.0)
         return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
-
-    def _forward(self, observation: Tensor) -> Tensor:
-        """[mean before tanh | value] (B, A + 1) of observations (B, D)."""
-        policy = self.policy
-        layers, heads = policy.backbone, (policy.actor_head, policy.critic_head)
-        return mlp(observation, [*(layer.weight for layer in layers), [head.weight for head in heads]],
-                   [*(layer.bias for layer in layers), [head.bias for head in heads]])
 
     def _minibatch_step(self) -> list[Tensor]:
         """The next minibatch of the order: its rows, the forward pass, the loss, the gradient, Adam."""
         config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
         with Tensor.train():
-            output = self._forward(batch.observation)
-            d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
-                                                      value_coefficient=config.value_coefficient,
-                                                      entropy_coefficient=config.entropy_coefficient)
+            observation = batch.observation if batch.mirrored is None else batch.observation.cat(batch.mirrored).contiguous()
+            whole = self.policy.output(*([observation] if batch.critic_observation is None else [observation, batch.critic_observation]))
+            output = whole if batch.mirrored is None else whole[:batch.action.shape[0]].contiguous()
+            d_whole, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
+                                                     value_coefficient=config.value_coefficient,
+                                                     entropy_coefficient=config.entropy_coefficient)
+            d_whole, sums = (d_whole, []) if batch.mirrored is None else self._add_mirror_gradient(whole, d_whole)
             through_network = [weight for weight in weights if weight is not log_std]
-            gradients = iter(output.gradient(*through_network, gradient=d_output))
+            gradients = iter(whole.gradient(*through_network, gradient=d_whole))
         changed = self.optimizer.step([d_log_std if weight is log_std else next(gradients) for weight in weights], terms)
-        return Tensor.realize(*changed, advance)
+        return Tensor.realize(*changed, advance, *sums)
+
+    def _add_mirror_gradient(self, whole: Tensor, d_output: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The gradient at whole (2 B, A + 1), outputs for observations and then for their mirror images, from d_output, PPO's at the former.
+
+        Also the sums to realize, which the mirror loss is added to.
+        """
+        num_rows, leaf = d_output.shape[0], whole.detach()
+        loss = mirror_loss(leaf[:num_rows], leaf[num_rows:], self._action_mirror)
+        d_mirror, = (self.config.mirror_coefficient * loss).gradient(leaf)
+        finite = loss.isfinite()
+        sums = self._mirror_sums.assign(self._mirror_sums + Tensor.stack(finite.where(loss, 0.0), finite.float()))
+        return (d_mirror + d_output.pad(((0, num_rows), (0, 0)))).contiguous(), [sums]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that an update changes: weights, Adam moments, step and learning rate."""
@@ -151,15 +181,16 @@ class PPO:
 
 def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
     """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position (1,), int32."""
-    sources, num_rows = [getattr(rollout, name) for name in BATCH_FIELDS], order.shape[1]
+    given = {name: source for name in BATCH_FIELDS if (source := getattr(rollout, name)) is not None}
+    sources, num_rows = list(given.values()), order.shape[1]
     if kernels.usable(*sources):
         kernel = rows_kernel(num_rows, [source.numel() // source.shape[0] for source in sources])
         if kernels.compile_kernels(kernel):
             taken = [Tensor.empty(num_rows, *source.shape[1:]) for source in sources]
             *taken, advanced = taken[0].custom_kernel(*taken[1:], position, *sources, order, fxn=kernel)[:len(sources) + 1]
-            return Minibatch(**dict(zip(BATCH_FIELDS, taken))), advanced
+            return Minibatch(**dict(zip(given, taken))), advanced
     rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
-    return Minibatch(**{name: source[rows] for name, source in zip(BATCH_FIELDS, sources)}), position.assign(position + 1)
+    return Minibatch(**{name: source[rows] for name, source in given.items()}), position.assign(position + 1)
 
 
 def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:

@@ -1,7 +1,9 @@
-"""The networks: MLP, ActorCritic, and their Go2 sizes. Every forward pass goes through `rfx.nn.dense.mlp`.
+"""The networks: MLP, ActorCritic, PrivilegedActorCritic, and their Go2 sizes. Every forward pass goes through `rfx.nn.dense.mlp`.
 
 Weight names, as saved, `.bias` beside each `.weight`: `layers.{i}.weight` (MLP); `backbone.{i}.weight`, `actor_head.weight`,
-`critic_head.weight`, `log_std` (ActorCritic).
+`critic_head.weight`, `log_std` (ActorCritic); the same with `critic.{i}.weight` in place of the critic's head (PrivilegedActorCritic).
+
+A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). Weights do not tell k.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rfx.nn.dense import mlp
-from rfx.nn.policy import Policy, register_policy
+from rfx.nn.policy import Policy, policy_history, register_policy
 from tinygrad import Tensor
 from tinygrad.nn import Linear
 
@@ -22,12 +24,13 @@ HIDDEN = (256, 256)
 LOG_2PI = math.log(2.0 * math.pi)
 
 
-def _sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None) -> list[int]:
-    """Widths of all layers, input to output. Raises ValueError unless all are positive integers."""
+def _sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None, history: int = 1) -> list[int]:
+    """Widths of all layers, input to output. Raises ValueError unless all, and history, are positive integers."""
     sizes = [obs_dim, *(HIDDEN if hidden is None else hidden), act_dim]
-    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in sizes):
-        raise ValueError(f"got layer widths {sizes}; expected positive integers for obs_dim, hidden and act_dim")
-    return [int(size) for size in sizes]
+    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in [*sizes, history]):
+        raise ValueError(f"got layer widths {sizes} and history {history!r}; expected positive integers for obs_dim, hidden, act_dim and "
+                         "history")
+    return [int(obs_dim * history), *map(int, sizes[1:])]
 
 
 def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: float = 1.0) -> Linear:
@@ -39,9 +42,32 @@ def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: 
     return layer
 
 
-def _check_width(obs: Tensor, obs_dim: int) -> None:
-    if obs.ndim != 2 or obs.shape[1] != obs_dim:
-        raise ValueError(f"got observations of shape {tuple(obs.shape)}; expected (batch, {obs_dim})")
+def _check_width(obs: Tensor, obs_dim: int, history: int = 1) -> None:
+    if obs.ndim != 2 or obs.shape[1] != obs_dim * history:
+        of_history = f": {history} observations of {obs_dim}" if history > 1 else ""
+        raise ValueError(f"got observations of shape {tuple(obs.shape)}; expected (batch, {obs_dim * history}){of_history}")
+
+
+def _pass(obs: Tensor, layers: Sequence[Linear], heads: Sequence[Linear]) -> Tensor:
+    """layers with tanh after each, then the outputs of heads side by side. (B, in) -> (B, sum of the heads' outs)."""
+    return mlp(obs, [*(layer.weight for layer in layers), [head.weight for head in heads]],
+               [*(layer.bias for layer in layers), [head.bias for head in heads]])
+
+
+def _exported(policy: ActorCritic | PrivilegedActorCritic) -> MLP:
+    """The MLP of a policy's actor, with weights of its own."""
+    history = {"history": policy.history} if policy.history > 1 else {}  # else the folder is one that an older rfx reads too
+    exported = MLP(policy.obs_dim, policy.act_dim, policy.hidden, **history)
+    for layer, source in zip(exported.layers, [*policy.backbone, policy.actor_head]):
+        layer.weight, layer.bias = source.weight.clone().realize(), source.bias.clone().realize()
+    return exported
+
+
+def _log_std(act_dim: int, initial_std: float) -> Tensor:
+    """Logarithms of the standard deviations that exploration starts from. Raises ValueError for one that is not positive."""
+    if not 0.0 < initial_std < math.inf:
+        raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")
+    return Tensor(np.full(act_dim, math.log(initial_std), np.float32))
 
 
 def _width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | None = None) -> tuple[int, int]:
@@ -66,26 +92,27 @@ def _chain(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> list[int]:
 class MLP(Policy):
     """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
 
-    obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256).
-    rng draws the initial weights: equal generators make equal networks. Without it, every network is another.
-    Raises ValueError for a width that is not a positive integer.
+    obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256); history is how many
+    observations it reads. rng draws the initial weights: equal generators make equal networks. Without it, every network is another.
+    Raises ValueError for a width or history that is not a positive integer.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, rng: np.random.Generator | None = None):
-        sizes = _sizes(obs_dim, act_dim, hidden)
-        self.obs_dim, self.act_dim, self.hidden = sizes[0], sizes[-1], sizes[1:-1]
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, history: int = 1,
+                 rng: np.random.Generator | None = None):
+        sizes = _sizes(obs_dim, act_dim, hidden, history)
+        self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
         rng = np.random.default_rng() if rng is None else rng
         self.layers = [_linear(a, b, rng) for a, b in zip(sizes[:-1], sizes[1:])]
         Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
-        _check_width(obs, self.obs_dim)
+        """Actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        _check_width(obs, self.obs_dim, self.history)
         return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]).tanh()
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim, act_dim and hidden, as the shapes of `layers.{i}` tell. Raises ValueError where they do not."""
+        """obs_dim (times history), act_dim and hidden, as the shapes of `layers.{i}` tell. Raises ValueError where they do not."""
         sizes = _chain(shapes, "layers")
         if not sizes:
             raise ValueError(f"got weights {', '.join(shapes) or 'none'}; expected layers.0.weight and so on")
@@ -96,39 +123,39 @@ class MLP(Policy):
 class ActorCritic(Policy):
     """Actor and critic on one tanh backbone, for PPO: a Gaussian of state-independent width around the actor's mean action.
 
-    obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256).
-    rng draws the initial weights, as MLP's; initial_std is the standard deviation that log_std (act_dim,) starts from.
-    The actor head starts a hundred times smaller than usual, so that the first actions are near zero.
-    Raises ValueError for a width that is not a positive integer, or a standard deviation that is not positive.
+    obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256); history is how many
+    observations it reads. rng draws the initial weights, as MLP's; initial_std is the standard deviation that log_std (act_dim,) starts
+    from. The actor head starts a hundred times smaller than usual, so that the first actions are near zero.
+    Raises ValueError for a width or history that is not a positive integer, or a standard deviation that is not positive.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, initial_std: float = 0.6,
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, initial_std: float = 0.6, history: int = 1,
                  rng: np.random.Generator | None = None):
-        sizes = _sizes(obs_dim, act_dim, hidden)
-        if not 0.0 < initial_std < math.inf:
-            raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")
-        self.obs_dim, self.act_dim, self.hidden = sizes[0], sizes[-1], sizes[1:-1]
+        sizes = _sizes(obs_dim, act_dim, hidden, history)
+        self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
         rng = np.random.default_rng() if rng is None else rng
         self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
         self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
         self.critic_head = _linear(sizes[-2], 1, rng)
-        self.log_std = Tensor(np.full(self.act_dim, math.log(initial_std), np.float32))
+        self.log_std = _log_std(self.act_dim, initial_std)
         Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Mean actions in [-1, 1]. obs (B, obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        """Mean actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
         return self.forward_actor_critic(obs)[0]
 
     def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean action and value. obs (B, obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for another shape."""
-        _check_width(obs, self.obs_dim)
-        heads = (self.actor_head, self.critic_head)
-        both = mlp(obs, [*(layer.weight for layer in self.backbone), [head.weight for head in heads]],
-                   [*(layer.bias for layer in self.backbone), [head.bias for head in heads]])
+        """Mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for another shape."""
+        both = self.output(obs)
         return both[:, :self.act_dim].tanh(), both[:, self.act_dim:]
 
+    def output(self, obs: Tensor) -> Tensor:
+        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as `forward`."""
+        _check_width(obs, self.obs_dim, self.history)
+        return _pass(obs, self.backbone, (self.actor_head, self.critic_head))
+
     def get_action_and_value(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """An action with its log probability, the entropy and the value. obs (B, obs_dim) -> (B, act_dim), (B,), (B,), (B,).
+        """An action with its log probability, the entropy and the value. obs (B, history * obs_dim) -> (B, act_dim), three times (B,).
 
         Without an action, one is drawn from the Gaussian (tinygrad's random state); it is not clipped. Natural logarithms.
         Raises ValueError for another shape.
@@ -145,7 +172,7 @@ class ActorCritic(Policy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim, act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell. Raises ValueError where they do not."""
+        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell. Raises ValueError otherwise."""
         sizes = _chain(shapes, "backbone")
         num_inputs, act_dim = _width(shapes, "actor_head", sizes[-1] if sizes else None)
         if _width(shapes, "critic_head", num_inputs)[1] != 1 or shapes.get("log_std") != (act_dim,):
@@ -155,10 +182,57 @@ class ActorCritic(Policy):
 
     def actor(self) -> MLP:
         """The MLP that computes the same actions, with weights of its own: what a robot needs of this network."""
-        policy = MLP(self.obs_dim, self.act_dim, self.hidden)
-        for layer, source in zip(policy.layers, [*self.backbone, self.actor_head]):
-            layer.weight, layer.bias = source.weight.clone().realize(), source.bias.clone().realize()
-        return policy
+        return _exported(self)
+
+
+@register_policy
+class PrivilegedActorCritic(Policy):
+    """An actor as ActorCritic's, and a critic that is a network of its own and reads what only a simulator knows: (B, critic_dim).
+
+    hidden are the widths of both (default 256, 256); the other arguments are ActorCritic's. Pinto et al. 2018, "Asymmetric Actor Critic
+    for Image-Based Robot Learning". Raises as ActorCritic.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, critic_dim: int, hidden: Sequence[int] | None = None, *, initial_std: float = 0.6,
+                 history: int = 1, rng: np.random.Generator | None = None):
+        sizes, critic_sizes = _sizes(obs_dim, act_dim, hidden, history), _sizes(critic_dim, 1, hidden)
+        self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
+        self.critic_dim = critic_sizes[0]
+        rng = np.random.default_rng() if rng is None else rng
+        self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
+        self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
+        self.critic = [_linear(a, b, rng) for a, b in zip(critic_sizes[:-1], critic_sizes[1:])]
+        self.log_std = _log_std(self.act_dim, initial_std)
+        Tensor.realize(*self.parameters())
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Mean actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        _check_width(obs, self.obs_dim, self.history)
+        return _pass(obs, self.backbone, [self.actor_head]).tanh()
+
+    def output(self, obs: Tensor, critic_obs: Tensor) -> Tensor:
+        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim), critic_obs (C, critic_dim) -> (B, act_dim + 1).
+
+        C may be less than B: the values of the other rows are 0. Raises ValueError for another shape.
+        """
+        _check_width(obs, self.obs_dim, self.history)
+        _check_width(critic_obs, self.critic_dim)
+        value = _pass(critic_obs, self.critic[:-1], self.critic[-1:])
+        return _pass(obs, self.backbone, [self.actor_head]).cat(value.pad(((0, obs.shape[0] - value.shape[0]), (0, 0))), dim=1)
+
+    @classmethod
+    def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+        """obs_dim (times history), act_dim, critic_dim and hidden, as the shapes tell. Raises ValueError where they do not."""
+        sizes, critic_sizes = _chain(shapes, "backbone"), _chain(shapes, "critic")
+        num_inputs, act_dim = _width(shapes, "actor_head", sizes[-1] if sizes else None)
+        if not critic_sizes or critic_sizes[1:] != [*sizes[1:], 1] or shapes.get("log_std") != (act_dim,):
+            raise ValueError(f"got a critic of widths {critic_sizes} beside an actor of {[*(sizes or [num_inputs]), act_dim]} and log_std "
+                             f"{shapes.get('log_std')}; expected the same hidden widths, one value, and ({act_dim},)")
+        return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "critic_dim": critic_sizes[0], "hidden": sizes[1:]}
+
+    def actor(self) -> MLP:
+        """The MLP that computes the same actions, as ActorCritic's: a robot needs no critic."""
+        return _exported(self)
 
 
 class JitPolicy(Policy):
@@ -170,7 +244,7 @@ class JitPolicy(Policy):
     def __init__(self, policy: Policy):
         if not isinstance(policy, Policy):
             raise TypeError(f"got {type(policy).__name__}; expected a Policy to wrap")
-        self.policy = policy
+        self.policy, self.history = policy, policy_history(policy)
 
     def forward(self, obs: Tensor) -> Tensor:
         """What the policy inside computes. obs (B, obs_dim) -> (B, act_dim)."""

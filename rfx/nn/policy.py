@@ -106,6 +106,7 @@ class Policy:
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The constructor arguments that weights of these shapes tell; none unless a subclass knows better.
 
+        Of a class that takes a history, obs_dim is the width of all its observations together: weights do not tell how many they are.
         Raises ValueError where no arguments give these weights.
         """
         return {}
@@ -145,6 +146,12 @@ def policy_widths(policy: Policy) -> tuple[int | None, int | None]:
     return tuple(width if isinstance(width, int) else None for width in widths)
 
 
+def policy_history(policy: Policy) -> int:
+    """How many observations the policy reads, its attribute history, or else 1."""
+    history = getattr(policy, "history", None)
+    return history if isinstance(history, int) else 1
+
+
 def _copy(tensor: Tensor) -> Tensor:
     """A copy of a realized tensor; Tensor.clone does the same by scheduling a kernel, ten times slower."""
     source = tensor.uop.buffer
@@ -172,7 +179,7 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
     teller = next(base for base in cls.__mro__ if "infer_arguments" in vars(base))
     inferred = {}
     if cls.__init__ is teller.__init__:  # else a subclass with a constructor of its own
-        inferred = cls.infer_arguments({name: array.shape for name, array in weights.items()})
+        inferred = _each(cls.infer_arguments({name: array.shape for name, array in weights.items()}), arguments.get("history", 1))
     for name, value in inferred.items():
         if arguments.get(name) not in (None, value):
             raise ValueError(f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of {value!r}; save the policy anew")
@@ -193,6 +200,15 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
             raise ValueError(f"got {name} of shape {weights[name].shape}; {cls.__name__} has {tuple(tensor.shape)}")
     _set_weights(tensors, weights)
     return policy
+
+
+def _each(inferred: Mapping[str, Any], history: Any) -> dict[str, Any]:
+    """Inferred arguments, obs_dim that of each of history observations. Raises ValueError for a history that the weights do not have."""
+    width = inferred.get("obs_dim", 0)
+    if isinstance(history, bool) or not isinstance(history, int) or history < 1 or width % history:
+        raise ValueError(f"got history {reprlib.repr(history)}, but the weights read {width} numbers; expected how many observations "
+                         "these are")
+    return {**inferred, "obs_dim": width // history} if width else dict(inferred)
 
 
 def _rebuild(cls: type[P], arguments: tuple[tuple, dict], weights: Mapping[str, np.ndarray]) -> P:

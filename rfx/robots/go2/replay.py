@@ -43,8 +43,12 @@ def recompute(recording: Recording, source: str) -> str:
     observation, action = recording.arrays["observation"], recording.arrays["action"]
     if observation.ndim != 2 or not len(steps := np.flatnonzero(np.isfinite(observation).all(axis=1) & (recording.arrays["step"] > 0))):
         raise ValueError("the log holds no policy step")
-    again = np.clip(policy({"state": observation[steps].astype(np.float32)}), -1.0, 1.0)
-    return f"{len(steps)} policy steps computed again: greatest difference of an action {np.abs(again - action[steps]).max():.2e}"
+    again = np.concatenate([policy({"state": observation[step, None].astype(np.float32)}) for step in steps]).clip(-1.0, 1.0)
+    known = slice(policy.history - 1, None)  # before that it would need observations from before the log begins
+    if not len(steps[known]):
+        raise ValueError(f"the log holds {len(steps)} policy steps, fewer than the {policy.history} observations that the policy reads")
+    return (f"{len(steps[known])} policy steps computed again: "
+            f"greatest difference of an action {np.abs(again - action[steps])[known].max():.2e}")
 
 
 def show(recording: Recording) -> None:
