@@ -12,9 +12,11 @@ from gymnasium.vector.utils import batch_space
 
 from envs import commands, privileged, pushes, randomization, resets, rewards, terminations
 from envs.config import EnvConfig
+from envs.curriculum import Curriculum
 from envs.sensing import Sensing
 from envs.simulation import Simulation
 from envs.state import load_arrays
+from envs.terrain import Terrain
 from rfx.config import GO2_CONFIG, RobotConfig
 from rfx.observe import observe
 from rfx.state import Array
@@ -27,8 +29,10 @@ class Go2Env(VectorEnv):
     Observation {"state": (num_envs, 64)} float32; action (num_envs, 12) in [-1, 1], clipped. Same-step autoreset: where an episode
     ends, the observation returned is the next episode's first, and info["final_obs"] holds the last. info["episode"] has the ended
     episodes' statistics: return `r`, length `l`, and the mean absolute error of vx, vy (m/s) and yaw rate (rad/s).
+    Where the task has terrain, an episode is truncated when its robot leaves it.
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
     it is flagged in info["failed"] and started anew.
+    Without a config the task is that of configs/robot/{task}.yaml, with the keys of overrides replaced.
     critic_terms name what `critic_observation` tells, `envs/privileged.py`; with them info["final_critic_observation"] (num_envs, width)
     holds it, beside "final_obs", as it was where an episode ended.
     """
@@ -36,11 +40,14 @@ class Go2Env(VectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig = GO2_CONFIG,
-                 threads: int = 0, critic_terms: Sequence[str] = (), **overrides: Any):
-        config = config or EnvConfig.load("go2", **overrides)
+                 threads: int = 0, critic_terms: Sequence[str] = (), task: str = "go2", **overrides: Any):
+        config = config or EnvConfig.load(task, **overrides)
         num_envs = config.num_envs if num_envs is None else num_envs
         self.config, self.robot, self.num_envs = config, robot, num_envs
-        self.simulation = Simulation(robot, num_envs, timestep_s=config.timestep_s, threads=threads, mjcf=config.mjcf)
+        terrain = Terrain(config.terrain) if config.terrain else None
+        self.simulation = Simulation(robot, num_envs, timestep_s=config.timestep_s, threads=threads, mjcf=config.mjcf,
+                                     ground=terrain.ground if terrain else None)
+        self.curriculum = Curriculum(terrain, num_envs, config.terrain.curriculum) if terrain else None
         self.step_s = self.simulation.control_step_s
         self.max_steps = round(config.episode_length_s / self.step_s)
 
@@ -81,6 +88,8 @@ class Go2Env(VectorEnv):
         super().reset(seed=seed)
         if seed is not None:
             self._disturbance_rng = self.np_random.spawn(1)[0]
+        if self.curriculum:
+            self.curriculum.begin(self.np_random)
         self._start(np.arange(self.num_envs))
         if self.config.random_start_age:
             self.state.step[...] = self.np_random.integers(self.max_steps, size=self.num_envs)
@@ -109,17 +118,23 @@ class Go2Env(VectorEnv):
 
         self._length += 1
         self._error += np.abs(velocity_error(state))
+        left = False
+        if self.curriculum:
+            self.curriculum.measure(state, self.step_s)
+            left = self.curriculum.terrain.left(self.simulation.base_position_w)
         self._command_steps -= 1
         self._change_commands(np.flatnonzero(self._command_steps <= 0))
         observation = self._observe()
         failed |= ~np.isfinite(observation["state"].sum(axis=1))
         if failed.any():
             reward[failed], terminated[failed] = 0.0, False
-        truncated = ((state.step >= self.max_steps) | failed) & ~terminated
+        truncated = ((state.step >= self.max_steps) | failed | left) & ~terminated
         self._return += reward
         info: dict[str, Any] = {}
         done = terminated | truncated
         if done.any():
+            if self.curriculum:
+                self.curriculum.move(np.flatnonzero(done), (terminated | failed)[done], self.np_random)
             final_critic = {"final_critic_observation": self.critic_observation()} if self._critic_terms else {}
             info = self._end_episodes(observation["state"], done, failed) | final_critic
             observation = self._observe()
@@ -128,6 +143,10 @@ class Go2Env(VectorEnv):
     def critic_observation(self) -> Array:
         """The critic terms of the state as it is, side by side. (num_envs, width), float32, a new array."""
         return np.concatenate([term(self.state) for term in self._critic_terms], axis=1)
+
+    def metrics(self) -> dict[str, float]:
+        """What training should log of the task as it is now, by tag."""
+        return self.curriculum.metrics() if self.curriculum else {}
 
     def clear_reward_sums(self) -> None:
         """Start the sums of the weighted reward terms, `reward_sums`, at zero."""
@@ -151,7 +170,7 @@ class Go2Env(VectorEnv):
 
     def _counters(self) -> dict[str, Array]:
         return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
-                "return": self._return, "length": self._length, "error": self._error}
+                "return": self._return, "length": self._length, "error": self._error} | (self.curriculum.arrays() if self.curriculum else {})
 
     def _observe(self) -> dict[str, Array]:
         return {"state": observe(self.sensing.state, out=self._observation).copy()}
@@ -175,6 +194,8 @@ class Go2Env(VectorEnv):
         if self._randomization:
             self._vary(ids)
         qpos, qvel = self.simulation.home(len(ids))
+        if self.curriculum:
+            qpos[:, 0:3] += self.curriculum.origin(ids)
         start = resets.Start(base_position_w=qpos[:, 0:3], base_quaternion=qpos[:, 3:7], base_linear_velocity_w=qvel[:, 0:3],
                              base_angular_velocity_b=qvel[:, 3:6], joint_position=qpos[:, self.simulation.joint_qpos].copy(),
                              joint_velocity=np.zeros((len(ids), len(self.robot.joints))))

@@ -13,6 +13,7 @@ from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 from envs.randomization import Robots
 from envs.state import FEET, SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
+from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model, motor_addresses
 from rfx.state import Array, advance, projected_gravity
 
@@ -22,16 +23,16 @@ SWING_BEGIN = 0.6  # share of the gait cycle that a foot stands
 
 
 class Simulation:
-    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1]."""
+    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1]. ground is what all of them walk on, else a plane."""
 
     def __init__(self, config: RobotConfig, num_envs: int, *, timestep_s: float = 0.005, threads: int = 0,
-                 mjcf: str | Path | None = None):
-        self.config = config
+                 mjcf: str | Path | None = None, ground: HeightField | None = None):
+        self.config, self.ground = config, ground
         self.control_step_s = 1.0 / config.control_freq_hz
         self.num_substeps = round(self.control_step_s / timestep_s)
         if self.num_substeps < 1 or abs(self.num_substeps * timestep_s - self.control_step_s) > 1e-9:
             raise ValueError(f"timestep_s {timestep_s} does not divide the control step of {self.control_step_s} s")
-        self.model = load_model(config, mjcf, timestep_s=timestep_s)
+        self.model = load_model(config, mjcf, timestep_s=timestep_s, ground=ground)
         self.batch = Batch(self.model, num_envs, threads)
         self.state = SimState.zeros(config, num_envs)
         self.failed = np.zeros(num_envs, bool)
@@ -167,6 +168,11 @@ class Simulation:
         qpos[:, self._joint_qpos], qvel[:, self._joint_dof] = position, velocity
 
     @property
+    def base_position_w(self) -> Array:
+        """Where the bases are now: a live view. (N, 3), m."""
+        return self._qpos[:, 0:3]
+
+    @property
     def joint_qpos(self) -> slice | Array:
         """Where the joints stand in a row of qpos, in motor order."""
         return self._joint_qpos
@@ -190,6 +196,9 @@ class Simulation:
         state.foot_velocity_w[rows] = (foot_position - self._last_foot_position[rows]) * np.float32(self.config.control_freq_hz)
         self._last_foot_position[rows] = foot_position
         state.foot_height[rows] = foot_position[:, :, 2]
+        if self.ground is not None:
+            state.base_height[rows] -= self.ground.height_at(qpos[:, 0], qpos[:, 1])
+            state.foot_height[rows] -= self.ground.height_at(foot_position[:, :, 0], foot_position[:, :, 1])
         contact = sensor[:, self._foot_touch] > 0.0
         state.foot_landed[rows] = contact & ~state.foot_contact[rows]
         state.foot_contact[rows] = contact

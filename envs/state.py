@@ -22,13 +22,13 @@ class SimState:
     """
 
     robot: RobotState
-    base_height: Array  # (N,), m above the floor
+    base_height: Array  # (N,), m above the ground below it
     base_linear_velocity_b: Array  # (N, 3), m/s
     previous_action: Array  # (N, num_joints), the action before robot.last_action
     earlier_action: Array  # (N, num_joints), the one before previous_action
     joint_torque: Array  # (N, num_joints), N m, over the last substep
     joint_acceleration: Array  # (N, num_joints), rad/s^2, mean over the control step
-    foot_height: Array  # (N, 4), m, centre of the foot above the floor
+    foot_height: Array  # (N, 4), m, centre of the foot above the ground below it
     foot_velocity_w: Array  # (N, 4, 3), m/s, mean over the control step
     foot_contact: Array  # (N, 4), bool
     foot_landed: Array  # (N, 4), bool: on the ground, and was not at the last control step

@@ -13,10 +13,12 @@ import mujoco
 import numpy as np
 
 from rfx.config import RobotConfig
+from rfx.height_field import HeightField
 
 GO2_MJCF = Path(__file__).parents[2] / "assets" / "go2" / "go2.xml"
 
 SPHERE, BOX, PLANE = mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
+GROUND_DEPTH_M = 0.5  # of what is below the lowest height of a height field
 SITE = mujoco.mjtObj.mjOBJ_SITE
 
 
@@ -30,12 +32,13 @@ class MotorAddresses:
 
 
 def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_s: float = 0.005,
-               visual: bool = False) -> mujoco.MjModel:
+               visual: bool = False, ground: HeightField | None = None) -> mujoco.MjModel:
     """The model at path (rfx's own Go2 by default), its joints driven by position actuators with the config's gains and limits.
 
     Its keyframe `home` is the config's default pose with the feet on the floor. The robot touches the floor only, never itself.
     Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The states of
-    both are the same, so that a motion of the one can be drawn with the other.
+    both are the same, so that a motion of the one can be drawn with the other. ground takes the place of the file's flat floor, and has
+    its friction and looks.
     Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet or a floating base.
     """
     path = GO2_MJCF if path is None else Path(path)
@@ -51,11 +54,15 @@ def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_
     feet = {name.removesuffix("_calf_joint"): _foot(spec, name) for name in config.joint_names if name.endswith("_calf_joint")}
     _drive(spec, config)
     _touch_floor_only(spec)
+    if ground is not None:
+        _lay(spec, ground)
     _add_sensors(spec, base, feet)
     if not any(key.name == "home" for key in spec.keys):
         spec.add_key(name="home")
     spec.compiler.discardvisual = not visual
     model = spec.compile()
+    if ground is not None:  # again, as heights that are all equal are not told from zero when a model is compiled
+        model.hfield("ground").data[...] = _elevation(ground)[0]
     _set_home(model, config, [foot.id for foot in feet.values()])
     return model
 
@@ -126,6 +133,28 @@ def _touch_floor_only(spec: mujoco.MjSpec) -> None:
         spec.worldbody.add_geom(name=name, type=PLANE, size=[0, 0, 0.05], contype=1, conaffinity=0, friction=[0.8, 0.02, 0.01])
         if not spec.lights:
             spec.worldbody.add_light(pos=[0, 0, 3], dir=[-0.4, 0.5, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
+
+
+def _lay(spec: mujoco.MjSpec, ground: HeightField) -> None:
+    """Put the ground where the flat floor is."""
+    floors = [geom for geom in spec.worldbody.geoms if _collides(geom)]
+    if not all(geom.type == PLANE for geom in floors):
+        raise ValueError("the model's world has more than a flat floor: give a model without, as the terrain takes the floor's place")
+    for geom in floors[1:]:
+        spec.delete(geom)
+    floor, (elevation, range_m) = floors[0], _elevation(ground)
+    num_rows, num_columns = ground.heights.shape
+    half_x, half_y = 0.5 * ground.cell_m * (num_columns - 1), 0.5 * ground.cell_m * (num_rows - 1)
+    spec.add_hfield(name="ground", nrow=num_rows, ncol=num_columns, size=[half_x, half_y, range_m, GROUND_DEPTH_M], userdata=elevation.ravel())
+    floor.type, floor.hfieldname, floor.quat = mujoco.mjtGeom.mjGEOM_HFIELD, "ground", [1, 0, 0, 0]
+    floor.pos = [ground.corner_m[0] + half_x, ground.corner_m[1] + half_y, float(ground.heights.min())]
+
+
+def _elevation(ground: HeightField) -> tuple[np.ndarray, float]:
+    """The heights as MuJoCo has them: shares (R, C), from 0 to 1, of the range in m that they are spread over."""
+    above = ground.heights - ground.heights.min()
+    range_m = max(float(above.max()), 1e-3)
+    return (above / np.float32(range_m)).astype(np.float32), range_m
 
 
 def _add_sensors(spec: mujoco.MjSpec, base: mujoco.MjsBody, feet: dict[str, mujoco.MjsGeom]) -> None:
