@@ -2,7 +2,9 @@
 
 import itertools
 import time
+import types
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from go2_wire import EmulatorProcess
 from rfx.config import GO2_CONFIG, joint_targets
 from rfx.observe import observe
 from rfx.robots.go2 import SafetyLimits
+from rfx.robots.mjcf import GO2_MJCF
 from rfx.robots.robot import make_robot, register_driver
 from rfx.state import RobotState, advance
 
@@ -144,6 +147,22 @@ def test_the_simulated_robot_is_the_training_environment():
         state = env.step(action[0])[0]["state"]
         ours = robot.observe()["state"][0]
         np.testing.assert_array_equal(np.delete(ours, slice(30, 33)), np.delete(state, slice(30, 33)))
+
+
+def test_the_viewer_shows_what_is_there_for_looks_and_changes_no_motion(monkeypatch):
+    """Only with a viewer, because looks cost time."""
+    shown = []
+    window = types.SimpleNamespace(sync=lambda: None, close=lambda: None)
+    viewer = types.SimpleNamespace(launch_passive=lambda model, data: shown.append(model) or window)
+    monkeypatch.setattr(mujoco, "viewer", viewer, raising=False)
+    plain, seen = rfx.SimRobot(), rfx.SimRobot(viewer=True)
+    assert shown == [seen.physics.model]
+    spec = mujoco.MjSpec.from_file(str(GO2_MJCF))  # as the file has it, nothing discarded
+    looks = sum(geom.contype == 0 and geom.conaffinity == 0 for geom in spec.geoms)
+    assert looks > 0 and seen.physics.model.ngeom - plain.physics.model.ngeom == looks
+    for action in np.random.default_rng(0).uniform(-1.0, 1.0, (25, 1, 12)):
+        plain.act(action), seen.act(action)
+    np.testing.assert_array_equal(seen.physics.data.qpos, plain.physics.data.qpos)
 
 
 def test_stopped_motors_only_damp():

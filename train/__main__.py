@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
+
+def leave(number: int, _: FrameType | None) -> None:
+    """Ctrl-C while there is nothing to save: one line, exit code 130. A second one kills."""
+    signal.signal(number, signal.SIG_DFL)
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":  # before the imports, which take a second; train.run takes over while there is something to save
+    signal.signal(signal.SIGINT, leave)
+
 import json
 import shutil
-import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -34,7 +48,7 @@ def run(values: DictConfig) -> None:
                 if values.resume:
                     folder = run_to_resume(str(values.resume), folder)
                 result = train(values, folder)
-            except InputError:
+            except (InputError, SystemExit):
                 discard(folder)
                 raise
             write_result(folder, result, overrides)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,10 @@ OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards
 
 class InputError(Exception):
     """What the user gave cannot be used; the message is one line that says what was given, what is possible and what to do."""
+
+
+class UnknownOption(Exception):
+    """An option, with dashes, that the command line does not have."""
 
 
 class TrainingBroken(RuntimeError):
@@ -46,7 +52,8 @@ def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with _options_in_one_line(config_name):
+            yield
     except Exception as error:
         if SHOW_TRACEBACK:
             raise
@@ -77,10 +84,14 @@ def exit_on_error() -> Iterator[None]:
 def explain(error: Exception, config_name: str) -> str:
     """One line for what Hydra or OmegaConf says about a command line, with the nearest key or option that exists."""
     message = str(error)
+    if isinstance(error, UnknownOption):
+        return message
     if isinstance(error, OSError) and error.filename:  # before the run began: Hydra makes its folder
         return f"{one_line(error)}; choose a folder that can be written with hydra.run.dir=PATH, or hydra.sweep.dir=PATH in a sweep"
     if match := re.search(r"Could not override '([^']*)'\.?\s*(No match in the defaults list)?", message):
         key = match[1]
+        if config_name == "train" and key != "robot" and (_options(key) or key in known_keys(config_name)) and not _robot_given():
+            return needs_robot(key)
         if match[2]:
             return f"{key}= chooses from a group, and is written with a plus: +{key}=NAME, possible are {', '.join(_options(key))}"
         return unknown_key(key, config_name)
@@ -96,6 +107,30 @@ def explain(error: Exception, config_name: str) -> str:
     return one_line(error)
 
 
+@contextmanager
+def _options_in_one_line(config_name: str) -> Iterator[None]:
+    """Inside, a parser of options raises UnknownOption where it would print its usage. Hydra makes its own, so it is done to all."""
+    def error(parser: argparse.ArgumentParser, message: str) -> None:
+        unknown = re.fullmatch(r"unrecognized arguments: (.*)", message)
+        if unknown is None:
+            raise UnknownOption(f"{message}; --hydra-help tells the options")
+        option = unknown[1].split()[0]
+        if not option.startswith("-"):  # argparse takes settings from one place only
+            raise UnknownOption(f"{option} stands apart from the other settings: write options such as -m before all of them")
+        name, equals, value = option.lstrip("-").partition("=")
+        if name in known_keys(config_name):
+            raise UnknownOption(f"unknown option {option!r}: settings have no dashes, {name}={value if equals else 'VALUE'}")
+        close = difflib.get_close_matches(option, list(parser._option_string_actions), n=1, cutoff=0.7)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise UnknownOption(f"unknown option {option!r}: {meant}Settings are written key=value; --help tells what can be set")
+
+    previous, argparse.ArgumentParser.error = argparse.ArgumentParser.error, error
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.error = previous
+
+
 def unknown_key(key: str, config_name: str) -> str:
     """One line for a key that the composed config does not have."""
     keys = known_keys(config_name)
@@ -104,6 +139,14 @@ def unknown_key(key: str, config_name: str) -> str:
         meant = f"did you mean {close[0]!r}? " if close else ""
         return f"this config has no {key!r}: {meant}To add a term or a parameter write a plus before it, +{key}=VALUE"
     return f"unknown key {key!r}: {_nearest(key, keys)}"
+
+
+def needs_robot(key: str) -> str:
+    """One line for a key that only comes with a robot, where none is chosen; it has the whole command."""
+    robots = _options("robot")
+    others = [word for word in sys.argv[1:] if not word.startswith("robot=")]
+    command = shlex.join(["python", "-m", "train", f"+robot={robots[0]}", *others])
+    return f"{key} comes with a robot, and no robot is given: choose one with +robot=NAME, possible are {', '.join(robots)}: {command}"
 
 
 def known_keys(config_name: str) -> list[str]:
@@ -128,6 +171,10 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _robot_given() -> bool:
+    return any(argument.startswith(("+robot=", "++robot=")) for argument in sys.argv[1:])
 
 
 def _options(group: str) -> list[str]:

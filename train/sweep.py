@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -15,17 +16,43 @@ MEASURES = ("falls_per_episode", "error_vx", "error_vy", "error_yaw_rate", "scor
 
 
 class SweepFolder:
-    """A Hydra callback that remembers where the sweep of this process is written."""
+    """A Hydra callback that makes the folder of this process' run or sweep, and remembers a sweep's."""
 
     path: Path | None = None
 
+    def on_run_start(self, config: Any, **_: Any) -> None:
+        claim_folder(config, "run")
+
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        SweepFolder.path = Path(config.hydra.sweep.dir)
+        SweepFolder.path = claim_folder(config, "sweep")
 
     def _nothing(self, **_: Any) -> None:
         pass
 
-    on_multirun_end = on_run_start = on_run_end = on_job_start = on_job_end = on_compose_config = _nothing
+    on_multirun_end = on_run_end = on_job_start = on_job_end = on_compose_config = _nothing
+
+
+def claim_folder(config: Any, kind: str) -> Path:
+    """Make the folder hydra.KIND.dir of config and return it. A taken one gets a number, unless it was asked for on the command line.
+
+    By default it is named after the second, and two processes may begin in the same. Where it cannot be made, Hydra says so.
+    """
+    key, wanted, overrides = f"hydra.{kind}.dir", Path(config.hydra[kind].dir), config.hydra.overrides.hydra
+    if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
+        return wanted
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()  # of two processes one succeeds
+        except FileExistsError:
+            continue
+        except OSError:
+            return wanted
+        break
+    config.hydra[kind].dir = str(folder)
+    overrides.append(f"{key}={folder}")  # a sweep composes each run's configuration anew, from these
+    return folder
 
 
 def finish_sweep(folder: Path, console: Console | None = None) -> int:

@@ -25,7 +25,7 @@ class Physics:
 
     def __init__(self, config: RobotConfig, *, timestep_s: float = 0.005, mjcf: str | Path | None = None, viewer: bool = False):
         self.config, self.timestep_s = config, timestep_s
-        self.model = load_model(config, mjcf, timestep_s=timestep_s)
+        self.model = load_model(config, mjcf, timestep_s=timestep_s, visual=viewer)
         self.data = mujoco.MjData(self.model)
         self._motors = motor_addresses(self.model, config)
         self._accelerometer = self.model.sensor("imu_accelerometer").adr[0]
