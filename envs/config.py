@@ -69,6 +69,10 @@ class TerrainConfig:
             values["curriculum"] = CurriculumConfig(**_known(CurriculumConfig, values["curriculum"], "env.terrain.curriculum"))
         return cls(**values)
 
+    def for_evaluation(self, seed: int) -> TerrainConfig:
+        """The same kinds and levels drawn from another seed, with the robots spread over all of them."""
+        return dataclasses.replace(self, seed=seed, curriculum=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:

@@ -14,7 +14,7 @@ from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
 from train.disk import Writes
 from train.errors import InputError, one_line
-from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env
+from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed
 from train.progress import Progress, millions
 from train.trainer import Trainer
 
@@ -124,4 +124,5 @@ class BestPolicy:
 
     def _new_env(self, num_envs: int):
         config = self.trainer.config
-        return evaluation_env(config.env, self.trainer.robot, num_envs=num_envs, threads=config.threads)
+        terrain = config.env.terrain and config.env.terrain.for_evaluation(evaluation_seed(TRAINING_SEED))
+        return evaluation_env(config.env, self.trainer.robot, num_envs=num_envs, threads=config.threads, terrain=terrain)

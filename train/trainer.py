@@ -85,6 +85,7 @@ class Trainer:
             metrics |= {"episode/return": np.mean(episodes.returns), "episode/length": np.mean(episodes.lengths),
                         "episode/falls": episodes.falls / len(episodes.lengths)}
         metrics |= {f"reward/{name}": total / (num_steps * self.env.step_s) for name, total in self.env.reward_sums.items()}
+        metrics |= self.env.metrics()
         metrics |= {f"ppo/{name}": value for name, value in losses.items()}
         metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
                     "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
