@@ -11,6 +11,7 @@ import pytest
 from go2_wire import EmulatorProcess, Listener
 from rfx.config import GO2_CONFIG
 from rfx.robots.go2 import Go2, SafetyLimits
+from rfx.robots.go2.log import Recording
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
 LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.1, damping_s=0.2)
@@ -41,6 +42,8 @@ def test_it_releases_the_sport_controller_before_its_first_command(emulator, tmp
     assert (seen.mode[ours] == 1).all() and (seen.kp[ours][:, 12:] == 0).all() and (seen.kd[ours][:, 12:] == 0).all()
     own = seen.of(seen.writer[-1])
     assert own.damping[0] and own.damping[-1]
+    log = Recording.load(tmp_path / "log.jsonl").arrays  # also what was sent before the listener had met the sender
+    assert log["time_s"][np.argmax(log["kp"] > 0.0)] - log["time_s"][0] >= 0.3, "who meets the sender late begins with damping too"
     assert np.diff(own.time_ns).max() < 20e6 and np.median(np.diff(own.time_ns)) == pytest.approx(2.5e6, abs=0.2e6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from cyclonedds.core import DDSException, Policy, Qos
 from cyclonedds.domain import Domain, DomainParticipant
 from cyclonedds.pub import DataWriter
@@ -28,6 +30,11 @@ class Bus:
             raise ConnectionError(f"cannot join DDS domain {domain} on network interface {interface!r}: does the interface exist, "
                                   f"and has it an address? ({error})") from error
         self._topics: dict[str, Topic] = {}
+
+    @property
+    def key(self) -> UUID:
+        """The participant's, which others know it by."""
+        return self._participant.guid
 
     def another(self) -> Bus:
         """A second participant of the same domain in this process."""

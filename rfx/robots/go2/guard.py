@@ -1,7 +1,7 @@
 """A process that does nothing but damp when the sender is gone: killed, crashed, out of memory.
 
 The sender starts it, keeps one end of a socket to it, and arms it before its own first command. When that end closes without a
-farewell, an armed guard joins in.
+farewell, an armed guard joins in: at once, because it has had its writer, silent, since it was armed, and the robot has met it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from uuid import UUID
 
 from rfx.robots.go2 import messages
 from rfx.robots.realtime import realtime_priority
@@ -31,16 +32,20 @@ class Guard:
             self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.guard", *arguments], pass_fds=(theirs.fileno(),),
                                              stdin=subprocess.DEVNULL, start_new_session=True)
 
-    def arm(self) -> None:
-        """From now on the guard damps when this process ends without a farewell. Raises ConnectionError when it is not there to."""
+    def arm(self) -> UUID:
+        """From now on the guard damps when this process ends without a farewell. Returns the key that other DDS participants know it by.
+
+        Raises ConnectionError when it is not there to.
+        """
         self._socket.settimeout(10.0)
         try:
-            ready = self._socket.recv(1) == READY
+            word = self._socket.recv(1 + 16, socket.MSG_WAITALL)
             self._socket.sendall(ARM)
         except OSError:
-            ready = False
-        if not ready:
+            word = b""
+        if word[:1] != READY or len(word) != 1 + 16:
             raise ConnectionError("the guard process did not get ready")
+        return UUID(bytes=word[1:])
 
     def dismiss(self) -> None:
         """Say that all was well in the end: the guard leaves."""
@@ -59,15 +64,14 @@ def main() -> None:
 
     with realtime_priority(PRIORITY):
         bus, sample = Bus(int(domain), interface), LowCmd_(messages.damping_cmd(float(damping_kd)))
-        os.write(int(descriptor), READY)
-        armed = False
+        os.write(int(descriptor), READY + bus.key.bytes)
+        writer = None
         while word := _next_word(int(descriptor)):
             if word == FAREWELL:
                 return
-            armed = True
-        if not armed:  # nothing was ever commanded, and the robot's own controller may be at work
+            writer = bus.writer(LOW_CMD, LowCmd_)
+        if writer is None:  # nothing was ever commanded, and the robot's own controller may be at work
             return
-        writer = bus.writer(LOW_CMD, LowCmd_)
         end_s = time.monotonic() + float(damping_s)
         while time.monotonic() < end_s:
             writer.write(sample)

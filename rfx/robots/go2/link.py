@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Link:
         self._low_states = self._bus.reader(LOW_STATE, LowState_)
         self._others = self._bus.reader(LOW_CMD, LowCmd_, depth=16, others_only=True)
         self._low_cmd = messages.new_low_cmd()
+        self._trusted: UUID | None = None
+        self._is_trusted: dict[int, bool] = {}  # publications of LowCmd by handle
 
     def take_over(self, *, motion_switcher: bool, rest_velocity_rad_s: float, check: Callable[[], None]) -> None:
         """Wait for the robot, have its own controller let go, and make sure that nobody else commands the motors.
@@ -49,6 +52,11 @@ class Link:
             time.sleep(0.005)
         self.receive()
         self._low_cmds = self._bus.writer(LOW_CMD, LowCmd_)
+
+    def trust(self, key: UUID) -> None:
+        """Do not count the publications of the participant with this key among others."""
+        self._trusted = key
+        self._is_trusted.clear()
 
     def receive(self) -> bool:
         """Take the newest LowState into the state record. Returns whether there was an intact one."""
@@ -78,7 +86,17 @@ class Link:
         return max(1, self._num_others()) if self._others.take(16) else self._num_others()
 
     def _num_others(self) -> int:
-        return max(0, len(self._others.get_matched_publications()) - self._silent_publishers)
+        others = [handle for handle in self._others.get_matched_publications() if not self._ours(handle)]
+        return max(0, len(others) - self._silent_publishers)
+
+    def _ours(self, handle: int) -> bool:
+        """Whether a publication is of the participant that is trusted."""
+        if handle not in self._is_trusted:
+            publication = self._others.get_matched_publication_data(handle)
+            if publication is None:  # it has just left
+                return False
+            self._is_trusted[handle] = publication.participant_key == self._trusted
+        return self._is_trusted[handle]
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float, message: str, check: Callable[[], None]) -> None:
         deadline_s = time.monotonic() + timeout_s

@@ -81,7 +81,7 @@ class Sender:
         try:
             self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=self.limits.rest_velocity_rad_s,
                                  check=self._check_wanted)
-            guard.arm()
+            self._link.trust(guard.arm())
         except (OSError, RuntimeError) as error:
             self._controller.fail(time.monotonic(), str(error))
             self._report(Phase.DONE)
