@@ -1,7 +1,8 @@
 """The Go2's mirror image: left is right. What it observes and does, as its reflection in the plane that halves it lengthwise would.
 
 A reflection in y keeps x and z of a vector and turns its y around; of a rotation (an axial vector: angular velocity, hip abduction about x)
-it turns x and z around and keeps y. Legs change places: FR with FL, RR with RL. The trot's clock is half a cycle on.
+it turns x and z around and keeps y. Legs change places: FR with FL, RR with RL. The trot's clock is half a cycle on, but where the command is
+zero it waits (rfx.state.advance), and is its own image.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ class Mirror:
         if not np.allclose(self.action(config.default_position), config.default_position):
             raise ValueError(f"got a default pose of robot {config.name!r} that is not its own mirror image: {config.default_position.tolist()}")
         self._from, self._sign, self._half_sines = [], [], []  # of every entry of an observation; where a half sine stands
+        self._command: list[int] = []
         for name in config.observation_terms:
             begin = len(self._from)
             if name in JOINT_TERMS:
                 sources, signs = self._joint_from, self._joint_sign
             elif name in VECTOR_SIGNS:
                 sources, signs = range(3), VECTOR_SIGNS[name]
+                if name == "velocity_command":
+                    self._command = [begin, begin + 1, begin + 2]
             elif name == "gait_clock":
                 sources, signs = range(3), (-1.0, -1.0, 1.0)
                 self._half_sines.append(begin + 2)
@@ -62,6 +66,9 @@ class Mirror:
         mirrored = state[..., self._from] * self._sign
         for i in self._half_sines:
             mirrored[..., i] = _mirrored_half_sine(state[..., i - 2], state[..., i])
+            if self._command:
+                standing = ~state[..., self._command].any(axis=-1, keepdims=True)
+                mirrored[..., i - 2:i + 1] = np.where(standing, state[..., i - 2:i + 1], mirrored[..., i - 2:i + 1])
         return mirrored
 
 

@@ -45,12 +45,14 @@ class RobotState:
 def advance(state: RobotState, action: Array) -> None:
     """Note the action of the control step that just ended and move the gait clock on by it, in place. action (N, num_joints).
 
-    The simulator and the drivers both call this once per control step, so the clock and the last action mean the same on both.
+    The clock of a robot that is told to stand waits at 0: nothing then urges it to lift its feet. The simulator and the drivers both call
+    this once per control step, so the clock and the last action mean the same on both.
     """
     state.last_action[...] = action
     config, phase = state.config, state.gait_phase
     phase += np.float32(2.0 * np.pi * config.gait_freq_hz / config.control_freq_hz)
     np.mod(phase, np.float32(4.0 * np.pi), out=phase)
+    phase[~state.velocity_command.any(axis=1)] = 0.0
 
 
 def projected_gravity(quaternion: Array, out: Array | None = None) -> Array:

@@ -60,7 +60,7 @@ def test_vector_statistics_agree_with_gymnasiums_wrapper():
 
 
 def test_observation_is_48_real_numbers_then_zeros():
-    env = make()
+    env = make(randomize=False, commands={"uniform_velocity": {"vx": [0.3, 0.6], "vy": [0, 0], "yaw_rate": [0, 0], "zero_share": 0.0}})
     observation, _ = env.reset(seed=0)
     for _ in range(5):
         observation, *_ = env.step(np.full((4, 12), 0.2, np.float32))
@@ -69,6 +69,20 @@ def test_observation_is_48_real_numbers_then_zeros():
     np.testing.assert_allclose(state[:, :12] + GO2_CONFIG.default_position, env.state.robot.joint_position, atol=1e-6)
     # the clock: 5 steps of 20 ms at 2.5 Hz are a quarter of a cycle
     np.testing.assert_allclose(state[:, 45:48], np.tile([1.0, 0.0, np.sqrt(0.5)], (4, 1)), atol=1e-6)
+
+
+def test_the_clock_waits_while_the_robot_is_told_to_stand():
+    env = make(2, randomize=False)
+    env.reset(seed=0)
+    command = env.state.robot.velocity_command
+    clocks = []
+    for wanted in ([0.3, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, -0.1]):
+        command[0], command[1] = wanted, [0.5, 0.0, 0.0]
+        for _ in range(2):
+            observation = env.step(np.zeros((2, 12), np.float32))[0]["state"]
+        clocks.append(observation[:, 45:48])
+    two, four, six = (np.array([np.sin(p), np.cos(p), np.sin(p / 2)]) for p in np.array([2, 4, 6]) * 2 * np.pi * 2.5 / 50)
+    np.testing.assert_allclose(clocks, [[two, two], [[0, 1, 0], four], [two, six]], atol=1e-6)
 
 
 def test_observations_are_not_overwritten_by_later_steps():
@@ -104,7 +118,7 @@ def test_a_fall_terminates_and_is_not_a_truncation():
 
 def test_standing_still_on_zero_action_follows_a_zero_command():
     still = {"uniform_velocity": {"vx": [0, 0], "vy": [0, 0], "yaw_rate": [0, 0]}}
-    env = make(2, commands=still, **QUIET)
+    env = make(2, commands=still, randomize=False, **QUIET)
     env.reset(seed=0)
     for _ in range(100):
         *_, terminated, _, _ = env.step(np.zeros((2, 12), np.float32))

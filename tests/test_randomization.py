@@ -264,15 +264,15 @@ def test_commands_and_starts_of_a_seed_are_the_same_with_and_without_disturbance
         env.reset(seed=6)
         return env.state.robot.velocity_command.copy(), env.simulation.batch.qpos.copy()
 
-    plain = EnvConfig.load("go2", episode_length_s=0.1)
+    plain = EnvConfig.load("go2", episode_length_s=0.1, randomize=False)
     first = [commands_and_starts(Go2Env(8, config=config)) for config in (plain, dataclasses.replace(plain, randomize=True))]
     np.testing.assert_array_equal(first[0][0], first[1][0])
     np.testing.assert_array_equal(first[0][1], first[1][1])
 
 
 def test_switched_off_nothing_is_drawn_and_no_bit_changes():
-    plain = EnvConfig.load("go2", episode_length_s=0.6)
-    assert plain.randomize is False and plain.randomization and plain.noise and plain.pushes
+    plain = EnvConfig.load("go2", episode_length_s=0.6, randomize=False)
+    assert plain.randomization and plain.noise and plain.pushes
     bare = dataclasses.replace(plain, randomization={}, noise={}, pushes={})
     runs = []
     for config in (plain, bare):
