@@ -128,7 +128,9 @@ class PPO:
         config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
         with Tensor.train():
-            observation = batch.observation if batch.mirrored is None else batch.observation.cat(batch.mirrored).contiguous()
+            observation = batch.observation
+            if batch.mirrored is not None:  # contiguous: a gather that is fused with cat reads its row numbers beyond their end (0.13.0)
+                observation = Tensor.cat(*(rows.contiguous() for rows in (batch.observation, batch.mirrored))).contiguous()
             whole = self.policy.output(*([observation] if batch.critic_observation is None else [observation, batch.critic_observation]))
             output = whole if batch.mirrored is None else whole[:batch.action.shape[0]].contiguous()
             d_whole, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
