@@ -288,3 +288,10 @@ def test_a_history_that_is_no_number_of_observations_is_refused(history):
         MLP(D, 12, [16], history=history)
     with pytest.raises(ValueError, match=r"expected \(batch, 144\): 3 observations of 48"):
         MLP(D, 12, [16], history=K)(Tensor.zeros(2, D))
+
+
+@pytest.mark.parametrize("robot", ["sim", "mock"])
+def test_a_policy_with_a_history_is_deployed_like_any_other(tmp_path, robot, capsys):
+    path = MLP(D, 12, [16], history=K, rng=rng()).save(tmp_path / "p", robot_config=GO2_CONFIG, normalizer=fitted_normalizer())
+    assert main(["deploy", str(path), "--robot", robot, "--duration", "0.1"]) == 0
+    assert "5 steps" in capsys.readouterr().out
