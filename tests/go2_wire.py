@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ class Listener:
 
         self._bus = Bus(domain, "lo")
         self._reader = self._bus.reader(LOW_CMD, LowCmd_, depth=50_000)
+
+    def wait_for_writers(self, num: int, timeout_s: float = 10.0) -> None:
+        """Until num writers were heard since the last take, which still gets what they wrote."""
+        deadline_s = time.monotonic() + timeout_s
+        while len({sample.sample_info.publication_handle for sample in self._reader.read(50_000) if hasattr(sample, "record")}) < num:
+            assert time.monotonic() < deadline_s, f"fewer than {num} writers in {timeout_s:g} s"
+            time.sleep(0.01)
 
     def take(self) -> Wire:
         """All messages since the last call. Every one must have an intact CRC."""

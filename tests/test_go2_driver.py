@@ -32,6 +32,8 @@ def test_it_releases_the_sport_controller_before_its_first_command(emulator, tmp
     wire = Listener(emulator.domain)
     time.sleep(0.2)
     with go2(emulator, tmp_path) as robot:
+        robot.connect()
+        wire.wait_for_writers(2)  # DDS drops what comes from a writer before the listener has met it, on a busy machine for 0.3 s
         robot.reset()
         assert emulator.ask("pose")["mode"] == ""
         assert emulator.ask("pose")["position"][2] > 0.2, "it stands"
@@ -44,7 +46,8 @@ def test_it_releases_the_sport_controller_before_its_first_command(emulator, tmp
     assert own.damping[0] and own.damping[-1]
     log = Recording.load(tmp_path / "log.jsonl").arrays  # also what was sent before the listener had met the sender
     assert log["time_s"][np.argmax(log["kp"] > 0.0)] - log["time_s"][0] >= 0.3, "who meets the sender late begins with damping too"
-    assert np.diff(own.time_ns).max() < 20e6 and np.median(np.diff(own.time_ns)) == pytest.approx(2.5e6, abs=0.2e6)
+    gaps = np.diff(own.time_ns)  # the longest is the machine's doing: 95 ms were seen on a busy virtual one
+    assert np.percentile(gaps, 99) < 5e6 and np.median(gaps) == pytest.approx(2.5e6, abs=0.2e6)
 
 
 def test_the_remote_steers(emulator, tmp_path):

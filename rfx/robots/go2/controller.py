@@ -27,7 +27,7 @@ class Controller:
 
     It damps until asked to stand, follows the policy once it stands, and damps for good after the first violation of a safety rule.
     For limits.lead_s it hears no request: DDS drops what comes from a writer that the reader has not met yet, and a robot that meets
-    this one late (80 ms were seen on a busy machine) must not come into the middle of standing up.
+    this one late (80 ms are usual on a busy machine, 0.3 s were seen once) must not come into the middle of standing up.
     """
 
     def __init__(self, config: RobotConfig, limits: SafetyLimits):
