@@ -142,8 +142,8 @@ def _robot_file(name: str) -> dict[str, Any]:
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """One tree of mappings over another, as Hydra lays them."""
-    both = {key: _merged(below[key], value) for key, value in above.items() if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)}
-    return {**below, **above, **both}
+    shared = [key for key, value in above.items() if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)]
+    return {**below, **above, **{key: _merged(below[key], above[key]) for key in shared}}
 
 
 def _known(cls: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -170,7 +170,8 @@ class Go2Env(VectorEnv):
 
     def _counters(self) -> dict[str, Array]:
         return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
-                "return": self._return, "length": self._length, "error": self._error} | (self.curriculum.arrays() if self.curriculum else {})
+                "return": self._return, "length": self._length, "error": self._error} | (
+                    self.curriculum.arrays() if self.curriculum else {})
 
     def _observe(self) -> dict[str, Array]:
         return {"state": observe(self.sensing.state, out=self._observation).copy()}

@@ -144,7 +144,7 @@ def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: muj
             arrows = [(velocity, rgba) for velocity, rgba in zip(velocities, (COMMANDED_RGBA, ACTUAL_RGBA)) if velocity is not None]
             for layer, (velocity, rgba) in enumerate(arrows):
                 way = _way_of_the_nose(data.xpos[base], data.xmat[base], velocity)
-                _add_arrow(canvas.scene, way, rgba, height_m=0.01 + 0.01 * layer)
+                _add_arrow(canvas.scene, way, rgba, _ground_height(model, data, way) + 0.01 + 0.01 * layer)
             yield canvas.draw()
     finally:
         canvas.close()
@@ -179,16 +179,27 @@ def _way_of_the_nose(position: Array, rotation: Array, velocity: Array) -> Array
     return base + NOSE_M * np.stack((np.cos(heading), np.sin(heading)), axis=1)
 
 
-def _add_arrow(scene: mujoco.MjvScene, way: Array, rgba: tuple, height_m: float) -> None:
-    """Draw an arrow along a way (K, 2) on the floor, if it leads anywhere."""
+def _ground_height(model: mujoco.MjModel, data: mujoco.MjData, way: Array) -> Array:
+    """Height of the floor below a way (K, 2). (K,), m."""
+    if not model.nhfield:
+        return np.zeros(len(way))
+    above, groups = data.qpos[2] + 1.0, np.array([1, 0, 0, 0, 0, 0], np.uint8)  # the floor's group; the robot's geoms have others
+    distance = [mujoco.mj_ray(model, data, np.append(point, above), np.array([0.0, 0.0, -1.0]), groups, 1, -1, np.zeros(1, np.int32))
+                for point in way]
+    return np.where(np.array(distance) >= 0, above - np.array(distance), 0.0)
+
+
+def _add_arrow(scene: mujoco.MjvScene, way: Array, rgba: tuple, height_m: Array) -> None:
+    """Draw an arrow along a way (K, 2), height_m (K,) high, if it leads anywhere."""
     if np.linalg.norm(np.diff(way, axis=0), axis=1).sum() < 0.02:
         return
     last = way[-1] - way[-2]
     angles = np.arctan2(last[1], last[0]) + np.array((-2.5, 2.5))
     barbs = way[-1] + 0.07 * np.stack((np.cos(angles), np.sin(angles)), axis=1)
+    way, barbs = np.column_stack((way, height_m)), np.column_stack((barbs, height_m[[-1, -1]]))
     for begin, end in [*zip(way[:-1], way[1:]), (way[-1], barbs[0]), (way[-1], barbs[1])]:
         geom = scene.geoms[scene.ngeom]
         mujoco.mjv_initGeom(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3), np.zeros(3), np.zeros(9), np.array(rgba, np.float32))
-        mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, 0.01, np.append(begin, height_m), np.append(end, height_m))
+        mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, 0.01, begin, end)
         geom.category, geom.emission = mujoco.mjtCatBit.mjCAT_DECOR, 0.4
         scene.ngeom += 1

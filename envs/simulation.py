@@ -23,7 +23,7 @@ SWING_BEGIN = 0.6  # share of the gait cycle that a foot stands
 
 
 class Simulation:
-    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1]. ground is what all of them walk on, else a plane."""
+    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1], all on one ground: by default a plane."""
 
     def __init__(self, config: RobotConfig, num_envs: int, *, timestep_s: float = 0.005, threads: int = 0,
                  mjcf: str | Path | None = None, ground: HeightField | None = None):

@@ -77,13 +77,15 @@ def stairs_down(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: S
     return (num_steps - np.minimum(np.ceil(tile.distance / tread), num_steps)) * tile.at(height_m)
 
 
-def gaps(tile: Tile, width_m: Sequence[float] = (0.1, 0.35), depth_m: float = 0.25, spacing_m: Sequence[float] = (0.7, 1.0)) -> Array:
-    """Trenches all around the platform, width_m wide at the bottom, depth_m deep; spacing_m [least, most] from one's begin to the next's.
+def gaps(tile: Tile, width_m: Sequence[float] = (0.1, 0.35), depth_m: Sequence[float] = (0.03, 0.25),
+         spacing_m: Sequence[float] = (0.7, 1.0)) -> Array:
+    """Trenches all around the platform, width_m wide, depth_m deep; spacing_m [least, most] from one's begin to the next's.
 
-    A height field has no holes and no vertical walls: a trench is a cell wider at the top, and a foot that steps into it finds a bottom.
+    A height field has no holes and no vertical walls: a foot that steps into a trench finds a bottom, and a wall is a cell wide. The width
+    is that between the middles of the walls, to the next number of cells.
     """
     period = tile.rng.uniform(*spacing_m)
     along = tile.distance - 0.4 * period
     number = np.floor(along / period)
     inside = (along >= 0) & (along - number * period <= tile.at(width_m)) & ((number + 1) * period <= tile.reach)
-    return np.where(inside, -depth_m, 0.0)
+    return np.where(inside, -tile.at(depth_m), 0.0)

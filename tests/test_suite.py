@@ -18,6 +18,7 @@ from rfx import GO2_CONFIG, ObservationNormalizer
 from rfx.nn import ActorCritic
 from rfx.robots.mjcf import GO2_MJCF
 from train import showcase, suite
+from train.crossings import Crossings
 from train.errors import InputError
 from train.evaluate import EvaluateConfig, names_of, run
 from train.evaluation import evaluate, evaluation_env
@@ -122,6 +123,11 @@ def test_drift_is_how_far_the_base_went_and_infinite_after_a_fall(monkeypatch):
     assert runner(throw_over).drift() == math.inf
 
 
+CROSSINGS = Crossings(kinds=("rough", "gaps"), falls=np.array([[0.1, 0.0], [0.2, 0.0], [0.1, 0.2]]),
+                      crossed=np.array([[0.9, 1], [0.8, 1], [0, 0]]), error=np.array([[0.1, 0.1], [0.2, 0.1], [np.nan, 0.3]]),
+                      vx=0.6, robots_per_tile=8)
+
+
 def made_up(falls=0.0, survived=1.0, error=0.01) -> Suite:
     plain = evaluate(stand, evaluation_env(TASK, GO2_CONFIG, num_envs=1), seed=0, duration_s=0.1)
     nominal = dataclasses.replace(plain, falls_per_episode=falls, error_vx=error, error_vy=0.01, error_yaw_rate=0.01)
@@ -132,7 +138,7 @@ def made_up(falls=0.0, survived=1.0, error=0.01) -> Suite:
     return Suite(nominal=nominal, sweeps={name: tuple(dataclasses.replace(nominal, falls_per_episode=0.04) for _ in sweep.values)
                                           for name, sweep in SWEEPS.items()},
                  grid=grid, pushes=Pushes(speed_m_s=speed, survived=np.full((7, DIRECTIONS), survived)), drift_m=0.049,
-                 models={"other<b>.xml": nominal})
+                 models={"other<b>.xml": nominal}, crossings=CROSSINGS)
 
 
 def test_targets_are_the_projects_and_a_figure_that_is_missing_meets_none():
@@ -164,11 +170,11 @@ def test_the_page_is_whole_escapes_what_it_is_given_and_loads_nothing():
     judged = Judged(path="runs/<i>/policy", training_info={"seed": 3, "steps": 1_000_000}, suite=made_up(error=math.nan), video=None,
                     why="no <GL>")
     policies = {"one<u>": judged, "two": dataclasses.replace(judged, video=b"film")}
-    html = page(policies, dict.fromkeys(("commands", "sweeps", "pushes"), b"picture"), "16 robots")
+    html = page(policies, dict.fromkeys(("commands", "sweeps", "pushes", "terrain"), b"picture"), "16 robots")
     sources = Sources()
     sources.feed(html)
-    assert not sources.open and len(sources.loaded) == 4
-    assert [tag for tag, _ in sources.loaded] == ["video", "img", "img", "img"]
+    assert not sources.open and len(sources.loaded) == 5
+    assert [tag for tag, _ in sources.loaded] == ["video", "img", "img", "img", "img"]
     for _, source in sources.loaded:
         assert base64.b64decode(re.fullmatch(r"data:[a-z0-9/]+;base64,(.+)", source)[1]) in (b"film", b"picture")
     for text in ("one<u>", "other<b>.xml", "no <GL>", "1,000,000", "falls at 20 ms latency", "16 robots"):
@@ -195,7 +201,8 @@ def policies(tmp_path_factory):
 def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monkeypatch):
     pytest.importorskip("matplotlib", reason="extra viz is not installed")
     pytest.importorskip("imageio_ffmpeg", reason="extra viz is not installed")
-    for name, short in {"GRID_S": 0.1, "WALK_S": 0.1, "RECOVER_S": 0.1, "STAND_S": 0.1, "SETTLE_S": 0.04, "MAX_PUSH_M_S": 0.8}.items():
+    for name, short in {"GRID_S": 0.1, "WALK_S": 0.1, "RECOVER_S": 0.1, "STAND_S": 0.1, "SETTLE_S": 0.04, "MAX_PUSH_M_S": 0.8,
+                        "CROSS_S": 0.1}.items():
         monkeypatch.setattr(suite, name, short)
     monkeypatch.setattr(showcase, "SCRIPT", ((0.2, (1, 0, 0)),))
     other_model = policies / "other.xml"
@@ -206,12 +213,13 @@ def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monke
     figures = json.loads(output.read_text())
     for part in (figures, figures["compare"]):
         assert part["suite"]["sweeps"].keys() == SWEEPS.keys() and len(part["suite"]["targets"]) == 10
+        assert np.shape(part["suite"]["terrain"]["falls"]) == (10, 6) and part["suite"]["terrain"]["levels_passed"] == 10  # in 0.1 s
         assert np.shape(part["suite"]["grid"]["error_vx"]) == (9, 9) and list(part["suite"]["models"]) == [str(other_model)]
     assert figures["policy"] != figures["compare"]["policy"]
     html = (output.parent / "report.html").read_text()
     assert "first" in html and "second" in html and "falls at friction 0.4" in html
     pictures = {path.name: path.read_bytes() for path in (output.parent / "report").iterdir()}
-    assert {"commands.png", "sweeps.png", "pushes.png"} <= pictures.keys()
+    assert {"commands.png", "sweeps.png", "pushes.png", "terrain.png"} <= pictures.keys()
     for name, data in pictures.items():
         assert data.startswith(b"\x89PNG") if name.endswith(".png") else data[4:8] == b"ftyp"
         assert base64.b64encode(data).decode() in html

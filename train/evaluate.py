@@ -24,9 +24,10 @@ from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_table
+from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed, evaluation_table
 
 VIDEO_FPS_HZ = 25.0
+SIGHT_M = 6.0  # of terrain around the robot, in a video
 TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")
 
 
@@ -41,6 +42,7 @@ class EvaluateConfig:
     threads: int = 0
     timestep_s: float | None = None
     mjcf: str | None = None
+    robot: str | None = None
     suite: str | None = None
     compare: str | None = None
     output: str | None = None
@@ -52,6 +54,9 @@ class EvaluateConfig:
         if self.num_envs < 1 or not self.duration_s > 0 or self.seed < 0 or self.threads < 0:
             raise ValueError(f"num_envs {self.num_envs}, duration_s {self.duration_s}, seed {self.seed}, threads {self.threads}: "
                              f"the first two must be positive, the others 0 or more")
+        if self.robot and (self.suite or self.compare):
+            raise ValueError(f"robot is {self.robot!r}: leave it out with suite and compare, which play the policy's own task; "
+                             "the suite judges every policy on terrain too")
         if self.suite not in (None, "full"):
             raise ValueError(f"suite is {self.suite!r}: it must be full, or null for the plain evaluation")
         for key, module in (("video", "imageio_ffmpeg"), ("suite", "imageio_ffmpeg"), ("suite", "matplotlib")):
@@ -65,10 +70,11 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
         policies = {path: load(path) for path in (config.policy, config.compare) if path}
         names = names_of(list(policies))
         policy = policies[config.policy]
-        task = task_of(policy.training_info, policy.robot_config.name)
+        task = EnvConfig.load(config.robot) if config.robot else task_of(policy.training_info, policy.robot_config.name)
+        terrain = config.robot and task.terrain and task.terrain.for_evaluation(evaluation_seed(config.seed))
         mjcf = None if config.suite else config.mjcf  # in the suite the other model is one of the conditions
         task = dataclasses.replace(task, timestep_s=config.timestep_s or task.timestep_s, mjcf=mjcf or task.mjcf)
-        envs = {path: evaluation_env(task, loaded.robot_config, num_envs=config.num_envs, threads=config.threads)
+        envs = {path: evaluation_env(task, loaded.robot_config, num_envs=config.num_envs, threads=config.threads, terrain=terrain or None)
                 for path, loaded in policies.items()}
         if config.suite and config.mjcf:
             load_model(policy.robot_config, config.mjcf)  # fails now, rather than after playing
@@ -189,7 +195,10 @@ class Film:
     def write(self, path: Path) -> None:
         """Draw and write the video. Raises ImportError or RuntimeError that say what is missing."""
         qpos, command, velocity = map(np.array, zip(*self._frames))
-        model = load_model(self._env.robot, self._env.config.mjcf, visual=True)
+        ground = self._env.simulation.ground
+        if ground is not None:  # what is in sight: all of it takes seconds a picture
+            ground = ground.crop(qpos[:, :2].min(axis=0) - SIGHT_M, qpos[:, :2].max(axis=0) + SIGHT_M)
+        model = load_model(self._env.robot, self._env.config.mjcf, visual=True, ground=ground)
         frames = render_frames(model, qpos, width=854, height=480, commanded_velocity=command, actual_velocity=velocity)
         write_video(path, frames, 1.0 / (self._every * self._env.step_s))
 

@@ -28,7 +28,7 @@ def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'rfx[viz]'") from error
     with matplotlib.rc_context(STYLE):
-        return {"commands": commands(suites), "sweeps": sweeps(suites), "pushes": pushes(suites)}
+        return {"commands": commands(suites), "sweeps": sweeps(suites), "pushes": pushes(suites), "terrain": terrain(suites)}
 
 
 def commands(suites: Mapping[str, Suite]) -> bytes:
@@ -92,6 +92,27 @@ def pushes(suites: Mapping[str, Suite]) -> bytes:
     around.set_rticks(np.arange(0.5, around.get_rmax(), 0.5))
     around.set_rlabel_position(112.5)
     around.set_title("half survive up to, m/s, pushed")
+    return _png(figure)
+
+
+def terrain(suites: Mapping[str, Suite]) -> bytes:
+    """Heat maps over kinds and levels of terrain, a row for each policy: falls, and robots that did not get across."""
+    figure = _figure(9.6, 4.0 * len(suites))
+    axes = figure.subplots(len(suites), 2, squeeze=False)
+    for row, (name, suite) in zip(axes, suites.items()):
+        crossings = suite.crossings
+        kinds = [kind.replace("_", " ") for kind in crossings.kinds]
+        maps = (crossings.falls, "falls per episode"), (1.0 - crossings.crossed, "robots that do not get across")
+        for axis, (values, label) in zip(row, maps):
+            picture = axis.imshow(values, origin="lower", cmap="YlOrRd", vmin=0.0, vmax=1.0, aspect="auto")
+            for i, j in np.ndindex(*values.shape):
+                axis.text(j, i, _short(values[i, j]), ha="center", va="center", fontsize=7, color="white" if values[i, j] > 0.65 else INK)
+            axis.axhline(crossings.levels_passed - 0.5, color=INK, linewidth=1, linestyle="--")  # passed below
+            axis.set_xticks(range(len(kinds)), kinds)
+            axis.set_yticks(range(len(values)))
+            axis.set(ylabel="level", title=_titled(label, name, suites))
+            axis.grid(False)
+            figure.colorbar(picture, ax=axis, pad=0.02).outline.set_visible(False)
     return _png(figure)
 
 

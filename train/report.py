@@ -11,8 +11,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from envs.config import EnvConfig
 from rfx.config import RobotConfig
+from rfx.state import Array
 from train.evaluation import Act
 from train.plots import draw
 from train.showcase import write_showcase
@@ -22,6 +25,8 @@ CAPTIONS = {
     "commands": ("Commands", "The robots of a cell are asked for one forward speed and yaw rate for 8 s. White: none stood for a second."),
     "sweeps": ("Conditions", "One thing at a time differs from the nominal robot (dashed line), on the same commands and starts."),
     "pushes": ("Pushes", "While robots walk, their base is given another velocity at once; counted are those that do not fall within 4 s."),
+    "terrain": ("Terrain", "Blind, straight on from the middle of a tile to its edge. A level is passed, below the dashed line, when it and "
+                "all easier ones have at most 0.1 falls per episode, mean over all kinds."),
 }
 ROWS = (("falls_per_episode", "falls", "per 20 s episode"), ("error_vx", "error vx", "m/s"), ("error_vy", "error vy", "m/s"),
         ("error_yaw_rate", "error yaw rate", "rad/s"), ("power_w", "power", "W"), ("cost_of_transport", "cost of transport", ""),
@@ -86,7 +91,8 @@ def page(policies: Mapping[str, Judged], pictures: Mapping[str, bytes], conditio
                 _section("Nominal", "The robot, floor and delays of its model, on random commands.", _nominal(policies))]
     for name, (title, caption) in CAPTIONS.items():
         body = f'<img alt="{escape(title)}" src="{_data("image/png", pictures[name])}">'
-        sections.append(_section(title, caption, body + (_sweeps(policies) if name == "sweeps" else "")))
+        more = {"sweeps": _sweeps, "terrain": _terrain}.get(name)
+        sections.append(_section(title, caption, body + (more(policies) if more else "")))
     about = "".join(f"<p><b>{escape(name)}</b>: {escape(_origin(judged))}</p>" for name, judged in policies.items())
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>{escape(' and '.join(names))}</title><style>{STYLE}</style></head>\n<body><main>"
@@ -136,6 +142,22 @@ def _sweeps(policies: Mapping[str, Judged]) -> str:
         rows = [[escape(case), *(_number(getattr(e, field)) for e in evaluations for field, _, _ in fields)] for case, evaluations in cases]
         html.append(f"<details{' open' if label == 'another model' else ''}><summary>{label}</summary>{_table(head, rows)}</details>")
     return "".join(html)
+
+
+def _terrain(policies: Mapping[str, Judged]) -> str:
+    """Figures over all kinds and levels of terrain."""
+    results = [judged.suite.crossings for judged in policies.values()]
+    rows = [["levels passed", *(f"{result.levels_passed} of {len(result.falls)}" for result in results), ("", "unit")],
+            ["falls", *(_number(result.falls.mean()) for result in results), ("per episode", "unit")],
+            ["get across", *(_number(result.crossed.mean()) for result in results), ("of robots", "unit")],
+            ["velocity error", *(_number(_mean(result.error)) for result in results), (f"m/s, at {results[0].vx:g} m/s", "unit")]]
+    return _table(["over all kinds and levels", *map(escape, policies), ""], rows)
+
+
+def _mean(values: Array) -> float:
+    """Over those that are finite."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def _films(policies: Mapping[str, Judged]) -> str:

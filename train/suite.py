@@ -1,4 +1,4 @@
-"""The full evaluation: a policy where its training did not look. Commands, floors, loads, delays, pushes, physics steps, models."""
+"""A policy where its training did not look: commands, floors, loads, delays, pushes, physics steps, models, terrain."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from envs.config import EnvConfig
 from envs.go2 import Go2Env, velocity_error
 from rfx.config import RobotConfig
 from rfx.state import Array
+from train.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
 from train.evaluation import EPISODE_S, SETTLE_S, Act, Evaluation, begin_episodes, evaluate, evaluation_env, evaluation_seed
 
 GRID_SIZE = 9  # commands along each axis
@@ -87,6 +88,7 @@ class Suite:
     pushes: Pushes
     drift_m: float  # 95th percentile of how far the base is from where it was, after 10 s of a zero command
     models: Mapping[str, Evaluation]  # other MJCFs, by path
+    crossings: Crossings  # of terrain
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; what could not be measured is None."""
@@ -96,6 +98,7 @@ class Suite:
                 "grid": {name: _plain(values) for name, values in dataclasses.asdict(self.grid).items()},
                 "pushes": {name: _plain(values) for name, values in dataclasses.asdict(self.pushes).items()},
                 "drift_m": _plain(self.drift_m), "models": {path: e.to_dict() for path, e in self.models.items()},
+                "terrain": self.crossings.to_dict(),
                 "targets": [dataclasses.asdict(target) | {"met": target.met} for target in targets(self)]}
 
 
@@ -145,7 +148,7 @@ class Runner:
         sweeps = {name: tuple(self._evaluate(f"{sweep.label} {value:g} {sweep.unit}", **sweep.task(value)) for value in sweep.values)
                   for name, sweep in SWEEPS.items()}
         return Suite(nominal=nominal, sweeps=sweeps, grid=self.grid(), pushes=self.pushes(), drift_m=self.drift(),
-                     models={path: self._evaluate(f"model {path}", mjcf=path) for path in models})
+                     models={path: self._evaluate(f"model {path}", mjcf=path) for path in models}, crossings=self.crossings())
 
     def grid(self) -> Grid:
         """Errors and falls over vx and yaw rate, within the ranges of the task's commands."""
@@ -155,7 +158,7 @@ class Runner:
         command = np.repeat(command, max(1, self._num_envs // len(command)), axis=0)
         env = self._env(num_envs=len(command), command_interval_s=(LONG_S, LONG_S))
         errors, samples, falls = np.zeros((len(command), 3)), np.zeros(len(command)), np.zeros(len(command))
-        for terminated in self._play(env, GRID_S, "commands"):
+        for terminated, _ in self._play(env, GRID_S, "commands"):
             settled = env.state.step > SETTLE_S / env.step_s
             errors += np.abs(velocity_error(env.state)) * settled[:, None]
             samples += settled
@@ -184,7 +187,7 @@ class Runner:
         walking = {name: {**parameters, "zero_share": 0.0}}
         env = self._env(num_envs=max(DIRECTIONS, self._num_envs), commands=walking, command_interval_s=(LONG_S, LONG_S))
         direction, pushed, fell = np.arange(env.num_envs) % DIRECTIONS, None, np.zeros(env.num_envs, bool)
-        for step, terminated in enumerate(self._play(env, WALK_S + RECOVER_S, f"pushes of {speed_m_s:.1f} m/s"), 1):
+        for step, (terminated, _) in enumerate(self._play(env, WALK_S + RECOVER_S, f"pushes of {speed_m_s:.1f} m/s"), 1):
             if step == round(WALK_S / env.step_s):
                 pushed = env.state.step > SETTLE_S / env.step_s  # not those that lie about already
                 w, x, y, z = env.simulation.batch.qpos[:, 3:7].T
@@ -201,19 +204,24 @@ class Runner:
         """95th percentile of how far the base drifts in 10 s of a zero command, m; infinite for a robot that falls."""
         env = self._env(commands={"uniform_velocity": {"vx": (0, 0), "vy": (0, 0), "yaw_rate": (0, 0)}})
         begin, fell = None, np.zeros(env.num_envs, bool)
-        for step, terminated in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):
+        for step, (terminated, _) in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):
             fell |= terminated
             if step == round(SETTLE_S / env.step_s):
                 begin = env.simulation.batch.qpos[:, :2].copy()
         distance = np.linalg.norm(env.simulation.batch.qpos[:, :2] - begin, axis=1)
         return float(np.percentile(np.where(fell, np.inf, distance), 95, method="inverted_cdf"))
 
+    def crossings(self) -> Crossings:
+        """Falls and crossings over kinds and levels of terrain; one robot a tile for every 32 of an evaluation."""
+        env = self._env(**crossing_task(self._task, self._seed, max(1, self._num_envs // 32)))
+        return measure_crossings(env, self._play(env, CROSS_S, "terrain"))
+
     def _evaluate(self, condition: str, **changes: Any) -> Evaluation:
         self._tell(condition)
         return evaluate(self._act, self._env(**changes), seed=self._seed, duration_s=self._duration_s)
 
     def _play(self, env: Go2Env, duration_s: float, condition: str):
-        """Play, yielding terminated (N,) after every control step."""
+        """Play, yielding terminated and truncated, both (N,), after every control step."""
         self._tell(condition)
         observation = env.reset(seed=evaluation_seed(self._seed))[0]["state"]
         begin_episodes(self._act)
@@ -221,7 +229,7 @@ class Runner:
             observed, _, terminated, truncated, _ = env.step(self._act(observation))
             observation = observed["state"]
             begin_episodes(self._act, terminated | truncated)
-            yield terminated
+            yield terminated, truncated
 
     def _env(self, **changes: Any) -> Go2Env:
         return evaluation_env(self._task, self._robot, **{"num_envs": self._num_envs, "threads": self._threads, **changes})

@@ -145,7 +145,8 @@ def _lay(spec: mujoco.MjSpec, ground: HeightField) -> None:
     floor, (elevation, range_m) = floors[0], _elevation(ground)
     num_rows, num_columns = ground.heights.shape
     half_x, half_y = 0.5 * ground.cell_m * (num_columns - 1), 0.5 * ground.cell_m * (num_rows - 1)
-    spec.add_hfield(name="ground", nrow=num_rows, ncol=num_columns, size=[half_x, half_y, range_m, GROUND_DEPTH_M], userdata=elevation.ravel())
+    size = [half_x, half_y, range_m, GROUND_DEPTH_M]
+    spec.add_hfield(name="ground", nrow=num_rows, ncol=num_columns, size=size, userdata=elevation.ravel())
     floor.type, floor.hfieldname, floor.quat = mujoco.mjtGeom.mjGEOM_HFIELD, "ground", [1, 0, 0, 0]
     floor.pos = [ground.corner_m[0] + half_x, ground.corner_m[1] + half_y, float(ground.heights.min())]
 
