@@ -46,8 +46,9 @@ def fitted_normalizer(seed=5) -> ObservationNormalizer:
     return normalizer
 
 
-def policy_of(history=K, seed=0, **bundle) -> rfx.LoadedPolicy:
-    return rfx.LoadedPolicy(MLP(D, 12, [16], history=history, rng=rng(seed)), robot_config=GO2_CONFIG, normalizer=fitted_normalizer(), **bundle)
+def policy_of(history=K, seed=0) -> rfx.LoadedPolicy:
+    network = MLP(D, 12, [16], history=history, rng=rng(seed))
+    return rfx.LoadedPolicy(network, robot_config=GO2_CONFIG, normalizer=fitted_normalizer())
 
 
 def states(*shape, seed=1):
@@ -153,11 +154,13 @@ def test_robots_in_a_batch_remember_apart():
         for i in np.flatnonzero(begins[t]):
             singles[i].reset()
         together = batch({"state": observations[t]})
-        np.testing.assert_allclose(together, np.concatenate([p({"state": observations[t, i, None]}) for i, p in enumerate(singles)]), atol=1e-6)
+        apart = np.concatenate([policy({"state": observations[t, i, None]}) for i, policy in enumerate(singles)])
+        np.testing.assert_allclose(together, apart, atol=1e-6)
 
 
 def test_an_evaluation_resets_the_robots_that_fell_or_timed_out():
-    env = evaluation_env(EnvConfig.load("go2"), GO2_CONFIG, num_envs=4, episode_length_s=0.3, terminations={"base_low": {"min_height_m": 0.2}})
+    env = evaluation_env(EnvConfig.load("go2"), GO2_CONFIG, num_envs=4, episode_length_s=0.3,
+                         terminations={"base_low": {"min_height_m": 0.2}})
     policy, seen, ended, step = policy_of(), [], [], env.step
     policy._infer = lambda rows: seen.append(rows.reshape(4, K, D)) or rng(len(seen)).uniform(-1, 1, (4, 12)).astype(np.float32)
 
@@ -272,7 +275,8 @@ def test_bare_weights_of_one_observation_load_and_of_more_are_one_wide_observati
 def test_bare_weights_of_a_privileged_critic_tell_what_they_are(tmp_path):
     policy = PrivilegedActorCritic(D, 12, 30, [16, 8], rng=rng())
     loaded = Policy.load(policy.save(tmp_path / "p") / "model.safetensors")
-    assert type(loaded) is PrivilegedActorCritic and (loaded.obs_dim, loaded.act_dim, loaded.critic_dim, loaded.hidden) == (D, 12, 30, [16, 8])
+    assert type(loaded) is PrivilegedActorCritic
+    assert (loaded.obs_dim, loaded.act_dim, loaded.critic_dim, loaded.hidden) == (D, 12, 30, [16, 8])
     x, y = states(4), rng(3).normal(size=(4, 30)).astype(np.float32)
     np.testing.assert_array_equal(loaded.output(Tensor(x), Tensor(y)).numpy(), policy.output(Tensor(x), Tensor(y)).numpy())
 

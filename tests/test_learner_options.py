@@ -72,12 +72,14 @@ def numpy_gradients(p, b, config, old_log_std, privileged):
 
     trunk = ["backbone.0", "backbone.1"]
     actor = net(b["observation"], [*trunk, "actor_head"])
-    critic = net(b["critic_observation"], ["critic.0", "critic.1", "critic.2"]) if privileged else net(b["observation"], [*trunk, "critic_head"])
+    critic_names = ["critic.0", "critic.1", "critic.2"] if privileged else [*trunk, "critic_head"]
+    critic = net(b["critic_observation" if privileged else "observation"], critic_names)
     mean, value, log_std = np.tanh(actor[0][-1]), critic[0][-1][:, 0], p["log_std"]
     z = (b["action"] - mean) / np.exp(log_std)
     ratio = np.exp((-0.5 * z**2 - log_std - 0.5 * np.log(2.0 * np.pi)).sum(axis=1) - b["log_prob"])
     gain, bounded = ratio * b["advantage"], np.clip(ratio, 1.0 - config.clip, 1.0 + config.clip) * b["advantage"]
-    kl = (log_std - old_log_std + (np.exp(2 * old_log_std) + (b["mean"] - mean) ** 2) / (2.0 * np.exp(2 * log_std)) - 0.5).sum(axis=1).mean()
+    quadratic = (np.exp(2 * old_log_std) + (b["mean"] - mean) ** 2) / (2.0 * np.exp(2 * log_std))
+    kl = (log_std - old_log_std + quadratic - 0.5).sum(axis=1).mean()
     d_log_prob = np.where(gain <= bounded, -gain, 0.0)[:, None] / count
     d_mean = d_log_prob * z / np.exp(log_std)
     parts, mirror_loss = [back(critic, (2.0 * config.value_coefficient / count * (value - b["returns"]))[:, None])], 0.0
@@ -103,7 +105,8 @@ def numpy_update(p, rollout, r, config, privileged):
     old_log_std, rate, mirror_losses = p["log_std"].copy(), config.learning_rate, []
     orders = [r.permutation(T * N) for _ in range(config.num_epochs)]
     for step, rows in enumerate(np.concatenate(orders).reshape(config.num_epochs * config.num_minibatches, -1), 1):
-        gradients, kl, mirror_loss = numpy_gradients(p, {name: array[rows] for name, array in flat.items()}, config, old_log_std, privileged)
+        batch = {name: array[rows] for name, array in flat.items()}
+        gradients, kl, mirror_loss = numpy_gradients(p, batch, config, old_log_std, privileged)
         mirror_losses.append(mirror_loss)
         rate = max(rate / 1.5, 1e-5) if kl > 2 * config.desired_kl else min(rate * 1.5, 1e-2) if kl < 0.5 * config.desired_kl else rate
         norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
@@ -115,8 +118,8 @@ def numpy_update(p, rollout, r, config, privileged):
     return p, np.mean(mirror_losses)
 
 
-@pytest.mark.parametrize(("critic", "coefficient", "plain"), [("privileged", 0.0, False), ("shared", 3.0, False), ("privileged", 3.0, False),
-                                                              ("privileged", 3.0, True)])
+@pytest.mark.parametrize(("critic", "coefficient", "plain"), [("privileged", 0.0, False), ("shared", 3.0, False),
+                                                              ("privileged", 3.0, False), ("privileged", 3.0, True)])
 def test_an_update_is_the_one_in_numpy(monkeypatch, critic, coefficient, plain):
     if plain:
         monkeypatch.setenv("RFX_PLAIN", "1")
@@ -214,7 +217,8 @@ def test_what_a_privileged_run_exports_is_what_a_shared_one_exports(tmp_path):
     assert infos[0].arguments == infos[1].arguments and infos[0].weight_shapes == infos[1].weight_shapes
     observation = rng(3).normal(size=(8, 48)).astype(np.float32)
     critic_observation = np.zeros((8, trainer.policy.critic_dim), np.float32)
-    np.testing.assert_allclose(rfx.load_policy(path)({"state": observation}), trainer.learner.act(observation, critic_observation)[0], atol=2e-6)
+    decided = trainer.learner.act(observation, critic_observation)[0]
+    np.testing.assert_allclose(rfx.load_policy(path)({"state": observation}), decided, atol=2e-6)
 
 
 def test_a_rollout_holds_the_normalized_observations_of_the_mirror_images():

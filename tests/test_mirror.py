@@ -36,7 +36,8 @@ def test_every_entry_goes_where_it_must():
             np.testing.assert_array_equal(mirrored[:, begin + i], sign * state[:, begin + NAMES.index(other)])
         np.testing.assert_array_equal(MIRROR.action(state[:, :12])[:, i], sign * state[:, NAMES.index(other)])
     for begin, signs in ((24, (-1, 1, -1)), (27, (1, -1, 1)), (30, (1, -1, -1)), (45, (-1, -1))):
-        np.testing.assert_array_equal(mirrored[:, begin:begin + len(signs)], state[:, begin:begin + len(signs)] * np.array(signs, np.float32))
+        columns = slice(begin, begin + len(signs))
+        np.testing.assert_array_equal(mirrored[:, columns], state[:, columns] * np.array(signs, np.float32))
     assert mirrored.dtype == np.float32 and mirrored.base is None
 
 

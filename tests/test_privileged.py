@@ -12,7 +12,7 @@ TERMS = ("observation", "base_linear_velocity", "base_height", "floor_friction",
 
 
 def make(num_envs=8, terms=TERMS, **overrides) -> Go2Env:
-    env = Go2Env(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False, **overrides}), critic_terms=terms)
+    env = Go2Env(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False, "randomize": False, **overrides}), critic_terms=terms)
     env.reset(seed=0)
     return env
 
@@ -40,7 +40,8 @@ def test_friction_and_mass_are_those_of_each_robot_and_change_with_its_episode()
     model, seen = env.simulation.model, []
     for _ in range(4):
         told = env.critic_observation()
-        np.testing.assert_array_equal(told[:, 52], env.simulation.batch.expand("geom_friction")[:, model.geom("floor").id, 0].astype(np.float32))
+        friction = env.simulation.batch.expand("geom_friction")[:, model.geom("floor").id, 0]
+        np.testing.assert_array_equal(told[:, 52], friction.astype(np.float32))
         np.testing.assert_array_equal(told[:, 53], env.simulation.batch.expand("body_mass")[:, model.body("base").id].astype(np.float32))
         seen.append(told[:, 52:])
         env.step(np.zeros((8, 12), np.float32))

@@ -18,7 +18,8 @@ POISONS = {"qpos": np.nan, "qvel": np.inf, "ctrl": np.nan, "qacc_warmstart": np.
 
 
 def make_trainer(num_envs=8, hidden=(16,), num_steps=8, seed=0, **env) -> Trainer:
-    values = {"robot": "go2", "seed": seed, "env": dataclasses.asdict(EnvConfig.load("go2", num_envs=num_envs, **env)),
+    task = EnvConfig.load("go2", **{"num_envs": num_envs, "randomize": False, **env})  # robots that differ share one generator
+    values = {"robot": "go2", "seed": seed, "env": dataclasses.asdict(task),
               "policy": {"hidden": list(hidden)}, "ppo": {"num_epochs": 2, "num_minibatches": 2},
               "trainer": {"rollout_steps": num_steps}}
     return Trainer(TrainConfig.from_dict(values))
