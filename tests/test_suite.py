@@ -225,7 +225,8 @@ def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monke
         assert base64.b64encode(data).decode() in html
 
 
-@pytest.mark.parametrize(("changed", "words"), [({"suite": "half"}, "suite is 'half': it must be full"), ({"compare": "absent"}, "absent")])
+@pytest.mark.parametrize(("changed", "words"), [({"suite": "half"}, "suite is 'half': it must be full"), ({"compare": "absent"}, "absent"),
+                                                 ({"suite": "full", "task": "go2_rough"}, "task is 'go2_rough': leave it out with suite")])
 def test_a_wrong_suite_or_comparison_is_refused(policies, changed, words):
     given = {"policy": str(policies / "first" / "policy"), "num_envs": 1, "duration_s": 0.1, **changed}
     with pytest.raises((ValueError, InputError), match=words):

@@ -17,7 +17,9 @@ from envs.terrain_kinds import Tile
 from rfx import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
+from rfx.robots.sim import SimRobot
 from train.crossings import Crossings, crossing_task, measure_crossings
+from train.play import ground_of
 
 ROUGH = EnvConfig.load("go2_rough")
 SMALL = TerrainConfig(kinds=ROUGH.terrain.kinds, num_levels=3, tile_m=4.0, cell_m=0.1)
@@ -194,6 +196,18 @@ def test_flat_ground_is_as_it_was():
     model = env.simulation.model
     places = [model.sensor(f"{foot}_foot_position").adr[0] + 2 for foot in FEET]
     np.testing.assert_array_equal(env.state.foot_height, env.simulation.batch.bind("sensordata")[:, places].astype(np.float32))
+
+
+def test_a_robot_to_be_played_with_starts_on_level_ground_among_the_tiles():
+    robot, flat = SimRobot(ground=ground_of("go2_rough")), SimRobot()
+    for _ in range(50):
+        robot.act(np.zeros((1, 12)))
+        flat.act(np.zeros((1, 12)))
+    np.testing.assert_allclose(robot.physics.base_position_w, flat.physics.base_position_w, atol=0.01)
+    np.testing.assert_allclose(robot.state.projected_gravity_b, flat.state.projected_gravity_b, atol=0.02)
+    heights = robot.physics.ground.heights
+    assert heights.shape == (481, 481) and np.ptp(heights) > 0.5  # 24 m at 5 cm
+    assert ground_of(None) is None and ground_of("go2") is None
 
 
 def test_gymnasium_makes_the_rough_task():

@@ -42,7 +42,7 @@ class EvaluateConfig:
     threads: int = 0
     timestep_s: float | None = None
     mjcf: str | None = None
-    robot: str | None = None
+    task: str | None = None
     suite: str | None = None
     compare: str | None = None
     output: str | None = None
@@ -54,8 +54,8 @@ class EvaluateConfig:
         if self.num_envs < 1 or not self.duration_s > 0 or self.seed < 0 or self.threads < 0:
             raise ValueError(f"num_envs {self.num_envs}, duration_s {self.duration_s}, seed {self.seed}, threads {self.threads}: "
                              f"the first two must be positive, the others 0 or more")
-        if self.robot and (self.suite or self.compare):
-            raise ValueError(f"robot is {self.robot!r}: leave it out with suite and compare, which play the policy's own task; "
+        if self.task and (self.suite or self.compare):
+            raise ValueError(f"task is {self.task!r}: leave it out with suite and compare, which play the policy's own task; "
                              "the suite judges every policy on terrain too")
         if self.suite not in (None, "full"):
             raise ValueError(f"suite is {self.suite!r}: it must be full, or null for the plain evaluation")
@@ -70,8 +70,8 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
         policies = {path: load(path) for path in (config.policy, config.compare) if path}
         names = names_of(list(policies))
         policy = policies[config.policy]
-        task = EnvConfig.load(config.robot) if config.robot else task_of(policy.training_info, policy.robot_config.name)
-        terrain = config.robot and task.terrain and task.terrain.for_evaluation(evaluation_seed(config.seed))
+        task = EnvConfig.load(config.task) if config.task else task_of(policy.training_info, policy.robot_config.name)
+        terrain = config.task and task.terrain and task.terrain.for_evaluation(evaluation_seed(config.seed))
         mjcf = None if config.suite else config.mjcf  # in the suite the other model is one of the conditions
         task = dataclasses.replace(task, timestep_s=config.timestep_s or task.timestep_s, mjcf=mjcf or task.mjcf)
         envs = {path: evaluation_env(task, loaded.robot_config, num_envs=config.num_envs, threads=config.threads, terrain=terrain or None)

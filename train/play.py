@@ -19,6 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 import rfx
 from envs.config import CONFIGS, EnvConfig
 from envs.render import render_live
+from envs.terrain import Terrain
+from rfx.config import GO2_CONFIG
+from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
 from train.config import build
@@ -32,6 +35,7 @@ MOVES = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "q": (2, 1), "e":
 WINDOW_KEYS = {265: "w", 264: "s", 263: "q", 262: "e", 44: "a", 46: "d", 257: " ", 47: "p", 269: "r"}
 WINDOW_HELP = "arrows: forwards, backwards, turn; comma, period: left, right; Enter: stand; slash: push; End: reset"
 STEP, PUSH_M_S = 0.1, 0.6  # of a command for each key press, m/s or rad/s; of a push, from a random side
+GROUND_M = 12.0  # from the start to where terrain ends, and a robot falls off
 FPS_HZ, DOWN_S = 25.0, 2.0  # pictures; how long a robot may lie before it is put on its feet again
 
 
@@ -41,6 +45,7 @@ class PlayConfig:
 
     policy: str | None = None
     mjcf: str | None = None
+    task: str | None = None
     window: bool | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -89,7 +94,8 @@ class Play:
             self._grant(self.pilot.wishes.popleft())
         robot.command(*self.pilot.velocity)
         robot.act(self.policy(robot.observe()))
-        self._down_steps = self._down_steps + 1 if robot.state.projected_gravity_b[0, 2] > -0.5 else 0
+        down = robot.state.projected_gravity_b[0, 2] > -0.5 or robot.physics.base_position_w[2] < -3.0  # it walked off the terrain
+        self._down_steps = self._down_steps + 1 if down else 0
         if self._down_steps > DOWN_S * robot.config.control_freq_hz:
             self.falls += 1
             self._grant("r")
@@ -135,7 +141,7 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
 
     def draw(page: LivePage) -> None:
         try:
-            model = load_model(play.robot.config, mjcf, visual=True)
+            model = load_model(play.robot.config, mjcf, visual=True, ground=play.robot.physics.ground)
             model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 1024  # without a graphics card three times as quick
             for frame in render_live(model, poses(), width=640, height=360):
                 _, command, velocity = latest[0]
@@ -165,7 +171,7 @@ def in_window(play: Play, mjcf: str | None) -> None:
     """Show the robot in MuJoCo's window until it is closed."""
     from mujoco import viewer  # here, because it loads a display library
 
-    model = load_model(play.robot.config, mjcf, visual=True)
+    model = load_model(play.robot.config, mjcf, visual=True, ground=play.robot.physics.ground)
     data = mujoco.MjData(model)
     print(WINDOW_HELP, flush=True)
     with viewer.launch_passive(model, data, key_callback=lambda code: play.pilot.press(WINDOW_KEYS.get(code, "")), show_left_ui=False,
@@ -186,7 +192,7 @@ def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
     """Play as config says. Raises InputError for a policy, model or address that cannot be used."""
     with bad_input():
         policy = rfx.load_policy(config.policy)
-        robot = SimRobot(policy.robot_config, mjcf=config.mjcf) if policy.robot_config else SimRobot(mjcf=config.mjcf)
+        robot = SimRobot(policy.robot_config or GO2_CONFIG, mjcf=config.mjcf, ground=ground_of(config.task))
         policy.check_robot(robot.config)
         parameters, = EnvConfig.load(robot.config.name).commands.values()
         pilot = Pilot(np.array([parameters.get(axis, (-1.0, 1.0)) for axis in ("vx", "vy", "yaw_rate")]))
@@ -195,6 +201,12 @@ def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
         if not window:
             return in_browser(play, config.mjcf, config.host, config.port, stop or threading.Event())
     return in_window(play, config.mjcf)
+
+
+def ground_of(task: str | None) -> HeightField | None:
+    """The middle of a task's terrain, where four tiles meet at their level edges; None for flat ground."""
+    terrain = EnvConfig.load(task).terrain if task else None
+    return Terrain(terrain).ground.crop((-GROUND_M, -GROUND_M), (GROUND_M, GROUND_M)) if terrain else None
 
 
 def has_display() -> bool:

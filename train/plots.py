@@ -101,7 +101,7 @@ def terrain(suites: Mapping[str, Suite]) -> bytes:
     axes = figure.subplots(len(suites), 2, squeeze=False)
     for row, (name, suite) in zip(axes, suites.items()):
         crossings = suite.crossings
-        kinds = [kind.replace("_", " ") for kind in crossings.kinds]
+        kinds = [kind.replace("_", "\n") for kind in crossings.kinds]
         maps = (crossings.falls, "falls per episode"), (1.0 - crossings.crossed, "robots that do not get across")
         for axis, (values, label) in zip(row, maps):
             picture = axis.imshow(values, origin="lower", cmap="YlOrRd", vmin=0.0, vmax=1.0, aspect="auto")

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from rfx.config import GO2_CONFIG, RobotConfig, joint_targets
+from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model, motor_addresses
 from rfx.robots.robot import SingleRobot
 from rfx.state import Array, advance, projected_gravity
@@ -23,9 +24,10 @@ class Physics:
     Arrays over motors are (num_joints,), in the config's motor order. viewer shows the robot in a window.
     """
 
-    def __init__(self, config: RobotConfig, *, timestep_s: float = 0.005, mjcf: str | Path | None = None, viewer: bool = False):
-        self.config, self.timestep_s = config, timestep_s
-        self.model = load_model(config, mjcf, timestep_s=timestep_s, visual=viewer)
+    def __init__(self, config: RobotConfig, *, timestep_s: float = 0.005, mjcf: str | Path | None = None, viewer: bool = False,
+                 ground: HeightField | None = None):
+        self.config, self.timestep_s, self.ground = config, timestep_s, ground
+        self.model = load_model(config, mjcf, timestep_s=timestep_s, visual=viewer, ground=ground)
         self.data = mujoco.MjData(self.model)
         self._motors = motor_addresses(self.model, config)
         self._accelerometer = self.model.sensor("imu_accelerometer").adr[0]
@@ -115,17 +117,18 @@ class SimRobot(SingleRobot):
     """One simulated robot. act advances the simulation by one control step.
 
     realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer opens a
-    window. timestep_s is the physics step. Raises ValueError when it does not divide the control step.
+    window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat floor's place.
+    Raises ValueError when timestep_s does not divide the control step.
     """
 
     def __init__(self, config: RobotConfig = GO2_CONFIG, *, realtime: bool = False, viewer: bool = False, timestep_s: float = 0.005,
-                 mjcf: str | Path | None = None):
+                 mjcf: str | Path | None = None, ground: HeightField | None = None):
         super().__init__(config)
         self._control_step_s = 1.0 / config.control_freq_hz
         self._num_substeps = round(self._control_step_s / timestep_s)
         if self._num_substeps < 1 or abs(self._num_substeps * timestep_s - self._control_step_s) > 1e-9:
             raise ValueError(f"got timestep_s {timestep_s}; expected a whole fraction of the control step, {self._control_step_s} s")
-        self.physics = Physics(config, timestep_s=timestep_s, mjcf=mjcf, viewer=viewer)
+        self.physics = Physics(config, timestep_s=timestep_s, mjcf=mjcf, viewer=viewer, ground=ground)
         self._kp, self._kd = config.joint_array("kp"), config.joint_array("kd")
         self._realtime, self._due_s = realtime, 0.0
         self._stopped = False
