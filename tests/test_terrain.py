@@ -212,7 +212,7 @@ def test_a_robot_to_be_played_with_starts_on_level_ground_among_the_tiles():
 
 def test_gymnasium_makes_the_rough_task():
     envs = gymnasium.make_vec("rfx/Go2Rough-v0", num_envs=2, vectorization_mode="vector_entry_point", terrain=dataclasses.asdict(SMALL))
-    assert envs.reset(seed=0)[0]["state"].shape == (2, 64) and envs.unwrapped.config.rewards["tilt"] == {"weight": -1.0}
+    assert envs.reset(seed=0)[0]["state"].shape == (2, 64) and envs.unwrapped.config.rewards["tilt"] == {"weight": -4.0}
     assert envs.unwrapped.config.commands == EnvConfig.load("go2").commands
 
 
@@ -235,12 +235,13 @@ def test_a_bad_terrain_is_refused_in_one_line(changes, message):
 
 
 def test_levels_passed_ends_at_the_first_that_is_not():
-    def passed(*falls: tuple[float, float]) -> int:
+    def passed(*falls: tuple[float, float], crossed: float = 1.0) -> int:
         cells = np.array(falls)
-        return Crossings(kinds=("a", "b"), falls=cells, crossed=cells, error=cells, vx=0.6, robots_per_tile=8).levels_passed
+        return Crossings(kinds=("a", "b"), falls=cells, crossed=np.full_like(cells, crossed), error=cells, vx=0.6, robots_per_tile=8).levels_passed
 
     assert passed((0.2, 0.0), (0.0, 0.0), (0.3, 0.0), (0.0, 0.0)) == 2
     assert passed((0.2, 0.1), (0.0, 0.0)) == 0 and passed((0.0, 0.0), (0.1, 0.1)) == 2
+    assert passed((0.0, 0.0), crossed=0.75) == 0 and passed((0.0, 0.0), crossed=0.8) == 1
 
 
 def test_crossings_are_of_the_robots_that_reach_the_edge_ahead_before_they_fall():
