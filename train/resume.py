@@ -25,7 +25,7 @@ from train.trainer import Trainer
 CHECKPOINTS = "checkpoints"
 RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
 # Differences that change no result, and those that nothing after a run's beginning reads.
-FREE = ("resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
+FREE = ("start_from", "resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
 FIXED = ("seed", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
          "policy.critic")
 
@@ -116,23 +116,34 @@ def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable
     return state, changed
 
 
-def find_run(resume: str, runs: Path) -> Path:
-    """The run's folder that resume means: a path, or `latest`, the one under runs that wrote the newest checkpoint.
+def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
+    """Give a trainer that has not begun the network and normalizers of another run's newest checkpoint; returns the steps behind them.
+
+    Raises InputError where there is no checkpoint, or its network does not fit.
+    """
+    with bad_input(f"start_from={run}: "):
+        _, state = newest_checkpoint(run / CHECKPOINTS, tell)
+        trainer.start_from(state)
+    return state["steps"]
+
+
+def find_run(given: str, runs: Path, key: str = "resume") -> Path:
+    """The run's folder that resume=given, or another key, means: a path, or `latest`, the one under runs that wrote the newest checkpoint.
 
     Raises InputError where there is no run.
     """
-    if resume == "latest":
+    if given == "latest":
         found = [path for folder in runs.glob(f"**/{CHECKPOINTS}") for path in checkpoints(folder)]
         if not found:
-            raise InputError(f"resume=latest: no run under {runs} has a checkpoint; give the run's folder, resume=PATH")
+            raise InputError(f"{key}=latest: no run under {runs} has a checkpoint; give the run's folder, {key}=PATH")
         return max(found, key=lambda path: path.stat().st_mtime).parent.parent
-    folder = Path(resume)
+    folder = Path(given)
     if folder.parent.name == CHECKPOINTS:
-        raise InputError(f"resume={resume} is one checkpoint: give its run's folder, {folder.parent.parent}, which goes on from the newest; "
+        raise InputError(f"{key}={given} is one checkpoint: give its run's folder, {folder.parent.parent}, for its newest; "
                          "to go back further, move newer ones elsewhere")
     if not any((folder / name).exists() for name in (CHECKPOINTS, RECORD, ".hydra")):
         what = "holds no run" if folder.is_dir() else "is no folder"
-        raise InputError(f"resume={resume}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
+        raise InputError(f"{key}={given}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
     return folder
 
 

@@ -21,7 +21,7 @@ from train.errors import TrainingBroken, bad_input
 from train.evaluation import evaluation_table
 from train.metrics import MetricsWriter
 from train.progress import Progress, clock, millions, progress
-from train.resume import RunCheckpoints, load_run, sole_process
+from train.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
 from train.trainer import Trainer
 
 
@@ -42,6 +42,10 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
             trainer = Trainer(config)
             writer = MetricsWriter(folder, state.get("run.metrics"))
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
+        if config.start_from and not state:
+            source = find_run(config.start_from, folder.parent, "start_from")
+            steps = start_from(trainer, source, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+            console.print(f"[dim]begins with the network of {_short(source)}, after {millions(steps)} steps[/]", highlight=False, soft_wrap=True)
         with writer, progress(total_steps, trainer.env.step_s, console, began) as display, StopSignal(display) as stop:
             writes, speeds, failure = Writes(lambda line: display.message(escape(line))), [], None
             best = BestPolicy(trainer, folder, display, writes)

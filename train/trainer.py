@@ -116,6 +116,20 @@ class Trainer:
         return own | {f"env.{name}": value for name, value in self.env.state_dict().items()} | {
             f"learner.{name}": value for name, value in self.learner.state_dict().items()}
 
+    def start_from(self, state: Mapping[str, Any]) -> None:
+        """Begin with the network and the normalizers of another run's state_dict, whatever its task; its exploration is not taken over.
+
+        Raises ValueError for another network.
+        """
+        learner, prefix = self.learner.state_dict(), "learner.policy."
+        network = {name.removeprefix("learner."): value for name, value in state.items() if name.startswith(prefix)}
+        if missing := sorted(name for name in network.keys() ^ learner.keys() if name.startswith("policy.")):
+            raise ValueError(f"its network and this one differ in {', '.join(missing)}: give the same policy.hidden, policy.history and policy.critic")
+        self.learner.load_state_dict(learner | network | {"policy.log_std": learner["policy.log_std"]})
+        self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
+        if self.critic_normalizer:
+            self.critic_normalizer = ObservationNormalizer.from_dict(state["critic_normalizer"])
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what state_dict returned, to the bit. Raises ValueError for the state of another task, network or num_envs."""
         def part(prefix: str) -> dict[str, Any]:
