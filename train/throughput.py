@@ -40,8 +40,10 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
     Raises ValueError for a policy of another kind or size.
     """
     actor = policy.policy
-    if not isinstance(actor, MLP) or actor.hidden != trainer.policy.hidden or policy.normalizer is None:
-        raise ValueError(f"got a {policy.policy_type} for a network of {trainer.policy.hidden}; expected an MLP of that size, with normalizer")
+    fits = isinstance(actor, MLP) and (actor.hidden, actor.history) == (trainer.policy.hidden, trainer.policy.history)
+    if not fits or policy.normalizer is None:
+        raise ValueError(f"got a {policy.policy_type} that reads {policy.history} observations, for a network of "
+                         f"{trainer.policy.hidden} that reads {trainer.policy.history}; expected an MLP of that size, with normalizer")
     state = trainer.learner.state_dict()
     names = [*(f"policy.backbone.{i}" for i in range(len(actor.layers) - 1)), "policy.actor_head"]
     for name, layer in zip(names, actor.layers):
