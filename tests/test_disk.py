@@ -19,10 +19,10 @@ LONGER = {"trainer.total_steps": 120 * 64}
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 300 kB: about five checkpoints."""
+    """A file system of 600 kB: about five checkpoints."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs needs root; test_checkpoint.py shows the same with a limit on file sizes")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
