@@ -41,7 +41,7 @@ def test_the_benchmark_writes_flat_figures_that_agree_with_each_other(tmp_path: 
 def test_raw_physics_goes_where_the_environment_went() -> None:
     trainer = small_trainer(randomize=False)  # raw physics has nominal robots, which nobody pushes
     rng = np.random.default_rng(0)
-    recording = record(trainer, lambda observation: rng.uniform(-0.3, 0.3, (8, 12)).astype(np.float32), 10)
+    recording = record(trainer.env, lambda observation: rng.uniform(-0.3, 0.3, (8, 12)).astype(np.float32), 10)
     assert recording.actions.shape == (10, 8, 12) and recording.controls.shape[:2] == (10, 8)
     simulation = trainer.env.simulation
     batch = Batch(simulation.model, 8, 1)

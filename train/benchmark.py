@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from rich.table import Table
 
 import rfx
 from envs.config import CONFIGS
+from envs.go2 import Go2Env
 from train.best import Snapshot
 from train.config import TrainConfig, build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
@@ -66,10 +68,12 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 
         if policy is None:
             policy = train_for_a_moment(trainer, config.train_steps, tell)
-        recording = record(trainer, lambda observation: policy({"state": observation}), config.steps)
+        nominal = Go2Env(config=dataclasses.replace(trainer.config.env, randomize=False), robot=trainer.robot, threads=config.threads)
+        recording, nominal_recording = (record(env, lambda observation: policy({"state": observation}), config.steps)
+                                        for env in (trainer.env, nominal))
         figures = describe_machine() | {"num_envs": config.num_envs, "physics_step_s": trainer.config.env.timestep_s,
                                         "policy": config.policy or f"trained for {trainer.steps} steps"}
-        figures |= measure(trainer, recording, config.rounds, tell)
+        figures |= measure(trainer, recording, nominal, nominal_recording, config.rounds, tell)
         tell("where the time goes")
         figures |= where_time_goes(trainer, recording)
         if config.startup:
@@ -122,6 +126,8 @@ def benchmark_table(figures: Mapping[str, Any]) -> Table:
     for name, label in (("raw", "raw mujoco.batch"), ("env", "environment"), ("collect", "collection"), ("loop", "whole loop")):
         share = f"{figures[f'{name}_share_of_raw']:.0%} of raw" if name != "raw" else ""
         table.add_row(label, f"{figures[f'{name}_steps_per_s']:,.0f} steps/s", share)
+    table.add_row("environment, all robots nominal", f"{figures['nominal_env_steps_per_s']:,.0f} steps/s",
+                  f"randomization, noise, latency and pushes cost {1.0 - figures['env_share_of_nominal_env']:.0%}")
     table.add_row("update in the loop", f"{figures['update_samples_per_s']:,.0f} samples/s", "")
     shares = {name.removeprefix("time_share_"): f"{value:.0%}" for name, value in figures.items() if name.startswith("time_share_")}
     table.add_row("the loop's time", "", ", ".join(f"{name} {share}" for name, share in shares.items()))

@@ -13,6 +13,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 import rfx
+from envs.go2 import Go2Env
 from rfx.nn import MLP
 from rfx.state import Array
 from train import trainer as trainer_module
@@ -53,9 +54,9 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
     trainer.normalizer = policy.normalizer
 
 
-def record(trainer: Trainer, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
+def record(env: Go2Env, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
     """Walk for a while, then note num_steps control steps of the deterministic policy act."""
-    env, ctrl = trainer.env, trainer.env.simulation.batch.bind("ctrl")
+    ctrl = env.simulation.batch.bind("ctrl")
     observation = env.reset(seed=seed)[0]["state"]
     for _ in range(round(WALK_S / env.step_s)):
         observation = env.step(act(observation))[0]["state"]
@@ -68,11 +69,19 @@ def record(trainer: Trainer, act: Callable[[Array], Array], num_steps: int, seed
     return Recording(start=start, observation=first, physics=physics, actions=np.array(actions), controls=np.array(controls))
 
 
-def measure(trainer: Trainer, recording: Recording, rounds: int, tell: Callable[[str], None]) -> dict[str, float]:
-    """Rates and shares by flat name: medians over rounds that each measure everything once, in turn."""
+def measure(trainer: Trainer, recording: Recording, nominal: Go2Env, nominal_recording: Recording, rounds: int,
+            tell: Callable[[str], None]) -> dict[str, float]:
+    """Rates and shares by flat name: medians over rounds that each measure everything once, in turn.
+
+    Raw physics steps the same robots, each with its own masses and gains where the task randomizes them. nominal is the environment with
+    randomization, noise, latency and pushes switched off: the difference is what they cost.
+    """
     env = trainer.env
     num_substeps, threads = env.simulation.num_substeps, trainer.config.threads
     batch = Batch(env.simulation.model, env.num_envs, threads)
+    for name in recording.start:
+        if name.startswith("model."):
+            batch.expand(name.removeprefix("model."))[...] = recording.start[name]
     ctrl = batch.bind("ctrl")
     num_steps, per_step = len(recording.actions), env.num_envs
 
@@ -85,6 +94,11 @@ def measure(trainer: Trainer, recording: Recording, rounds: int, tell: Callable[
     def environment() -> int:
         for action in recording.actions:
             env.step(action)
+        return num_steps * per_step
+
+    def nominal_environment() -> int:
+        for action in nominal_recording.actions:
+            nominal.step(action)
         return num_steps * per_step
 
     def collection() -> int:
@@ -100,9 +114,11 @@ def measure(trainer: Trainer, recording: Recording, rounds: int, tell: Callable[
     updates = []
     for index in range(rounds):
         tell(f"speed: round {index + 1} of {rounds}")
-        for name, work in (("raw", raw), ("env", environment), ("collect", collection), ("loop", loop)):
+        for name, work in (("raw", raw), ("env", environment), ("nominal_env", nominal_environment), ("collect", collection),
+                           ("loop", loop)):
             batch.state[...] = recording.physics
             env.load_state_dict(recording.start)
+            nominal.load_state_dict(nominal_recording.start)
             with stopwatch(trainer.learner, "update") as spent:
                 begin = time.perf_counter()
                 steps = work()
@@ -113,6 +129,7 @@ def measure(trainer: Trainer, recording: Recording, rounds: int, tell: Callable[
     figures["update_samples_per_s"] = statistics.median(updates)
     for name in ("env", "collect", "loop"):
         figures[f"{name}_share_of_raw"] = statistics.median(rate / raw for rate, raw in zip(rates[name], rates["raw"]))
+    figures["env_share_of_nominal_env"] = statistics.median(rate / other for rate, other in zip(rates["env"], rates["nominal_env"]))
     return figures
 
 
@@ -122,14 +139,16 @@ def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3)
     simulation, real_batch = env.simulation, env.simulation.batch
     simulation.batch = _Forwarding(real_batch)
     env.load_state_dict(recording.start)
-    with (stopwatch(simulation.batch, "step") as physics, stopwatch(env, "step") as environment, stopwatch(learner, "act") as inference,
-          stopwatch(learner, "update") as update, stopwatch(trainer_module, "gae") as gae, stopwatch(trainer_module, "collect") as collection):
+    with (stopwatch(simulation.batch, "step") as steps, stopwatch(simulation.batch, "rollout") as rollouts,
+          stopwatch(env, "step") as environment, stopwatch(learner, "act") as inference, stopwatch(learner, "update") as update,
+          stopwatch(trainer_module, "gae") as gae, stopwatch(trainer_module, "collect") as collection):
         begin = time.perf_counter()
         for _ in range(iterations):
             trainer.iterate()
         whole = time.perf_counter() - begin
     simulation.batch = real_batch
-    parts = {"physics": physics[0], "environment": environment[0] - physics[0], "inference": inference[0],
+    physics = steps[0] + rollouts[0]  # rollouts where actions take effect late
+    parts = {"physics": physics, "environment": environment[0] - physics, "inference": inference[0],
              "collection": collection[0] - environment[0] - inference[0], "gae": gae[0], "update": update[0],
              "rest": whole - collection[0] - gae[0] - update[0]}
     return {f"time_share_{name}": seconds / whole for name, seconds in parts.items()}
