@@ -124,11 +124,11 @@ class EnvConfig:
     @classmethod
     def load(cls, name: str = "go2", **overrides: Any) -> EnvConfig:
         """The `env` section of configs/robot/{name}.yaml, with some keys replaced."""
-        return cls.from_dict({**_robot_file(name)["env"], **overrides})
+        return cls.from_dict({**robot_file(name)["env"], **overrides})
 
 
-def _robot_file(name: str) -> dict[str, Any]:
-    """What configs/robot/{name}.yaml says, over what the robot's files say that its defaults name."""
+def robot_file(name: str) -> dict[str, Any]:
+    """What configs/robot/{name}.yaml says, over what the files say that its defaults name. Raises ValueError for an unknown robot."""
     path = CONFIGS / "robot" / f"{name}.yaml"
     if not path.is_file():
         robots = sorted(p.stem for p in path.parent.glob("*.yaml"))
@@ -136,7 +136,7 @@ def _robot_file(name: str) -> dict[str, Any]:
     own, values = yaml.safe_load(path.read_text()), {}
     for base in own.pop("defaults", []):
         if isinstance(base, str) and base != "_self_":
-            values = _merged(values, _robot_file(base))
+            values = _merged(values, robot_file(base))
     return _merged(values, own)
 
 

@@ -29,8 +29,8 @@ class Mirror:
         self._joint_from, self._joint_sign = _joints(config)
         if not np.allclose(self.action(config.default_position), config.default_position):
             raise ValueError(f"got a default pose of robot {config.name!r} that is not its own mirror image: {config.default_position.tolist()}")
-        self._from, self._sign, self._half_sines = [], [], []  # of every entry of an observation; where a half sine stands
-        self._command: list[int] = []
+        self._from, self._sign = [], []  # of every entry of an observation
+        self._half_sines, self._command = [], []  # where half sines, and the velocity command, stand
         for name in config.observation_terms:
             begin = len(self._from)
             if name in JOINT_TERMS:

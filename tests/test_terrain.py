@@ -237,7 +237,8 @@ def test_a_bad_terrain_is_refused_in_one_line(changes, message):
 def test_levels_passed_ends_at_the_first_that_is_not():
     def passed(*falls: tuple[float, float], crossed: float = 1.0) -> int:
         cells = np.array(falls)
-        return Crossings(kinds=("a", "b"), falls=cells, crossed=np.full_like(cells, crossed), error=cells, vx=0.6, robots_per_tile=8).levels_passed
+        return Crossings(kinds=("a", "b"), falls=cells, crossed=np.full_like(cells, crossed), error=cells, vx=0.6,
+                         robots_per_tile=8).levels_passed
 
     assert passed((0.2, 0.0), (0.0, 0.0), (0.3, 0.0), (0.0, 0.0)) == 2
     assert passed((0.2, 0.1), (0.0, 0.0)) == 0 and passed((0.0, 0.0), (0.1, 0.1)) == 2

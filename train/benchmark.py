@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 import rfx
-from envs.config import CONFIGS
+from envs.config import CONFIGS, robot_file
 from envs.go2 import Go2Env
 from train.best import Snapshot
 from train.config import TrainConfig, build
@@ -37,7 +36,7 @@ class BenchmarkConfig:
 
     policy: str | None = None
     train_steps: int = 1_500_000
-    robot: str = "go2"
+    task: str = "go2"  # of configs/robot/
     num_envs: int = 1024
     threads: int = 0
     rounds: int = 5
@@ -87,11 +86,9 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 
 
 def train_config(config: BenchmarkConfig) -> TrainConfig:
-    """The robot's default run, with this benchmark's sizes."""
-    values = yaml.safe_load((CONFIGS / "robot" / f"{config.robot}.yaml").read_text())
-    del values["defaults"]  # Hydra's own
-    values["env"]["num_envs"] = config.num_envs
-    return TrainConfig.from_dict({**values, "threads": config.threads})
+    """The task's default run, with this benchmark's sizes."""
+    values = robot_file(config.task)
+    return TrainConfig.from_dict({**values, "env": {**values["env"], "num_envs": config.num_envs}, "threads": config.threads})
 
 
 def train_for_a_moment(trainer: Trainer, num_steps: int, tell) -> rfx.LoadedPolicy:

@@ -80,7 +80,7 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    start_from: str | None = None  # a run's folder: begin with its network and normalizers
+    start_from: str | None = None  # a run's folder, or latest: begin with its network and normalizers
     resume: str | None = None  # a run's folder, or latest
     resume_overrides: bool = False  # a configuration that differs from the checkpoint's is accepted
 
@@ -90,7 +90,8 @@ class TrainConfig:
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}: it must be a number of threads, or 0 for one for each core")
         if self.start_from and self.resume and self.start_from == self.resume:
-            raise ValueError(f"start_from and resume are both {self.resume}: start_from begins a new run with its network, resume goes on with it")
+            raise ValueError(f"start_from and resume are both {self.resume}: start_from begins a new run with its network, resume goes on "
+                             "with it")
         num_samples, num_minibatches = self.env.num_envs * self.trainer.rollout_steps, self.ppo.num_minibatches
         if num_samples % num_minibatches:
             divisor = max(d for d in range(1, num_minibatches + 1) if num_samples % d == 0)

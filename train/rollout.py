@@ -43,8 +43,9 @@ class Rollout:
 
         return cls(raw_observation=zeros(observation_dim), observation=zeros(history * observation_dim),
                    mirrored=zeros(history * observation_dim * mirrored), raw_critic_observation=zeros(critic_dim),
-                   critic_observation=zeros(critic_dim), action=zeros(action_dim), mean=zeros(action_dim), log_prob=zeros(), value=zeros(), reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool),
-                   failed=zeros(dtype=bool), bootstrap=zeros(), advantage=zeros(), returns=zeros())
+                   critic_observation=zeros(critic_dim), action=zeros(action_dim), mean=zeros(action_dim), log_prob=zeros(), value=zeros(),
+                   reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool), failed=zeros(dtype=bool), bootstrap=zeros(),
+                   advantage=zeros(), returns=zeros())
 
     def replace_failed(self, rng: np.random.Generator) -> int:
         """Overwrite failed transitions with random sound ones, so that minibatches keep their shape; returns how many.

@@ -102,7 +102,8 @@ def measure(trainer: Trainer, recording: Recording, nominal: Go2Env, nominal_rec
         return num_steps * per_step
 
     def collection() -> int:
-        collect(env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0))
+        collect(env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0),
+                history=trainer.history, critic_normalizer=trainer.critic_normalizer, mirror=trainer.mirror)
         return trainer.rollout.reward.size
 
     def loop() -> int:

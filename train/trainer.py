@@ -123,8 +123,9 @@ class Trainer:
         """
         learner, prefix = self.learner.state_dict(), "learner.policy."
         network = {name.removeprefix("learner."): value for name, value in state.items() if name.startswith(prefix)}
-        if missing := sorted(name for name in network.keys() ^ learner.keys() if name.startswith("policy.")):
-            raise ValueError(f"its network and this one differ in {', '.join(missing)}: give the same policy.hidden, policy.history and policy.critic")
+        if differing := sorted(name for name in network.keys() ^ learner.keys() if name.startswith("policy.")):
+            raise ValueError(f"its network and this one differ in {', '.join(differing)}: give the same policy.hidden, policy.history and "
+                             "policy.critic")
         self.learner.load_state_dict(learner | network | {"policy.log_std": learner["policy.log_std"]})
         self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
         if self.critic_normalizer:

@@ -39,7 +39,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
                                 ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
-                                ("value_coefficient", 0.0, np.inf), ("mirror_coefficient", 0.0, 1e6), ("max_gradient_norm", 1e-9, np.inf), ("desired_kl", 0.0, np.inf)):
+                                ("value_coefficient", 0.0, np.inf), ("mirror_coefficient", 0.0, 1e6), ("max_gradient_norm", 1e-9, np.inf),
+                                ("desired_kl", 0.0, np.inf)):
             value, whole = getattr(self, name), name.startswith("num_")
             if name == "desired_kl" and value is None:
                 continue
@@ -98,8 +99,9 @@ class PPO:
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
         """Run every epoch on the rollout, in fresh random minibatches.
 
-        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the mirror loss, where it is on; the last
-        learning rate; and how many minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
+        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the mirror loss, where it is on; the
+        last learning rate; and how many minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a
+        rollout of another size.
         """
         batch_size, order = self._rollout.action.shape[0], self._order
         if rollout.reward.size != batch_size:
