@@ -2,6 +2,6 @@
 
 import gymnasium
 
-gymnasium.register("rfx/Go2Flat-v0", entry_point="envs.single:Go2SingleEnv", vector_entry_point="envs.go2:Go2Env")
-gymnasium.register("rfx/Go2Rough-v0", entry_point="envs.single:Go2SingleEnv", vector_entry_point="envs.go2:Go2Env",
+gymnasium.register("rfx/Go2Flat-v0", entry_point="envs.legged.single:LeggedSingleEnv", vector_entry_point="envs.legged.env:LeggedEnv")
+gymnasium.register("rfx/Go2Rough-v0", entry_point="envs.legged.single:LeggedSingleEnv", vector_entry_point="envs.legged.env:LeggedEnv",
                    kwargs={"task": "go2_rough"})

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from train.benchmark import BenchmarkConfig, run, train_config
 from train.errors import exit_on_bad_command_line
-from train.startup import first_iteration
-from train.throughput import record, stopwatch
+from train.bench.startup import first_iteration
+from train.bench.throughput import record, stopwatch
 from train.trainer import Trainer
 
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.config import CONFIGS
+from envs.legged.config import CONFIGS
 from train.config import PolicyConfig, TrainConfig, build, robots
 
 

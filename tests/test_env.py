@@ -8,18 +8,18 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import envs  # noqa: F401  (registers)
-from envs import rewards
-from envs.config import EnvConfig
-from envs.go2 import Go2Env, velocity_error
-from envs.simulation import rotate_inverse
+from envs.legged import rewards
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv, velocity_error
+from envs.legged.simulation import rotate_inverse
 from rfx.config import GO2_CONFIG
 from rfx.state import projected_gravity
 
 QUIET = {"random_start_age": False, "resets": {}}
 
 
-def make(num_envs=4, **overrides) -> Go2Env:
-    return Go2Env(num_envs, **overrides)
+def make(num_envs=4, **overrides) -> LeggedEnv:
+    return LeggedEnv(num_envs, **overrides)
 
 
 def test_single_environment_passes_gymnasiums_checker():
@@ -265,7 +265,7 @@ def test_a_broken_simulation_is_truncated_flagged_and_started_anew():
 ])
 def test_a_wrong_task_is_refused_with_the_nearest_name(change, words):
     with pytest.raises(ValueError) as error:
-        Go2Env(2, config=EnvConfig.load("go2", **change))
+        LeggedEnv(2, config=EnvConfig.load("go2", **change))
     assert all(word in str(error.value) for word in words)
 
 

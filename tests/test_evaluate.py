@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.config import EnvConfig
-from envs.go2 import Go2Env
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv
 from rfx import GO2_CONFIG, ObservationNormalizer, load_policy
 from rfx.nn import ActorCritic
-from train.evaluation import EPISODE_S, Evaluation, evaluate, evaluation_env, evaluation_seed
+from train.judge.evaluation import EPISODE_S, Evaluation, evaluate, evaluation_env, evaluation_seed
 
 TASK = EnvConfig.load("go2")
 
@@ -22,7 +22,7 @@ TASK = EnvConfig.load("go2")
 class Recorded:
     """Everything that an evaluation of num_envs robots went through, step by step."""
 
-    def __init__(self, env: Go2Env):
+    def __init__(self, env: LeggedEnv):
         self.env, self.steps, self.terminated = env, [], []
         step = env.step
 

@@ -12,15 +12,15 @@ import pytest
 from tiny_run import assert_same_run, events, finish, start
 
 import rfx
-from envs.config import EnvConfig
+from envs.legged.config import EnvConfig
 from rfx.config import GO2_CONFIG
 from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic
-from train.checkpoint import checkpoints
+from train.runs.checkpoint import checkpoints
 from train.config import PolicyConfig, TrainConfig
-from train.rollout import Rollout
+from train.ppo.rollout import Rollout
 from train.trainer import Trainer
-from train.update import PPO, PPOConfig
+from train.ppo.update import PPO, PPOConfig
 
 T, N, D, A, P = 6, 16, 10, 4, 7
 ALL_ON = {"policy.history": 3, "policy.critic": "privileged", "ppo.mirror_coefficient": 0.5}

@@ -4,15 +4,15 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.config import EnvConfig
-from envs.go2 import Go2Env
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv
 from rfx.config import GO2_CONFIG
 
 TERMS = ("observation", "base_linear_velocity", "base_height", "floor_friction", "trunk_mass")
 
 
-def make(num_envs=8, terms=TERMS, **overrides) -> Go2Env:
-    env = Go2Env(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False, "randomize": False, **overrides}), critic_terms=terms)
+def make(num_envs=8, terms=TERMS, **overrides) -> LeggedEnv:
+    env = LeggedEnv(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False, "randomize": False, **overrides}), critic_terms=terms)
     env.reset(seed=0)
     return env
 
@@ -75,4 +75,4 @@ def test_without_terms_nothing_is_told_and_a_misspelt_one_is_named():
     env = make(episode_length_s=0.02, terms=())
     assert "final_critic_observation" not in env.step(np.zeros((8, 12), np.float32))[4]
     with pytest.raises(ValueError, match="unknown term 'base_hight' among privileged: did you mean 'base_height'"):
-        Go2Env(1, robot=GO2_CONFIG, critic_terms=("base_hight",))
+        LeggedEnv(1, robot=GO2_CONFIG, critic_terms=("base_hight",))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from train import progress as module
-from train.progress import LiveProgress, Progress, clock, millions, progress
+from train.runs import progress as module
+from train.runs.progress import LiveProgress, Progress, clock, millions, progress
 
 METRICS = {"time/env_steps_per_s": 29_400.0, "episode/return": 31.25, "episode/length": 910.0, "episode/falls": 0.08,
            "episode/error_vx": 0.094, "episode/error_vy": 0.071, "episode/error_yaw_rate": 0.181, "ppo/kl": 0.0123}

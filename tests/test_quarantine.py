@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from envs.config import EnvConfig
+from envs.legged.config import EnvConfig
 from train.config import TrainConfig
-from train.diagnosis import BATCH, MAX_SKIPPING, check_updates
+from train.runs.diagnosis import BATCH, MAX_SKIPPING, check_updates
 from train.errors import TrainingBroken
 from train.trainer import Trainer
-from train.update import PPO
+from train.ppo.update import PPO
 
 POISONS = {"qpos": np.nan, "qvel": np.inf, "ctrl": np.nan, "qacc_warmstart": np.nan, "time": np.nan}
 

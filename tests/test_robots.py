@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rfx
-from envs.single import Go2SingleEnv
+from envs.legged.single import LeggedSingleEnv
 from go2_wire import EmulatorProcess
 from rfx.config import GO2_CONFIG, joint_targets
 from rfx.observe import observe
@@ -135,7 +135,7 @@ def test_wrong_actions_stop_the_simulated_robot():
 
 def test_the_simulated_robot_is_the_training_environment():
     """The same actions from the same start: the same observations, to the bit."""
-    robot, env = rfx.SimRobot(), Go2SingleEnv(randomize=False)
+    robot, env = rfx.SimRobot(), LeggedSingleEnv(randomize=False)
     env.reset(seed=0)
     simulation = env._env.simulation
     simulation.reset(np.array([0]), *simulation.home(1))

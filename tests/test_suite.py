@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from envs.config import EnvConfig
-from envs.simulation import Simulation
+from envs.legged.config import EnvConfig
+from envs.legged.simulation import Simulation
 from rfx import GO2_CONFIG, ObservationNormalizer
 from rfx.nn import ActorCritic
 from rfx.robots.mjcf import GO2_MJCF
-from train import showcase, suite
-from train.crossings import Crossings
+from train.judge import showcase, suite
+from train.judge.crossings import Crossings
 from train.errors import InputError
 from train.evaluate import EvaluateConfig, names_of, run
-from train.evaluation import evaluate, evaluation_env
-from train.report import Judged, page
-from train.suite import DIRECTIONS, SWEEPS, Grid, Pushes, Runner, Suite, targets
+from train.judge.evaluation import evaluate, evaluation_env
+from train.judge.report import Judged, page
+from train.judge.suite import DIRECTIONS, SWEEPS, Grid, Pushes, Runner, Suite, targets
 
 TASK = EnvConfig.load("go2")
 

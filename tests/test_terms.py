@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs import commands, privileged, resets, rewards, terminations
-from envs.state import SimState
+from envs.legged import commands, privileged, resets, rewards, terminations
+from envs.legged.state import SimState
 from rfx import observation_terms
 from rfx.config import GO2_CONFIG
 from rfx.observe import observe

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from envs.config import EnvConfig
-from train.checkpoint import newest_checkpoint
+from envs.legged.config import EnvConfig
+from train.runs.checkpoint import newest_checkpoint
 from train.config import TrainConfig
-from train.metrics import _tensorboard
-from train.resume import FREE, read_record
+from train.runs.metrics import _tensorboard
+from train.runs.resume import FREE, read_record
 
 # Children are forked from a server that has imported everything, and so start in no time.
 children = multiprocessing.get_context("forkserver")

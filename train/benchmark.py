@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 import rfx
-from envs.config import CONFIGS, robot_file
-from envs.go2 import Go2Env
-from train.best import Snapshot
+from envs.legged.config import CONFIGS, robot_file
+from envs.legged.env import LeggedEnv
+from train.runs.best import Snapshot
 from train.config import TrainConfig, build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.learner_benchmark import ROUNDS, measure_learner
-from train.startup import measure_startup
-from train.throughput import measure, put_policy, record, where_time_goes
+from train.bench.learner import ROUNDS, measure_learner
+from train.bench.startup import measure_startup
+from train.bench.throughput import measure, put_policy, record, where_time_goes
 from train.trainer import Trainer
 
 
@@ -67,7 +67,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 
         if policy is None:
             policy = train_for_a_moment(trainer, config.train_steps, tell)
-        nominal = Go2Env(config=dataclasses.replace(trainer.config.env, randomize=False), robot=trainer.robot, threads=config.threads)
+        nominal = LeggedEnv(config=dataclasses.replace(trainer.config.env, randomize=False), robot=trainer.robot, threads=config.threads)
         recording, nominal_recording = (record(env, lambda observation: policy({"state": observation}), config.steps)
                                         for env in (trainer.env, nominal))
         figures = describe_machine() | {"num_envs": config.num_envs, "physics_step_s": trainer.config.env.timestep_s,

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs import commands, privileged, pushes, randomization, resets, rewards, terminations
-from envs.config import CONFIGS, EnvConfig
+from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
+from envs.legged.config import CONFIGS, EnvConfig
 from rfx.terms import find, nearest
-from train.update import PPOConfig
+from train.ppo.update import PPOConfig
 
 CRITICS = ("shared", "privileged")
 
@@ -28,7 +28,7 @@ class PolicyConfig:
     history: int = 1  # observations that the actor reads: the last ones
     critic: str = "shared"  # or privileged: a network of its own, of critic_terms
     critic_terms: tuple[str, ...] = ("observation", "base_linear_velocity", "base_height", "foot_contact", "foot_height", "foot_velocity",
-                                     "joint_torque", "floor_friction", "trunk_mass")  # of envs/privileged.py, in order
+                                     "joint_torque", "floor_friction", "trunk_mass")  # of envs/legged/privileged.py, in order
     initial_std: float = 0.6
     final_std: float = 0.15
 

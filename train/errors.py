@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from envs.config import CONFIGS
+from envs.legged.config import CONFIGS
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term

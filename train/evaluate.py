@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rfx
-from envs.config import CONFIGS, EnvConfig
-from envs.go2 import Go2Env
+from envs.legged.config import CONFIGS, EnvConfig
+from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed, evaluation_table
+from train.judge.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed, evaluation_table
 
 VIDEO_FPS_HZ = 25.0
 SIGHT_M = 6.0  # of terrain around the robot, in a video
@@ -111,7 +111,7 @@ def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]
     output.write_text(json.dumps(written, indent=2) + "\n")
 
 
-def play(config: EvaluateConfig, act: Act, env: Go2Env, console: Console, record: Callable[[], None] | None) -> Evaluation:
+def play(config: EvaluateConfig, act: Act, env: LeggedEnv, console: Console, record: Callable[[], None] | None) -> Evaluation:
     """The plain evaluation, with a progress bar; record, if given, is called after every control step."""
     bar = Progress(TextColumn(f"{config.num_envs} robots, {config.duration_s:g} s"), BarColumn(), TimeRemainingColumn(), console=console,
                    transient=True, disable=not console.is_terminal)
@@ -129,8 +129,8 @@ def play(config: EvaluateConfig, act: Act, env: Go2Env, console: Console, record
 def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], names: dict[str, str], task: EnvConfig,
               evaluations: dict[str, Evaluation], figures: dict[str, dict], folder: Path, details: str, console: Console) -> Path:
     """Play the suite, add it to the figures, and write the report into folder. Returns its path."""
-    from train.report import Judged, film, write_report  # here, as only the suite needs them
-    from train.suite import Runner
+    from train.judge.report import Judged, film, write_report  # here, as only the suite needs them
+    from train.judge.suite import Runner
 
     judged = {}
     with console.status("") as status:
@@ -179,7 +179,7 @@ def task_of(training_info: dict[str, Any], robot: str) -> EnvConfig:
 class Film:
     """Records the first robot of an environment, to be drawn afterwards."""
 
-    def __init__(self, env: Go2Env):
+    def __init__(self, env: LeggedEnv):
         self._env, self._qpos = env, env.simulation.batch.bind("qpos")
         self._every, self._step = max(1, round(1.0 / (env.step_s * VIDEO_FPS_HZ))), 0
         self._frames: list[tuple[np.ndarray, ...]] = []

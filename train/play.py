@@ -17,9 +17,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 import rfx
-from envs.config import CONFIGS, EnvConfig
+from envs.legged.config import CONFIGS, EnvConfig
 from envs.render import render_live
-from envs.terrain import Terrain
+from envs.legged.terrain import Terrain
 from rfx.config import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model

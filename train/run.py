@@ -13,15 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.best import BestPolicy
+from train.runs.best import BestPolicy
 from train.config import TrainConfig
-from train.diagnosis import check_updates
-from train.disk import Writes
+from train.runs.diagnosis import check_updates
+from train.runs.disk import Writes
 from train.errors import TrainingBroken, bad_input
-from train.evaluation import evaluation_table
-from train.metrics import MetricsWriter
-from train.progress import Progress, clock, millions, progress
-from train.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
+from train.judge.evaluation import evaluation_table
+from train.runs.metrics import MetricsWriter
+from train.runs.progress import Progress, clock, millions, progress
+from train.runs.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
 from train.trainer import Trainer
 
 

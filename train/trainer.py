@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from envs.go2 import Go2Env
+from envs.legged.env import LeggedEnv
 from rfx.config import GO2_CONFIG
 from rfx.history import ObservationHistory
 from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
-from train.collect import collect
+from train.ppo.collect import collect
 from train.config import TrainConfig
-from train.gae import gae
-from train.rollout import Rollout
-from train.update import PPO
+from train.ppo.gae import gae
+from train.ppo.rollout import Rollout
+from train.ppo.update import PPO
 
 
 class Trainer:
@@ -35,7 +35,7 @@ class Trainer:
         if config.threads:
             kernels.set_num_threads(config.threads)
         privileged, mirrored = config.policy.critic == "privileged", config.ppo.mirror_coefficient > 0.0
-        self.env = Go2Env(config=config.env, robot=self.robot, threads=config.threads,
+        self.env = LeggedEnv(config=config.env, robot=self.robot, threads=config.threads,
                           critic_terms=config.policy.critic_terms if privileged else ())
         num_envs, num_steps, state_dim = self.env.num_envs, config.trainer.rollout_steps, self.robot.state_dim
         first = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]

@@ -13,13 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
+from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
 from train.config import TrainConfig
-from train.disk import Writes, replace_file
+from train.runs.disk import Writes, replace_file
 from train.errors import InputError, bad_input
-from train.fingerprint import fingerprint, provenance
-from train.metrics import MetricsWriter
-from train.progress import Progress
+from train.runs.fingerprint import fingerprint, provenance
+from train.runs.metrics import MetricsWriter
+from train.runs.progress import Progress
 from train.trainer import Trainer
 
 CHECKPOINTS = "checkpoints"

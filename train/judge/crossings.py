@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.config import EnvConfig
-from envs.go2 import Go2Env, velocity_error
-from envs.terrain_kinds import EDGE_M
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv, velocity_error
+from envs.legged.terrain_kinds import EDGE_M
 from rfx.state import Array
-from train.evaluation import SETTLE_S, evaluation_seed
+from train.judge.evaluation import SETTLE_S, evaluation_seed
 
 TERRAIN = "go2_rough"  # whose kinds and levels every policy is judged on, whatever it was trained on
 CROSS_S = 15.0  # a tile's edge is 3.7 m away: 6 s at 0.6 m/s
@@ -56,7 +56,7 @@ def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str,
             "command_interval_s": (LONG_S, LONG_S), "episode_length_s": LONG_S}
 
 
-def measure_crossings(env: Go2Env, play: Iterator[tuple[Array, Array]]) -> Crossings:
+def measure_crossings(env: LeggedEnv, play: Iterator[tuple[Array, Array]]) -> Crossings:
     """Watch an environment of crossing_task while it is played: play yields terminated and truncated, (N,), after every control step."""
     curriculum, state = env.curriculum, env.state
     shape = curriculum.terrain.num_levels, len(curriculum.terrain.kinds)

@@ -13,11 +13,11 @@ import numpy as np
 from mujoco.batch import Batch
 
 import rfx
-from envs.go2 import Go2Env
+from envs.legged.env import LeggedEnv
 from rfx.nn import MLP
 from rfx.state import Array
 from train import trainer as trainer_module
-from train.collect import collect
+from train.ppo.collect import collect
 from train.trainer import Trainer
 
 WALK_S = 4.0  # played before anything is measured, so that the robots are in mid-stride
@@ -28,7 +28,7 @@ STD = 0.25  # of exploration, where the policy came from a folder, which does no
 class Recording:
     """Where num_envs robots started, and what they did for T control steps after that."""
 
-    start: dict[str, Any]  # Go2Env.state_dict
+    start: dict[str, Any]  # LeggedEnv.state_dict
     observation: Array  # (N, max_state_dim), at the start
     physics: Array  # (N, size), MuJoCo's full state at the start
     actions: Array  # (T, N, num_joints)
@@ -54,7 +54,7 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
     trainer.normalizer = policy.normalizer
 
 
-def record(env: Go2Env, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
+def record(env: LeggedEnv, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
     """Walk for a while, then note num_steps control steps of the deterministic policy act."""
     ctrl = env.simulation.batch.bind("ctrl")
     observation = env.reset(seed=seed)[0]["state"]
@@ -69,7 +69,7 @@ def record(env: Go2Env, act: Callable[[Array], Array], num_steps: int, seed: int
     return Recording(start=start, observation=first, physics=physics, actions=np.array(actions), controls=np.array(controls))
 
 
-def measure(trainer: Trainer, recording: Recording, nominal: Go2Env, nominal_recording: Recording, rounds: int,
+def measure(trainer: Trainer, recording: Recording, nominal: LeggedEnv, nominal_recording: Recording, rounds: int,
             tell: Callable[[str], None]) -> dict[str, float]:
     """Rates and shares by flat name: medians over rounds that each measure everything once, in turn.
 

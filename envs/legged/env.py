@@ -10,20 +10,20 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs import commands, privileged, pushes, randomization, resets, rewards, terminations
-from envs.config import EnvConfig
-from envs.curriculum import Curriculum
-from envs.sensing import Sensing
-from envs.simulation import Simulation
-from envs.state import load_arrays
-from envs.terrain import Terrain
+from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
+from envs.legged.config import EnvConfig
+from envs.legged.curriculum import Curriculum
+from envs.legged.sensing import Sensing
+from envs.legged.simulation import Simulation
+from envs.legged.state import load_arrays
+from envs.legged.terrain import Terrain
 from rfx.config import GO2_CONFIG, RobotConfig
 from rfx.observe import observe
 from rfx.state import Array
 from rfx.terms import bind, find
 
 
-class Go2Env(VectorEnv):
+class LeggedEnv(VectorEnv):
     """num_envs Go2s that are asked to follow velocity commands.
 
     Observation {"state": (num_envs, 64)} float32; action (num_envs, 12) in [-1, 1], clipped. Same-step autoreset: where an episode
@@ -33,7 +33,7 @@ class Go2Env(VectorEnv):
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
     it is flagged in info["failed"] and started anew.
     Without a config the task is that of configs/robot/{task}.yaml, with the keys of overrides replaced.
-    critic_terms name what `critic_observation` tells, `envs/privileged.py`; with them info["final_critic_observation"] (num_envs, width)
+    critic_terms name what `critic_observation` tells, `envs/legged/privileged.py`; with them info["final_critic_observation"] (num_envs, width)
     holds it, beside "final_obs", as it was where an episode ended.
     """
 

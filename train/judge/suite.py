@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from envs.config import EnvConfig
-from envs.go2 import Go2Env, velocity_error
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv, velocity_error
 from rfx.config import RobotConfig
 from rfx.state import Array
-from train.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
-from train.evaluation import EPISODE_S, SETTLE_S, Act, Evaluation, begin_episodes, evaluate, evaluation_env, evaluation_seed
+from train.judge.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
+from train.judge.evaluation import EPISODE_S, SETTLE_S, Act, Evaluation, begin_episodes, evaluate, evaluation_env, evaluation_seed
 
 GRID_SIZE = 9  # commands along each axis
 GRID_S = 8.0
@@ -220,7 +220,7 @@ class Runner:
         self._tell(condition)
         return evaluate(self._act, self._env(**changes), seed=self._seed, duration_s=self._duration_s)
 
-    def _play(self, env: Go2Env, duration_s: float, condition: str):
+    def _play(self, env: LeggedEnv, duration_s: float, condition: str):
         """Play, yielding terminated and truncated, both (N,), after every control step."""
         self._tell(condition)
         observation = env.reset(seed=evaluation_seed(self._seed))[0]["state"]
@@ -231,7 +231,7 @@ class Runner:
             begin_episodes(self._act, terminated | truncated)
             yield terminated, truncated
 
-    def _env(self, **changes: Any) -> Go2Env:
+    def _env(self, **changes: Any) -> LeggedEnv:
         return evaluation_env(self._task, self._robot, **{"num_envs": self._num_envs, "threads": self._threads, **changes})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.rollout import Array, Rollout
+from train.ppo.rollout import Array, Rollout
 
 
 def gae(rollout: Rollout, last_value: Array, gamma: float, gae_lambda: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.state import SimState
+from envs.legged.state import SimState
 from rfx.state import Array
 
 

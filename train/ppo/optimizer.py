@@ -10,7 +10,7 @@ import numpy as np
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor
-from train.losses import TERMS
+from train.ppo.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
 # The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step: rsl_rl's PPO.
@@ -30,7 +30,7 @@ class Adam:
         Tensor.realize(self.first_moment, self.second_moment, self.state, self.sums)
 
     def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
-        """One step on the gradients of a loss with these terms (6,), `train.losses.TERMS`. Returns what changes, yet to be realized."""
+        """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`. Returns what changes, yet to be realized."""
         changing = [*self.parameters, self.first_moment, self.second_moment, self.state, self.sums]
         inputs = [*gradients, terms]
         if kernels.usable(*changing, *inputs) and kernels.compile_kernels(self.kernel):

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from envs.go2 import Go2Env, velocity_error
+from envs.legged.env import LeggedEnv, velocity_error
 from rfx.history import ObservationHistory
 from rfx.mirror import Mirror
 from rfx.normalizer import ObservationNormalizer
-from train.rollout import Array, Rollout
-from train.update import PPO
+from train.ppo.rollout import Array, Rollout
+from train.ppo.update import PPO
 
 LOG_SQRT_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
@@ -26,7 +26,7 @@ class EpisodeMetrics:
         self.failed = 0
         self.error = np.zeros(3)  # summed over steps: mean absolute error of vx, vy (m/s) and yaw rate (rad/s)
 
-    def add(self, env: Go2Env, terminated: Array, info: dict) -> None:
+    def add(self, env: LeggedEnv, terminated: Array, info: dict) -> None:
         """Take in one environment step."""
         self.error += np.abs(velocity_error(env.state)).mean(axis=0)
         if info:
@@ -37,7 +37,7 @@ class EpisodeMetrics:
             self.failed += int(info["failed"].sum())
 
 
-def collect(env: Go2Env, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Array,
+def collect(env: LeggedEnv, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Array,
             rng: np.random.Generator, *, history: ObservationHistory | None = None, critic_normalizer: ObservationNormalizer | None = None,
             mirror: Mirror | None = None) -> tuple[Array, Array, EpisodeMetrics]:
     """Act for as many steps as the rollout holds, writing it in place.

@@ -12,10 +12,10 @@ from typing import Any
 import rfx
 from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
-from train.disk import Writes
+from train.runs.disk import Writes
 from train.errors import InputError, one_line
-from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed
-from train.progress import Progress, millions
+from train.judge.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed
+from train.runs.progress import Progress, millions
 from train.trainer import Trainer
 
 TRAINING_SEED, FINAL_SEED = 1, 2  # of evaluations that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default

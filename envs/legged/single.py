@@ -7,17 +7,17 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.go2 import Go2Env
+from envs.legged.env import LeggedEnv
 from rfx.state import Array
 
 
-class Go2SingleEnv(gymnasium.Env):
+class LeggedSingleEnv(gymnasium.Env):
     """The vector environment with one row, without autoreset: observation {"state": (64,)}, action (12,) in [-1, 1]."""
 
     metadata = {"render_modes": []}
 
     def __init__(self, **kwargs: Any):
-        self._env = Go2Env(1, **{"random_start_age": False, "threads": 1, **kwargs})
+        self._env = LeggedEnv(1, **{"random_start_age": False, "threads": 1, **kwargs})
         self.observation_space, self.action_space = self._env.single_observation_space, self._env.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:

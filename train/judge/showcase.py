@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.config import EnvConfig
+from envs.legged.config import EnvConfig
 from envs.render import render_frames, write_video
 from rfx.config import RobotConfig
 from rfx.robots.mjcf import load_model
 from rfx.state import Array
-from train.evaluation import Act, begin_episodes, evaluation_env, evaluation_seed
+from train.judge.evaluation import Act, begin_episodes, evaluation_env, evaluation_seed
 
 FPS_HZ = 25.0
 # Seconds, and the command as shares of the largest vx, vy and yaw rate.

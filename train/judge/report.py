@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.config import EnvConfig
+from envs.legged.config import EnvConfig
 from rfx.config import RobotConfig
 from rfx.state import Array
-from train.evaluation import Act
-from train.plots import draw
-from train.showcase import write_showcase
-from train.suite import SWEEPS, Suite, targets
+from train.judge.evaluation import Act
+from train.judge.plots import draw
+from train.judge.showcase import write_showcase
+from train.judge.suite import SWEEPS, Suite, targets
 
 CAPTIONS = {
     "commands": ("Commands", "The robots of a cell are asked for one forward speed and yaw rate for 8 s. White: none stood for a second."),

@@ -12,13 +12,13 @@ import yaml
 
 from rfx.terms import nearest
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 INTERVALS = ("command_interval_s", "push_interval_s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """When robots get harder ground, at the end of an episode; envs/curriculum.py has the rule."""
+    """When robots get harder ground, at the end of an episode; envs/legged/curriculum.py has the rule."""
 
     start_level: int = 2  # the hardest that a run begins with; the easiest is 0
     up: float = 0.75  # share of the commanded distance that leads a level up
@@ -33,7 +33,7 @@ class CurriculumConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TerrainConfig:
-    """Ground of tiles: levels of difficulty, by kind. Kinds are the terms of envs/terrain_kinds.py, with their parameters."""
+    """Ground of tiles: levels of difficulty, by kind. Kinds are the terms of envs/legged/terrain_kinds.py, with their parameters."""
 
     kinds: Mapping[str, Mapping[str, Any]]
     num_levels: int = 10

@@ -16,7 +16,7 @@ import numpy as np
 from tinygrad import Device
 
 PACKAGES = ("rfx", "mujoco", "numpy", "tinygrad", "ziglang", "gymnasium", "safetensors")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.suite import DIRECTIONS, SWEEPS, Suite
+from train.judge.suite import DIRECTIONS, SWEEPS, Suite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,9 +12,9 @@ from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.dtype import DType
 from tinygrad.nn.state import get_state_dict
-from train.losses import Minibatch, mirror_loss, ppo_gradient
-from train.optimizer import SUMS, Adam
-from train.rollout import Rollout
+from train.ppo.losses import Minibatch, mirror_loss, ppo_gradient
+from train.ppo.optimizer import SUMS, Adam
+from train.ppo.rollout import Rollout
 
 BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
 OPTIONAL_FIELDS = ("critic_observation", "mirrored")

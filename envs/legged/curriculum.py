@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.config import CurriculumConfig
-from envs.state import SimState
-from envs.terrain import Terrain
+from envs.legged.config import CurriculumConfig
+from envs.legged.state import SimState
+from envs.legged.terrain import Terrain
 from rfx.state import Array
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.state import SimState
+from envs.legged.state import SimState
 from rfx.observe import observe
 from rfx.state import Array
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs import terrain_kinds
-from envs.config import TerrainConfig
-from envs.terrain_kinds import PLATFORM_M, Tile
+from envs.legged import terrain_kinds
+from envs.legged.config import TerrainConfig
+from envs.legged.terrain_kinds import PLATFORM_M, Tile
 from rfx.height_field import HeightField
 from rfx.state import Array
 from rfx.terms import bind

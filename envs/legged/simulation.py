@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
-from envs.randomization import Robots
-from envs.state import FEET, SimState, load_arrays
+from envs.legged.randomization import Robots
+from envs.legged.state import FEET, SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model, motor_addresses

@@ -1,4 +1,4 @@
-"""`python -m train.learner_benchmark`: the learner beside PyTorch on the same update, and one observation's inference beside others.
+"""`python -m train.bench.learner`: the learner beside PyTorch on the same update, and one observation's inference beside others.
 
 Both learners do the same update on the same rollout: network 64-256-256-(12 + 1), five epochs of four minibatches in random order, the
 loss with its KL, clipped gradient norm, Adam, a learning rate led by the KL. They take turns in one process, on the same number of threads.
@@ -18,9 +18,9 @@ import rfx
 from rfx.config import GO2_CONFIG
 from rfx.nn import ActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
-from train.losses import Minibatch
-from train.rollout import Rollout
-from train.update import PPO, PPOConfig
+from train.ppo.losses import Minibatch
+from train.ppo.rollout import Rollout
+from train.ppo.update import PPO, PPOConfig
 
 OBSERVATION_DIM, NUM_ACTIONS, HIDDEN = 64, 12, [256, 256]
 ROUNDS = {1536: 15, 6144: 9, 24576: 5}  # by minibatch size

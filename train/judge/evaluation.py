@@ -12,8 +12,8 @@ import numpy as np
 from rich.table import Table
 
 import rfx
-from envs.config import EnvConfig
-from envs.go2 import Go2Env, velocity_error
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv, velocity_error
 from rfx.config import RobotConfig
 from rfx.state import Array
 
@@ -81,18 +81,18 @@ class Evaluation:
 
 
 def evaluation_env(task: EnvConfig, robot: RobotConfig, *, num_envs: int, threads: int = 0, timestep_s: float | None = None,
-                   mjcf: str | None = None, **changes: Any) -> Go2Env:
+                   mjcf: str | None = None, **changes: Any) -> LeggedEnv:
     """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics step or model.
 
-    Episodes all begin together and last 20 s. changes are further keys of EnvConfig. Raises as Go2Env does.
+    Episodes all begin together and last 20 s. changes are further keys of EnvConfig. Raises as LeggedEnv does.
     """
     config = EnvConfig(num_envs=num_envs, timestep_s=timestep_s or task.timestep_s, episode_length_s=EPISODE_S,
                        command_interval_s=task.command_interval_s, mjcf=mjcf or task.mjcf, commands=task.commands, resets=task.resets,
                        terminations=task.terminations)
-    return Go2Env(config=dataclasses.replace(config, **changes), robot=robot, threads=threads)
+    return LeggedEnv(config=dataclasses.replace(config, **changes), robot=robot, threads=threads)
 
 
-def evaluate(act: Act, env: Go2Env, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None) -> Evaluation:
+def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None) -> Evaluation:
     """Play the policy in env for duration_s and measure. The same seed gives the same commands and starts, none used in training.
 
     Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command change or an
