@@ -12,7 +12,7 @@ from envs.legged import rewards
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.simulation import rotate_inverse
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.state import projected_gravity
 
 QUIET = {"random_start_age": False, "resets": {}}

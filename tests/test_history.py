@@ -10,7 +10,7 @@ import pytest
 import rfx
 from envs.legged.config import EnvConfig
 from rfx.cli import main
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.history import ObservationHistory
 from rfx.nn import MLP, ActorCritic, JitPolicy, Policy, PrivilegedActorCritic
 from rfx.normalizer import ObservationNormalizer

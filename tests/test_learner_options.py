@@ -13,7 +13,7 @@ from tiny_run import assert_same_run, events, finish, start
 
 import rfx
 from envs.legged.config import EnvConfig
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic
 from train.runs.checkpoint import checkpoints

@@ -6,7 +6,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from rfx.config import GO2_CONFIG, joint_targets
+from rfx.config import joint_targets
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.mirror import Mirror
 from rfx.observe import observe
 from rfx.robots.mjcf import load_model, motor_addresses
@@ -153,7 +154,10 @@ def test_a_mirrored_robot_that_acts_mirrored_stays_the_mirror_image():
 
 @pytest.mark.parametrize(("changed", "message"), [
     ({"observation_terms": ("joint_position", "heights")}, "the observation term 'heights' has no mirror image"),
-    ({"joints": (dataclasses.replace(GO2_CONFIG.joints[0], name="waist"), *GO2_CONFIG.joints[1:])}, "joint 'waist' of robot 'go2' has no"),
+    ({"joints": tuple(dataclasses.replace(joint, mirror=None) for joint in GO2_CONFIG.joints)}, "joint 'FR_hip_joint' of robot 'go2' has no"),
+    ({"joints": tuple(dataclasses.replace(joint, action_scale_rad=0.1 * (1 + index)) for index, joint in enumerate(GO2_CONFIG.joints))},
+     "action scales of robot 'go2' that differ between left and right"),
+    ({"feet": tuple(dataclasses.replace(foot, gait_offset=0.25 * index) for index, foot in enumerate(GO2_CONFIG.feet))}, "gait offsets"),
     ({"joints": (dataclasses.replace(GO2_CONFIG.joints[0], default_rad=0.1), *GO2_CONFIG.joints[1:])}, "not its own mirror image")])
 def test_a_robot_without_a_mirror_image_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):

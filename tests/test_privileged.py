@@ -6,7 +6,7 @@ import pytest
 
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 
 TERMS = ("observation", "base_linear_velocity", "base_height", "floor_friction", "trunk_mass")
 

@@ -12,7 +12,8 @@ from envs.legged import pushes, randomization
 from envs.legged.config import CONFIGS, EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.legged.randomization import Robots
-from rfx.config import GO2_CONFIG, joint_targets
+from rfx.config import joint_targets
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.mjcf import load_model
 from rfx.terms import available
 from tiny_run import make_config

@@ -10,7 +10,7 @@ import pytest
 
 from envs import render
 from envs.render import render_frames, write_picture, write_video
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.mjcf import load_model
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="extra viz is not installed")

@@ -11,10 +11,11 @@ import pytest
 import rfx
 from envs.legged.single import LeggedSingleEnv
 from go2_wire import EmulatorProcess
-from rfx.config import GO2_CONFIG, joint_targets
+from rfx.config import joint_targets
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.observe import observe
 from rfx.robots.go2 import SafetyLimits
-from rfx.robots.mjcf import GO2_MJCF
+from rfx.robot_files import find_mjcf
 from rfx.robots.robot import make_robot, register_driver
 from rfx.state import RobotState, advance
 
@@ -157,7 +158,7 @@ def test_the_viewer_shows_what_is_there_for_looks_and_changes_no_motion(monkeypa
     monkeypatch.setattr(mujoco, "viewer", viewer, raising=False)
     plain, seen = rfx.SimRobot(), rfx.SimRobot(viewer=True)
     assert shown == [seen.physics.model]
-    spec = mujoco.MjSpec.from_file(str(GO2_MJCF))  # as the file has it, nothing discarded
+    spec = mujoco.MjSpec.from_file(str(find_mjcf(GO2_CONFIG)))  # as the file has it, nothing discarded
     looks = sum(geom.contype == 0 and geom.conaffinity == 0 for geom in spec.geoms)
     assert looks > 0 and seen.physics.model.ngeom - plain.physics.model.ngeom == looks
     for action in np.random.default_rng(0).uniform(-1.0, 1.0, (25, 1, 12)):

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.legged.sensing import MEASURED, Sensing, rotation_matrices
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.state import RobotState, projected_gravity
 
 WIDTHS = {"joint_position": 0.03, "joint_velocity": 2.0, "base_angular_velocity": 0.4, "projected_gravity": 0.1}

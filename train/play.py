@@ -20,7 +20,7 @@ import rfx
 from envs.legged.config import CONFIGS, EnvConfig
 from envs.render import render_live
 from envs.legged.terrain import Terrain
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.legged.env import LeggedEnv
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.history import ObservationHistory
 from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels

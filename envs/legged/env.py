@@ -17,7 +17,8 @@ from envs.legged.sensing import Sensing
 from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
 from envs.legged.terrain import Terrain
-from rfx.config import GO2_CONFIG, RobotConfig
+from rfx.config import RobotConfig
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.observe import observe
 from rfx.state import Array
 from rfx.terms import bind, find
@@ -211,11 +212,11 @@ class LeggedEnv(VectorEnv):
             self._schedule_pushes(ids)
 
     def _vary(self, ids: Array) -> None:
-        robots = randomization.Robots(self.simulation.model, len(ids), len(self.robot.joints))
+        draw = randomization.Draw(self.simulation.model, len(ids), len(self.robot.joints))
         for term in self._randomization:
-            term(robots, self._disturbance_rng)
-        self.simulation.vary(ids, robots)
-        self.sensing.tilt_imu(ids, robots.imu_tilt)
+            term(draw, self._disturbance_rng)
+        self.simulation.vary(ids, draw)
+        self.sensing.tilt_imu(ids, draw.imu_tilt)
 
     def _push(self) -> None:
         self._push_steps -= 1

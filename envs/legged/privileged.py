@@ -28,18 +28,18 @@ def base_height(state: SimState) -> Array:
 
 
 def foot_contact(state: SimState) -> Array:
-    """1 for a foot that touches something, 0 for one that does not. (N, 4)."""
+    """1 for a foot that touches something, 0 for one that does not. (N, num_feet)."""
     return state.foot_contact.astype(np.float32)
 
 
 def foot_height(state: SimState) -> Array:
-    """Height of each foot's centre above the floor. (N, 4), m."""
+    """Height of each foot's centre above the floor. (N, num_feet), m."""
     return state.foot_height
 
 
 def foot_velocity(state: SimState) -> Array:
-    """Velocity of each foot, world frame, mean over the control step. (N, 12), m/s."""
-    return state.foot_velocity_w.reshape(-1, 12)
+    """Velocity of each foot, world frame, mean over the control step. (N, 3 num_feet), m/s."""
+    return state.foot_velocity_w.reshape(len(state.step), -1)
 
 
 def joint_torque(state: SimState) -> Array:

@@ -10,16 +10,12 @@ import mujoco
 import numpy as np
 from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
-from envs.legged.randomization import Robots
-from envs.legged.state import FEET, SimState, load_arrays
+from envs.legged.randomization import Draw
+from envs.legged.state import SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
 from rfx.height_field import HeightField
-from rfx.robots.mjcf import load_model, motor_addresses
+from rfx.robots.mjcf import load_model, motor_addresses, trunk_body
 from rfx.state import Array, advance, projected_gravity
-
-# Trot: FL and RR share a phase, FR and RL the opposite one (in cycles, in the order of FEET).
-GAIT_OFFSET = np.array([0.5, 0.0, 0.0, 0.5], np.float32)
-SWING_BEGIN = 0.6  # share of the gait cycle that a foot stands
 
 
 class Simulation:
@@ -42,11 +38,13 @@ class Simulation:
         self._qpos, self._qvel, self._ctrl = (self.batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self._force, self._sensor = self.batch.bind("actuator_force"), self.batch.bind("sensordata")
         sensors = {name: self.model.sensor(name).adr[0] for name in
-                   ["base_touch", *(f"{foot}_foot_{kind}" for foot in FEET for kind in ("touch", "position"))]}
+                   ["base_touch", *(f"{foot}_foot_{kind}" for foot in config.foot_names for kind in ("touch", "position"))]}
         self._base_touch = sensors["base_touch"]
-        self._foot_touch = _as_slice(np.array([sensors[f"{foot}_foot_touch"] for foot in FEET]))
-        self._foot_position = np.array([[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in FEET])
-        self._last_foot_position = np.zeros((num_envs, 4, 3), np.float32)
+        self._foot_touch = _as_slice(np.array([sensors[f"{foot}_foot_touch"] for foot in config.foot_names]))
+        self._foot_position = np.array([[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in config.foot_names])
+        self._gait_offset = np.array([foot.gait_offset for foot in config.feet], np.float32)  # cycles
+        self._stance_share = 1.0 - config.swing_share  # of the cycle
+        self._last_foot_position = np.zeros((num_envs, len(config.feet), 3), np.float32)
         self._target, self._last_target = np.zeros((2, num_envs, len(config.joints)), np.float32)
         self.encoder_offset = np.zeros((num_envs, len(config.joints)), np.float32)  # rad, measured minus true position
         self.latency = np.zeros(num_envs, np.int64)  # substeps until a new target takes effect
@@ -92,26 +90,26 @@ class Simulation:
             control[:, substep, self._actuator] = np.where((self.latency <= substep)[:, None], target, last)
         self.batch.rollout(self.num_substeps, control, record=())  # the same bits as step, and as quick
 
-    def vary(self, ids: Array, robots: Robots) -> None:
+    def vary(self, ids: Array, draw: Draw) -> None:
         """Make simulations ids (n,), sorted, robots of their own, until they are varied again. Reset them afterwards.
 
         Raises ValueError for a latency that is longer than a control step.
         """
-        latency = np.rint(robots.latency_s / self.model.opt.timestep)
+        latency = np.rint(draw.latency_s / self.model.opt.timestep)
         if len(ids) and not 0 <= latency.min() <= latency.max() <= self.num_substeps:
-            raise ValueError(f"got action latencies of {robots.latency_s.min():g} to {robots.latency_s.max():g} s; "
+            raise ValueError(f"got action latencies of {draw.latency_s.min():g} to {draw.latency_s.max():g} s; "
                              f"expected 0 to {self.control_step_s:g} s, one control step")
-        self.latency[ids], self.encoder_offset[ids] = latency, robots.encoder_offset
-        for name, values in robots.fields.items():
+        self.latency[ids], self.encoder_offset[ids] = latency, draw.encoder_offset
+        for name, values in draw.fields.items():
             self.batch.expand(name)[ids] = values
-        self._note_robots(ids, robots.fields)
-        if robots.fields.keys() & mujoco.MjModel._setconst_inputs:
+        self._note_robots(ids, draw.fields)
+        if draw.fields.keys() & mujoco.MjModel._setconst_inputs:
             self.batch.set_const(ids)  # 40 us each: what MuJoCo derives from masses and armatures
 
     def _note_robots(self, rows: slice | Array, fields: Mapping[str, Array]) -> None:
         """Fill SimState's rows of what sets robots apart, from fields of MjModel that are theirs, or else the model's."""
         floor = np.flatnonzero(self.model.geom_bodyid == 0)[0]
-        trunk = self.model.jnt_bodyid[self.model.jnt_type == mujoco.mjtJoint.mjJNT_FREE][0]
+        trunk = trunk_body(self.model)
         self.state.floor_friction[rows] = fields.get("geom_friction", self.model.geom_friction[None])[:, floor, 0]
         self.state.trunk_mass[rows] = fields.get("body_mass", self.model.body_mass[None])[:, trunk]
 
@@ -203,9 +201,9 @@ class Simulation:
         state.foot_landed[rows] = contact & ~state.foot_contact[rows]
         state.foot_contact[rows] = contact
         state.base_contact[rows] = sensor[:, self._base_touch] > 0.0
-        cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + GAIT_OFFSET) % np.float32(1.0)
+        cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + self._gait_offset) % np.float32(1.0)
         moving = robot.velocity_command[rows].any(axis=1)[:, None]  # a robot that is told to stand keeps its feet on the ground
-        state.foot_swing[rows] = (cycle >= SWING_BEGIN) & moving
+        state.foot_swing[rows] = (cycle >= self._stance_share) & moving
 
 
 @contextmanager

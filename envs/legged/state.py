@@ -11,8 +11,6 @@ import numpy as np
 from rfx.config import RobotConfig
 from rfx.state import Array, RobotState
 
-FEET = ("FR", "FL", "RR", "RL")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SimState:
@@ -28,11 +26,11 @@ class SimState:
     earlier_action: Array  # (N, num_joints), the one before previous_action
     joint_torque: Array  # (N, num_joints), N m, over the last substep
     joint_acceleration: Array  # (N, num_joints), rad/s^2, mean over the control step
-    foot_height: Array  # (N, 4), m, centre of the foot above the ground below it
-    foot_velocity_w: Array  # (N, 4, 3), m/s, mean over the control step
-    foot_contact: Array  # (N, 4), bool
-    foot_landed: Array  # (N, 4), bool: on the ground, and was not at the last control step
-    foot_swing: Array  # (N, 4), bool: the gait clock wants the foot in the air; never under a zero command
+    foot_height: Array  # (N, num_feet), m, centre of the foot above the ground below it
+    foot_velocity_w: Array  # (N, num_feet, 3), m/s, mean over the control step
+    foot_contact: Array  # (N, num_feet), bool
+    foot_landed: Array  # (N, num_feet), bool: on the ground, and was not at the last control step
+    foot_swing: Array  # (N, num_feet), bool: the gait clock wants the foot in the air; never under a zero command
     base_contact: Array  # (N,), bool: the trunk touches something
     floor_friction: Array  # (N,), sliding friction of the floor
     trunk_mass: Array  # (N,), kg, its payload included
@@ -42,16 +40,16 @@ class SimState:
     @classmethod
     def zeros(cls, config: RobotConfig, num_envs: int) -> SimState:
         """num_envs robots at rest."""
-        num_joints = len(config.joints)
+        num_joints, num_feet = len(config.joints), len(config.feet)
 
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_envs, *shape), dtype)
 
         return cls(robot=RobotState.zeros(config, num_envs), base_height=zeros(), base_linear_velocity_b=zeros(3),
                    previous_action=zeros(num_joints), earlier_action=zeros(num_joints),
-                   joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints), foot_height=zeros(4), foot_velocity_w=zeros(4, 3),
-                   foot_contact=zeros(4, dtype=bool), foot_landed=zeros(4, dtype=bool), foot_swing=zeros(4, dtype=bool),
-                   base_contact=zeros(dtype=bool), floor_friction=zeros(), trunk_mass=zeros(), fallen=zeros(dtype=bool),
+                   joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints), foot_height=zeros(num_feet),
+                   foot_velocity_w=zeros(num_feet, 3), foot_contact=zeros(num_feet, dtype=bool), foot_landed=zeros(num_feet, dtype=bool),
+                   foot_swing=zeros(num_feet, dtype=bool), base_contact=zeros(dtype=bool), floor_friction=zeros(), trunk_mass=zeros(), fallen=zeros(dtype=bool),
                    step=zeros(dtype=np.int64))
 
     def arrays(self) -> dict[str, Array]:

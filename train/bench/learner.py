@@ -15,7 +15,7 @@ from dataclasses import fields
 import numpy as np
 
 import rfx
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.nn import ActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
 from train.ppo.losses import Minibatch
