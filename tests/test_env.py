@@ -49,16 +49,6 @@ def test_make_vec_keeps_gymnasiums_vector_contract():
     env.close()
 
 
-def test_vector_statistics_agree_with_gymnasiums_wrapper():
-    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(make(8, episode_length_s=0.2), stats_key="theirs")
-    env.reset(seed=0)
-    for _ in range(10):
-        _, _, _, truncated, info = env.step(np.zeros((8, 12), np.float32))
-        if truncated.any():
-            np.testing.assert_allclose(info["episode"]["r"], info["theirs"]["r"], rtol=1e-5)
-            np.testing.assert_array_equal(info["episode"]["l"], info["theirs"]["l"])
-
-
 def test_observation_is_48_real_numbers_then_zeros():
     env = make(randomize=False, commands={"uniform_velocity": {"vx": [0.3, 0.6], "vy": [0, 0], "yaw_rate": [0, 0], "zero_share": 0.0}})
     observation, _ = env.reset(seed=0)
@@ -104,7 +94,7 @@ def test_same_step_autoreset_returns_both_observations():
     final = np.stack([last["state"] for last in info["final_obs"]])
     assert final[0, 45] == pytest.approx(1.0, abs=1e-6)  # the ended episode's clock
     assert observation["state"][0, 45] == 0.0 and observation["state"][0, 46] == 1.0  # the new one's
-    assert info["episode"]["l"].tolist() == [5, 5, 5]
+    assert env.metrics()["episode/length_s"] == pytest.approx(0.1)
 
 
 def test_a_fall_terminates_and_is_not_a_truncation():
@@ -112,7 +102,7 @@ def test_a_fall_terminates_and_is_not_a_truncation():
     env.reset(seed=0)
     env.simulation.batch.qpos[0, 3:7] = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]  # on its side
     *_, terminated, truncated, info = env.step(np.zeros((2, 12), np.float32))
-    assert terminated.tolist() == [True, False] and not truncated.any() and info["_episode"].tolist() == [True, False]
+    assert terminated.tolist() == [True, False] and not truncated.any() and info["_final_info"].tolist() == [True, False]
     assert rewards.fall(env.state).tolist() == [1.0, 0.0]
 
 

@@ -89,7 +89,7 @@ def test_an_observation_or_reward_that_is_not_finite_fails_its_simulation_only()
     env.state.robot.velocity_command[3] = np.nan  # physics is sound, the command is not
     observation, reward, terminated, truncated, info = env.step(np.zeros((8, 12), np.float32))
     assert np.flatnonzero(info["failed"]).tolist() == [3] == np.flatnonzero(truncated).tolist() and not terminated[3] and reward[3] == 0.0
-    assert np.isfinite(observation["state"]).all() and np.isfinite(list(env.reward_sums.values())).all()
+    assert np.isfinite(observation["state"]).all() and np.isfinite(list(env.metrics().values())).all()
 
 
 def test_a_simulation_that_fails_with_a_fall_is_not_a_fall():

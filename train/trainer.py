@@ -14,7 +14,7 @@ from rfx.history import ObservationHistory
 from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
-from train.ppo.collect import collect
+from train.ppo.collect import Episodes, collect, parts
 from train.config import TrainConfig
 from train.ppo.gae import gae
 from train.ppo.rollout import Rollout
@@ -38,8 +38,8 @@ class Trainer:
         self.env = LeggedEnv(config=config.env, robot=self.robot, threads=config.threads,
                           critic_terms=config.policy.critic_terms if privileged else ())
         num_envs, num_steps, state_dim = self.env.num_envs, config.trainer.rollout_steps, self.robot.state_dim
-        first = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]
-        critic_dim = self.env.critic_observation().shape[1] if privileged else 0
+        self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
+        critic_dim = self._observation["critic"].shape[1] if privileged else 0
         sizes = (state_dim, self.robot.action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
         self.policy = (PrivilegedActorCritic if privileged else ActorCritic)(
             *sizes, initial_std=config.policy.initial_std, history=config.policy.history, rng=weights_rng)
@@ -52,19 +52,18 @@ class Trainer:
                                      critic_dim=critic_dim)
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
-        self._observation = first
+        self.episodes = Episodes(num_envs)
         if self.history:
-            self.history.push(first[:, :state_dim])
+            self.history.push(self._observation["state"][:, :state_dim])
 
     def iterate(self) -> dict[str, float]:
         """One iteration of PPO; returns its metrics by tag."""
         rollout, ppo = self.rollout, self.config.ppo
         begin = time.perf_counter()
-        self.env.clear_reward_sums()
         self.learner.limit_std(self.std_limit())
-        self._observation, last_value, episodes = collect(self.env, self.learner, self.normalizer, rollout, self._observation,
-                                                          self._noise_rng, history=self.history, mirror=self.mirror,
-                                                          critic_normalizer=self.critic_normalizer)
+        self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise_rng,
+                                                episodes=self.episodes, history=self.history, mirror=self.mirror,
+                                                critic_normalizer=self.critic_normalizer)
         collected = time.perf_counter()
         gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
         rollout.replace_failed(self._batch_rng)
@@ -75,17 +74,9 @@ class Trainer:
         self.skipping = self.skipping + 1 if losses["skipped_minibatches"] else 0
         updated = time.perf_counter()
 
-        num_steps = len(rollout.reward)
         self.iteration += 1
         self.steps += rollout.reward.size
-        error = episodes.error / num_steps
-        metrics = {"episode/error_vx": error[0], "episode/error_vy": error[1], "episode/error_yaw_rate": error[2],
-                   "episode/failed_simulations": episodes.failed}
-        if episodes.lengths:
-            metrics |= {"episode/return": np.mean(episodes.returns), "episode/length": np.mean(episodes.lengths),
-                        "episode/falls": episodes.falls / len(episodes.lengths)}
-        metrics |= {f"reward/{name}": total / (num_steps * self.env.step_s) for name, total in self.env.reward_sums.items()}
-        metrics |= self.env.metrics()
+        metrics = self.episodes.read() | self.env.metrics()
         metrics |= {f"ppo/{name}": value for name, value in losses.items()}
         metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
                     "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
@@ -106,15 +97,16 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration depends on, by name: arrays (copies), numbers and, of generators and normalizer, dictionaries."""
-        own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping, "observation": self._observation.copy(),
+        own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping,
                "noise_rng": self._noise_rng.bit_generator.state, "batch_rng": self._batch_rng.bit_generator.state,
                "normalizer": self.normalizer.to_dict()}
         if self.critic_normalizer:
             own["critic_normalizer"] = self.critic_normalizer.to_dict()
         if self.history:
             own["history"] = self.history.frames
-        return own | {f"env.{name}": value for name, value in self.env.state_dict().items()} | {
-            f"learner.{name}": value for name, value in self.learner.state_dict().items()}
+        groups = {"observation": self._observation, "episodes": self.episodes.state_dict(), "env": self.env.state_dict(),
+                  "learner": self.learner.state_dict()}
+        return own | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
     def start_from(self, state: Mapping[str, Any]) -> None:
         """Begin with the network and the normalizers of another run's state_dict, whatever its task; its exploration is not taken over.
@@ -141,7 +133,8 @@ class Trainer:
         self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
         self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
-        self._observation = state["observation"].copy()
+        self._observation = part("observation.")
+        self.episodes.load_state_dict(part("episodes."))
         if self.critic_normalizer:
             self.critic_normalizer = ObservationNormalizer.from_dict(state["critic_normalizer"])
         if self.history:
