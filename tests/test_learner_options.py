@@ -263,7 +263,7 @@ def test_a_run_with_all_of_it_goes_on_to_the_bit_after_kills(tmp_path):
 
 @pytest.mark.parametrize(("values", "message"), [
     ({"history": 0}, "policy.history is 0: it must be a number of observations"), ({"critic": "privlieged"}, "did you mean 'privileged'"),
-    ({"critic_terms": ("base_hight",)}, "did you mean 'base_height'"), ({"critic_terms": ()}, "policy.critic_terms names no terms")])
+    ({"critic_terms": ()}, "policy.critic_terms names no terms")])
 def test_a_policy_that_cannot_be_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         PolicyConfig(**values)

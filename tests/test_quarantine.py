@@ -78,7 +78,7 @@ def test_failed_transitions_are_replaced_by_sound_ones_of_the_same_rollout():
     for row in failed:
         assert sum((rows == rows[row]).all(axis=1)) >= 2  # twice there: its own place and the one it was drawn from
     others = np.delete(np.arange(64), failed)
-    trainer.normalizer = type(trainer.normalizer)(trainer.robot.state_dim)
+    trainer.normalizer = type(trainer.normalizer)(trainer.state_dim)
     trainer.normalizer.update(rows)
     np.testing.assert_allclose(trainer.normalizer.mean, rows[others].mean(axis=0), atol=0.2)
 

@@ -17,7 +17,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 import rfx
-from envs.legged.config import CONFIGS, EnvConfig
+from envs.configs import CONFIGS
+from envs.legged.config import EnvConfig
 from envs.render import render_live
 from envs.legged.terrain import Terrain
 from rfx.config import GO2_CONFIG
