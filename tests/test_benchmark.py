@@ -66,14 +66,14 @@ def test_a_stopwatch_leaves_no_trace() -> None:
 
 @pytest.mark.long
 def test_start_up_and_memory_of_a_real_run_are_measured(tmp_path: Path) -> None:
-    seconds, memory = first_iteration(["env.num_envs=64", "trainer.total_steps=1536", "trainer.evaluation_s=1", "trainer.final_evaluation_s=1"],
+    seconds, memory = first_iteration(["+robot=go2", "env.num_envs=64", "trainer.total_steps=1536", "trainer.evaluation_s=1", "trainer.final_evaluation_s=1"],
                                       tmp_path, "run")
     assert 0.5 < seconds < 120 and 100e6 < memory < 1.5e9
 
 
 def test_a_run_that_fails_is_told() -> None:
     with pytest.raises(RuntimeError, match="env.num_envs is -1"):
-        first_iteration(["env.num_envs=-1"], Path("/tmp"), "none")
+        first_iteration(["+robot=go2", "env.num_envs=-1"], Path("/tmp"), "none")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -14,7 +14,8 @@ from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from rfx import GO2_CONFIG, ObservationNormalizer, load_policy
 from rfx.nn import ActorCritic
-from train.judge.evaluation import EPISODE_S, Evaluation, evaluate, evaluation_env, evaluation_seed
+from train.judge.evaluation import Evaluation, evaluate
+from train.judge.play import EPISODE_S, evaluation_env, evaluation_seed
 
 TASK = EnvConfig.load("go2")
 

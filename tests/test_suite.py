@@ -21,7 +21,8 @@ from train.judge import showcase, suite
 from train.judge.crossings import Crossings
 from train.errors import InputError
 from train.evaluate import EvaluateConfig, names_of, run
-from train.judge.evaluation import evaluate, evaluation_env
+from train.judge.evaluation import evaluate
+from train.judge.play import evaluation_env
 from train.judge.report import Judged, page
 from train.judge.suite import DIRECTIONS, SWEEPS, Grid, Pushes, Runner, Suite, targets
 

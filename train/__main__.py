@@ -28,7 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from envs.legged.config import CONFIGS
+from envs.configs import CONFIGS
 from train.runs.disk import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.runs.sweep import SweepFolder, finish_sweep

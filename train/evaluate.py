@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rfx
-from envs.legged.config import CONFIGS, EnvConfig
+from envs.configs import CONFIGS
+from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.judge.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed, evaluation_table
+from train.judge.evaluation import Evaluation, evaluate
+from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed
+from train.task import figures_table
 
 VIDEO_FPS_HZ = 25.0
 SIGHT_M = 6.0  # of terrain around the robot, in a video
@@ -84,10 +87,10 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
             tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
 
     film = Film(envs[config.policy]) if config.video else None
-    evaluations = {path: play(config, act_of(policies[path]), env, console, film.record if film and path == config.policy else None)
+    evaluations = {path: play(config, PolicyAct(policies[path]), env, console, film.record if film and path == config.policy else None)
                    for path, env in envs.items()}
     evaluation = evaluations[config.policy]
-    console.print(evaluation_table({names[path]: result for path, result in evaluations.items()}), highlight=False)
+    console.print(figures_table({names[path]: result.figures for path, result in evaluations.items()}), highlight=False)
     details = (f"{config.num_envs} robots x {config.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, "
                f"seed {config.seed}")
     console.print(f"[dim]{details}[/]", highlight=False)
@@ -135,14 +138,14 @@ def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], nam
     judged = {}
     with console.status("") as status:
         for path, policy in policies.items():
-            runner = Runner(act_of(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
+            runner = Runner(PolicyAct(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
                             seed=config.seed, threads=config.threads,
                             tell=lambda condition, name=names[path]: status.update(f"{name}: {condition}"))
             suite = runner.run(evaluations[path], (config.mjcf,) if config.mjcf else ())
             figures[path]["suite"] = suite.to_dict()
             status.update(f"{names[path]}: video")
             judged[names[path]] = Judged(path=path, training_info=policy.training_info, suite=suite,
-                                         **film(act_of(policy), task, policy.robot_config))
+                                         **film(PolicyAct(policy), task, policy.robot_config))
         return write_report(folder, judged, details)
 
 
@@ -152,11 +155,6 @@ def load(path: str) -> rfx.LoadedPolicy:
     if policy.robot_config is None:
         raise ValueError(f"{path} does not say which robot it is for: save it with robot_config")
     return policy
-
-
-def act_of(policy: rfx.LoadedPolicy) -> Act:
-    """The policy as a function of observations."""
-    return PolicyAct(policy)
 
 
 def names_of(paths: list[str]) -> dict[str, str]:
@@ -170,10 +168,10 @@ def task_of(training_info: dict[str, Any], robot: str) -> EnvConfig:
 
     Raises ValueError for a task with terms or values that this rfx does not have.
     """
-    task = training_info.get("task")
-    if task is None:
+    task = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
+    if not isinstance(task, Mapping):
         return EnvConfig.load(robot)
-    return build(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.task")
+    return build(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.env")
 
 
 class Film:

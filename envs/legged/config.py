@@ -1,18 +1,15 @@
-"""The task as data: what `configs/robot/*.yaml` says under `env`, checked."""
+"""The walking task as data: what `configs/` say under `env`, checked."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from envs.configs import compose
 from rfx.terms import nearest
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 INTERVALS = ("command_interval_s", "push_interval_s")
 
 
@@ -54,6 +51,8 @@ class TerrainConfig:
                              "less, and a tile an even number of cells")
         for name, parameters in self.kinds.items():
             for key, value in parameters.items():
+                if key == "term":
+                    continue
                 key = f"env.terrain.kinds.{name}.{key}"
                 if isinstance(value, (list, tuple)):
                     if len(value) != 2 or not all(type(number) in (int, float) for number in value):
@@ -76,7 +75,10 @@ class TerrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
-    """One task: sizes, times and, by name, the terms it is made of. A reward's parameters include its weight per second."""
+    """One task: sizes, times and, by name, the terms it is made of. A reward's parameters include its weight per second.
+
+    An entry's name is that of its term, unless the entry says `term: NAME`: then it may have any name of its own.
+    """
 
     num_envs: int = 1024
     timestep_s: float = 0.005
@@ -110,7 +112,8 @@ class EnvConfig:
         for section in ("randomization", "pushes"):
             for name, parameters in getattr(self, section).items():
                 for key, value in parameters.items():
-                    _check_range(f"env.{section}.{name}.{key}", value, positive=key == "scale")
+                    if key != "term":
+                        _check_range(f"env.{section}.{name}.{key}", value, positive=key == "scale")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EnvConfig:
@@ -122,28 +125,9 @@ class EnvConfig:
         return cls(**values)
 
     @classmethod
-    def load(cls, name: str = "go2", **overrides: Any) -> EnvConfig:
-        """The `env` section of configs/robot/{name}.yaml, with some keys replaced."""
-        return cls.from_dict({**robot_file(name)["env"], **overrides})
-
-
-def robot_file(name: str) -> dict[str, Any]:
-    """What configs/robot/{name}.yaml says, over what the files say that its defaults name. Raises ValueError for an unknown robot."""
-    path = CONFIGS / "robot" / f"{name}.yaml"
-    if not path.is_file():
-        robots = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise ValueError(f"unknown robot {name!r}: {nearest(name, robots)}")
-    own, values = yaml.safe_load(path.read_text()), {}
-    for base in own.pop("defaults", []):
-        if isinstance(base, str) and base != "_self_":
-            values = _merged(values, robot_file(base))
-    return _merged(values, own)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One tree of mappings over another, as Hydra lays them."""
-    shared = [key for key, value in above.items() if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)]
-    return {**below, **above, **{key: _merged(below[key], above[key]) for key in shared}}
+    def load(cls, name: str, **overrides: Any) -> EnvConfig:
+        """The `env` section that configs/robot/{name}.yaml composes, with some keys replaced."""
+        return cls.from_dict({**compose("robot", name)["env"], **overrides})
 
 
 def _known(cls: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The Go2 velocity task as a Gymnasium vector environment on batched MuJoCo."""
+"""The walking task as a Gymnasium vector environment on batched MuJoCo."""
 
 from __future__ import annotations
 
@@ -10,39 +10,44 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from envs.configs import compose
 from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
 from envs.legged.config import EnvConfig
 from envs.legged.curriculum import Curriculum
+from envs.legged.metrics import ERRORS, Metrics
 from envs.legged.sensing import Sensing
 from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
 from envs.legged.terrain import Terrain
 from rfx.config import RobotConfig
-from rfx.robots.go2.config import GO2_CONFIG
 from rfx.observe import observe
+from rfx.robot_files import load_robot
 from rfx.state import Array
 from rfx.terms import bind, find
 
 
 class LeggedEnv(VectorEnv):
-    """num_envs Go2s that are asked to follow velocity commands.
+    """num_envs robots that are asked to follow velocity commands.
 
-    Observation {"state": (num_envs, 64)} float32; action (num_envs, 12) in [-1, 1], clipped. Same-step autoreset: where an episode
-    ends, the observation returned is the next episode's first, and info["final_obs"] holds the last. info["episode"] has the ended
-    episodes' statistics: return `r`, length `l`, and the mean absolute error of vx, vy (m/s) and yaw rate (rad/s).
+    Observation: "state" (num_envs, max_state_dim), what the robot observes, zero beyond its state_dim; with critic_terms also "critic"
+    (num_envs, width), those terms of envs/legged/privileged.py side by side, which only a simulator knows. Both float32. Action
+    (num_envs, action_dim) in [-1, 1], clipped.
+    Same-step autoreset, in Gymnasium's own layout: where an episode ends, the observation returned is the next episode's first,
+    info["final_obs"] holds the last one, and info["final_info"] the mean absolute errors of vx, vy (m/s) and yaw rate (rad/s).
     Where the task has terrain, an episode is truncated when its robot leaves it.
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
-    it is flagged in info["failed"] and started anew.
-    Without a config the task is that of configs/robot/{task}.yaml, with the keys of overrides replaced.
-    critic_terms name what `critic_observation` tells, `envs/legged/privileged.py`; with them info["final_critic_observation"] (num_envs, width)
-    holds it, beside "final_obs", as it was where an episode ended.
+    it is flagged in info["failed"] and started anew; numbers in its final observation that are not finite are replaced by 0.
+    Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises TypeError without either.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
-    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig = GO2_CONFIG,
-                 threads: int = 0, critic_terms: Sequence[str] = (), task: str = "go2", **overrides: Any):
+    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig | None = None,
+                 threads: int = 0, critic_terms: Sequence[str] = (), task: str | None = None, **overrides: Any):
+        if (config is None or robot is None) and task is None:
+            raise TypeError("got neither a task nor both config and robot; expected task=NAME, of configs/robot/")
         config = config or EnvConfig.load(task, **overrides)
+        robot = robot or load_robot(compose("robot", task)["robot"])
         num_envs = config.num_envs if num_envs is None else num_envs
         self.config, self.robot, self.num_envs = config, robot, num_envs
         terrain = Terrain(config.terrain) if config.terrain else None
@@ -51,12 +56,6 @@ class LeggedEnv(VectorEnv):
         self.curriculum = Curriculum(terrain, num_envs, config.terrain.curriculum) if terrain else None
         self.step_s = self.simulation.control_step_s
         self.max_steps = round(config.episode_length_s / self.step_s)
-
-        self.single_observation_space = gymnasium.spaces.Dict(
-            {"state": gymnasium.spaces.Box(-np.inf, np.inf, (robot.max_state_dim,), np.float32)})
-        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (robot.action_dim,), np.float32)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
 
         (command, parameters), = config.commands.items()
         self._draw_command = bind(commands, command, parameters, num_inputs=2)
@@ -74,10 +73,15 @@ class LeggedEnv(VectorEnv):
         self._action = np.zeros((num_envs, robot.action_dim), np.float32)
         self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
         self._push_steps = np.zeros(num_envs, np.int64)  # control steps until the next push
-        self._return = np.zeros(num_envs, np.float32)
         self._length = np.zeros(num_envs, np.int64)  # not state.step: that one counts a random start age too
         self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
-        self.clear_reward_sums()  # reward_sums: by term, weighted, summed over steps, mean over environments
+        self._metrics = Metrics(self._rewards, num_envs, self.step_s)
+
+        self.single_observation_space = gymnasium.spaces.Dict(
+            {name: gymnasium.spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32) for name, values in self._observe().items()})
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (robot.action_dim,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
 
     @property
     def state(self):
@@ -85,10 +89,16 @@ class LeggedEnv(VectorEnv):
         return self.simulation.state
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Start every environment anew. A seed makes all that follows repeatable."""
+        """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,). A seed makes all that follows repeatable.
+
+        Raises TypeError or ValueError for a mask of another type or shape, or of no environment.
+        """
         super().reset(seed=seed)
         if seed is not None:
             self._disturbance_rng = self.np_random.spawn(1)[0]
+        if options and "reset_mask" in options:
+            self._start(masked_rows(options["reset_mask"], self.num_envs))
+            return self._observe(), {}
         if self.curriculum:
             self.curriculum.begin(self.np_random)
         self._start(np.arange(self.num_envs))
@@ -115,10 +125,10 @@ class LeggedEnv(VectorEnv):
             failed |= ~np.isfinite(values)
             values[failed] = 0.0
             reward += values
-            self.reward_sums[name] += float(values.mean())
+            self._metrics.reward[name] += float(values.mean())
 
         self._length += 1
-        self._error += np.abs(velocity_error(state))
+        error = np.abs(velocity_error(state))
         left = False
         if self.curriculum:
             self.curriculum.measure(state, self.step_s)
@@ -126,32 +136,26 @@ class LeggedEnv(VectorEnv):
         self._command_steps -= 1
         self._change_commands(np.flatnonzero(self._command_steps <= 0))
         observation = self._observe()
-        failed |= ~np.isfinite(observation["state"].sum(axis=1))
+        for values in observation.values():
+            failed |= ~np.isfinite(values.sum(axis=1))
         if failed.any():
-            reward[failed], terminated[failed] = 0.0, False
+            reward[failed], terminated[failed], error[failed] = 0.0, False, 0.0
         truncated = ((state.step >= self.max_steps) | failed | left) & ~terminated
-        self._return += reward
-        info: dict[str, Any] = {}
+        self._error += error
+        self._metrics.add_step(error)
         done = terminated | truncated
-        if done.any():
-            if self.curriculum:
-                self.curriculum.move(np.flatnonzero(done), (terminated | failed)[done], self.np_random)
-            final_critic = {"final_critic_observation": self.critic_observation()} if self._critic_terms else {}
-            info = self._end_episodes(observation["state"], done, failed) | final_critic
-            observation = self._observe()
-        return observation, reward, terminated, truncated, info
-
-    def critic_observation(self) -> Array:
-        """The critic terms of the state as it is, side by side. (num_envs, width), float32, a new array."""
-        return np.concatenate([term(self.state) for term in self._critic_terms], axis=1)
+        if not done.any():
+            return observation, reward, terminated, truncated, {}
+        self._metrics.add_episodes(self._length[done & ~failed], terminated[done & ~failed])
+        if self.curriculum:
+            self.curriculum.move(np.flatnonzero(done), (terminated | failed)[done], self.np_random)
+        info = self._final(observation, done, failed)
+        self._start(np.flatnonzero(done))
+        return self._observe(), reward, terminated, truncated, info
 
     def metrics(self) -> dict[str, float]:
-        """What training should log of the task as it is now, by tag."""
-        return self.curriculum.metrics() if self.curriculum else {}
-
-    def clear_reward_sums(self) -> None:
-        """Start the sums of the weighted reward terms, `reward_sums`, at zero."""
-        self.reward_sums = dict.fromkeys(self._rewards, 0.0)
+        """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they are now."""
+        return self._metrics.read() | (self.curriculum.metrics() if self.curriculum else {})
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on: arrays (copies), and the random generators' states."""
@@ -171,25 +175,27 @@ class LeggedEnv(VectorEnv):
 
     def _counters(self) -> dict[str, Array]:
         return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
-                "return": self._return, "length": self._length, "error": self._error} | (
+                "length": self._length, "error": self._error} | (
                     self.curriculum.arrays() if self.curriculum else {})
 
     def _observe(self) -> dict[str, Array]:
-        return {"state": observe(self.sensing.state, out=self._observation).copy()}
+        """What the policy and, where it is privileged, its critic are given: new arrays."""
+        observation = {"state": observe(self.sensing.state, out=self._observation).copy()}
+        if self._critic_terms:
+            observation["critic"] = np.concatenate([term(self.state) for term in self._critic_terms], axis=1)
+        return observation
 
-    def _end_episodes(self, last: Array, done: Array, failed: Array) -> dict[str, Any]:
-        """Statistics of the episodes that ended with the observation last, and new ones begun in their place."""
-        ids = np.flatnonzero(done)
+    def _final(self, observation: dict[str, Array], done: Array, failed: Array) -> dict[str, Any]:
+        """The info of a step in which episodes ended with these observations, which it may change."""
+        for values in observation.values():
+            values[failed] = np.nan_to_num(values[failed], nan=0.0, posinf=0.0, neginf=0.0)
         final = np.full(self.num_envs, None, dtype=object)
-        for i in ids:
-            final[i] = {"state": last[i].copy()}
-        length = np.where(done, self._length, 0)
-        error = np.where(done[:, None], self._error, 0.0) / np.maximum(length, 1)[:, None]
-        info = {"final_obs": final, "_final_obs": done, "_episode": done, "failed": failed.copy(),
-                "episode": {"r": np.where(done, self._return, 0.0), "l": length, "error_vx": error[:, 0],
-                            "error_vy": error[:, 1], "error_yaw_rate": error[:, 2]}}
-        self._start(ids)
-        return info
+        for i in np.flatnonzero(done):
+            final[i] = {name: values[i] for name, values in observation.items()}
+        sound = done & ~failed
+        error = np.where(sound[:, None], self._error / np.maximum(self._length, 1)[:, None], 0.0)
+        figures = {name: error[:, axis] for axis, name in enumerate(ERRORS)} | {f"_{name}": sound for name in ERRORS}
+        return {"final_obs": final, "_final_obs": done, "final_info": figures, "_final_info": done, "failed": failed.copy(), "_failed": done}
 
     def _start(self, ids: Array) -> None:
         """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at zero."""
@@ -205,7 +211,7 @@ class LeggedEnv(VectorEnv):
             term(start, self.np_random)
         self.simulation.write_joints(qpos, qvel, start.joint_position, start.joint_velocity)
         self.simulation.reset(ids, qpos, qvel)
-        self._return[ids], self._length[ids], self._error[ids] = 0.0, 0, 0.0
+        self._length[ids], self._error[ids] = 0, 0.0
         self._change_commands(ids)
         self.sensing.measure(ids, self._disturbance_rng)
         if self._pushes:
@@ -242,6 +248,16 @@ def bind_reward(name: str, parameters: dict[str, Any]) -> tuple[Any, float]:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise ValueError(f"reward {name!r} needs a number as its weight, got {weight!r}")
     return bind(rewards, name, parameters), float(weight)
+
+
+def masked_rows(mask: Any, num_envs: int) -> Array:
+    """Indices of the environments in Gymnasium's reset mask, checked as its own vector environments do."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        raise TypeError(f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool")
+    if mask.shape != (num_envs,) or not mask.any():
+        raise ValueError(f"got options['reset_mask'] of shape {mask.shape} with {mask.sum()} environments in it; expected ({num_envs},), "
+                         "with one environment or more")
+    return np.flatnonzero(mask)
 
 
 def velocity_error(state) -> Array:

@@ -27,16 +27,6 @@ def yaw_rate(state: SimState, variance: float = 0.25) -> Array:
     return np.exp(np.square(error) / np.float32(-variance))
 
 
-def linear_velocity_precision(state: SimState, variance: float = 0.02) -> Array:
-    """As linear_velocity, but narrow: it tells 0.05 m/s from 0.1 m/s, where the wide one is flat, and is flat where that one guides."""
-    return linear_velocity(state, variance)
-
-
-def yaw_rate_precision(state: SimState, variance: float = 0.02) -> Array:
-    """As yaw_rate, but narrow."""
-    return yaw_rate(state, variance)
-
-
 def vertical_velocity(state: SimState) -> Array:
     """Squared vertical velocity of the base, (m/s)^2."""
     return np.square(state.base_linear_velocity_b[:, 2])

@@ -1,4 +1,4 @@
-"""One Go2 as an ordinary Gymnasium environment."""
+"""One robot as an ordinary Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from rfx.state import Array
 
 
 class LeggedSingleEnv(gymnasium.Env):
-    """The vector environment with one row, without autoreset: observation {"state": (64,)}, action (12,) in [-1, 1]."""
+    """The vector environment with one row, without autoreset: observation {"state": (max_state_dim,)}, action (action_dim,) in [-1, 1].
+
+    At an episode's end info has the figures that the vector environment puts into final_info.
+    """
 
     metadata = {"render_modes": []}
 
@@ -24,13 +27,14 @@ class LeggedSingleEnv(gymnasium.Env):
         """Start a new episode."""
         super().reset(seed=seed)
         observation, _ = self._env.reset(seed=seed)
-        return {"state": observation["state"][0]}, {}
+        return {name: values[0] for name, values in observation.items()}, {}
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control step. action (12,) in [-1, 1]."""
-        observation, reward, terminated, truncated, info = self._env.step(np.asarray(action)[None])
+        """One control step. action (action_dim,) in [-1, 1]."""
+        observed, reward, terminated, truncated, info = self._env.step(np.asarray(action)[None])
+        observation = {name: values[0] for name, values in observed.items()}
+        figures: dict[str, Any] = {}
         if terminated[0] or truncated[0]:
             observation = info["final_obs"][0]
-            statistics = {name: values[0] for name, values in info["episode"].items()}
-            return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), {"episode": statistics}
-        return {"state": observation["state"][0]}, float(reward[0]), False, False, {}
+            figures = {name: float(values[0]) for name, values in info["final_info"].items() if not name.startswith("_")}
+        return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), figures

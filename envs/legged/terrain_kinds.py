@@ -13,7 +13,7 @@ import numpy as np
 
 from rfx.state import Array
 
-PLATFORM_M = 0.6  # from the middle of a tile to its platform's edge: a Go2's feet are 0.25 m from its middle
+PLATFORM_M = 0.6  # from the middle of a tile to its platform's edge: the feet of a large quadruped are 0.45 m from its middle
 EDGE_M = 0.3  # of level ground at a tile's edge
 
 

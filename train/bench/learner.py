@@ -15,7 +15,6 @@ from dataclasses import fields
 import numpy as np
 
 import rfx
-from rfx.robots.go2.config import GO2_CONFIG
 from rfx.nn import ActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
 from train.ppo.losses import Minibatch
@@ -123,7 +122,7 @@ def compare_inference() -> dict[str, float]:
     `LoadedPolicy` also checks, unpads and normalizes the observation; the others only run the network.
     """
     actor, normalizer = ActorCritic(48, NUM_ACTIONS, HIDDEN, rng=np.random.default_rng(0)).actor(), ObservationNormalizer(48)
-    policy = rfx.LoadedPolicy(actor, robot_config=GO2_CONFIG, normalizer=normalizer)
+    policy = rfx.LoadedPolicy(actor, normalizer=normalizer)
     layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in actor.layers]
     runtimes = {"": lambda state: policy({"state": state})}
     if importlib.util.find_spec("torch"):

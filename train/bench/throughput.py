@@ -29,7 +29,7 @@ class Recording:
     """Where num_envs robots started, and what they did for T control steps after that."""
 
     start: dict[str, Any]  # LeggedEnv.state_dict
-    observation: Array  # (N, max_state_dim), at the start
+    observation: dict[str, Array]  # at the start
     physics: Array  # (N, size), MuJoCo's full state at the start
     actions: Array  # (T, N, num_joints)
     controls: Array  # (T, N, nu), what the actions became
@@ -57,14 +57,14 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
 def record(env: LeggedEnv, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
     """Walk for a while, then note num_steps control steps of the deterministic policy act."""
     ctrl = env.simulation.batch.bind("ctrl")
-    observation = env.reset(seed=seed)[0]["state"]
+    observation = env.reset(seed=seed)[0]
     for _ in range(round(WALK_S / env.step_s)):
-        observation = env.step(act(observation))[0]["state"]
+        observation = env.step(act(observation["state"]))[0]
     start, first, physics = env.state_dict(), observation, env.simulation.batch.state.copy()
     actions, controls = [], []
     for _ in range(num_steps):
-        actions.append(act(observation).copy())
-        observation = env.step(actions[-1])[0]["state"]
+        actions.append(act(observation["state"]).copy())
+        observation = env.step(actions[-1])[0]
         controls.append(ctrl.copy())
     return Recording(start=start, observation=first, physics=physics, actions=np.array(actions), controls=np.array(controls))
 

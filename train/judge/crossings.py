@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from envs.legged.config import EnvConfig
+from envs.configs import compose
+from envs.legged.config import EnvConfig, TerrainConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.terrain_kinds import EDGE_M
 from rfx.state import Array
-from train.judge.evaluation import SETTLE_S, evaluation_seed
+from train.judge.evaluation import SETTLE_S
+from train.judge.play import Step, evaluation_seed
 
-TERRAIN = "go2_rough"  # whose kinds and levels every policy is judged on, whatever it was trained on
+TERRAIN = "rough"  # of configs/terrain/: the kinds and levels that every policy is judged on, whatever it was trained on
 CROSS_S = 15.0  # a tile's edge is 3.7 m away: 6 s at 0.6 m/s
 SPEED_SHARE = 0.6  # of the largest vx that the task commands
 AHEAD = 0.5  # cosine of the angle within which a robot left the tile in the commanded direction: 60 degrees
@@ -48,7 +50,7 @@ class Crossings:
 
 def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str, Any]:
     """The keys of EnvConfig that make tiles to be crossed: ground that no training sees, one command, endless episodes."""
-    terrain = EnvConfig.load(TERRAIN).terrain.for_evaluation(evaluation_seed(seed))
+    terrain = TerrainConfig.from_dict(compose("terrain", TERRAIN)["env"]["terrain"]).for_evaluation(evaluation_seed(seed))
     parameters, = task.commands.values()
     vx = SPEED_SHARE * parameters.get("vx", (-1.0, 1.0))[1]
     commands = {"uniform_velocity": {"vx": (vx, vx), "vy": (0.0, 0.0), "yaw_rate": (0.0, 0.0), "zero_share": 0.0}}
@@ -56,20 +58,20 @@ def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str,
             "command_interval_s": (LONG_S, LONG_S), "episode_length_s": LONG_S}
 
 
-def measure_crossings(env: LeggedEnv, play: Iterator[tuple[Array, Array]]) -> Crossings:
-    """Watch an environment of crossing_task while it is played: play yields terminated and truncated, (N,), after every control step."""
+def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
+    """Watch an environment of crossing_task while it is played: steps come after every control step."""
     curriculum, state = env.curriculum, env.state
     shape = curriculum.terrain.num_levels, len(curriculum.terrain.kinds)
     middle = curriculum.origin(np.arange(env.num_envs))[:, :2]
     edge = 0.5 * curriculum.terrain.config.tile_m - EDGE_M
     active, fell, crossed = np.ones(env.num_envs, bool), np.zeros(env.num_envs, bool), np.zeros(env.num_envs, bool)
     error, samples, heading = np.zeros(env.num_envs), np.zeros(env.num_envs), None
-    for terminated, truncated in play:
+    for step in steps:
         if heading is None:
             w, x, y, z = env.simulation.batch.qpos[:, 3:7].T
             heading = np.stack((1 - 2 * (y * y + z * z), 2 * (w * z + x * y)), axis=1)  # the base's x axis
             heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-        ended = terminated | truncated  # before the edge: a fall, or a simulation that failed
+        ended = step.terminated | step.truncated  # before the edge: a fall, or a simulation that failed
         fell |= active & ended
         active &= ~ended
         settled = active & (state.step > SETTLE_S / env.step_s)

@@ -9,41 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-import rfx
-from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
-from rfx.config import RobotConfig
+from envs.legged.state import SimState
 from rfx.state import Array
-
-Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
+from train.judge.play import EPISODE_S, Act, play
+from train.task import Figure, Judgement
 
 GRAVITY_M_S2 = 9.81
 SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
-EPISODE_S = 20.0  # falls are counted per this much play
-EVALUATION_KEY = 0xE7A1  # sets the seeds of evaluations apart from those of training, whatever the seed
 FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
-
-
-@dataclass(frozen=True)
-class PolicyAct:
-    """A loaded policy as an Act."""
-
-    policy: rfx.LoadedPolicy
-
-    def __call__(self, observation: Array) -> Array:
-        return self.policy({"state": observation})
-
-    def reset(self, rows: Array | None = None) -> None:
-        """Tell the policy that robots rows, or without rows all of them, begin an episode."""
-        self.policy.reset(rows)
-
-
-def begin_episodes(act: Act, rows: Array | None = None) -> None:
-    """Reset the memory of an act that has one (a method reset) of robots rows (N,), bool, or without rows of all."""
-    if (rows is None or rows.any()) and (reset := getattr(act, "reset", None)):
-        reset(rows)
+FIGURES = (Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
+           Figure(name="error_vx", label="error vx", unit="m/s", main=True), Figure(name="error_vy", label="error vy", unit="m/s", main=True),
+           Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
+           Figure(name="power_w", label="power", unit="W", format=".1f"), Figure(name="cost_of_transport", label="cost of transport", format=".2f"),
+           Figure(name="foot_slip_m_s", label="foot slip", unit="m/s"), Figure(name="action_change", label="action change", unit="per control step"))
+FAILED = Figure(name="failed_simulations", label="failed simulations", format=".0f")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +55,22 @@ class Evaluation:
         score = FALL_WEIGHT * self.falls_per_episode + self.error_vx + self.error_vy + self.error_yaw_rate
         return score if math.isfinite(score) else math.inf
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What was measured, for reading; failed simulations where there were any."""
+        shown = (*FIGURES, FAILED) if self.failed_simulations else FIGURES
+        return tuple(dataclasses.replace(figure, value=getattr(self, figure.name)) for figure in shown)
+
+    def judgement(self) -> Judgement:
+        """The same, as a task tells it."""
+        measured = {figure.name for figure in FIGURES}
+        conditions = {name: value for name, value in dataclasses.asdict(self).items() if name not in measured}
+        return Judgement(score=self.score, figures=self.figures, conditions=conditions,
+                         note=f"{self.num_envs} robots x {self.duration_s:g} s, deterministic")
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, the score too; what could not be measured is None."""
-        values = dataclasses.asdict(self) | {"score": self.score}
-        return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
-
-
-def evaluation_env(task: EnvConfig, robot: RobotConfig, *, num_envs: int, threads: int = 0, timestep_s: float | None = None,
-                   mjcf: str | None = None, **changes: Any) -> LeggedEnv:
-    """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics step or model.
-
-    Episodes all begin together and last 20 s. changes are further keys of EnvConfig. Raises as LeggedEnv does.
-    """
-    config = EnvConfig(num_envs=num_envs, timestep_s=timestep_s or task.timestep_s, episode_length_s=EPISODE_S,
-                       command_interval_s=task.command_interval_s, mjcf=mjcf or task.mjcf, commands=task.commands, resets=task.resets,
-                       terminations=task.terminations)
-    return LeggedEnv(config=dataclasses.replace(config, **changes), robot=robot, threads=threads)
+        return self.judgement().to_dict()
 
 
 def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None) -> Evaluation:
@@ -98,72 +79,57 @@ def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_st
     Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command change or an
     episode's start. after_step, if given, is called after every control step.
     """
-    state, robot = env.state, env.state.robot
-    num_steps, settle_steps = round(duration_s / env.step_s), round(SETTLE_S / env.step_s)
-    weight_n = GRAVITY_M_S2 * float(env.simulation.model.body_mass.sum())
+    sums, settle_steps = Sums(), round(SETTLE_S / env.step_s)
     settled = np.zeros(env.num_envs, np.int64)  # control steps since a command changed or an episode began
-    command = np.empty_like(robot.velocity_command)
-    errors, samples, power, slip, contacts, change = np.zeros(3), 0, 0.0, 0.0, 0, 0.0
-    moving_power, moving_speed = 0.0, 0.0
     falls = failed = 0
-
-    observation = env.reset(seed=evaluation_seed(seed))[0]["state"]
-    begin_episodes(act)
-    command[...] = robot.velocity_command
-    for _ in range(num_steps):
-        observed, _, terminated, truncated, info = env.step(act(observation))
-        observation = observed["state"]
-        begin_episodes(act, terminated | truncated)
-        falls += int(terminated.sum())
-        failed += int(info["failed"].sum()) if info else 0
+    steps = play(act, env, seed=seed, duration_s=duration_s)
+    next(steps)
+    command = env.state.robot.velocity_command.copy()
+    for step in steps:
+        falls += int(step.terminated.sum())
+        failed += int(step.failed.sum())
         settled += 1
-        settled[terminated | truncated | (command != robot.velocity_command).any(axis=1)] = 0
-        command[...] = robot.velocity_command
+        settled[step.terminated | step.truncated | (command != env.state.robot.velocity_command).any(axis=1)] = 0
+        command[...] = env.state.robot.velocity_command
         rows = np.flatnonzero(settled > settle_steps)
         if len(rows):
-            samples += len(rows)
-            errors += np.abs(velocity_error(state)[rows]).sum(axis=0)
-            row_power = np.abs(state.joint_torque[rows] * robot.joint_velocity[rows]).sum(axis=1)
-            power += row_power.sum()
-            contact = state.foot_contact[rows]
-            slip += np.linalg.norm(state.foot_velocity_w[rows, :, :2], axis=2)[contact].sum()
-            contacts += contact.sum()
-            change += np.abs(robot.last_action[rows] - state.previous_action[rows]).mean(axis=1).sum()
-            moving = command[rows].any(axis=1)
-            moving_power += row_power[moving].sum()
-            moving_speed += np.linalg.norm(state.base_linear_velocity_b[rows, :2], axis=1)[moving].sum()
+            sums.add(env.state, rows)
         if after_step:
             after_step()
-
-    vx, vy, yaw_rate = (_ratio(error, samples) for error in errors)
-    return Evaluation(falls_per_episode=falls / (env.num_envs * duration_s / EPISODE_S), error_vx=vx, error_vy=vy, error_yaw_rate=yaw_rate,
-                      power_w=_ratio(power, samples), cost_of_transport=_ratio(moving_power, weight_n * moving_speed),
-                      foot_slip_m_s=_ratio(slip, contacts), action_change=_ratio(change, samples), failed_simulations=failed,
+    weight_n = GRAVITY_M_S2 * float(env.simulation.model.body_mass.sum())
+    return Evaluation(falls_per_episode=falls / (env.num_envs * duration_s / EPISODE_S), **sums.means(weight_n), failed_simulations=failed,
                       num_envs=env.num_envs, duration_s=duration_s, timestep_s=env.config.timestep_s, seed=seed,
                       commands={name: dict(ranges) for name, ranges in env.config.commands.items()})
 
 
-def evaluation_seed(seed: int) -> int:
-    """The environment's seed for an evaluation: a branch of SeedSequence(seed) that training does not spawn."""
-    return int(np.random.SeedSequence(seed, spawn_key=(EVALUATION_KEY,)).generate_state(1)[0])
+class Sums:
+    """What Evaluation's means are made from, over robots that have had time to follow their command."""
 
+    def __init__(self) -> None:
+        self.errors, self.samples, self.contacts = np.zeros(3), 0, 0
+        self.power = self.slip = self.change = self.moving_power = self.moving_speed = 0.0
 
-def evaluation_table(evaluations: Mapping[str, Evaluation]) -> Table:
-    """Evaluations side by side, one column each."""
-    table = Table(box=None, pad_edge=False, show_header=len(evaluations) > 1)
-    table.add_column("")
-    for name in evaluations:
-        table.add_column(name, justify="right")
-    table.add_column("")
-    rows = (("falls_per_episode", "falls", "per 20 s episode", ".3f"), ("error_vx", "error vx", "m/s", ".3f"),
-            ("error_vy", "error vy", "m/s", ".3f"), ("error_yaw_rate", "error yaw rate", "rad/s", ".3f"),
-            ("power_w", "power", "W", ".1f"), ("cost_of_transport", "cost of transport", "", ".2f"),
-            ("foot_slip_m_s", "foot slip", "m/s", ".3f"), ("action_change", "action change", "per control step", ".3f"))
-    for name, label, unit, form in rows:
-        table.add_row(label, *(format(getattr(evaluation, name), form) for evaluation in evaluations.values()), f"[dim]{unit}[/]")
-    if any(evaluation.failed_simulations for evaluation in evaluations.values()):
-        table.add_row("failed simulations", *(str(evaluation.failed_simulations) for evaluation in evaluations.values()), "")
-    return table
+    def add(self, state: SimState, rows: Array) -> None:
+        """Take in a control step of robots rows (n,)."""
+        robot = state.robot
+        self.samples += len(rows)
+        self.errors += np.abs(velocity_error(state)[rows]).sum(axis=0)
+        power = np.abs(state.joint_torque[rows] * robot.joint_velocity[rows]).sum(axis=1)
+        self.power += power.sum()
+        contact = state.foot_contact[rows]
+        self.slip += np.linalg.norm(state.foot_velocity_w[rows, :, :2], axis=2)[contact].sum()
+        self.contacts += contact.sum()
+        self.change += np.abs(robot.last_action[rows] - state.previous_action[rows]).mean(axis=1).sum()
+        moving = robot.velocity_command[rows].any(axis=1)
+        self.moving_power += power[moving].sum()
+        self.moving_speed += np.linalg.norm(state.base_linear_velocity_b[rows, :2], axis=1)[moving].sum()
+
+    def means(self, weight_n: float) -> dict[str, float]:
+        """The means by their names in Evaluation, of robots that weigh weight_n."""
+        vx, vy, yaw_rate = (_ratio(error, self.samples) for error in self.errors)
+        return {"error_vx": vx, "error_vy": vy, "error_yaw_rate": yaw_rate, "power_w": _ratio(self.power, self.samples),
+                "cost_of_transport": _ratio(self.moving_power, weight_n * self.moving_speed),
+                "foot_slip_m_s": _ratio(self.slip, self.contacts), "action_change": _ratio(self.change, self.samples)}
 
 
 def _ratio(total: float, count: float) -> float:

@@ -16,7 +16,8 @@ import numpy as np
 from envs.legged.config import EnvConfig
 from rfx.config import RobotConfig
 from rfx.state import Array
-from train.judge.evaluation import Act
+from train.judge.evaluation import FIGURES
+from train.judge.play import Act
 from train.judge.plots import draw
 from train.judge.showcase import write_showcase
 from train.judge.suite import SWEEPS, Suite, targets
@@ -28,10 +29,6 @@ CAPTIONS = {
     "terrain": ("Terrain", "Blind, straight on from the middle of a tile to its edge. A level is passed, below the dashed line, when it and "
                 "all easier ones are crossed by 80% of the robots, with at most 0.1 falls per episode, means over all kinds."),
 }
-ROWS = (("falls_per_episode", "falls", "per 20 s episode"), ("error_vx", "error vx", "m/s"), ("error_vy", "error vy", "m/s"),
-        ("error_yaw_rate", "error yaw rate", "rad/s"), ("power_w", "power", "W"), ("cost_of_transport", "cost of transport", ""),
-        ("foot_slip_m_s", "foot slip", "m/s"), ("action_change", "action change", "per control step"))
-
 STYLE = """
 :root { color-scheme: light; --ink: #24292f; --soft: #57606a; --line: #d8dee4; --back: #f6f8fa; --good: #1a7f37; --bad: #cf222e; }
 * { box-sizing: border-box }
@@ -121,8 +118,8 @@ def _targets(policies: Mapping[str, Judged]) -> str:
 
 def _nominal(policies: Mapping[str, Judged]) -> str:
     evaluations = [judged.suite.nominal for judged in policies.values()]
-    return _table(["", *map(escape, policies), ""], [[label, *(_number(getattr(e, field)) for e in evaluations), (unit, "unit")]
-                                                     for field, label, unit in ROWS])
+    return _table(["", *map(escape, policies), ""], [[row.label, *(_number(getattr(e, row.name)) for e in evaluations), (row.unit, "unit")]
+                                                     for row in FIGURES])
 
 
 def _sweeps(policies: Mapping[str, Judged]) -> str:
@@ -137,9 +134,9 @@ def _sweeps(policies: Mapping[str, Judged]) -> str:
         tables.append(("another model", [(path, [judged.suite.models[path] for judged in policies.values()]) for path in paths]))
     html = []
     for label, cases in tables:
-        fields = ROWS[:4]
-        head = [label, *(f"{escape(name)}: {text}" if len(policies) > 1 else text for name in policies for _, text, _ in fields)]
-        rows = [[escape(case), *(_number(getattr(e, field)) for e in evaluations for field, _, _ in fields)] for case, evaluations in cases]
+        main = [figure for figure in FIGURES if figure.main]
+        head = [label, *(f"{escape(name)}: {figure.label}" if len(policies) > 1 else figure.label for name in policies for figure in main)]
+        rows = [[escape(case), *(_number(getattr(e, figure.name)) for e in evaluations for figure in main)] for case, evaluations in cases]
         html.append(f"<details{' open' if label == 'another model' else ''}><summary>{label}</summary>{_table(head, rows)}</details>")
     return "".join(html)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from envs.legged.env import LeggedEnv, velocity_error
 from rfx.config import RobotConfig
 from rfx.state import Array
 from train.judge.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
-from train.judge.evaluation import EPISODE_S, SETTLE_S, Act, Evaluation, begin_episodes, evaluate, evaluation_env, evaluation_seed
+from train.judge.evaluation import SETTLE_S, Evaluation, evaluate
+from train.judge.play import EPISODE_S, Act, Step, evaluation_env, play
 
 GRID_SIZE = 9  # commands along each axis
 GRID_S = 8.0
@@ -158,11 +159,11 @@ class Runner:
         command = np.repeat(command, max(1, self._num_envs // len(command)), axis=0)
         env = self._env(num_envs=len(command), command_interval_s=(LONG_S, LONG_S))
         errors, samples, falls = np.zeros((len(command), 3)), np.zeros(len(command)), np.zeros(len(command))
-        for terminated, _ in self._play(env, GRID_S, "commands"):
+        for step in self._play(env, GRID_S, "commands"):
             settled = env.state.step > SETTLE_S / env.step_s
             errors += np.abs(velocity_error(env.state)) * settled[:, None]
             samples += settled
-            falls += terminated
+            falls += step.terminated
             env.state.robot.velocity_command[...] = command  # also of robots that have just begun anew, a control step after
 
         def cells(values: Array) -> Array:
@@ -187,16 +188,16 @@ class Runner:
         walking = {name: {**parameters, "zero_share": 0.0}}
         env = self._env(num_envs=max(DIRECTIONS, self._num_envs), commands=walking, command_interval_s=(LONG_S, LONG_S))
         direction, pushed, fell = np.arange(env.num_envs) % DIRECTIONS, None, np.zeros(env.num_envs, bool)
-        for step, (terminated, _) in enumerate(self._play(env, WALK_S + RECOVER_S, f"pushes of {speed_m_s:.1f} m/s"), 1):
-            if step == round(WALK_S / env.step_s):
-                pushed = env.state.step > SETTLE_S / env.step_s  # not those that lie about already
+        for count, step in enumerate(self._play(env, WALK_S + RECOVER_S, f"pushes of {speed_m_s:.1f} m/s"), 1):
+            if count == round(WALK_S / env.step_s):
+                pushed = env.state.step > SETTLE_S / env.step_s  # not those that have just fallen and begun anew
                 w, x, y, z = env.simulation.batch.qpos[:, 3:7].T
                 angle = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)) + 2 * np.pi * direction / DIRECTIONS
                 change = np.zeros((env.num_envs, 6))
                 change[:, 0], change[:, 1] = speed_m_s * np.cos(angle), speed_m_s * np.sin(angle)
                 env.simulation.push(np.arange(env.num_envs), change)
             elif pushed is not None:
-                fell |= terminated
+                fell |= step.terminated
         counted = np.bincount(direction, weights=pushed)
         return np.bincount(direction, weights=pushed & ~fell) / np.where(counted > 0, counted, np.inf)
 
@@ -204,9 +205,9 @@ class Runner:
         """95th percentile of how far the base drifts in 10 s of a zero command, m; infinite for a robot that falls."""
         env = self._env(commands={"uniform_velocity": {"vx": (0, 0), "vy": (0, 0), "yaw_rate": (0, 0)}})
         begin, fell = None, np.zeros(env.num_envs, bool)
-        for step, (terminated, _) in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):
-            fell |= terminated
-            if step == round(SETTLE_S / env.step_s):
+        for count, step in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):
+            fell |= step.terminated
+            if count == round(SETTLE_S / env.step_s):
                 begin = env.simulation.batch.qpos[:, :2].copy()
         distance = np.linalg.norm(env.simulation.batch.qpos[:, :2] - begin, axis=1)
         return float(np.percentile(np.where(fell, np.inf, distance), 95, method="inverted_cdf"))
@@ -220,16 +221,12 @@ class Runner:
         self._tell(condition)
         return evaluate(self._act, self._env(**changes), seed=self._seed, duration_s=self._duration_s)
 
-    def _play(self, env: LeggedEnv, duration_s: float, condition: str):
-        """Play, yielding terminated and truncated, both (N,), after every control step."""
+    def _play(self, env: LeggedEnv, duration_s: float, condition: str) -> Iterator[Step]:
+        """Play, yielding after every control step."""
         self._tell(condition)
-        observation = env.reset(seed=evaluation_seed(self._seed))[0]["state"]
-        begin_episodes(self._act)
-        for _ in range(round(duration_s / env.step_s)):
-            observed, _, terminated, truncated, _ = env.step(self._act(observation))
-            observation = observed["state"]
-            begin_episodes(self._act, terminated | truncated)
-            yield terminated, truncated
+        steps = play(self._act, env, seed=self._seed, duration_s=duration_s)
+        next(steps)
+        return steps
 
     def _env(self, **changes: Any) -> LeggedEnv:
         return evaluation_env(self._task, self._robot, **{"num_envs": self._num_envs, "threads": self._threads, **changes})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
-from envs.legged.env import LeggedEnv, velocity_error
 from rfx.history import ObservationHistory
 from rfx.mirror import Mirror
 from rfx.normalizer import ObservationNormalizer
@@ -16,75 +18,107 @@ from train.ppo.update import PPO
 LOG_SQRT_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
 
-class EpisodeMetrics:
-    """What happened to the episodes and the velocities of one rollout; means are over environments and steps."""
+class Episodes:
+    """Return and length of the episodes of num_envs environments: of those that go on, and of those that ended since they were last read."""
 
-    def __init__(self) -> None:
-        self.returns: list[float] = []
-        self.lengths: list[int] = []
-        self.falls = 0
-        self.failed = 0
-        self.error = np.zeros(3)  # summed over steps: mean absolute error of vx, vy (m/s) and yaw rate (rad/s)
+    def __init__(self, num_envs: int):
+        self.running_return, self.running_length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+        self._clear()
 
-    def add(self, env: LeggedEnv, terminated: Array, info: dict) -> None:
-        """Take in one environment step."""
-        self.error += np.abs(velocity_error(env.state)).mean(axis=0)
-        if info:
-            ended = info["_episode"] & ~info["failed"]
-            self.returns += info["episode"]["r"][ended].tolist()
-            self.lengths += info["episode"]["l"][ended].tolist()
-            self.falls += int(terminated.sum())
-            self.failed += int(info["failed"].sum())
+    def _clear(self) -> None:
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._failed = 0
+
+    def add(self, reward: Array, done: Array, failed: Array) -> None:
+        """Take in an environment step, (N,) each. Episodes whose simulation failed are counted, and no more."""
+        self.running_return += reward
+        self.running_length += 1
+        if done.any():
+            sound = done & ~failed
+            self._returns += self.running_return[sound].tolist()
+            self._lengths += self.running_length[sound].tolist()
+            self._failed += int(failed.sum())
+            self.running_return[done], self.running_length[done] = 0.0, 0
+
+    def read(self) -> dict[str, float]:
+        """Means over the episodes that ended, by tag, where there were any, and how many simulations failed; counting begins anew."""
+        metrics: dict[str, float] = {"episode/failed_simulations": self._failed}
+        if self._lengths:
+            metrics |= {"episode/return": np.mean(self._returns), "episode/length": np.mean(self._lengths)}
+        self._clear()
+        return metrics
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return and length so far of the episodes that go on, as copies."""
+        return {"return": self.running_return.copy(), "length": self.running_length.copy()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Go on from what state_dict returned."""
+        self.running_return, self.running_length = state["return"].copy(), state["length"].copy()
 
 
-def collect(env: LeggedEnv, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Array,
-            rng: np.random.Generator, *, history: ObservationHistory | None = None, critic_normalizer: ObservationNormalizer | None = None,
-            mirror: Mirror | None = None) -> tuple[Array, Array, EpisodeMetrics]:
+def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Mapping[str, Array],
+            rng: np.random.Generator, *, episodes: Episodes | None = None, history: ObservationHistory | None = None,
+            critic_normalizer: ObservationNormalizer | None = None, mirror: Mirror | None = None) -> tuple[dict[str, Array], Array]:
     """Act for as many steps as the rollout holds, writing it in place.
 
-    observation (N, max_state_dim) is the environment's current one, and the last that history, where the policy reads one, was given.
-    critic_normalizer is that of a privileged critic's observations, mirror what the rollout's `mirrored` comes from. Actions are drawn from
-    the policy's Gaussian with noise from rng and scored as drawn, before the environment clips them. Returns the observation after the last
-    step, its value (N,), and what happened to the episodes.
+    observation has the environment's current `parts`, the last that history, where the policy reads one, was given. critic_normalizer is
+    that of a privileged critic's observations, mirror what the rollout's `mirrored` comes from. Actions are drawn from the policy's
+    Gaussian with noise from rng and scored as drawn, before the environment clips them. Returns the observation after the last step, its
+    value (N,), and in episodes, if given, what happened to them.
     """
     state_dim = rollout.raw_observation.shape[2]
     log_std = learner.policy.log_std.numpy().astype(np.float32)
     std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
-    metrics = EpisodeMetrics()
     for t in range(len(rollout.reward)):
-        rollout.raw_observation[t] = observation[:, :state_dim]
-        seen = rollout.raw_observation[t] if history is None else history.frames
-        normalize_frames(normalizer, seen, rollout.observation[t])
-        if mirror:
-            normalize_frames(normalizer, mirror.observation(seen), rollout.mirrored[t])
-        inputs = [rollout.observation[t]]
-        if critic_normalizer:
-            rollout.raw_critic_observation[t] = env.critic_observation()
-            inputs.append(critic_normalizer.normalize(rollout.raw_critic_observation[t], out=rollout.critic_observation[t]))
+        inputs = _look(rollout, t, observation, normalizer, history, critic_normalizer, mirror)
         rollout.mean[t], rollout.value[t] = learner.act(*inputs)
         noise = rng.standard_normal(rollout.mean[t].shape, np.float32)
         np.multiply(noise, std, out=rollout.action[t])
         rollout.action[t] += rollout.mean[t]
         rollout.log_prob[t] = -0.5 * np.einsum("ij,ij->i", noise, noise) - log_normalization
         observed, rollout.reward[t], rollout.terminated[t], rollout.truncated[t], info = env.step(rollout.action[t])
-        observation = observed["state"]
-        rollout.failed[t] = info["failed"] if info else False
+        observation, done = parts(observed), rollout.terminated[t] | rollout.truncated[t]
+        rollout.failed[t] = info.get("failed", False)
         rollout.bootstrap[t] = 0.0
         cut = np.flatnonzero(rollout.truncated[t] & ~rollout.failed[t])
         if len(cut):
-            final = np.stack([info["final_obs"][i]["state"][:state_dim] for i in cut])
-            final = [normalize_frames(normalizer, final if history is None else history.followed_by(cut, final))]
+            final = {name: np.stack([parts(info["final_obs"][i])[name] for i in cut]) for name in observation}
+            state = final["state"][:, :state_dim]
+            seen = [normalize_frames(normalizer, state if history is None else history.followed_by(cut, state))]
             if critic_normalizer:
-                final.append(critic_normalizer.normalize(info["final_critic_observation"][cut]))
-            rollout.bootstrap[t, cut] = _padded_value(learner, final, inputs)
+                seen.append(critic_normalizer.normalize(final["critic"]))
+            rollout.bootstrap[t, cut] = _padded_value(learner, seen, inputs)
         if history:
-            history.reset(rollout.terminated[t] | rollout.truncated[t])
-            history.push(observation[:, :state_dim])
-        metrics.add(env, rollout.terminated[t], info)
-    last = [normalize_frames(normalizer, observation[:, :state_dim] if history is None else history.frames)]
+            history.reset(done)
+            history.push(observation["state"][:, :state_dim])
+        if episodes:
+            episodes.add(rollout.reward[t], done, rollout.failed[t])
+    last = [normalize_frames(normalizer, observation["state"][:, :state_dim] if history is None else history.frames)]
     if critic_normalizer:
-        last.append(critic_normalizer.normalize(env.critic_observation()))
-    return observation, learner.act(*last)[1], metrics
+        last.append(critic_normalizer.normalize(observation["critic"]))
+    return observation, learner.act(*last)[1]
+
+
+def parts(observation: Any) -> dict[str, Array]:
+    """An observation by part: `state`, which is all of it where the environment's space is a Box, and of a privileged critic `critic`."""
+    return dict(observation) if isinstance(observation, Mapping) else {"state": observation}
+
+
+def _look(rollout: Rollout, t: int, observation: Mapping[str, Array], normalizer: ObservationNormalizer, history: ObservationHistory | None,
+          critic_normalizer: ObservationNormalizer | None, mirror: Mirror | None) -> list[Array]:
+    """Write what is observed at step t into the rollout, and return what the policy, and a privileged critic, are given of it."""
+    rollout.raw_observation[t] = observation["state"][:, :rollout.raw_observation.shape[2]]
+    seen = rollout.raw_observation[t] if history is None else history.frames
+    normalize_frames(normalizer, seen, rollout.observation[t])
+    if mirror:
+        normalize_frames(normalizer, mirror.observation(seen), rollout.mirrored[t])
+    inputs = [rollout.observation[t]]
+    if critic_normalizer:
+        rollout.raw_critic_observation[t] = observation["critic"]
+        inputs.append(critic_normalizer.normalize(rollout.raw_critic_observation[t], out=rollout.critic_observation[t]))
+    return inputs
 
 
 def normalize_frames(normalizer: ObservationNormalizer, frames: Array, out: Array | None = None) -> Array:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,20 +14,25 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from train.task import Figure
+
 SMOOTHING = 0.2  # weight of the newest iteration in the figures shown
 LINE_EVERY_S = 5.0
+SPEED = Figure(name="time/env_steps_per_s", label="speed", unit="/s", format=",.0f")
+KL = Figure(name="ppo/kl", label="kl")
+RETURN = Figure(name="episode/return", label="return", format=".2f")
 
 
-def progress(total_steps: int, step_s: float, console: Console, began: float) -> Progress:
-    """The display that suits the console: live in a terminal, else plain lines. step_s is the control step, began of time.monotonic."""
-    return (LiveProgress if console.is_terminal else Progress)(total_steps, step_s, console, began)
+def progress(total_steps: int, shown: Sequence[Figure], console: Console, began: float) -> Progress:
+    """The display that suits the console: live in a terminal, else plain lines. shown are a task's figures, began is of time.monotonic."""
+    return (LiveProgress if console.is_terminal else Progress)(total_steps, shown, console, began)
 
 
 class Progress:
     """Plain lines every few seconds. Use as a context manager: status, then update after every iteration."""
 
-    def __init__(self, total_steps: int, step_s: float, console: Console, began: float):
-        self.total_steps, self.step_s, self.console = total_steps, step_s, console
+    def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
+        self.total_steps, self.figures, self.console = total_steps, (RETURN, *shown), console
         self.steps, self.now = 0, ""
         self.shown: dict[str, float] = {}
         self._began, self._last_line = began, -math.inf
@@ -68,10 +74,9 @@ class Progress:
 
     def line(self) -> str:
         """The state of the run as one line."""
-        return (f"{millions(self.steps)} of {millions(self.total_steps)} steps  {self._number('time/env_steps_per_s', ',.0f')}/s  "
-                f"return {self._number('episode/return', '.2f')}  length {self._length()} s  falls {self._number('episode/falls', '.2f')}  "
-                f"error vx {self._number('episode/error_vx', '.3f')} vy {self._number('episode/error_vy', '.3f')} m/s "
-                f"yaw rate {self._number('episode/error_yaw_rate', '.3f')} rad/s  {self.remaining()} left")
+        figures = "  ".join(f"{figure.label} {self._text(figure)} {figure.unit}".rstrip() for figure in self.figures)
+        return (f"{millions(self.steps)} of {millions(self.total_steps)} steps  {self._text(SPEED)}/s  {figures}  "
+                f"{self.remaining()} left")
 
     def remaining(self) -> str:
         """Time to the last step, from the pace since the first iteration."""
@@ -85,18 +90,16 @@ class Progress:
         """Seconds that the run has taken, interruptions left out."""
         return time.monotonic() - self._began
 
-    def _number(self, tag: str, form: str) -> str:
-        return format(self.shown[tag], form) if tag in self.shown else "-"
-
-    def _length(self) -> str:
-        return f"{self.shown['episode/length'] * self.step_s:.1f}" if "episode/length" in self.shown else "-"
+    def _text(self, figure: Figure) -> str:
+        """The figure's value now; a dash before there is one."""
+        return dataclasses.replace(figure, value=self.shown.get(figure.name, math.nan)).text
 
 
 class LiveProgress(Progress):
     """Five rows that are redrawn in place; messages stay above them."""
 
-    def __init__(self, total_steps: int, step_s: float, console: Console, began: float):
-        super().__init__(total_steps, step_s, console, began)
+    def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
+        super().__init__(total_steps, shown, console, began)
         self._spinner = Spinner("dots", style="cyan")
         self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
 
@@ -117,12 +120,8 @@ class LiveProgress(Progress):
         figures = Table.grid(padding=(0, 1))
         for width, justify in ((8, "left"), (9, "right"), (7, "left")) * 3:
             figures.add_column(min_width=width, justify=justify, no_wrap=True)
-        cells = (("steps", millions(self.steps), ""), ("speed", self._number("time/env_steps_per_s", ",.0f"), "/s"),
-                 ("return", self._number("episode/return", ".2f"), ""),
-                 ("length", self._length(), "s"), ("falls", self._number("episode/falls", ".2f"), ""),
-                 ("kl", self._number("ppo/kl", ".3f"), ""),
-                 ("error vx", self._number("episode/error_vx", ".3f"), "m/s"), ("vy", self._number("episode/error_vy", ".3f"), "m/s"),
-                 ("yaw rate", self._number("episode/error_yaw_rate", ".3f"), "rad/s"))
+        cells = [("steps", millions(self.steps), ""),
+                 *((figure.label, self._text(figure), figure.unit) for figure in (SPEED, RETURN, KL, *self.figures[1:]))]
         for row in range(0, len(cells), 3):
             figures.add_row(*(text for name, value, unit in cells[row:row + 3] for text in (f"[dim]{name}[/]", value, f"[dim]{unit}[/]")))
         self._spinner.update(text=Text(self.now, style="dim"))

@@ -23,10 +23,11 @@ from train.runs.progress import Progress
 from train.trainer import Trainer
 
 CHECKPOINTS = "checkpoints"
+MOST_TOLD = 4  # differences that a message names
 RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
 # Differences that change no result, and those that nothing after a run's beginning reads.
-FREE = ("start_from", "resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
-FIXED = ("seed", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
+FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
+FIXED = ("seed", "task", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
          "policy.critic")
 
 
@@ -47,6 +48,7 @@ class RunCheckpoints:
         config, steps = self._trainer.config, 0
         if state:
             with bad_input("this checkpoint does not fit: "):
+                check_meaning(state, self._trainer)
                 self._trainer.load_state_dict(state)
                 self._best.load_state_dict(state)
             if "ppo.learning_rate" in changed:
@@ -79,7 +81,7 @@ class RunCheckpoints:
             return
         with self._writes.attempt("the checkpoint"):
             state = trainer.state_dict() | self._best.state_dict() | {
-                "run.config": values_of(trainer.config), "run.provenance": self._here, "run.metrics": self._writer.position(),
+                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here, "run.metrics": self._writer.position(),
                 "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
             write_checkpoint(self._folder / CHECKPOINTS, steps, state, trainer.config.trainer.keep_checkpoints)
             self._saved = steps
@@ -119,12 +121,23 @@ def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable
 def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
     """Give a trainer that has not begun the network and normalizers of another run's newest checkpoint; returns the steps behind them.
 
-    Raises InputError where there is no checkpoint, or its network does not fit.
+    Raises InputError where there is no checkpoint, its network does not fit, or what it reads and moves is not what this run's does.
     """
     with bad_input(f"start_from={run}: "):
         _, state = newest_checkpoint(run / CHECKPOINTS, tell)
+        check_meaning(state, trainer)
         trainer.start_from(state)
     return state["steps"]
+
+
+def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
+    """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else, saying what differs."""
+    was, now = _flatten(state["run.meaning"]), _flatten(trainer.task.meaning())
+    differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)}
+    if differing:
+        first = dict(list(differing.items())[:MOST_TOLD])
+        more = f"; and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
+        raise ValueError(f"its network was trained for something else: {_told(first)}{more}. Give what it was trained for, or train anew")
 
 
 def find_run(given: str, runs: Path, key: str = "resume") -> Path:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-MEASURES = ("falls_per_episode", "error_vx", "error_vy", "error_yaw_rate", "score", "env_steps_per_s", "wall_s")
+from train.task import Figure
+
+MEASURES = ("score", "env_steps_per_s", "wall_s")  # beside the figures of the task
 
 
 class SweepFolder:
@@ -57,14 +62,15 @@ def claim_folder(config: Any, kind: str) -> Path:
 
 def finish_sweep(folder: Path, console: Console | None = None) -> int:
     """Print the table of the sweep's runs and write sweep.csv. Returns how many runs failed."""
-    rows, varying = compare(folder)
+    results = read_results(folder)
+    rows, varying = compare(results)
     if not rows:
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:  # no run began
             shutil.rmtree(folder, ignore_errors=True)
         return 0
     console = console or Console()
     write_csv(rows, folder / "sweep.csv")
-    console.print("", sweep_table(rows, varying), "", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
+    console.print("", sweep_table(rows, varying, figures_of(results)), "", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
     return sum(row["status"] == "failed" for row in rows)
 
 
@@ -74,20 +80,25 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) | {"run": path.parent.name} for path in sorted(files, key=lambda path: int(path.parent.name))]
 
 
-def compare(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """One flat row per run of the sweep: its number, the keys that differ between runs, status, measures, policy.
+def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
+    """The figures that the runs were judged by, of the first that was judged."""
+    return next(([Figure(**figure) for figure in result["figures"]] for result in results if result.get("figures")), [])
+
+
+def compare(results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """One flat row per run of the sweep: its number, the keys that differ between runs, status, figures, measures, policy.
 
     Returns the rows, and the names of the keys that differ.
     """
-    results = read_results(folder)
     overrides = [dict(override.partition("=")[::2] for override in result["overrides"]) for result in results]
     keys = list(dict.fromkeys(key for given in overrides for key in given))
     varying = [key for key in keys if len(results) == 1 or len({given.get(key) for given in overrides}) > 1]
+    names = [*(figure.name for figure in figures_of(results)), *MEASURES]
     rows = []
     for result, given in zip(results, overrides):
         evaluation = result.get("evaluation") or {}
         row = {"run": result["run"]} | {key: given.get(key, "") for key in varying} | {"status": result["status"]}
-        row |= {name: evaluation.get(name, result.get(name)) for name in MEASURES}
+        row |= {name: evaluation.get(name, result.get(name)) for name in names}
         rows.append(row | {"policy": result.get("policy") or "", "error": result.get("error") or ""})
     return rows, varying
 
@@ -100,20 +111,22 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def sweep_table(rows: list[dict[str, Any]], varying: list[str]) -> Table:
-    """The rows side by side; the best score is bold."""
+def sweep_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> Table:
+    """The rows side by side, with the main figures; the best score is bold."""
     table = Table(title="Final evaluations", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for key in ("run", *varying):
         table.add_column(key, overflow="fold")
-    for name in ("falls", "vx", "vy", "yaw", "steps/s", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    shown = [figure for figure in figures if figure.main]
+    for label in (*(figure.label.replace(" ", "\n") for figure in shown), "steps/s", "time"):
+        table.add_column(label, justify="right", no_wrap=True, vertical="bottom")
     scores = [row["score"] for row in rows if row["score"] is not None]
     for row in rows:
         cells = [row["run"], *(row[key] for key in varying)]
-        if row["falls_per_episode"] is None:
-            cells += [row["status"], *5 * [""]]
+        if row["score"] is None and row["status"] != "finished":
+            cells.append(row["status"])
         else:
-            cells += [f"{row['falls_per_episode']:.3f}", *(f"{row[name] or float('nan'):.3f}" for name in MEASURES[1:4]),
-                      f"{row['env_steps_per_s']:,.0f}", f"{row['wall_s']:.0f} s"]
+            values = [math.nan if row[figure.name] is None else row[figure.name] for figure in shown]
+            cells += [dataclasses.replace(figure, value=value).text for figure, value in zip(shown, values)]
+            cells += [f"{row['env_steps_per_s']:,.0f}", f"{row['wall_s']:.0f} s"]
         table.add_row(*map(str, cells), style="bold" if scores and row["score"] == min(scores) else "")
     return table
