@@ -19,7 +19,7 @@ from rfx.robots.mjcf import load_model
 from rfx.terms import available
 from tiny_run import make_config
 from train.runs.checkpoint import read_checkpoint, write_checkpoint
-from train.config import check_terms
+from train.tasks.legged import check_terms
 from train.trainer import Trainer
 
 TASK = EnvConfig.load("go2")

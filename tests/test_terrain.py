@@ -18,6 +18,7 @@ from rfx import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
+from train.judge.play import Step
 from train.judge.crossings import Crossings, crossing_task, measure_crossings
 from train.play import ground_of
 
@@ -252,15 +253,15 @@ def test_crossings_are_of_the_robots_that_reach_the_edge_ahead_before_they_fall(
     done, qpos = np.zeros((5, 18), bool), env.simulation.batch.bind("qpos")
 
     def play():
-        yield done[0], done[0]
+        yield Step(terminated=done[0], truncated=done[0], failed=done[0])
         done[1, [0, 1]] = True  # two fall
-        yield done[1], done[0]
+        yield Step(terminated=done[1], truncated=done[0], failed=done[0])
         qpos[[1, 2, 3], 0] += 1.71  # ahead, to the edge of a tile of 4 m
         qpos[4, 1] += 1.71  # to the left
         qpos[5, 0] += 1.69
-        yield done[0], done[0]
+        yield Step(terminated=done[0], truncated=done[0], failed=done[0])
         done[3, [2, 3, 4]] = True  # later: no matter
-        yield done[3], done[0]
+        yield Step(terminated=done[3], truncated=done[0], failed=done[0])
 
     result = measure_crossings(env, play())
     assert result.falls.ravel().tolist() == [1.0, 1.0] + [0.0] * 16

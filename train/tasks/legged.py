@@ -45,12 +45,7 @@ class LeggedTask:
         if not values.get("robot"):
             raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(options('robot'))}")
         config = build(EnvConfig, values.get("env", {}), "env")
-        for section, module in SECTIONS.items():
-            for name, parameters in getattr(config, section).items():
-                hints = typing.get_type_hints(term_of(module, name, parameters)) | ({"weight": float} if section == "rewards" else {})
-                for key, value in parameters.items():
-                    if key in hints:  # an unknown one is refused when the environment binds the term
-                        convert(f"env.{section}.{name}.{key}", value, hints[key])
+        check_terms(config)
         for name in (values.get("policy") or {}).get("critic_terms") or ():
             find(privileged, name)
         return config
@@ -104,3 +99,13 @@ class LeggedTask:
     def commands(self, path: Path) -> dict[str, str]:
         """How to judge the policy further, and how to run it."""
         return {"evaluate": f"python -m train.evaluate policy={path}", "deploy": f"rfx deploy {path} --robot sim"}
+
+
+def check_terms(config: EnvConfig) -> None:
+    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
+    for section, module in SECTIONS.items():
+        for name, parameters in getattr(config, section).items():
+            hints = typing.get_type_hints(term_of(module, name, parameters)) | ({"weight": float} if section == "rewards" else {})
+            for key, value in parameters.items():
+                if key in hints:  # an unknown one is refused when the environment binds the term
+                    convert(f"env.{section}.{name}.{key}", value, hints[key])
