@@ -19,7 +19,7 @@ QUIET = {"random_start_age": False, "resets": {}}
 
 
 def make(num_envs=4, **overrides) -> LeggedEnv:
-    return LeggedEnv(num_envs, **overrides)
+    return LeggedEnv(num_envs, task="go2", **overrides)
 
 
 def test_single_environment_passes_gymnasiums_checker():
@@ -255,7 +255,7 @@ def test_a_broken_simulation_is_truncated_flagged_and_started_anew():
 ])
 def test_a_wrong_task_is_refused_with_the_nearest_name(change, words):
     with pytest.raises(ValueError) as error:
-        LeggedEnv(2, config=EnvConfig.load("go2", **change))
+        LeggedEnv(2, task="go2", config=EnvConfig.load("go2", **change))
     assert all(word in str(error.value) for word in words)
 
 

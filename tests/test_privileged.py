@@ -12,7 +12,7 @@ TERMS = ("observation", "base_linear_velocity", "base_height", "floor_friction",
 
 
 def make(num_envs=8, terms=TERMS, **overrides) -> LeggedEnv:
-    env = LeggedEnv(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False, "randomize": False, **overrides}), critic_terms=terms)
+    env = LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", **{"random_start_age": False, "randomize": False, **overrides}), critic_terms=terms)
     env.reset(seed=0)
     return env
 
@@ -82,4 +82,4 @@ def test_without_terms_nothing_is_told_and_a_misspelt_one_is_named():
     critic, info = step(env)
     assert critic is None and list(info["final_obs"][0]) == list(env.single_observation_space) == ["state"]
     with pytest.raises(ValueError, match="unknown term 'base_hight' among privileged: did you mean 'base_height'"):
-        LeggedEnv(1, robot=GO2_CONFIG, critic_terms=("base_hight",))
+        LeggedEnv(1, task="go2", robot=GO2_CONFIG, critic_terms=("base_hight",))

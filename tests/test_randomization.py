@@ -12,7 +12,7 @@ from envs.legged import pushes, randomization
 from envs.configs import CONFIGS
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
-from envs.legged.randomization import Robots
+from envs.legged.randomization import Draw
 from rfx.config import joint_targets
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.mjcf import load_model
@@ -28,7 +28,7 @@ STILL = {"uniform_velocity": {"vx": [0, 0], "vy": [0, 0], "yaw_rate": [0, 0]}}
 
 def make(num_envs=4, randomization=None, **overrides) -> LeggedEnv:
     overrides = {"random_start_age": False, "resets": {}, "commands": STILL, "noise": {}, "pushes": {}, **overrides}
-    return LeggedEnv(num_envs, config=EnvConfig.load("go2", randomize=True, randomization=randomization or {}, **overrides))
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", randomize=True, randomization=randomization or {}, **overrides))
 
 
 def model_of(env: LeggedEnv, index: int) -> mujoco.MjModel:
@@ -87,7 +87,7 @@ def test_every_term_draws_its_range_for_each_robot_and_leaves_the_model_alone(na
     model = load_model(GO2_CONFIG)
     before = {field: getattr(model, field).copy() for field in MODEL_FIELDS if not field.startswith("opt.")}
     (key, limits), = TASK.randomization[name].items()
-    robots = Robots(model, 500, 12)
+    robots = Draw(model, 500, 12)
     available(randomization)[name](robots, np.random.default_rng(0), **{key: limits})
     assert all(np.array_equal(before[field], getattr(model, field)) for field in before)
     drawn = []
@@ -213,7 +213,7 @@ DEPLOY = yaml.safe_load((CONFIGS / "preset" / "deploy.yaml").read_text())["env"]
 def deploy_env(num_envs=12, threads=0, **overrides) -> LeggedEnv:
     rewards = {name: {**TASK.rewards.get(name, {}), **DEPLOY["rewards"].get(name, {})} for name in {**TASK.rewards, **DEPLOY["rewards"]}}
     config = {**DEPLOY, "rewards": rewards, "episode_length_s": 0.6, "push_interval_s": (0.1, 0.3), **overrides}
-    return LeggedEnv(num_envs, config=EnvConfig.load("go2", **config), threads=threads)
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", **config), threads=threads)
 
 
 def play(env: LeggedEnv, num_steps: int, seed: int = 5) -> list[bytes]:
@@ -267,7 +267,7 @@ def test_commands_and_starts_of_a_seed_are_the_same_with_and_without_disturbance
         return env.state.robot.velocity_command.copy(), env.simulation.batch.qpos.copy()
 
     plain = EnvConfig.load("go2", episode_length_s=0.1, randomize=False)
-    first = [commands_and_starts(LeggedEnv(8, config=config)) for config in (plain, dataclasses.replace(plain, randomize=True))]
+    first = [commands_and_starts(LeggedEnv(8, task="go2", config=config)) for config in (plain, dataclasses.replace(plain, randomize=True))]
     np.testing.assert_array_equal(first[0][0], first[1][0])
     np.testing.assert_array_equal(first[0][1], first[1][1])
 
@@ -278,7 +278,7 @@ def test_switched_off_nothing_is_drawn_and_no_bit_changes():
     bare = dataclasses.replace(plain, randomization={}, noise={}, pushes={})
     runs = []
     for config in (plain, bare):
-        env = LeggedEnv(8, config=config)
+        env = LeggedEnv(8, task="go2", config=config)
         runs.append([env.reset(seed=3)[0]["state"].tobytes(), *play(env, 40)])
         assert not [name for name in env.state_dict() if name.startswith("model.")]
         assert env.sensing.state is env.state.robot

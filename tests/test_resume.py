@@ -183,7 +183,7 @@ def test_a_run_that_breaks_stops_and_keeps_the_last_checkpoint_that_was_sound(tm
 
 def test_model_fields_that_differ_between_simulations_are_part_of_the_state():
     def make_env() -> LeggedEnv:
-        env = LeggedEnv(6, threads=1)
+        env = LeggedEnv(6, task="go2", threads=1)
         env.reset(seed=0)
         return env
 
@@ -202,7 +202,7 @@ def test_model_fields_that_differ_between_simulations_are_part_of_the_state():
     plain.load_state_dict({name: value for name, value in saved.items()})
     assert play(plain) == after
     with pytest.raises(ValueError, match="env.num_envs"):
-        LeggedEnv(5).load_state_dict(saved)
+        LeggedEnv(5, task="go2").load_state_dict(saved)
     with pytest.raises(ValueError, match="joint_torque"):
         plain.load_state_dict({name: value for name, value in saved.items() if name != "joint_torque"})
 

@@ -17,7 +17,7 @@ WIDTHS = {"joint_position": 0.03, "joint_velocity": 2.0, "base_angular_velocity"
 
 
 def make(num_envs=4, **overrides) -> LeggedEnv:
-    return LeggedEnv(num_envs, config=EnvConfig.load("go2", **{"randomize": True, "randomization": {}, "noise": {}, "pushes": {},
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", **{"randomize": True, "randomization": {}, "noise": {}, "pushes": {},
                                                            "random_start_age": False, **overrides}))
 
 

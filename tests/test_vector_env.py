@@ -15,7 +15,7 @@ TERMS = ("base_height", "foot_contact")
 
 
 def make(num_envs=4, critic_terms=TERMS, **overrides) -> LeggedEnv:
-    return LeggedEnv(num_envs, config=EnvConfig.load("go2", **{"random_start_age": False} | overrides), critic_terms=critic_terms)
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", **{"random_start_age": False} | overrides), critic_terms=critic_terms)
 
 
 def still(env) -> np.ndarray:
