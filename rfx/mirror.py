@@ -14,13 +14,12 @@ from rfx.state import Array
 
 JOINT_TERMS = ("joint_position", "joint_velocity", "last_action")
 VECTOR_SIGNS = {"base_angular_velocity": (-1.0, 1.0, -1.0), "projected_gravity": (1.0, -1.0, 1.0), "velocity_command": (1.0, -1.0, -1.0)}
-HALF_ROOT = np.float32(np.sqrt(0.5))
 
 
 class Mirror:
     """Mirrors the actions and observations of a robot whose config says the mirror images of its joints and feet.
 
-    Raises ValueError for one that does not, a default pose, limits or gains that are not their own mirror images, a gait whose image is
+    Raises ValueError for one that does not, a default pose or action scales that are not their own mirror images, a gait whose image is
     neither itself nor half a cycle on, or an observation term that has no mirror image.
     """
 
@@ -31,48 +30,36 @@ class Mirror:
         if not np.allclose(config.action_scale[self._joint_from], config.action_scale):
             raise ValueError(f"got action scales of robot {config.name!r} that differ between left and right: {config.action_scale.tolist()}")
         half_cycle_on = _half_cycle_on(config)
-        self._from, self._sign = [], []  # of every entry of an observation
-        self._half_sines, self._command = [], []  # where half sines, and the velocity command, stand
+        sources, signs = [], []
         for name in config.observation_terms:
-            begin = len(self._from)
+            begin = len(sources)
             if name in JOINT_TERMS:
-                sources, signs = self._joint_from, self._joint_sign
+                source, sign = self._joint_from, self._joint_sign
             elif name in VECTOR_SIGNS:
-                sources, signs = range(3), VECTOR_SIGNS[name]
-                if name == "velocity_command":
-                    self._command = [begin, begin + 1, begin + 2]
+                source, sign = range(3), VECTOR_SIGNS[name]
             elif name == "gait_clock":
-                sources, signs = range(3), (-1.0, -1.0, 1.0) if half_cycle_on else (1.0, 1.0, 1.0)
-                if half_cycle_on:
-                    self._half_sines.append(begin + 2)
+                source, sign = range(3), (-1.0, -1.0, 1.0) if half_cycle_on else (1.0, 1.0, 1.0)
             else:
                 raise ValueError(f"the observation term {name!r} has no mirror image; known are "
-                                 f"{', '.join([*JOINT_TERMS, *VECTOR_SIGNS, 'gait_clock'])}: set ppo.mirror_coefficient=0, or add it")
-            self._from.extend(begin + source for source in sources)
-            self._sign.extend(signs)
-        self._from, self._sign = np.array(self._from), np.array(self._sign, np.float32)
+                                 f"{', '.join([*JOINT_TERMS, *VECTOR_SIGNS, 'gait_clock'])}: set policy.symmetric=false, or add it")
+            sources.extend(begin + index for index in source)
+            signs.extend(sign)
+        self._from, self._sign = np.array(sources), np.array(signs, np.float32)
 
     def action(self, action: Array) -> Array:
         """What the mirror image of a robot does where the robot does action. (..., num_joints), a new array; also of joint angles, rad."""
         return action[..., self._joint_from] * self._joint_sign
 
-    @property
-    def action_matrix(self) -> Array:
-        """`action` as a matrix to multiply rows with from the right. (num_joints, num_joints), float32."""
-        return self.action(np.eye(len(self._joint_sign), dtype=np.float32))
+    def permuted(self, values: Array) -> Array:
+        """The entries of an observation's variances, or of anything that has no sign, in their mirror image's order. (..., state_dim)."""
+        return values[..., self._from]
 
     def observation(self, state: Array) -> Array:
         """What the mirror image of a robot observes where the robot observes state. (..., state_dim), a new array, not normalized.
 
         Applied twice it gives the state again.
         """
-        mirrored = state[..., self._from] * self._sign
-        for i in self._half_sines:
-            mirrored[..., i] = _mirrored_half_sine(state[..., i - 2], state[..., i])
-            if self._command:
-                standing = ~state[..., self._command].any(axis=-1, keepdims=True)
-                mirrored[..., i - 2:i + 1] = np.where(standing, state[..., i - 2:i + 1], mirrored[..., i - 2:i + 1])
-        return mirrored
+        return state[..., self._from] * self._sign
 
 
 def _joints(config: RobotConfig) -> tuple[Array, Array]:
@@ -92,15 +79,3 @@ def _half_cycle_on(config: RobotConfig) -> bool:
         raise ValueError(f"got gait offsets of robot {config.name!r} whose feet are {sorted(apart)} cycles apart from their mirror images; "
                          "expected 0.5 for all of them, or 0")
     return apart != {0.0}
-
-
-def _mirrored_half_sine(sine: Array, half_sine: Array) -> Array:
-    """sin(p'/2) of the clock half a cycle on, p' = p + pi or p - pi, from sin p and sin(p/2).
-
-    Its size is |cos(p/2)|. Its sign is that of sin(p/2), which makes the mirror an involution: p' is p + pi in the first half of either of
-    the clock's two cycles, and p - pi in the second. The other choice would be a whole cycle away: the same gait, as nothing but this
-    number tells the two cycles apart. |cos(p/2)| is sqrt(1 - sin^2(p/2)), or for accuracy near 0 |sin p| / |2 sin(p/2)|.
-    """
-    size = np.abs(half_sine)
-    root = np.sqrt(np.maximum(1.0 - np.square(size), 0.0))
-    return np.copysign(np.where(size < HALF_ROOT, root, np.abs(sine) / np.maximum(2.0 * size, HALF_ROOT)), half_sine)

@@ -29,6 +29,7 @@ class PolicyConfig:
     critic_terms: tuple[str, ...] | None = None  # of what the task's environment can tell a privileged critic, in order; null: all of it
     initial_std: float = 0.6
     final_std: float = 0.15
+    symmetric: bool = False  # acts to the left as it does to the right, exactly
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:

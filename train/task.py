@@ -97,7 +97,7 @@ class Task(Protocol):
         """Write the policy folder, with what is needed to run it. Raises OSError."""
 
     def mirror(self) -> Mirror:
-        """The mirror that swaps left and right, for the mirror loss. Raises ValueError where there is none."""
+        """The mirror that swaps left and right, for a symmetric policy. Raises ValueError where there is none."""
 
     def meaning(self) -> dict[str, Any]:
         """What the numbers in observations and actions mean, as a tree of JSON types: only equal ones can share a network."""

@@ -17,6 +17,7 @@ from train.config import TrainConfig
 from train.ppo.collect import Episodes, collect, parts
 from train.ppo.gae import gae
 from train.ppo.rollout import Rollout
+from train.ppo.symmetry import Symmetry
 from train.ppo.update import PPO
 from train.task import Task, find_task
 
@@ -25,7 +26,7 @@ class Trainer:
     """Four objects (environment, policy, rollout, learner) and the randomness that drives them.
 
     The environment is the task's, by default that of the config. With policy.history above 1 there is a history beside them, with a
-    privileged critic its normalizer, with the mirror loss a mirror. Everything random comes from SeedSequence(config.seed): the same seed
+    privileged critic its normalizer, with a symmetric policy a mirror. Everything random comes from SeedSequence(config.seed): the same seed
     gives the same weights, bit for bit, on the same machine. Raises ValueError for an environment that cannot be learned in.
     """
 
@@ -35,7 +36,7 @@ class Trainer:
         weights_rng, self._noise_rng, self._batch_rng = map(np.random.default_rng, seeds[:3])
         if config.threads:
             kernels.set_num_threads(config.threads)
-        privileged, mirrored = config.policy.critic == "privileged", config.ppo.mirror_coefficient > 0.0
+        privileged = config.policy.critic == "privileged"
         self.env = self.task.make_env()
         check_env(self.env, privileged)
         self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
@@ -45,13 +46,14 @@ class Trainer:
         sizes = (state_dim, action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
         self.policy = (PrivilegedActorCritic if privileged else ActorCritic)(
             *sizes, initial_std=config.policy.initial_std, history=config.policy.history, rng=weights_rng)
-        self.mirror = self.task.mirror() if mirrored else None
-        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, self.mirror.action_matrix if mirrored else None)
+        self.mirror = self.task.mirror() if config.policy.symmetric else None
+        symmetry = Symmetry(self.mirror.observation(np.eye(state_dim, dtype=np.float32)), self.mirror.action(np.eye(action_dim, dtype=np.float32)),
+                            self.policy.hidden, self.policy.history) if self.mirror else None
+        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, symmetry)
         self.normalizer = ObservationNormalizer(state_dim)
         self.critic_normalizer = ObservationNormalizer(critic_dim) if privileged else None
         self.history = ObservationHistory(config.policy.history) if config.policy.history > 1 else None
-        self.rollout = Rollout.empty(num_steps, num_envs, state_dim, action_dim, history=config.policy.history, mirrored=mirrored,
-                                     critic_dim=critic_dim)
+        self.rollout = Rollout.empty(num_steps, num_envs, state_dim, action_dim, history=config.policy.history, critic_dim=critic_dim)
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
         self.episodes = Episodes(num_envs)
@@ -64,13 +66,15 @@ class Trainer:
         begin = time.perf_counter()
         self.learner.limit_std(self.std_limit())
         self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise_rng,
-                                                episodes=self.episodes, history=self.history, mirror=self.mirror,
+                                                episodes=self.episodes, history=self.history,
                                                 critic_normalizer=self.critic_normalizer)
         collected = time.perf_counter()
         gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
         rollout.replace_failed(self._batch_rng)
         losses = self.learner.update(rollout, self._batch_rng)
         self.normalizer.update(rollout.raw_observation.reshape(-1, self.state_dim))
+        if self.mirror:
+            self.normalizer.symmetrize(self.mirror)
         if self.critic_normalizer:
             self.critic_normalizer.update(rollout.raw_critic_observation.reshape(-1, self.critic_normalizer.state_dim))
         self.skipping = self.skipping + 1 if losses["skipped_minibatches"] else 0

@@ -103,7 +103,7 @@ def measure(trainer: Trainer, recording: Recording, nominal: LeggedEnv, nominal_
 
     def collection() -> int:
         collect(env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0),
-                history=trainer.history, critic_normalizer=trainer.critic_normalizer, mirror=trainer.mirror)
+                history=trainer.history, critic_normalizer=trainer.critic_normalizer)
         return trainer.rollout.reward.size
 
     def loop() -> int:

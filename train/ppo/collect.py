@@ -10,7 +10,6 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from rfx.history import ObservationHistory
-from rfx.mirror import Mirror
 from rfx.normalizer import ObservationNormalizer
 from train.ppo.rollout import Array, Rollout
 from train.ppo.update import PPO
@@ -60,11 +59,11 @@ class Episodes:
 
 def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Mapping[str, Array],
             rng: np.random.Generator, *, episodes: Episodes | None = None, history: ObservationHistory | None = None,
-            critic_normalizer: ObservationNormalizer | None = None, mirror: Mirror | None = None) -> tuple[dict[str, Array], Array]:
+            critic_normalizer: ObservationNormalizer | None = None) -> tuple[dict[str, Array], Array]:
     """Act for as many steps as the rollout holds, writing it in place.
 
     observation has the environment's current `parts`, the last that history, where the policy reads one, was given. critic_normalizer is
-    that of a privileged critic's observations, mirror what the rollout's `mirrored` comes from. Actions are drawn from the policy's
+    that of a privileged critic's observations. Actions are drawn from the policy's
     Gaussian with noise from rng and scored as drawn, before the environment clips them. Returns the observation after the last step, its
     value (N,), and in episodes, if given, what happened to them.
     """
@@ -72,7 +71,7 @@ def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rol
     log_std = learner.policy.log_std.numpy().astype(np.float32)
     std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
     for t in range(len(rollout.reward)):
-        inputs = _look(rollout, t, observation, normalizer, history, critic_normalizer, mirror)
+        inputs = _look(rollout, t, observation, normalizer, history, critic_normalizer)
         rollout.mean[t], rollout.value[t] = learner.act(*inputs)
         noise = rng.standard_normal(rollout.mean[t].shape, np.float32)
         np.multiply(noise, std, out=rollout.action[t])
@@ -107,13 +106,11 @@ def parts(observation: Any) -> dict[str, Array]:
 
 
 def _look(rollout: Rollout, t: int, observation: Mapping[str, Array], normalizer: ObservationNormalizer, history: ObservationHistory | None,
-          critic_normalizer: ObservationNormalizer | None, mirror: Mirror | None) -> list[Array]:
+          critic_normalizer: ObservationNormalizer | None) -> list[Array]:
     """Write what is observed at step t into the rollout, and return what the policy, and a privileged critic, are given of it."""
     rollout.raw_observation[t] = observation["state"][:, :rollout.raw_observation.shape[2]]
     seen = rollout.raw_observation[t] if history is None else history.frames
     normalize_frames(normalizer, seen, rollout.observation[t])
-    if mirror:
-        normalize_frames(normalizer, mirror.observation(seen), rollout.mirrored[t])
     inputs = [rollout.observation[t]]
     if critic_normalizer:
         rollout.raw_critic_observation[t] = observation["critic"]

@@ -24,7 +24,6 @@ class Minibatch:
     advantage: Tensor  # (B,)
     returns: Tensor  # (B,), value targets
     critic_observation: Tensor | None = None  # (B, P), of a privileged critic
-    mirrored: Tensor | None = None  # (B, D), the observation of the robot's mirror image, for the mirror loss
 
 
 def ppo_loss(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std: Tensor, *, clip: float, value_coefficient: float,
@@ -64,17 +63,6 @@ def ppo_gradient(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std:
     loss, terms = ppo_loss(output, log_std, batch, old_log_std, clip=clip, value_coefficient=value_coefficient,
                            entropy_coefficient=entropy_coefficient)
     return (*loss.gradient(output, log_std), terms)
-
-
-def mirror_loss(output: Tensor, mirrored_output: Tensor, action_mirror: Tensor) -> Tensor:
-    """Mean squared difference of the mean action and of the mirrored mean action of the mirror image. ().
-
-    output and mirrored_output (B, A or more) begin with the means before tanh, of observations and of their mirror images;
-    action_mirror (A, A) mirrors actions by multiplication from the right. Yu et al. 2018, "Learning Symmetric and Low-energy
-    Locomotion", equation 4.
-    """
-    mean, image = (o[:, :action_mirror.shape[0]].tanh() for o in (output, mirrored_output))
-    return (mean - image @ action_mirror).square().mean()
 
 
 def gradient_kernel(batch_size: int, num_actions: int, clip: float, value_coefficient: float, entropy_coefficient: float) -> Kernel:

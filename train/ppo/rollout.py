@@ -18,7 +18,6 @@ class Rollout:
 
     raw_observation: Array  # (T, N, D), as the environment gave it: what the normalizer learns from
     observation: Array  # (T, N, history * D), normalized: exactly what the policy was given
-    mirrored: Array  # (T, N, history * D), normalized: what the robots' mirror images would have given it; 0 wide where nobody asks
     raw_critic_observation: Array  # (T, N, P), what a privileged critic is given; 0 wide without one
     critic_observation: Array  # (T, N, P), normalized
     action: Array  # (T, N, A), the sample that was scored, before the environment clips it
@@ -34,17 +33,15 @@ class Rollout:
     returns: Array  # (T, N), value targets
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int, observation_dim: int, action_dim: int, *, history: int = 1, mirrored: bool = False,
-              critic_dim: int = 0) -> Rollout:
+    def empty(cls, num_steps: int, num_envs: int, observation_dim: int, action_dim: int, *, history: int = 1, critic_dim: int = 0) -> Rollout:
         """A rollout of zeros."""
 
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_steps, num_envs, *shape), dtype)
 
         return cls(raw_observation=zeros(observation_dim), observation=zeros(history * observation_dim),
-                   mirrored=zeros(history * observation_dim * mirrored), raw_critic_observation=zeros(critic_dim),
-                   critic_observation=zeros(critic_dim), action=zeros(action_dim), mean=zeros(action_dim), log_prob=zeros(), value=zeros(),
-                   reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool), failed=zeros(dtype=bool), bootstrap=zeros(),
+                   raw_critic_observation=zeros(critic_dim), critic_observation=zeros(critic_dim), action=zeros(action_dim),
+                   mean=zeros(action_dim), log_prob=zeros(), value=zeros(), reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool), failed=zeros(dtype=bool), bootstrap=zeros(),
                    advantage=zeros(), returns=zeros())
 
     def replace_failed(self, rng: np.random.Generator) -> int:

@@ -12,12 +12,13 @@ from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.dtype import DType
 from tinygrad.nn.state import get_state_dict
-from train.ppo.losses import Minibatch, mirror_loss, ppo_gradient
+from train.ppo.losses import Minibatch, ppo_gradient
 from train.ppo.optimizer import SUMS, Adam
 from train.ppo.rollout import Rollout
+from train.ppo.symmetry import Symmetry
 
 BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
-OPTIONAL_FIELDS = ("critic_observation", "mirrored")
+OPTIONAL_FIELDS = ("critic_observation",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,12 @@ class PPOConfig:
     clip: float = 0.2
     entropy_coefficient: float = 0.001
     value_coefficient: float = 0.5
-    mirror_coefficient: float = 0.0  # of the loss for not acting as one's mirror image would, mirrored; 0: none
     max_gradient_norm: float = 1.0
 
     def __post_init__(self) -> None:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
                                 ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
-                                ("value_coefficient", 0.0, np.inf), ("mirror_coefficient", 0.0, 1e6), ("max_gradient_norm", 1e-9, np.inf),
+                                ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf),
                                 ("desired_kl", 0.0, np.inf)):
             value, whole = getattr(self, name), name.startswith("num_")
             if name == "desired_kl" and value is None:
@@ -51,28 +51,23 @@ class PPOConfig:
 class PPO:
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
-    policy is an ActorCritic or a PrivilegedActorCritic. action_mirror (A, A), for the mirror loss, mirrors actions by multiplication from
-    the right, `rfx.mirror.Mirror.action_matrix`. Raises ValueError unless the batch splits into equal minibatches, or where the mirror
-    loss has no action_mirror.
+    policy is an ActorCritic or a PrivilegedActorCritic. With a symmetry its weights become, and stay, their own mirror image. Raises
+    ValueError unless the batch splits into equal minibatches.
     """
 
-    def __init__(self, policy: ActorCritic | PrivilegedActorCritic, config: PPOConfig, batch_size: int,
-                 action_mirror: np.ndarray | None = None):
+    def __init__(self, policy: ActorCritic | PrivilegedActorCritic, config: PPOConfig, batch_size: int, symmetry: Symmetry | None = None):
         if batch_size % config.num_minibatches:
             raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
-        if config.mirror_coefficient and action_mirror is None:
-            raise ValueError(f"got mirror_coefficient {config.mirror_coefficient} without an action_mirror; give one, or set it to 0")
-        self.policy, self.config = policy, config
+        self.policy, self.config, self.symmetry = policy, config, symmetry
         self.parameters = get_state_dict(policy)
+        if symmetry:
+            for name, parameter in self.parameters.items():
+                _upload(parameter, symmetry.initial(name, parameter.numpy()))
         self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
         num_steps, num_actions, num_inputs = config.num_epochs * config.num_minibatches, policy.act_dim, policy.history * policy.obs_dim
         widths = {"observation": num_inputs, "action": num_actions, "mean": num_actions}
         if isinstance(policy, PrivilegedActorCritic):
             widths["critic_observation"] = policy.critic_dim
-        if config.mirror_coefficient:
-            widths["mirrored"] = num_inputs
-            self._action_mirror = Tensor(np.ascontiguousarray(action_mirror, np.float32)).realize()
-            self._mirror_sums = _allocate(2)  # of mirror losses that are finite, and how many they are
         self._fields = [name for name in BATCH_FIELDS if name in widths or name not in OPTIONAL_FIELDS]
         self._rollout = Minibatch(**{name: _allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields})
         self._old_log_std = _allocate(num_actions)
@@ -99,9 +94,8 @@ class PPO:
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
         """Run every epoch on the rollout, in fresh random minibatches.
 
-        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the mirror loss, where it is on; the
-        last learning rate; and how many minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a
-        rollout of another size.
+        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning rate; and how many
+        minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
         """
         batch_size, order = self._rollout.action.shape[0], self._order
         if rollout.reward.size != batch_size:
@@ -113,16 +107,11 @@ class PPO:
         _upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
         _upload(self._position, np.zeros(1))
         _upload(self.optimizer.sums, np.zeros(len(SUMS)))
-        if self.config.mirror_coefficient:
-            _upload(self._mirror_sums, np.zeros(2))
         for _ in range(order.shape[0]):
             self._step()
         sums = dict(zip(SUMS, self.optimizer.sums.numpy().tolist()))
         skipped = sums.pop("skipped_minibatches")
         metrics = {name: value / max(order.shape[0] - skipped, 1.0) for name, value in sums.items()}
-        if self.config.mirror_coefficient:
-            total, count = self._mirror_sums.numpy().tolist()
-            metrics["mirror_loss"] = total / max(count, 1.0)
         return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
 
     def _minibatch_step(self) -> list[Tensor]:
@@ -130,31 +119,17 @@ class PPO:
         config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
         with Tensor.train():
-            observation = batch.observation
-            if batch.mirrored is not None:  # contiguous: a gather that is fused with cat reads its row numbers beyond their end (0.13.0)
-                observation = Tensor.cat(*(rows.contiguous() for rows in (batch.observation, batch.mirrored))).contiguous()
-            whole = self.policy.output(*([observation] if batch.critic_observation is None else [observation, batch.critic_observation]))
-            output = whole if batch.mirrored is None else whole[:batch.action.shape[0]].contiguous()
-            d_whole, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
-                                                     value_coefficient=config.value_coefficient,
-                                                     entropy_coefficient=config.entropy_coefficient)
-            d_whole, sums = (d_whole, []) if batch.mirrored is None else self._add_mirror_gradient(whole, d_whole)
-            through_network = [weight for weight in weights if weight is not log_std]
-            gradients = iter(whole.gradient(*through_network, gradient=d_whole))
-        changed = self.optimizer.step([d_log_std if weight is log_std else next(gradients) for weight in weights], terms)
-        return Tensor.realize(*changed, advance, *sums)
-
-    def _add_mirror_gradient(self, whole: Tensor, d_output: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The gradient at whole (2 B, A + 1), outputs for observations and then for their mirror images, from d_output, PPO's at the former.
-
-        Also the sums to realize, which the mirror loss is added to.
-        """
-        num_rows, leaf = d_output.shape[0], whole.detach()
-        loss = mirror_loss(leaf[:num_rows], leaf[num_rows:], self._action_mirror)
-        d_mirror, = (self.config.mirror_coefficient * loss).gradient(leaf)
-        finite = loss.isfinite()
-        sums = self._mirror_sums.assign(self._mirror_sums + Tensor.stack(finite.where(loss, 0.0), finite.float()))
-        return (d_mirror + d_output.pad(((0, num_rows), (0, 0)))).contiguous(), [sums]
+            inputs = [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
+            output = self.policy.output(*inputs)
+            d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
+                                                      value_coefficient=config.value_coefficient,
+                                                      entropy_coefficient=config.entropy_coefficient)
+            through_network = iter(output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output))
+        gradients = [d_log_std if weight is log_std else next(through_network) for weight in weights]
+        if self.symmetry:
+            gradients = [self.symmetry.gradient(name, gradient) for name, gradient in zip(self.parameters, gradients)]
+        changed = self.optimizer.step(gradients, terms)
+        return Tensor.realize(*changed, advance)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that an update changes: weights, Adam moments, step and learning rate."""
