@@ -10,15 +10,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from envs.configs import compose
 from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
 from envs.legged.config import EnvConfig
 from envs.legged.curriculum import Curriculum
 from envs.legged.metrics import ERRORS, Metrics
+from envs.legged.robots import load_robot
 from envs.legged.sensing import Sensing
 from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
 from envs.legged.terrain import Terrain
-from rfx.config import GO2_CONFIG, RobotConfig
+from rfx.config import RobotConfig
 from rfx.observe import observe
 from rfx.state import Array
 from rfx.terms import bind, find
@@ -35,14 +37,14 @@ class LeggedEnv(VectorEnv):
     Where the task has terrain, an episode is truncated when its robot leaves it.
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
     it is flagged in info["failed"] and started anew; numbers in its final observation that are not finite are replaced by 0.
-    Without a config the task is that of configs/robot/{task}.yaml, with the keys of overrides replaced.
+    Without a config or a robot these are those of configs/robot/{task}.yaml, with the keys of overrides replaced.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
-    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig = GO2_CONFIG,
+    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig | None = None,
                  threads: int = 0, critic_terms: Sequence[str] = (), task: str = "go2", **overrides: Any):
-        config = config or EnvConfig.load(task, **overrides)
+        config, robot = config or EnvConfig.load(task, **overrides), robot or load_robot(compose("robot", task)["robot"])
         num_envs = config.num_envs if num_envs is None else num_envs
         self.config, self.robot, self.num_envs = config, robot, num_envs
         terrain = Terrain(config.terrain) if config.terrain else None
@@ -114,14 +116,7 @@ class LeggedEnv(VectorEnv):
         for term in self._terminations:
             np.logical_or(state.fallen, term(state), out=state.fallen)
         terminated = state.fallen.copy()
-        reward = np.zeros(self.num_envs, np.float32)
-        for name, (term, weight) in self._rewards.items():
-            values = term(state) * np.float32(weight * self.step_s)
-            failed |= ~np.isfinite(values)
-            values[failed] = 0.0
-            reward += values
-            self._metrics.reward[name] += float(values.mean())
-
+        reward = self._reward(failed)
         self._length += 1
         error = np.abs(velocity_error(state))
         left = False
@@ -147,6 +142,17 @@ class LeggedEnv(VectorEnv):
         info = self._final(observation, done, failed)
         self._start(np.flatnonzero(done))
         return self._observe(), reward, terminated, truncated, info
+
+    def _reward(self, failed: Array) -> Array:
+        """The weighted sum of the reward terms (num_envs,), 0 where failed (num_envs,), to which it adds those that are not finite."""
+        reward = np.zeros(self.num_envs, np.float32)
+        for name, (term, weight) in self._rewards.items():
+            values = term(self.state) * np.float32(weight * self.step_s)
+            failed |= ~np.isfinite(values)
+            values[failed] = 0.0
+            reward += values
+            self._metrics.reward[name] += float(values.mean())
+        return reward
 
     def metrics(self) -> dict[str, float]:
         """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they are now."""

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from envs.legged.config import EnvConfig
+from envs.configs import compose
+from envs.legged.config import EnvConfig, TerrainConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.terrain_kinds import EDGE_M
 from rfx.state import Array
 from train.judge.evaluation import SETTLE_S
 from train.judge.play import Step, evaluation_seed
 
-TERRAIN = "go2_rough"  # whose kinds and levels every policy is judged on, whatever it was trained on
+TERRAIN = "rough"  # configs/terrain/: whose kinds and levels every policy is judged on, whatever it was trained on
 CROSS_S = 15.0  # a tile's edge is 3.7 m away: 6 s at 0.6 m/s
 SPEED_SHARE = 0.6  # of the largest vx that the task commands
 AHEAD = 0.5  # cosine of the angle within which a robot left the tile in the commanded direction: 60 degrees
@@ -49,7 +50,7 @@ class Crossings:
 
 def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str, Any]:
     """The keys of EnvConfig that make tiles to be crossed: ground that no training sees, one command, endless episodes."""
-    terrain = EnvConfig.load(TERRAIN).terrain.for_evaluation(evaluation_seed(seed))
+    terrain = TerrainConfig.from_dict(compose("terrain", TERRAIN)["env"]["terrain"]).for_evaluation(evaluation_seed(seed))
     parameters, = task.commands.values()
     vx = SPEED_SHARE * parameters.get("vx", (-1.0, 1.0))[1]
     commands = {"uniform_velocity": {"vx": (vx, vx), "vy": (0.0, 0.0), "yaw_rate": (0.0, 0.0), "zero_share": 0.0}}
