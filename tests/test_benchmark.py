@@ -18,12 +18,12 @@ from train.trainer import Trainer
 
 
 def small_trainer(**task) -> Trainer:
-    config = train_config(BenchmarkConfig(num_envs=8, threads=1))
+    config = train_config(BenchmarkConfig(task="go2", num_envs=8, threads=1))
     return Trainer(dataclasses.replace(config, env=dataclasses.replace(config.env, **task)))
 
 
 def test_the_benchmark_writes_flat_figures_that_agree_with_each_other(tmp_path: Path) -> None:
-    config = BenchmarkConfig(num_envs=16, train_steps=400, rounds=2, steps=6, startup=False, learner=False, output=str(tmp_path / "b.json"))
+    config = BenchmarkConfig(task="go2", num_envs=16, train_steps=400, rounds=2, steps=6, startup=False, learner=False, output=str(tmp_path / "b.json"))
     with (tmp_path / "shown").open("w") as file:
         figures = run(config, Console(file=file, width=80))
     assert json.loads((tmp_path / "b.json").read_text()) == figures

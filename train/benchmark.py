@@ -34,9 +34,9 @@ from train.trainer import Trainer
 class BenchmarkConfig:
     """What `configs/benchmark.yaml` says."""
 
+    task: str  # of configs/robot/
     policy: str | None = None
     train_steps: int = 1_500_000
-    task: str  # of configs/robot/
     num_envs: int = 1024
     threads: int = 0
     rounds: int = 5

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,11 @@ from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.judge.evaluation import Evaluation, evaluate
-from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed
+from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
 from train.task import figures_table
 
 VIDEO_FPS_HZ = 25.0
 SIGHT_M = 6.0  # of terrain around the robot, in a video
-TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,29 +148,10 @@ def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], nam
         return write_report(folder, judged, details)
 
 
-def load(path: str) -> rfx.LoadedPolicy:
-    """A policy that says which robot it is for. Raises ValueError for another, and as load_policy does."""
-    policy = rfx.load_policy(path)
-    if policy.robot_config is None:
-        raise ValueError(f"{path} does not say which robot it is for: save it with robot_config")
-    return policy
-
-
 def names_of(paths: list[str]) -> dict[str, str]:
     """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are equal."""
     short = {path: path if path.startswith("hf://") else Path(path).resolve().parent.name or path for path in paths}
     return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
-
-
-def task_of(training_info: dict[str, Any], robot: str) -> EnvConfig:
-    """The task that a policy was trained for, as its folder says; without that the robot's default one.
-
-    Raises ValueError for a task with terms or values that this rfx does not have.
-    """
-    task = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
-    if not isinstance(task, Mapping):
-        return EnvConfig.load(robot)
-    return build(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.env")
 
 
 class Film:

@@ -26,7 +26,7 @@ from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.evaluate import task_of
+from train.judge.play import load, task_of
 from train.live import LivePage
 
 KEYS = {"w": "forwards", "s": "backwards", "a": "left", "d": "right", "q": "turn left", "e": "turn right", " ": "stand", "p": "push",
@@ -192,9 +192,7 @@ def in_window(play: Play, mjcf: str | None) -> None:
 def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
     """Play as config says. Raises InputError for a policy, model or address that cannot be used."""
     with bad_input():
-        policy = rfx.load_policy(config.policy)
-        if policy.robot_config is None:
-            raise ValueError(f"{config.policy} does not say which robot it is for: save it with robot_config")
+        policy = load(config.policy)
         robot = SimRobot(policy.robot_config, mjcf=config.mjcf, ground=ground_of(config.task))
         parameters, = task_of(policy.training_info, robot.config.name).commands.values()
         pilot = Pilot(np.array([parameters.get(axis, (-1.0, 1.0)) for axis in ("vx", "vy", "yaw_rate")]))

@@ -76,62 +76,63 @@ def measure(trainer: Trainer, recording: Recording, nominal: LeggedEnv, nominal_
     Raw physics steps the same robots, each with its own masses and gains where the task randomizes them. nominal is the environment with
     randomization, noise, latency and pushes switched off: the difference is what they cost.
     """
-    env = trainer.env
-    num_substeps, threads = env.simulation.num_substeps, trainer.config.threads
-    batch = Batch(env.simulation.model, env.num_envs, threads)
-    for name in recording.start:
-        if name.startswith("model."):
-            batch.expand(name.removeprefix("model."))[...] = recording.start[name]
-    ctrl = batch.bind("ctrl")
-    num_steps, per_step = len(recording.actions), env.num_envs
-
-    def raw() -> int:
-        for control in recording.controls:
-            ctrl[...] = control
-            batch.step(nstep=num_substeps)
-        return num_steps * per_step
-
-    def environment() -> int:
-        for action in recording.actions:
-            env.step(action)
-        return num_steps * per_step
-
-    def nominal_environment() -> int:
-        for action in nominal_recording.actions:
-            nominal.step(action)
-        return num_steps * per_step
-
-    def collection() -> int:
-        collect(env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0),
-                history=trainer.history, critic_normalizer=trainer.critic_normalizer)
-        return trainer.rollout.reward.size
-
-    def loop() -> int:
-        trainer.iterate()
-        return trainer.rollout.reward.size
-
+    env, batch = trainer.env, raw_batch(trainer, recording)
+    work = {"raw": lambda: step_batch(batch, recording, env.simulation.num_substeps), "env": lambda: step_env(env, recording),
+            "nominal_env": lambda: step_env(nominal, nominal_recording), "collect": lambda: collect_once(trainer, recording),
+            "loop": trainer.iterate}
+    steps = {name: len(recording.actions) * env.num_envs for name in ("raw", "env", "nominal_env")}
+    steps |= {"collect": trainer.rollout.reward.size, "loop": trainer.rollout.reward.size}
     trainer.iterate()  # compiles
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {name: [] for name in work}
     updates = []
     for index in range(rounds):
         tell(f"speed: round {index + 1} of {rounds}")
-        for name, work in (("raw", raw), ("env", environment), ("nominal_env", nominal_environment), ("collect", collection),
-                           ("loop", loop)):
+        for name, function in work.items():
             batch.state[...] = recording.physics
             env.load_state_dict(recording.start)
             nominal.load_state_dict(nominal_recording.start)
             with stopwatch(trainer.learner, "update") as spent:
                 begin = time.perf_counter()
-                steps = work()
-                rates.setdefault(name, []).append(steps / (time.perf_counter() - begin))
+                function()
+                rates[name].append(steps[name] / (time.perf_counter() - begin))
             if name == "loop":
-                updates.append(steps * trainer.config.ppo.num_epochs / spent[0])
+                updates.append(steps[name] * trainer.config.ppo.num_epochs / spent[0])
     figures = {f"{name}_steps_per_s": statistics.median(values) for name, values in rates.items()}
     figures["update_samples_per_s"] = statistics.median(updates)
     for name in ("env", "collect", "loop"):
         figures[f"{name}_share_of_raw"] = statistics.median(rate / raw for rate, raw in zip(rates[name], rates["raw"]))
     figures["env_share_of_nominal_env"] = statistics.median(rate / other for rate, other in zip(rates["env"], rates["nominal_env"]))
     return figures
+
+
+def raw_batch(trainer: Trainer, recording: Recording) -> Batch:
+    """Physics alone of the robots that were recorded, with the model fields that each had of its own."""
+    env = trainer.env
+    batch = Batch(env.simulation.model, env.num_envs, trainer.config.threads)
+    for name, values in recording.start.items():
+        if name.startswith("model."):
+            batch.expand(name.removeprefix("model."))[...] = values
+    return batch
+
+
+def step_batch(batch: Batch, recording: Recording, num_substeps: int) -> None:
+    """Step raw physics under the recorded controls."""
+    ctrl = batch.bind("ctrl")
+    for control in recording.controls:
+        ctrl[...] = control
+        batch.step(nstep=num_substeps)
+
+
+def step_env(env: LeggedEnv, recording: Recording) -> None:
+    """Step an environment with the recorded actions."""
+    for action in recording.actions:
+        env.step(action)
+
+
+def collect_once(trainer: Trainer, recording: Recording) -> None:
+    """Fill the trainer's rollout from the recorded start."""
+    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0),
+            history=trainer.history, critic_normalizer=trainer.critic_normalizer)
 
 
 def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3) -> dict[str, float]:

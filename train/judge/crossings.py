@@ -16,7 +16,7 @@ from rfx.state import Array
 from train.judge.evaluation import SETTLE_S
 from train.judge.play import Step, evaluation_seed
 
-TERRAIN = "rough"  # of configs/terrain/: the kinds and levels that every policy is judged on, whatever it was trained on
+TERRAIN = "rough"  # configs/terrain/: whose kinds and levels every policy is judged on, whatever it was trained on
 CROSS_S = 15.0  # a tile's edge is 3.7 m away: 6 s at 0.6 m/s
 SPEED_SHARE = 0.6  # of the largest vx that the task commands
 AHEAD = 0.5  # cosine of the angle within which a robot left the tile in the commanded direction: 60 degrees

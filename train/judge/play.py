@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from rfx.config import RobotConfig
 from rfx.state import Array
+from train.config import build
 
 Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
 
 EPISODE_S = 20.0  # falls are counted per this much play
+TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")  # of EnvConfig, that evaluations play
 EVALUATION_KEY = 0xE7A1  # sets the seeds of evaluations apart from those of training, whatever the seed
 
 
@@ -80,3 +82,22 @@ def evaluation_env(task: EnvConfig, robot: RobotConfig, *, num_envs: int, thread
 def evaluation_seed(seed: int) -> int:
     """The environment's seed for an evaluation: a branch of SeedSequence(seed) that training does not spawn."""
     return int(np.random.SeedSequence(seed, spawn_key=(EVALUATION_KEY,)).generate_state(1)[0])
+
+
+def load(path: str) -> rfx.LoadedPolicy:
+    """A policy that says which robot it is for. Raises ValueError for another, and as load_policy does."""
+    policy = rfx.load_policy(path)
+    if policy.robot_config is None:
+        raise ValueError(f"{path} does not say which robot it is for: save it with robot_config")
+    return policy
+
+
+def task_of(training_info: Mapping[str, Any], robot: str) -> EnvConfig:
+    """The task that a policy was trained for, as its folder says; without that the robot's default one.
+
+    Raises ValueError for a task with terms or values that this rfx does not have.
+    """
+    task = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
+    if not isinstance(task, Mapping):
+        return EnvConfig.load(robot)
+    return build(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.env")

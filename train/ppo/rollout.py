@@ -18,7 +18,7 @@ class Rollout:
 
     raw_observation: Array  # (T, N, D), as the environment gave it: what the normalizer learns from
     observation: Array  # (T, N, history * D), normalized: exactly what the policy was given
-    raw_critic_observation: Array  # (T, N, P), what a privileged critic is given; 0 wide without one
+    raw_critic_observation: Array  # (T, N, P), what a privileged critic is given; width 0 without one
     critic_observation: Array  # (T, N, P), normalized
     action: Array  # (T, N, A), the sample that was scored, before the environment clips it
     mean: Array  # (T, N, A), of the Gaussian it came from

@@ -122,7 +122,7 @@ def sweep_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequenc
     scores = [row["score"] for row in rows if row["score"] is not None]
     for row in rows:
         cells = [row["run"], *(row[key] for key in varying)]
-        if row["score"] is None and row["status"] != "finished":
+        if all(row[figure.name] is None for figure in shown):
             cells.append(row["status"])
         else:
             values = [math.nan if row[figure.name] is None else row[figure.name] for figure in shown]
