@@ -44,7 +44,7 @@ class Recorded:
 def stumble(observation: np.ndarray) -> np.ndarray:
     """Kicks with the gait clock: it moves, slips and falls now and then."""
     clock = observation[:, 45:46]
-    return np.clip(0.9 * clock * np.array([0.3, 1, -1, 0.3, -1, 1, 0.3, -1, 1, 0.3, 1, -1], np.float32), -1, 1)
+    return np.clip(0.9 * clock * np.array([0.8, 1, -1, 0.8, -1, 1, 0.8, -1, 1, 0.8, 1, -1], np.float32), -1, 1)
 
 
 def test_figures_equal_those_of_a_plain_loop_over_the_record() -> None:
