@@ -48,7 +48,8 @@ static void ppo_gradient(float* const* b, int thread) {
       const vec moved = (load_lanes(old_mean + at, ACTIONS, count) - mean[a]) * inverse_std[a];
       kl += 0.5f * moved * moved;
     }
-    const vec ratio = exp_vec(log_prob - load_lanes(old_log_prob + row, 1, count)), advantage = load_lanes(advantages + row, 1, count);
+    const vec advantage = load_lanes(advantages + row, 1, count), log_ratio = log_prob - load_lanes(old_log_prob + row, 1, count);
+    const vec ratio = exp_vec(weight > zero ? log_ratio : zero);  // of lanes past the end 1: infinity times their weight, 0, is NaN
     const vec bounded = ratio < lowest ? lowest : ratio > highest ? highest : ratio;
     const vec free_gain = ratio * advantage, bounded_gain = bounded * advantage;
     policy_losses -= weight * (free_gain > bounded_gain ? bounded_gain : free_gain);
