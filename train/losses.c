@@ -1,8 +1,12 @@
-// The PPO loss of one minibatch, its gradient, and its terms, in one pass over the samples: LANES samples side by side.
+// The PPO loss of one minibatch, its gradient, and its terms, in one pass over the samples; and the mirror loss. LANES samples side by side.
 //
-// losses.py puts before this text, after vector.c: BATCH, ACTIONS, CLIP, VALUE_COEFFICIENT, ENTROPY_COEFFICIENT.
-// d_output (BATCH, ACTIONS + 1), d_log_std (ACTIONS,), terms (6,); output (BATCH, ACTIONS + 1), log_std (ACTIONS,), and of the old policy
-// action (BATCH, ACTIONS), mean (BATCH, ACTIONS), log_prob, advantage, returns (BATCH,), log_std (ACTIONS,).
+// losses.py puts before this text, after vector.c: BATCH, ACTIONS, CLIP, VALUE_COEFFICIENT, ENTROPY_COEFFICIENT, MIRROR_COEFFICIENT, BLOCK. A
+// task takes BLOCK rows, and leaves its SUMS in partials (BLOCKS, SUMS), which are then added in order.
+
+#define HALF_LOG_2PI 0.918938533f
+#define BLOCKS ((BATCH + BLOCK - 1) / BLOCK)
+#define SUMS (ACTIONS + 4)
+#define BLOCK_END(block) ((block + 1) * BLOCK < BATCH ? (block + 1) * BLOCK : BATCH)
 
 // Lane i of the result is p[i * stride]; lanes from count on are zero.
 INLINE vec load_lanes(const float* p, long stride, long count) {
@@ -17,26 +21,26 @@ INLINE float total(vec x) {
   return (float)sum;
 }
 
-static void ppo_gradient(float* const* b, int thread) {
-  float *d_output = b[0], *d_log_std = b[1], *terms = b[2];
-  const float *output = b[3], *log_std = b[4], *action = b[5], *old_mean = b[6], *old_log_prob = b[7];
-  const float *advantages = b[8], *returns = b[9], *old_log_std = b[10];
-  const float half_log_2pi = 0.918938533f;
+// Buffers: d_output (BATCH, ACTIONS + 1), d_log_std (ACTIONS,), terms (6,), partials; output (BATCH, ACTIONS + 1), log_std (ACTIONS,), and of
+// the old policy action (BATCH, ACTIONS), mean (BATCH, ACTIONS), log_prob, advantage, returns (BATCH,), log_std (ACTIONS,).
+static void ppo_block(float* const* b, long block, int thread) {
+  float *d_output = b[0], *sums = b[3] + block * SUMS;
+  const float *output = b[4], *log_std = b[5], *action = b[6], *old_mean = b[7], *old_log_prob = b[8];
+  const float *advantages = b[9], *returns = b[10], *old_log_std = b[11];
 
   vec inverse_std[ACTIONS], d_log_stds[ACTIONS];
-  float log_scale = 0.0f, kl_of_stds = 0.0f, entropy = 0.0f;
+  float log_scale = 0.0f, kl_of_stds = 0.0f;
   for (int a = 0; a < ACTIONS; a++) {
     inverse_std[a] = exp_vec((vec)(-log_std[a]));
     d_log_stds[a] = (vec)(0.0f);
-    log_scale += log_std[a] + half_log_2pi;
-    entropy += log_std[a] + half_log_2pi + 0.5f;
+    log_scale += log_std[a] + HALF_LOG_2PI;
     kl_of_stds += log_std[a] - old_log_std[a] + 0.5f * exp_vec((vec)(2.0f * (old_log_std[a] - log_std[a])))[0] - 0.5f;
   }
   vec policy_losses = (vec)(0.0f), value_losses = (vec)(0.0f), kls = (vec)(0.0f), clipped = (vec)(0.0f);
   const vec zero = (vec)(0.0f), one = (vec)(1.0f), lowest = (vec)(1.0f - CLIP), highest = (vec)(1.0f + CLIP);
   const float share = 1.0f / BATCH;
 
-  for (long row = 0; row < BATCH; row += LANES) {
+  for (long row = block * BLOCK; row < BLOCK_END(block); row += LANES) {
     const long count = BATCH - row < LANES ? BATCH - row : LANES;
     const vec weight = load_lanes(&share, 0, count);
     vec mean[ACTIONS], z[ACTIONS], log_prob = (vec)(-log_scale), kl = (vec)(kl_of_stds);
@@ -66,11 +70,63 @@ static void ppo_gradient(float* const* b, int thread) {
     store_lanes(d_output + row * (ACTIONS + 1) + ACTIONS, ACTIONS + 1, count, (2.0f * VALUE_COEFFICIENT) * weight * error);
   }
 
-  for (int a = 0; a < ACTIONS; a++) d_log_std[a] = total(d_log_stds[a]) - ENTROPY_COEFFICIENT;
-  terms[0] = total(policy_losses);
-  terms[1] = total(value_losses);
+  for (int a = 0; a < ACTIONS; a++) sums[a] = total(d_log_stds[a]);
+  sums[ACTIONS] = total(policy_losses);
+  sums[ACTIONS + 1] = total(value_losses);
+  sums[ACTIONS + 2] = total(kls);
+  sums[ACTIONS + 3] = total(clipped);
+}
+
+static void ppo_gradient(float* const* b, Pool* pool) {
+  float *d_log_std = b[1], *terms = b[2], *partials = b[3], entropy = 0.0f;
+  run(pool, ppo_block, b, BLOCKS);
+  for (long block = 1; block < BLOCKS; block++) for (int i = 0; i < SUMS; i++) partials[i] += partials[block * SUMS + i];
+  for (int a = 0; a < ACTIONS; a++) {
+    entropy += b[5][a] + HALF_LOG_2PI + 0.5f;
+    d_log_std[a] = partials[a] - ENTROPY_COEFFICIENT;
+  }
+  terms[0] = partials[ACTIONS];
+  terms[1] = partials[ACTIONS + 1];
   terms[2] = entropy;
-  terms[3] = total(kls);
-  terms[4] = total(clipped);
+  terms[3] = partials[ACTIONS + 2];
+  terms[4] = partials[ACTIONS + 3];
   terms[5] = terms[0] + VALUE_COEFFICIENT * terms[1] - ENTROPY_COEFFICIENT * entropy;
+}
+
+// Buffers: d_output (2 BATCH, ACTIONS + 1), sums (2), partials; output (2 BATCH, ACTIONS + 1), of observations and then of their mirror
+// images, and action_mirror (ACTIONS, ACTIONS). The gradient is added to the observations' rows of d_output, and written to their images';
+// sums gains the loss and 1, unless it is not finite.
+static void mirror_block(float* const* b, long block, int thread) {
+  const float* mirror = b[4];
+  const vec one = (vec)(1.0f);
+  const float share = 1.0f / ((float)BATCH * ACTIONS);
+  vec losses = (vec)(0.0f);
+  for (long row = block * BLOCK; row < BLOCK_END(block); row += LANES) {
+    const long count = BATCH - row < LANES ? BATCH - row : LANES, stride = ACTIONS + 1, at = row * stride, image_at = (BATCH + row) * stride;
+    vec mean[ACTIONS], image[ACTIONS], d_image[ACTIONS];
+    for (int a = 0; a < ACTIONS; a++) {
+      mean[a] = tanh_vec(load_lanes(b[3] + at + a, stride, count));
+      image[a] = tanh_vec(load_lanes(b[3] + image_at + a, stride, count));
+      d_image[a] = (vec)(0.0f);
+    }
+    for (int a = 0; a < ACTIONS; a++) {
+      vec difference = mean[a];
+      for (int k = 0; k < ACTIONS; k++) difference -= image[k] * mirror[k * ACTIONS + a];
+      losses += share * difference * difference;
+      const vec d = (2.0f * MIRROR_COEFFICIENT * share) * difference;
+      for (int k = 0; k < ACTIONS; k++) d_image[k] -= d * mirror[k * ACTIONS + a];
+      store_lanes(b[0] + at + a, stride, count, load_lanes(b[0] + at + a, stride, count) + d * (one - mean[a] * mean[a]));
+    }
+    for (int a = 0; a < ACTIONS; a++) store_lanes(b[0] + image_at + a, stride, count, d_image[a] * (one - image[a] * image[a]));
+  }
+  b[2][block] = total(losses);
+}
+
+static void mirror_gradient(float* const* b, Pool* pool) {
+  run(pool, mirror_block, b, BLOCKS);
+  float loss = 0.0f;
+  for (long block = 0; block < BLOCKS; block++) loss += b[2][block];
+  if (loss - loss != 0.0f) return;
+  b[1][0] += loss;
+  b[1][1] += 1.0f;
 }
