@@ -83,6 +83,59 @@ def test_out_is_written_in_place_and_may_be_the_observation():
     np.testing.assert_array_equal(state, expected)
 
 
+def ordinary_rows(num_rows=6144):
+    """Columns as a robot has them: three Gaussians of other spreads, a contact in one row of a thousand, a command that is mostly zero."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal((0.0, -1.0, 40.0), (0.05, 1.0, 300.0), (num_rows, 3))
+    return np.column_stack((rows, rng.random(num_rows) < 1e-3, rng.uniform(-1.0, 1.0, num_rows) * (rng.random(num_rows) < 0.3)))
+
+
+@pytest.mark.parametrize("when", ["in the first batch", "in a later batch", "as a batch of its own"])
+@pytest.mark.parametrize("extreme", [1e8, -1e30])
+def test_one_extreme_row_does_not_drown_a_column(when, extreme):
+    """Without the guard, 1e8 in one of 12,288 rows leaves standard deviations of 9e5, and every ordinary value within 1e-3 of zero."""
+    rows, normalizer = ordinary_rows(), ObservationNormalizer(5)
+    spoilt = rows.copy()
+    spoilt[1000] = extreme
+    batches = {"in the first batch": [spoilt, rows], "in a later batch": [rows, spoilt], "as a batch of its own": [rows, spoilt[1000:1001]]}
+    for batch in batches[when]:
+        normalizer.update(batch)
+    std = rows.std(axis=0)
+    assert (np.sqrt(normalizer.var) < 3.0 * np.maximum(std, 0.01)).all() and (np.abs(normalizer.mean - rows.mean(axis=0)) < 0.1 * std).all()
+    assert (normalizer.normalize(rows.astype(np.float32)).std(axis=0) > 0.3).all()
+
+
+def test_ordinary_rows_count_as_they_are_to_the_bit(monkeypatch):
+    guarded, plain = ObservationNormalizer(5), ObservationNormalizer(5)
+    for batch in np.split(ordinary_rows(), 3):
+        guarded.update(batch)
+        with monkeypatch.context() as patched:
+            patched.setattr("rfx.normalizer.EXTREME", 1e300)
+            plain.update(batch)
+    assert guarded.to_dict() == plain.to_dict()
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3, 1e6])
+def test_a_column_that_was_constant_is_centred_and_not_scaled(constant):
+    normalizer = ObservationNormalizer(1)
+    for _ in range(3):
+        normalizer.update(np.full((500, 1), constant, np.float32))
+    later = np.float32(constant) + np.array([[0.0], [0.125], [-2.0], [5.0], [1e6]], np.float32)
+    np.testing.assert_allclose(normalizer.normalize(later), [[0.0], [0.125], [-2.0], [5.0], [10.0]], atol=1e-6)
+
+
+def test_a_column_that_comes_alive_is_followed():
+    """Zero for a hundred batches, then of a standard deviation of 50: 5,000 times what a constant column may differ by."""
+    rng, normalizer = np.random.default_rng(0), ObservationNormalizer(1)
+    for _ in range(100):
+        normalizer.update(np.zeros((1000, 1)))
+    alive = [rng.normal(0.0, 50.0, (1000, 1)) for _ in range(100)]
+    for batch in alive:
+        normalizer.update(batch)
+    expected = 50.0 / np.sqrt(2.0)  # of all rows, half of them zero
+    assert np.sqrt(normalizer.var[0]) == pytest.approx(expected, rel=0.05)
+
+
 def test_before_the_first_update_it_only_clips():
     np.testing.assert_allclose(ObservationNormalizer(2, clip=5.0).normalize(np.array([[0.25, 100.0]], np.float32)), [[0.25, 5.0]])
 
@@ -118,6 +171,16 @@ def test_rows_that_are_not_finite_are_refused_and_leave_no_trace(rows):
     before = normalizer.to_dict()
     with pytest.raises(ValueError, match="finite"):
         normalizer.update(rows)
+    assert normalizer.to_dict() == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nor_are_they_taken_for_extreme_ones(bad):
+    normalizer = ObservationNormalizer(2)
+    normalizer.update(np.random.default_rng(0).normal(size=(1000, 2)))
+    before = normalizer.to_dict()
+    with pytest.raises(ValueError, match=r"columns \[1\] that are not finite"):
+        normalizer.update(np.array([[0.0, bad]]))
     assert normalizer.to_dict() == before
 
 

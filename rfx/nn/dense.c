@@ -2,10 +2,11 @@
 //
 // dense.py puts the constants of one network before this text: LAYERS; width[LAYERS + 1], input to output; PIECES, the weight matrices, of
 // which several make up the last layer (heads), each with piece_layer and its rows there, piece_rows from piece_begin on; BATCH rows in
-// TILES tiles of ROWS; THREADS; CHUNKS; PARTIAL and SCRATCH, sizes in floats; LD, the row stride of every activation tile.
+// TILES tiles of ROWS; OUT_STRIDE, from one row of the output, and of its gradient, to the next; CHUNKS; PARTIAL, PACKED and TILE_SPACE,
+// sizes in floats; LD, the row stride of every activation tile.
 //
-// Results do not depend on THREADS: each output element is summed by one thread in one order. Weight gradients are summed within CHUNKS
-// runs of tiles, one partial gradient each, which reduce() then adds in order.
+// Results do not depend on the number of threads: each output element is summed by one task in one order. Weight gradients are summed
+// within CHUNKS runs of tiles, one partial gradient each, which reduce() then adds in order.
 
 #if LANES == 8
 #define MAIN_ROWS 6    // 6 x 2 accumulators, 2 of b and a broadcast, of AVX2's 16 registers
@@ -81,143 +82,171 @@ NOINLINE void add_column_sums(float* restrict sums, const float* restrict g, con
 
 NOINLINE void fill_zero(float* restrict p, long n) { for (long i = 0; i < n; i++) p[i] = 0.0f; }
 
-// Rows of an exact width into a tile, zero up to a multiple of PAD; and back.
-NOINLINE void to_tile(float* restrict tile, const float* restrict x, const long rows, const long n) {
+// Rows of an exact width, stride apart, into a tile, zero up to a multiple of PAD; and back.
+NOINLINE void to_tile(float* restrict tile, const float* restrict x, const long rows, const long n, const long stride) {
   for (long i = 0; i < rows; i++) {
-    for (long k = 0; k < n; k++) tile[i * LD + k] = x[i * n + k];
+    for (long k = 0; k < n; k++) tile[i * LD + k] = x[i * stride + k];
     for (long k = n; k < padded(n); k++) tile[i * LD + k] = 0.0f;
   }
 }
-NOINLINE void from_tile(float* restrict x, const float* restrict tile, const long rows, const long n) {
-  for (long i = 0; i < rows; i++) for (long k = 0; k < n; k++) x[i * n + k] = tile[i * LD + k];
-}
-
-// Panels of w transposed, for x @ w.T: w (rows, depth) are rows `begin` onwards of a layer's weights.
-NOINLINE void pack_transposed(float* restrict packed, const float* restrict w, const long begin, const long rows, const long depth) {
-  for (long r = 0; r < rows; r++) {
-    float* column = packed + (begin + r) / PANEL * PANEL * depth + (begin + r) % PANEL;
-    for (long k = 0; k < depth; k++) column[k * PANEL] = w[r * depth + k];
-  }
-}
-// Panels of w as it is, for g @ w; depth is the number of rows of the whole layer.
-NOINLINE void pack(float* restrict packed, const float* restrict w, const long begin, const long rows, const long columns,
-                   const long depth) {
-  for (long r = 0; r < rows; r++) for (long j = 0; j < columns; j += PANEL) {
-    float* row = packed + j * depth + (begin + r) * PANEL;
-    for (long k = j; k < columns && k < j + PANEL; k++) row[k - j] = w[r * columns + k];
-  }
+NOINLINE void from_tile(float* restrict x, const float* restrict tile, const long rows, const long n, const long stride) {
+  for (long i = 0; i < rows; i++) for (long k = 0; k < n; k++) x[i * stride + k] = tile[i * LD + k];
 }
 
 INLINE long tile_rows(long tile) { return BATCH - tile * ROWS < ROWS ? BATCH - tile * ROWS : ROWS; }
-
-// Scratch of one thread starts here; `reserve` hands out pieces of it.
-INLINE float* scratch_of(float* scratch, int thread) {
-  return (float*)(((unsigned long long)(scratch + thread * (long)SCRATCH) + 63) & ~63ull);  // on a cache line
-}
 INLINE float* reserve(float** space, long n) { float* p = *space; *space += n; return p; }
+INLINE float* tile_space(float* scratch, int thread) { return scratch + PACKED + (long)thread * TILE_SPACE; }
 
-// out (BATCH, width[LAYERS]) from x (BATCH, width[0]); hidden activations go to saved (TILES, LAYERS - 1, ROWS, LD) unless it is null.
-INLINE void forward_tiles(float* out, float* saved, float* space, const float* x, float* const* weights, float* const* biases, int thread) {
-  float *packed[LAYERS], *bias[LAYERS];
-  for (int l = 0; l < LAYERS; l++) {
-    packed[l] = reserve(&space, panels(width[l + 1]) * width[l]);
-    bias[l] = reserve(&space, panels(width[l + 1]));
-    fill_zero(packed[l], panels(width[l + 1]) * (width[l] + 1));
+// A layer's output row: which piece it is of, and where the piece's weights hold it.
+INLINE int piece_of(int l, long row) {
+  int p = l;
+  while (p < PIECES - 1 && row >= piece_begin[p] + piece_rows[p] && piece_layer[p + 1] == l) p++;
+  return p;
+}
+
+// Panels of 2 LANES outputs, or inputs, over all layers: task i is panel *j of the layer that is returned.
+INLINE int panel_of(long i, const int of_inputs, long* j) {
+  int l = 0;
+  for (long count; i >= (count = panels(width[l + !of_inputs]) / PANEL); l++) i -= count;
+  *j = i;
+  return l;
+}
+INLINE long num_panels(const int of_inputs) {
+  long count = 0;
+  for (int l = 0; l < LAYERS; l++) count += panels(width[l + !of_inputs]) / PANEL;
+  return count;
+}
+
+// Scratch of the forward pass: every layer's weights transposed in panels, for x @ w.T, and its biases; both are zero beyond its width.
+INLINE float* forward_weights(float* scratch, int layer, float** bias) {
+  for (int l = 0; l < layer; l++) scratch += panels(width[l + 1]) * (width[l] + 1);
+  *bias = scratch + panels(width[layer + 1]) * width[layer];
+  return scratch;
+}
+NOINLINE void pack_transposed(float* scratch, float* const* weights, float* const* biases, long task) {
+  long j;
+  float* bias;
+  const int l = panel_of(task, 0, &j);
+  float* restrict packed = forward_weights(scratch, l, &bias) + j * PANEL * width[l];
+  const float* from[PANEL];
+  for (long r = 0; r < PANEL; r++) {
+    const long row = j * PANEL + r;
+    const int p = row < width[l + 1] ? piece_of(l, row) : -1;
+    from[r] = p < 0 ? 0 : weights[p] + (row - piece_begin[p]) * width[l];
+    bias[row] = p < 0 ? 0.0f : biases[p][row - piece_begin[p]];
   }
-  for (int p = 0; p < PIECES; p++) {
-    const int l = piece_layer[p];
-    pack_transposed(packed[l], weights[p], piece_begin[p], piece_rows[p], width[l]);
-    for (int r = 0; r < piece_rows[p]; r++) bias[l][piece_begin[p] + r] = biases[p][r];
-  }
-  float* const tiles[2] = {reserve(&space, ROWS * LD), reserve(&space, ROWS * LD)};
-  for (long t = thread; t < TILES; t += THREADS) {
-    float* a = tiles[0];
-    to_tile(a, x + t * ROWS * width[0], tile_rows(t), width[0]);
-    for (int l = 0; l < LAYERS; l++) {
-      float* c = saved && l < LAYERS - 1 ? saved + (t * (LAYERS - 1) + l) * ROWS * LD : tiles[a == tiles[0]];
-      layer(c, a, packed[l], bias[l], 0, tile_rows(t), width[l], padded(width[l + 1]), l < LAYERS - 1 ? TANH : LINEAR);
-      a = c;
+  for (long k = 0; k < width[l]; k += 16) {  // 16 columns at a time: what they are written to fits the nearest cache
+    const long end = k + 16 < width[l] ? k + 16 : width[l];
+    for (long r = 0; r < PANEL; r++) {
+      if (from[r]) for (long i = k; i < end; i++) packed[i * PANEL + r] = from[r][i];
+      else for (long i = k; i < end; i++) packed[i * PANEL + r] = 0.0f;
     }
-    from_tile(out + t * ROWS * width[LAYERS], a, tile_rows(t), width[LAYERS]);
   }
 }
 
-// From the gradient g (BATCH, width[LAYERS]) of the output: partial gradients of weights and biases (CHUNKS, PARTIAL), unless null, and
-// of the input dx (BATCH, width[0]), unless null. One partial holds, layer by layer, weights (out, padded(in)), then biases padded(out).
-INLINE void backward_tiles(float* partials, float* dx, float* space, const float* g, const float* x, const float* saved,
-                           float* const* weights, int thread) {
-  float *packed[LAYERS], *zero = reserve(&space, LD);
-  fill_zero(zero, LD);
+// Scratch of the backward pass: every layer's weights as they are in panels, for g @ w. The first layer's are not needed.
+INLINE float* backward_weights(float* scratch, int layer) {
+  for (int l = 0; l < layer; l++) scratch += panels(width[l]) * width[l + 1];
+  return scratch;
+}
+NOINLINE void pack(float* scratch, float* const* weights, long task) {
+  long j;
+  const int l = panel_of(task, 1, &j);
+  if (l == 0) return;
+  float* restrict packed = backward_weights(scratch, l) + j * PANEL * width[l + 1];
+  const long columns = width[l] - j * PANEL < PANEL ? width[l] - j * PANEL : PANEL;
+  for (long r = 0; r < width[l + 1]; r++) {
+    const int p = piece_of(l, r);
+    const float* restrict row = weights[p] + (r - piece_begin[p]) * width[l] + j * PANEL;
+    for (long k = 0; k < columns; k++) packed[r * PANEL + k] = row[k];
+    for (long k = columns; k < PANEL; k++) packed[r * PANEL + k] = 0.0f;
+  }
+}
+
+// Rows of out (BATCH, width[LAYERS]) from those of x (BATCH, width[0]); hidden activations go to saved (TILES, LAYERS - 1, ROWS, LD)
+// unless it is null.
+INLINE void forward_tile(float* out, float* saved, float* scratch, const float* x, long t, int thread) {
+  float* space = tile_space(scratch, thread);
+  float* const tiles[2] = {reserve(&space, ROWS * LD), reserve(&space, ROWS * LD)};
+  float *a = tiles[0], *bias;
+  to_tile(a, x + t * ROWS * width[0], tile_rows(t), width[0], width[0]);
   for (int l = 0; l < LAYERS; l++) {
-    packed[l] = reserve(&space, panels(width[l]) * width[l + 1]);
-    fill_zero(packed[l], panels(width[l]) * width[l + 1]);
+    float* c = saved && l < LAYERS - 1 ? saved + (t * (LAYERS - 1) + l) * ROWS * LD : tiles[a == tiles[0]];
+    const float* packed = forward_weights(scratch, l, &bias);
+    layer(c, a, packed, bias, 0, tile_rows(t), width[l], padded(width[l + 1]), l < LAYERS - 1 ? TANH : LINEAR);
+    a = c;
   }
-  for (int p = 0; p < PIECES; p++) {
-    const int l = piece_layer[p];
-    if (l > 0 || dx) pack(packed[l], weights[p], piece_begin[p], piece_rows[p], width[l], width[l + 1]);
-  }
+  from_tile(out + t * ROWS * OUT_STRIDE, a, tile_rows(t), width[LAYERS], OUT_STRIDE);
+}
+
+// One partial gradient from that of the output, g (BATCH, width[LAYERS]): layer by layer, weights (out, padded(in)), then biases padded(out).
+INLINE void backward_chunk(float* partial, float* scratch, const float* g, const float* x, const float* saved, long chunk, int thread) {
+  float *space = tile_space(scratch, thread), *const zero = reserve(&space, LD);
   float *const input = reserve(&space, ROWS * LD), *const tiles[2] = {reserve(&space, ROWS * LD), reserve(&space, ROWS * LD)};
-  for (long chunk = thread; chunk < CHUNKS; chunk += THREADS) {
-    float* const partial = partials + chunk * PARTIAL;
-    if (partials) fill_zero(partial, PARTIAL);
-    for (long t = chunk * TILES / CHUNKS; t < (chunk + 1) * TILES / CHUNKS; t++) {
-      const long rows = tile_rows(t);
-      float *d = tiles[0], *end = partial + PARTIAL;
-      to_tile(d, g + t * ROWS * width[LAYERS], rows, width[LAYERS]);
-      if (partials) to_tile(input, x + t * ROWS * width[0], rows, width[0]);
-      for (int l = LAYERS - 1; l >= 0; l--) {
-        const float* a = l ? saved + (t * (LAYERS - 1) + l - 1) * ROWS * LD : input;
-        if (partials) {
-          add_column_sums(end -= padded(width[l + 1]), d, rows, padded(width[l + 1]));
-          add_weight_gradient(end -= width[l + 1] * padded(width[l]), d, a, rows, width[l + 1], padded(width[l]));
-        }
-        if (l > 0 || dx) {
-          float* c = tiles[d == tiles[0]];
-          layer(c, d, packed[l], zero, a, rows, width[l + 1], padded(width[l]), l ? TANH_GRADIENT : LINEAR);
-          d = c;
-        }
+  fill_zero(zero, LD);
+  fill_zero(partial, PARTIAL);
+  for (long t = chunk * TILES / CHUNKS; t < (chunk + 1) * TILES / CHUNKS; t++) {
+    const long rows = tile_rows(t);
+    float *d = tiles[0], *end = partial + PARTIAL;
+    to_tile(d, g + t * ROWS * OUT_STRIDE, rows, width[LAYERS], OUT_STRIDE);
+    to_tile(input, x + t * ROWS * width[0], rows, width[0], width[0]);
+    for (int l = LAYERS - 1; l >= 0; l--) {
+      const float* a = l ? saved + (t * (LAYERS - 1) + l - 1) * ROWS * LD : input;
+      add_column_sums(end -= padded(width[l + 1]), d, rows, padded(width[l + 1]));
+      add_weight_gradient(end -= width[l + 1] * padded(width[l]), d, a, rows, width[l + 1], padded(width[l]));
+      if (l > 0) {
+        float* c = tiles[d == tiles[0]];
+        layer(c, d, backward_weights(scratch, l), zero, a, rows, width[l + 1], padded(width[l]), TANH_GRADIENT);
+        d = c;
       }
-      if (dx) from_tile(dx + t * ROWS * width[0], d, rows, width[0]);
     }
+  }
+}
+
+// One panel of a layer's outputs: gradients of their weights and biases, the sum over partials (CHUNKS, PARTIAL) in order.
+NOINLINE void reduce_panel(float* const* d_weights, float* const* d_biases, const float* partials, long task) {
+  long j;
+  const int l = panel_of(task, 0, &j);
+  for (int i = 0; i < l; i++) partials += width[i + 1] * padded(width[i]) + padded(width[i + 1]);
+  for (long row = j * PANEL; row < (j + 1) * PANEL && row < width[l + 1]; row++) {
+    const int p = piece_of(l, row);
+    float* restrict w = d_weights[p] + (row - piece_begin[p]) * width[l];
+    const float* restrict from = partials + row * padded(width[l]);
+    for (long k = 0; k < width[l]; k++) w[k] = from[k];
+    for (long c = 1; c < CHUNKS; c++) for (long k = 0; k < width[l]; k++) w[k] += from[c * PARTIAL + k];
+    const float* bias = partials + width[l + 1] * padded(width[l]) + row;
+    float sum = bias[0];
+    for (long c = 1; c < CHUNKS; c++) sum += bias[c * PARTIAL];
+    d_biases[p][row - piece_begin[p]] = sum;
   }
 }
 
 // The kernels. Buffers in order, outputs first; WEIGHTS stands for every piece's weights, BIASES for their biases.
 
-// out, saved, scratch, x, WEIGHTS, BIASES
-INLINE void forward(float* const* b, int thread) {
-  forward_tiles(b[0], b[1], scratch_of(b[2], thread), b[3], b + 4, b + 4 + PIECES, thread);
-}
-
 // out, scratch, x, WEIGHTS, BIASES
-INLINE void inference(float* const* b, int thread) {
-  forward_tiles(b[0], 0, scratch_of(b[1], thread), b[2], b + 3, b + 3 + PIECES, thread);
+static void pack_inference(float* const* b, long i, int thread) { pack_transposed(b[1], b + 3, b + 3 + PIECES, i); }
+static void infer_tile(float* const* b, long i, int thread) { forward_tile(b[0], 0, b[1], b[2], i, thread); }
+static void inference(float* const* b, Pool* pool) {
+  run(pool, pack_inference, b, num_panels(0));
+  run(pool, infer_tile, b, TILES);
 }
 
-// partials, scratch, gradient of out, x, saved, WEIGHTS
-INLINE void backward(float* const* b, int thread) {
-  backward_tiles(b[0], 0, scratch_of(b[1], thread), b[2], b[3], b[4], b + 5, thread);
+// out, scratch, x, WEIGHTS, BIASES, saved
+static void train_tile(float* const* b, long i, int thread) { forward_tile(b[0], b[3 + 2 * PIECES], b[1], b[2], i, thread); }
+static void forward(float* const* b, Pool* pool) {
+  run(pool, pack_inference, b, num_panels(0));
+  run(pool, train_tile, b, TILES);
 }
 
-// gradient of x, scratch, gradient of out, saved, WEIGHTS
-INLINE void input_gradient(float* const* b, int thread) {
-  backward_tiles(0, b[0], scratch_of(b[1], thread), b[2], 0, b[3], b + 4, thread);
+// gradients of WEIGHTS, gradients of BIASES, partials, scratch, gradient of out, x, saved, WEIGHTS
+static void pack_backward(float* const* b, long i, int thread) { pack(b[2 * PIECES + 1], b + 2 * PIECES + 5, i); }
+static void add_chunk(float* const* b, long i, int thread) {
+  b += 2 * PIECES;
+  backward_chunk(b[0] + i * PARTIAL, b[1], b[2], b[3], b[4], i, thread);
 }
-
-// gradients of WEIGHTS, gradients of BIASES, partials: the sum over partials, in order.
-INLINE void reduce(float* const* b, int thread) {
-  for (int p = 0; p < PIECES; p++) {
-    const float* partials = b[2 * PIECES];
-    for (int l = 0; l < piece_layer[p]; l++) partials += width[l + 1] * padded(width[l]) + padded(width[l + 1]);
-    const long in = width[piece_layer[p]], bias = width[piece_layer[p] + 1] * padded(in) + piece_begin[p];
-    for (long r = 0; r < piece_rows[p]; r++) {
-      float* restrict w = b[p] + r * in;
-      const float* restrict from = partials + (piece_begin[p] + r) * padded(in);
-      for (long k = 0; k < in; k++) w[k] = from[k];
-      for (long c = 1; c < CHUNKS; c++) for (long k = 0; k < in; k++) w[k] += from[c * PARTIAL + k];
-      float sum = partials[bias + r];
-      for (long c = 1; c < CHUNKS; c++) sum += partials[c * PARTIAL + bias + r];
-      b[PIECES + p][r] = sum;
-    }
-  }
+static void add_partials(float* const* b, long i, int thread) { reduce_panel(b, b + PIECES, b[2 * PIECES], i); }
+static void backward(float* const* b, Pool* pool) {
+  run(pool, pack_backward, b, num_panels(1));
+  run(pool, add_chunk, b, CHUNKS);
+  run(pool, add_partials, b, num_panels(0));
 }

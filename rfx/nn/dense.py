@@ -1,6 +1,6 @@
 """The one thing every rfx network computes: linear layers with tanh between them.
 
-On the CPU a whole pass is one C kernel (dense.c); elsewhere, or where that does not build, it is plain tinygrad.
+`mlp` is plain tinygrad, for any device. `Inference` and `Training` are the same in C (dense.c), over arrays in memory.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
-from tinygrad import Tensor, UOp
+from rfx.nn.threads import MAX_THREADS
+from tinygrad import Tensor
 
-ROWS = 96  # of one tile: a multiple of every register block, and its activations fit a 1 MB L2 cache beside the weights
+# Of one tile: a multiple of every register block. In training its activations fit a 1 MB L2 cache beside the weights; for inference it is
+# smaller, as a few hundred rows must share out evenly among the threads.
+TRAINING_ROWS, INFERENCE_ROWS = 96, 24
 MAX_CHUNKS = 16  # partial weight gradients, each as large as the network; no more threads than this share the backward pass
 PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest there
 
@@ -21,22 +26,18 @@ PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest there
 def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequence[Tensor | Sequence[Tensor]]) -> Tensor:
     """linear -> tanh -> ... -> linear, differentiable. x (B, in), weights (out, in), biases (out,); returns (B, out of the last).
 
-    The last of weights and biases may be sequences, heads: their outputs come side by side, (B, sum of their outs).
-    Gradients cost least under `Tensor.train()`: without it the pass keeps no activations, and a gradient computes them again.
+    The last of weights and biases may be sequences, heads: their outputs come side by side, (B, sum of their outs). Raises ValueError for
+    layers that do not fit.
     """
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
     num_hidden, weights, biases = len(weights) - 1, [*weights[:-1], *weight_heads], [*biases[:-1], *bias_heads]
     _check_shapes(x, weights, biases, num_hidden)
-    if kernels.usable(x, *weights, *biases):
-        sizes = Pass(x.shape[0], tuple(w.shape[1] for w in weights), tuple(w.shape[0] for w in weights), num_hidden, kernels.num_threads())
-        if kernels.compile_kernels(*map(sizes.kernel, ("forward", "backward", "reduce") if Tensor.training else ("inference",))):
-            return _run_kernels(sizes, x, weights, biases, keep=Tensor.training)
     for weight, bias in zip(weights[:num_hidden], biases):
         x = x.linear(weight.T, bias).tanh()
     return Tensor.cat(*(x.linear(weight.T, bias) for weight, bias in zip(weights[num_hidden:], biases[num_hidden:])), dim=1)
 
 
-def _check_shapes(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], num_hidden: int) -> None:
+def _check_shapes(x: Tensor | np.ndarray, weights: Sequence, biases: Sequence, num_hidden: int) -> None:
     """Raise ValueError unless every layer takes what the one before it gives: a kernel would read beyond its memory."""
     inputs = [x.shape[-1], *(weight.shape[0] for weight in weights[:num_hidden])]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -45,30 +46,38 @@ def _check_shapes(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
                              "expected (batch, in), and for each layer (out, in) and (out,), in being the out of the layer before it")
 
 
-def _run_kernels(sizes: Pass, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], keep: bool) -> Tensor:
-    """The output of one pass; keep its hidden activations for the gradient, or compute them anew there."""
-    num_weights, scratch = len(weights), Tensor.empty(sizes.threads * sizes.thread_scratch)
+class Inference:
+    """A network's output in C: each call computes out (B, sum of the heads' outs) anew from what x (B, in) and the weights then hold.
 
-    def forward(x: Tensor, *parameters: Tensor) -> list[Tensor]:
-        buffers = Tensor.empty(sizes.num_saved), scratch, x, *parameters
-        return Tensor.empty(sizes.batch, sizes.widths[-1]).custom_kernel(*buffers, fxn=sizes.kernel("forward"), grad_fxn=gradients)
+    weights (out, in) and biases (out,) are those of the hidden layers, num_hidden of them, then those of the heads. All arrays are float32
+    and contiguous; out may be some columns of such an array. Raises ValueError for layers that do not fit.
+    """
 
-    def gradients(gradient: UOp, call: UOp) -> tuple[UOp | None, ...]:
-        out_saved_scratch, (x, *parameters) = call.src[1:][:3 if keep else 2], (Tensor(u) for u in call.src[1:][3 if keep else 2:])
-        saved = Tensor(out_saved_scratch[1].after(call)) if keep else forward(x, *parameters)[1]
-        gradient, given = Tensor(gradient).contiguous(), parameters[:num_weights]
-        partials = Tensor.empty(sizes.num_chunks * sizes.partial_size)
-        partials = partials.custom_kernel(scratch, gradient, x, saved, *given, fxn=sizes.kernel("backward"))[0]
-        reduced = [Tensor.empty(*parameter.shape) for parameter in parameters]
-        *reduced, _ = reduced[0].custom_kernel(*reduced[1:], partials, fxn=sizes.kernel("reduce"))
-        d_x = Tensor.empty(*x.shape)  # tinygrad computes it only where something needs it
-        d_x = d_x.custom_kernel(scratch, gradient, saved, *given, fxn=sizes.kernel("input_gradient"))[0]
-        return (*[None] * len(out_saved_scratch), d_x.uop, *(tensor.uop for tensor in reduced))
+    def __init__(self, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], num_hidden: int, out: np.ndarray):
+        sizes = Pass.of(x, weights, biases, num_hidden, out, INFERENCE_ROWS)
+        self._forward = sizes.kernel("inference").bind(out, sizes.scratch(), x, *weights, *biases)
 
-    if keep:
-        return forward(x, *weights, *biases)[0]
-    out = Tensor.empty(sizes.batch, sizes.widths[-1])
-    return out.custom_kernel(scratch, x, *weights, *biases, fxn=sizes.kernel("inference"), grad_fxn=gradients)[0]
+    def __call__(self) -> None:
+        self._forward()
+
+
+class Training:
+    """A network's output in C, as Inference computes it, and the gradients of weights and biases from d_out, that of the output.
+
+    d_out lies in memory as out does; d_weights and d_biases are written, as contiguous as weights and biases. Raises as Inference.
+    """
+
+    def __init__(self, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], num_hidden: int, out: np.ndarray,
+                 d_out: np.ndarray, d_weights: Sequence[np.ndarray], d_biases: Sequence[np.ndarray]):
+        sizes = Pass.of(x, weights, biases, num_hidden, out, TRAINING_ROWS)
+        if d_out.strides != out.strides or [d.shape for d in (*d_weights, *d_biases)] != [w.shape for w in (*weights, *biases)]:
+            raise ValueError(f"got gradients {[d.shape for d in (*d_weights, *d_biases)]} and d_out of strides {d_out.strides}; expected the "
+                             f"shapes of weights and biases, {[w.shape for w in (*weights, *biases)]}, and strides {out.strides}")
+        kernels.compile_kernels(*map(sizes.kernel, ("forward", "backward")))  # both at once
+        scratch, saved = sizes.scratch(), np.empty(sizes.num_saved, np.float32)
+        partials = np.empty(sizes.num_chunks * sizes.partial_size, np.float32)
+        self.forward = sizes.kernel("forward").bind(out, scratch, x, *weights, *biases, saved)
+        self.backward = sizes.kernel("backward").bind(*d_weights, *d_biases, partials, scratch, d_out, x, saved, *weights)
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -83,7 +92,19 @@ class Pass:
     piece_inputs: tuple[int, ...]
     piece_outputs: tuple[int, ...]
     num_hidden: int
-    threads: int
+    out_stride: int
+    rows: int  # of a tile
+
+    @classmethod
+    def of(cls, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], num_hidden: int, out: np.ndarray,
+           rows: int) -> Pass:
+        """The pass over these arrays. Raises ValueError where they do not fit together."""
+        _check_shapes(x, weights, biases, num_hidden)
+        if out.shape != (len(x), sum(len(w) for w in weights[num_hidden:])) or not len(x):
+            raise ValueError(f"got x {x.shape} and out {out.shape}; expected rows, and as many outputs as the heads have")
+        if not all(array.flags.c_contiguous for array in (x, *weights, *biases)) or out.strides[1] != 4 or out.strides[0] % 4:
+            raise ValueError("got arrays with gaps; expected contiguous ones, out at least within its rows")
+        return cls(len(x), tuple(w.shape[1] for w in weights), tuple(len(w) for w in weights), num_hidden, out.strides[0] // 4, rows)
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
@@ -92,7 +113,7 @@ class Pass:
 
     @functools.cached_property
     def num_tiles(self) -> int:
-        return -(-self.batch // ROWS)
+        return -(-self.batch // self.rows)
 
     @functools.cached_property
     def row_stride(self) -> int:
@@ -109,28 +130,37 @@ class Pass:
         return sum(b * _round_up(a, PAD) + _round_up(b, PAD) for a, b in zip(self.widths, self.widths[1:]))
 
     @functools.cached_property
-    def thread_scratch(self) -> int:
-        packed = sum(max(_round_up(b, PANEL) * (a + 1), _round_up(a, PANEL) * b) for a, b in zip(self.widths, self.widths[1:]))
-        return packed + self.row_stride + 3 * ROWS * self.row_stride + 4 * PAD
+    def packed_size(self) -> int:
+        """Of the weights in the kernels' own order, and of biases; forward or backward, whichever takes more."""
+        pairs = [*zip(self.widths, self.widths[1:])]
+        return max(sum(_round_up(b, PANEL) * (a + 1) for a, b in pairs), sum(_round_up(a, PANEL) * b for a, b in pairs))
+
+    @functools.cached_property
+    def tile_space(self) -> int:
+        return self.row_stride + 3 * self.rows * self.row_stride
 
     @property
     def num_saved(self) -> int:
-        return max(self.num_tiles * self.num_hidden * ROWS * self.row_stride, 1)
+        return max(self.num_tiles * self.num_hidden * self.rows * self.row_stride, 1)
+
+    def scratch(self) -> np.ndarray:
+        """Memory for one kernel at a time, on a cache line. It becomes real where threads use it."""
+        size = self.packed_size + MAX_THREADS * self.tile_space
+        memory = np.empty(size + PAD, np.float32)
+        begin = -memory.ctypes.data % (4 * PAD) // 4
+        return memory[begin:begin + size]
 
     @functools.cached_property
     def text(self) -> str:
         """dense.c with this pass's constants."""
-        constants = {"LAYERS": self.num_hidden + 1, "PIECES": len(self.piece_inputs), "BATCH": self.batch, "ROWS": ROWS,
-                     "TILES": self.num_tiles, "LD": self.row_stride, "THREADS": self.threads, "CHUNKS": self.num_chunks,
-                     "SCRATCH": self.thread_scratch, "PARTIAL": self.partial_size}
+        constants = {"LAYERS": self.num_hidden + 1, "PIECES": len(self.piece_inputs), "BATCH": self.batch, "ROWS": self.rows,
+                     "TILES": self.num_tiles, "LD": self.row_stride, "OUT_STRIDE": self.out_stride, "CHUNKS": self.num_chunks,
+                     "PARTIAL": self.partial_size, "PACKED": self.packed_size, "TILE_SPACE": self.tile_space}
         heads = self.piece_outputs[self.num_hidden:]
         arrays = {"width": self.widths, "piece_layer": (min(i, self.num_hidden) for i in range(len(self.piece_inputs))),
                   "piece_begin": (*[0] * self.num_hidden, *(sum(heads[:i]) for i in range(len(heads)))), "piece_rows": self.piece_outputs}
         return kernels.program_text("vector.c", "dense.c", constants=constants, arrays=arrays)
 
     def kernel(self, name: str) -> Kernel:
-        """One of the functions that end dense.c, which tell their buffers."""
-        pieces = len(self.piece_inputs)
-        num_buffers = {"forward": 4 + 2 * pieces, "inference": 3 + 2 * pieces, "backward": 5 + pieces, "input_gradient": 4 + pieces,
-                       "reduce": 1 + 2 * pieces}[name]
-        return Kernel(name, self.text, num_buffers, 1 if name == "reduce" else self.threads)
+        """One of the functions that end dense.c, which tell their buffers: inference, forward, backward."""
+        return Kernel(name, self.text)

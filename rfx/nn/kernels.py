@@ -1,60 +1,71 @@
-"""Our own C kernels as tinygrad programs on the CPU.
+"""Our own C kernels: compiled when they are first needed, called on arrays in memory, on threads of our own.
 
-A `Kernel` is what `Tensor.custom_kernel` takes as fxn; tinygrad schedules it like any other. Where kernels cannot run (another device,
-no compiler, RFX_PLAIN=1), `usable` is False, says so once, and callers take their plain tinygrad path.
+Where kernels cannot run (tensors on another device, no compiler, RFX_PLAIN=1), `usable` is False, says so once, and callers take their
+plain tinygrad path.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import subprocess
 import sys
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import rfx.nn.compiler  # noqa: F401  (before tinygrad)
-from tinygrad import Device, Tensor, UOp, dtypes
-from tinygrad.helpers import CPU_COUNT, all_int, diskcache_get, diskcache_put
-from tinygrad.runtime.ops_cpu import CPUAllocator, CPUWorker
-from tinygrad.uop.ops import KernelInfo, Ops
+import numpy as np
 
-_num_threads = CPU_COUNT.value  # the cores this process may use, or the environment variable CPU_COUNT
-
-
-def _free_outside_workers(free=CPUAllocator._free, deferred: list = []) -> None:  # noqa: B006  (one list, on purpose)
-    """Keep tinygrad 0.13.0 from waiting for itself: its _free waits until the device is idle, and where Python's garbage collector
-    happens to run in the device's own worker thread and meets a compiled graph, that is never. Such buffers are freed by the next
-    thread that frees one.
-    """
-    def safe_free(allocator, buffer, options=None):
-        if isinstance(threading.current_thread(), CPUWorker):
-            deferred.append((buffer, options))
-            return
-        while deferred:
-            free(allocator, *deferred.pop())
-        free(allocator, buffer, options)
-
-    CPUAllocator._free = safe_free
+from rfx.nn import compiler
+from rfx.nn.threads import CompiledKernel, Pool, load
+from tinygrad import Tensor, dtypes
+from tinygrad.helpers import diskcache_get, diskcache_put
 
 
-_free_outside_workers()
+def _cores() -> int:
+    """The cores that this process may use, or the environment variable CPU_COUNT."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(int(os.environ.get("CPU_COUNT") or available or 1), 1)
+
+
+_num_threads = _cores()
+_pool: Pool | None = None  # started by the first call of a kernel
 
 
 def num_threads() -> int:
-    """How many threads new kernels run on."""
+    """How many threads kernels run on."""
     return _num_threads
 
 
 def set_num_threads(count: int) -> None:
-    """Run kernels made from now on with this many threads; no result depends on it. Raises ValueError below 1."""
+    """Run kernels on this many threads from now on; no result depends on it. Raises ValueError below 1."""
     global _num_threads
     if count < 1:
         raise ValueError(f"got {count} threads, expected at least 1")
     _num_threads = int(count)
+    if _pool:
+        _pool.use(_num_threads)
+
+
+def _pool_address() -> int:
+    global _pool
+    if _pool is None:
+        compile_kernels(WORK)
+        _pool = Pool(load(_binaries[WORK.source]))
+        _pool.use(_num_threads)
+    return _pool.address
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_forget_pool)
 
 
 def program_text(*files: str | Path, constants: Mapping[str, object], arrays: Mapping[str, Iterable[int]] = MappingProxyType({})) -> str:
@@ -71,77 +82,84 @@ def _read(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A C function `name(float* const* buffers, int thread)` in text, called once for each thread, all at the same time.
-
-    buffers are the data of num_buffers tensors, in the order in which custom_kernel gets them. Kernels share no state and call nothing.
-    """
+    """A C function `name(float* const* buffers, Pool* pool)` in text, which threads.c comes before; it calls nothing from elsewhere."""
 
     name: str
     text: str
-    num_buffers: int
-    threads: int = 1
 
     @functools.cached_property
     def source(self) -> str:
-        """text, and the function that tinygrad calls."""
-        buffers = [f"b{i}" for i in range(self.num_buffers)]
-        parameters = [f"float* {buffer}" for buffer in buffers] + ["int core_id"] * (self.threads > 1)
-        thread = "core_id" if self.threads > 1 else "0"
-        return f"""{self.text}
-void rfx_{self.name}({', '.join(parameters)}) {{
-  float* const buffers[] = {{{', '.join(buffers)}}};
-  {self.name}(buffers, {thread});
-}}
-"""
+        """The whole program, which begins with the one function that others see."""
+        threads = _read(Path(__file__).with_name("threads.c"))
+        return f"{threads}\n{self.text}\nvoid rfx_{self.name}(float* const* buffers, Pool* pool) {{ {self.name}(buffers, pool); }}\n"
 
-    def __call__(self, *buffers: UOp) -> UOp:
-        """The program as a node of tinygrad's graph, which compiles when something first needs its result, if it has not been yet."""
-        assert len(buffers) == self.num_buffers, f"{self.name} got {len(buffers)} buffers, takes {self.num_buffers}"
-        # a variable called core_id makes tinygrad launch the program once per thread
-        thread = [UOp.variable("core_id", 0, self.threads - 1, dtypes.int)] if self.threads > 1 else []
-        sink = UOp.sink(*buffers, *thread, arg=KernelInfo(name=f"rfx_{self.name}"))
-        stages = [sink, UOp(Ops.DEVICE, arg="CPU"), UOp(Ops.LINEAR, src=tuple(sink.toposort())), UOp(Ops.SOURCE, arg=self.source)]
-        if binary := _binaries.get(self.source):
-            stages.append(UOp(Ops.BINARY, arg=binary))
-        return UOp(Ops.PROGRAM, src=tuple(stages))
+    def bind(self, *arrays: np.ndarray) -> Callable[[], None]:
+        """The kernel on these arrays, its buffers in order, to be called any number of times; it keeps them alive.
+
+        Arrays of float32 or int32. Raises RuntimeError where the kernel does not build: ask compile_kernels first.
+        """
+        if wrong := [array.dtype for array in arrays if array.dtype not in (np.float32, np.int32)]:
+            raise TypeError(f"got arrays of {', '.join(map(str, wrong))} for the kernel {self.name}; expected float32 or int32")
+        if not compile_kernels(self):
+            raise RuntimeError(f"the kernel {self.name} does not build")
+        function, buffers = _loaded(self.source), (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        address = ctypes.addressof(buffers)
+
+        def call(keep: object = (arrays, buffers)) -> None:
+            function(address, _pool_address())
+
+        return call
+
+
+WORK = Kernel("work", _read(Path(__file__).with_name("worker.c")))
+
+
+@functools.cache
+def _loaded(source: str) -> CompiledKernel:
+    return load(_binaries[source])
+
+
+def memory(tensor: Tensor) -> np.ndarray:
+    """The memory of a realized tensor on the CPU, as an array that changes with it."""
+    view = tensor.uop.buffer.ensure_allocated().as_memoryview(allow_zero_copy=True)
+    return np.frombuffer(view, np.int32 if tensor.dtype == dtypes.int32 else np.float32).reshape(tensor.shape)
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether kernels can work on these tensors: float32 on the CPU, none empty. Says once where that is not for lack of speed."""
+    """Whether kernels can work on these tensors: float32 on the CPU. Says once where that is not for lack of speed."""
     if os.environ.get("RFX_PLAIN", "0") not in ("", "0"):
         return _refuse("RFX_PLAIN is set")
     others = {str(tensor.device) for tensor in tensors} - {"CPU"}
     if others:
         return _refuse(f"the C kernels are for the CPU, and these tensors are on {', '.join(sorted(others))}")
-    return all(tensor.dtype == dtypes.float32 and all_int(tensor.shape) and 0 not in tensor.shape for tensor in tensors)
+    return all(tensor.dtype == dtypes.float32 for tensor in tensors)
 
 
+CACHE = "rfx_kernels"  # a table of tinygrad's cache
 _binaries: dict[str, bytes | None] = {}  # by source; None where it does not build
 
 
 def compile_kernels(*kernels: Kernel) -> bool:
     """Compile kernels, those that are not in tinygrad's cache in parallel. Returns whether all of them build; says once if not."""
-    sources = dict.fromkeys(kernel.source for kernel in kernels)
-    compiler = Device["CPU"].renderer.compiler
+    sources, target = dict.fromkeys(kernel.source for kernel in (WORK, *kernels)), f"{' '.join(compiler.command())} {compiler.processor()}\n"
     for source in sources.keys() - _binaries.keys():
-        binary = diskcache_get(compiler.cachekey, source) if compiler.cachekey else None
-        if binary is not None:
+        if binary := diskcache_get(CACHE, target + source):
             _binaries[source] = binary
-    new = [source for source in sources if source not in _binaries]
-    if new:
+    if new := [source for source in sources if source not in _binaries]:
         with ThreadPoolExecutor(len(new)) as pool:  # the compiler is a process of its own; the cache, of this thread only
             _binaries.update(zip(new, pool.map(_compile, new)))
         for source in new:
-            if compiler.cachekey and _binaries[source] is not None:
-                diskcache_put(compiler.cachekey, source, _binaries[source])
+            if _binaries[source] is not None:
+                diskcache_put(CACHE, target + source, _binaries[source])
     return all(_binaries[source] is not None for source in sources)
 
 
 def _compile(source: str) -> bytes | None:
     try:
-        return Device["CPU"].renderer.compiler.compile(source)
-    except Exception as error:  # noqa: BLE001  (no compiler, one that fails, or a CPU backend that takes no C)
-        _refuse(f"the C kernels do not build: {error}")
+        return subprocess.run(compiler.command(), input=source.encode(), capture_output=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", b"") or b""
+        _refuse(f"the C kernels do not build: {error} {told.decode(errors='replace')[:500]}".strip())
         return None
 
 

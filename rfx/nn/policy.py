@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import rfx.nn.compiler  # noqa: F401  (before tinygrad)
 from rfx.config import RobotConfig
+from rfx.nn.compiler import ensure_compiler
 from rfx.normalizer import ObservationNormalizer
 from rfx.policy_folder import PolicyInfo, check_finite, check_widths, inspect_policy, naming, read_weights, write_policy
 from rfx.terms import nearest
@@ -33,6 +33,7 @@ class Policy:
     __slots__ = ("_arguments", "_compiled", "_buffers", "__dict__", "__weakref__")  # not in __dict__, where tinygrad looks for weights
 
     def __new__(cls, *args, **kwargs):
+        ensure_compiler()
         self = super().__new__(cls)
         self._arguments, self._compiled, self._buffers = (args, kwargs), {}, ()
         return self
@@ -156,7 +157,10 @@ def _copy(tensor: Tensor) -> Tensor:
     """A copy of a realized tensor; Tensor.clone does the same by scheduling a kernel, ten times slower."""
     source = tensor.uop.buffer
     copy = Buffer(source.device, source.size, source.dtype).allocate()
-    copy.copyin(source.as_memoryview(allow_zero_copy=True))
+    if hasattr(copy, "copy_from"):  # tinygrad 0.14 has this in place of copyin
+        copy.copy_from(source)
+    else:
+        copy.copyin(source.as_memoryview(allow_zero_copy=True))
     return Tensor(UOp.from_buffer(copy).reshape(tensor.shape))
 
 

@@ -1,4 +1,4 @@
-"""The PPO loss: a pure function of tensors, and its gradient as one kernel on the CPU."""
+"""The PPO loss: a pure function of tensors, and its gradient as a kernel on the CPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor
 
+BLOCK = 512  # rows of a minibatch that one thread takes at a time
 TERMS = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "loss")
 
 
@@ -52,21 +55,29 @@ def ppo_loss(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std: Ten
 def ppo_gradient(output: Tensor, log_std: Tensor, batch: Minibatch, old_log_std: Tensor, *, clip: float, value_coefficient: float,
                  entropy_coefficient: float) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of ppo_loss at output (B, A + 1) and at log_std (A,), and its TERMS (6,). Arguments as there."""
-    inputs = [batch.action, batch.mean, batch.log_prob, batch.advantage, batch.returns, old_log_std]
-    batch_size, num_actions = batch.action.shape
-    if kernels.usable(output, log_std, *inputs):
-        kernel = gradient_kernel(batch_size, num_actions, clip, value_coefficient, entropy_coefficient)
-        if kernels.compile_kernels(kernel):
-            d_output, d_log_std, terms = Tensor.empty(*output.shape), Tensor.empty(num_actions), Tensor.empty(len(TERMS))
-            return tuple(d_output.custom_kernel(d_log_std, terms, output, log_std, *inputs, fxn=kernel)[:3])
     output, log_std = output.detach(), log_std.detach()  # leaves of their own: the gradient stops here
     loss, terms = ppo_loss(output, log_std, batch, old_log_std, clip=clip, value_coefficient=value_coefficient,
                            entropy_coefficient=entropy_coefficient)
     return (*loss.gradient(output, log_std), terms)
 
 
-def gradient_kernel(batch_size: int, num_actions: int, clip: float, value_coefficient: float, entropy_coefficient: float) -> Kernel:
-    """The kernel that ppo_gradient uses."""
-    constants = {"BATCH": batch_size, "ACTIONS": num_actions, "CLIP": f"{float(clip)}f",
-                 "VALUE_COEFFICIENT": f"{float(value_coefficient)}f", "ENTROPY_COEFFICIENT": f"{float(entropy_coefficient)}f"}
-    return Kernel("ppo_gradient", kernels.program_text("vector.c", Path(__file__).with_name("losses.c"), constants=constants), 11)
+@dataclass(frozen=True)
+class LossKernel:
+    """The gradient of ppo_loss at output and log_std, and its TERMS, in C, for a minibatch of batch_size; losses.c says what its buffers are."""
+
+    batch_size: int
+    num_actions: int
+    clip: float
+    value_coefficient: float
+    entropy_coefficient: float
+
+    def partials(self) -> np.ndarray:
+        """Memory that it works in."""
+        return np.empty((-(-self.batch_size // BLOCK), self.num_actions + 4), np.float32)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel."""
+        constants = {"BATCH": self.batch_size, "ACTIONS": self.num_actions, "BLOCK": BLOCK} | {
+            name.upper(): f"{float(getattr(self, name))}f" for name in ("clip", "value_coefficient", "entropy_coefficient")}
+        return Kernel("ppo_gradient", kernels.program_text("vector.c", Path(__file__).with_name("losses.c"), constants=constants))

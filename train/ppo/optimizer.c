@@ -1,8 +1,9 @@
 // Adam (Kingma and Ba 2015) on all parameters in one pass, with the gradient's global norm clipped and the learning rate led by the KL.
 //
-// optimizer.py puts before this text, after vector.c: PIECES, piece_size[PIECES], MAX_NORM, DESIRED_KL (negative: a fixed learning rate),
-// the other upper-case constants, and TERMS. Buffers: the parameters; first and second moments, all pieces after each other;
-// state [step, learning rate]; sums (TERMS + 1); the gradients; terms (TERMS) of the loss, the KL at KL and the loss itself last.
+// optimizer.py puts before this text, after vector.c: PIECES, piece_size[PIECES], BLOCKS, MAX_NORM, DESIRED_KL (negative: a fixed learning
+// rate), the other upper-case constants, and TERMS. Buffers: the parameters; first and second moments, all pieces after each other;
+// state [step, learning rate]; sums (TERMS + 1); the gradients; terms (TERMS) of the loss, the KL at KL and the loss itself last; and
+// BLOCKS + 1 doubles to work in. A task takes one block, BLOCK parameters of one piece or what is left of it.
 // sums gains the terms without the loss, the gradient norm and 0 - or, when loss or norm is not finite, just 1 in its last place, and
 // nothing else changes.
 
@@ -13,19 +14,53 @@ INLINE double power(double base, long exponent) {
   return result;
 }
 
-static void adam(float* const* b, int thread) {
-  float *const *parameters = b, *const *gradients = b + PIECES + 4;
-  float *first = b[PIECES], *second = b[PIECES + 1], *state = b[PIECES + 2], *sums = b[PIECES + 3];
-  const float* terms = b[2 * PIECES + 4];
 
-  double square = 0.0;
-  for (int p = 0; p < PIECES; p++) {
-    const long whole = piece_size[p] / LANES * LANES;
-    vec sum = (vec)(0.0f);
-    for (long i = 0; i < whole; i += LANES) sum += CV(gradients[p] + i) * CV(gradients[p] + i);
-    for (int i = 0; i < LANES; i++) square += sum[i];
-    for (long i = whole; i < piece_size[p]; i++) square += (double)gradients[p][i] * gradients[p][i];
+// The piece that a block is of, where its parameters begin and end there, and *before, how many parameters are in the pieces before it.
+INLINE int piece_of_block(long block, long* begin, long* end, long* before) {
+  int p = 0;
+  *before = 0;
+  for (long count; block >= (count = (piece_size[p] + BLOCK - 1) / BLOCK); p++) {
+    block -= count;
+    *before += piece_size[p];
   }
+  *begin = block * BLOCK;
+  *end = *begin + BLOCK < piece_size[p] ? *begin + BLOCK : piece_size[p];
+  return p;
+}
+INLINE double* space(float* const* b) { return (double*)b[2 * PIECES + 5]; }
+
+static void add_squares(float* const* b, long block, int thread) {
+  long i, end, before;
+  const float* gradient = b[PIECES + 4 + piece_of_block(block, &i, &end, &before)];
+  vec sum = (vec)(0.0f);
+  double square = 0.0;
+  for (; i + LANES <= end; i += LANES) sum += CV(gradient + i) * CV(gradient + i);
+  for (int lane = 0; lane < LANES; lane++) square += sum[lane];
+  for (; i < end; i++) square += (double)gradient[i] * gradient[i];
+  space(b)[1 + block] = square;
+}
+
+static void change_weights(float* const* b, long block, int thread) {
+  long begin, end, before;
+  const int p = piece_of_block(block, &begin, &end, &before);
+  const float* restrict gradient = b[PIECES + 4 + p];
+  float *restrict weight = b[p], *restrict m = b[PIECES] + before, *restrict v = b[PIECES + 1] + before;
+  const float scale = (float)space(b)[0], step = b[PIECES + 2][0], rate = b[PIECES + 2][1];
+  const float change = (float)(rate / (1.0 - power(BETA1, (long)step))), spread = (float)__builtin_sqrt(1.0 - power(BETA2, (long)step));
+  for (long i = begin; i < end; i++) {
+    const float g = gradient[i] * scale;
+    m[i] = (float)BETA1 * m[i] + (float)(1.0 - BETA1) * g;
+    v[i] = (float)BETA2 * v[i] + (float)(1.0 - BETA2) * g * g;
+    weight[i] -= change * m[i] / (__builtin_sqrtf(v[i]) / spread + EPSILON);
+  }
+}
+
+static void adam(float* const* b, Pool* pool) {
+  float *state = b[PIECES + 2], *sums = b[PIECES + 3];
+  const float* terms = b[2 * PIECES + 4];
+  double square = 0.0;
+  run(pool, add_squares, b, BLOCKS);
+  for (long block = 0; block < BLOCKS; block++) square += space(b)[1 + block];
   const float norm = (float)__builtin_sqrt(square);
   if (!finite(norm) || !finite(terms[TERMS - 1])) {
     sums[TERMS] += 1.0f;
@@ -39,19 +74,8 @@ static void adam(float* const* b, int thread) {
     if (terms[KL] > 2.0f * DESIRED_KL) rate = rate / RATE_FACTOR < MIN_RATE ? MIN_RATE : rate / RATE_FACTOR;
     else if (terms[KL] < 0.5f * DESIRED_KL) rate = rate * RATE_FACTOR > MAX_RATE ? MAX_RATE : rate * RATE_FACTOR;
   }
-  const float step = state[0] + 1.0f;
-  state[0] = step;
+  state[0] += 1.0f;
   state[1] = rate;
-  const float scale = MAX_NORM / (norm + 1e-6f) < 1.0f ? MAX_NORM / (norm + 1e-6f) : 1.0f;
-  const float change = (float)(rate / (1.0 - power(BETA1, (long)step))), spread = (float)__builtin_sqrt(1.0 - power(BETA2, (long)step));
-  for (int p = 0; p < PIECES; first += piece_size[p], second += piece_size[p], p++) {
-    float *restrict weight = parameters[p], *restrict m = first, *restrict v = second;
-    const float* restrict gradient = gradients[p];
-    for (long i = 0; i < piece_size[p]; i++) {
-      const float g = gradient[i] * scale;
-      m[i] = (float)BETA1 * m[i] + (float)(1.0 - BETA1) * g;
-      v[i] = (float)BETA2 * v[i] + (float)(1.0 - BETA2) * g * g;
-      weight[i] -= change * m[i] / (__builtin_sqrtf(v[i]) / spread + EPSILON);
-    }
-  }
+  space(b)[0] = MAX_NORM / (norm + 1e-6f) < 1.0f ? MAX_NORM / (norm + 1e-6f) : 1.0f;
+  run(pool, change_weights, b, BLOCKS);
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from train.ppo.losses import TERMS
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
 # The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step: rsl_rl's PPO.
 RATE_FACTOR, MIN_RATE, MAX_RATE = 1.5, 1e-5, 1e-2
+BLOCK = 4096  # parameters that one thread takes at a time
 SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # of the steps since the last reset
 
 
@@ -29,26 +30,28 @@ class Adam:
         self.sums = Tensor(np.zeros(len(SUMS), np.float32))
         Tensor.realize(self.first_moment, self.second_moment, self.state, self.sums)
 
-    def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
-        """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`. Returns what changes, yet to be realized."""
-        changing = [*self.parameters, self.first_moment, self.second_moment, self.state, self.sums]
-        inputs = [*gradients, terms]
-        if kernels.usable(*changing, *inputs) and kernels.compile_kernels(self.kernel):
-            return changing[0].custom_kernel(*changing[1:], *inputs, fxn=self.kernel)[:len(changing)]
-        return self._step_plain(gradients, terms)
-
     @property
     def kernel(self) -> Kernel:
-        """The kernel of one step."""
+        """One step in C; optimizer.c says what its buffers are."""
         sizes = [parameter.numel() for parameter in self.parameters]
         desired_kl = -1.0 if self.desired_kl is None else self.desired_kl
-        constants = {"PIECES": len(sizes), "TERMS": len(TERMS), "KL": TERMS.index("kl"), "MAX_NORM": f"{float(self.max_gradient_norm)}f",
-                     "DESIRED_KL": f"{float(desired_kl)}f", "RATE_FACTOR": f"{RATE_FACTOR}f", "MIN_RATE": f"{MIN_RATE}f",
-                     "MAX_RATE": f"{MAX_RATE}f", "BETA1": BETA1, "BETA2": BETA2, "EPSILON": f"{EPSILON}f"}
+        constants = {"PIECES": len(sizes), "BLOCK": BLOCK, "BLOCKS": self._num_blocks, "TERMS": len(TERMS), "KL": TERMS.index("kl"),
+                     "MAX_NORM": f"{float(self.max_gradient_norm)}f", "DESIRED_KL": f"{float(desired_kl)}f", "RATE_FACTOR": f"{RATE_FACTOR}f",
+                     "MIN_RATE": f"{MIN_RATE}f", "MAX_RATE": f"{MAX_RATE}f", "BETA1": BETA1, "BETA2": BETA2, "EPSILON": f"{EPSILON}f"}
         text = kernels.program_text("vector.c", Path(__file__).with_name("optimizer.c"), constants=constants, arrays={"piece_size": sizes})
-        return Kernel("adam", text, 2 * len(sizes) + 5)
+        return Kernel("adam", text)
 
-    def _step_plain(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
+    @property
+    def _num_blocks(self) -> int:
+        return sum(-(-parameter.numel() // BLOCK) for parameter in self.parameters)
+
+    def bind(self, gradients: Sequence[np.ndarray], terms: np.ndarray) -> Callable[[], None]:
+        """`step` in C, on gradients that lie in these arrays when it is called."""
+        own = (self.first_moment, self.second_moment, self.state, self.sums)
+        return self.kernel.bind(*map(kernels.memory, (*self.parameters, *own)), *gradients, terms, np.empty(2 * (self._num_blocks + 1), np.float32))
+
+    def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
+        """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`. Returns what changes, yet to be realized."""
         gradient = Tensor.cat(*(g.contiguous().flatten() for g in gradients)).contiguous()  # contiguous: computed once, not for each use
         norm, kl, terms = gradient.square().sum().sqrt().contiguous(), terms[TERMS.index("kl")], terms.contiguous()
         good = norm.isfinite() & terms[-1].isfinite()

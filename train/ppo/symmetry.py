@@ -8,7 +8,7 @@ numbers do not depend on their order. Group-equivariant layers after Cohen and W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,8 @@ class Symmetry:
             before = swap
         self._parts |= {"actor_head.weight": (action, before), "actor_head.bias": (action, None),
                         "critic_head.weight": (np.eye(1, dtype=np.float32), before), "log_std": (np.abs(action), None)}
-        self._tensors: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._places: dict[str, tuple[Array, Array]] = {}
+        self._tensors: dict[str, tuple[Tensor | None, ...]] = {}
 
     def initial(self, name: str, values: Array) -> Array:
         """Weights of the same scale that are their own mirror image: one half of the rows, or of the columns, is the image of the other."""
@@ -50,16 +51,32 @@ class Symmetry:
         half = values.shape[axis] // 2
         return np.concatenate((values.take(range(half), axis), image.take(range(half, 2 * half), axis)), axis)
 
+    def symmetrize(self, gradients: Mapping[str, Array]) -> None:
+        """Make every gradient the mean of itself and its mirror image, in place. Arrays by the parameters' names."""
+        for name, gradient in gradients.items():
+            if name in self._parts:
+                if name not in self._places:
+                    self._places[name] = self._image_places(name, gradient.shape)
+                places, signs = self._places[name]
+                image = gradient.ravel()[places]
+                image *= signs
+                gradient += image
+                gradient *= np.float32(0.5)
+
     def gradient(self, name: str, gradient: Tensor) -> Tensor:
-        """The mean of a gradient and its mirror image."""
+        """One of them in tinygrad: a new tensor."""
         if name not in self._parts:
             return gradient
         if name not in self._tensors:
-            rows, columns = self._parts[name]
-            self._tensors[name] = Tensor(rows).realize(), None if columns is None else Tensor(columns).realize()
+            self._tensors[name] = tuple(None if part is None else Tensor(part).realize() for part in self._parts[name])
         rows, columns = self._tensors[name]
         gradient = gradient.contiguous()
         return ((gradient + (rows @ gradient if columns is None else rows @ gradient @ columns)) * 0.5).contiguous()
+
+    def _image_places(self, name: str, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Where each entry of a parameter's mirror image comes from, as a place in the flat parameter, and its sign."""
+        numbered = self._image(name, np.arange(1.0, np.prod(shape) + 1.0).reshape(shape))
+        return np.abs(numbered).astype(np.int64) - 1, np.sign(numbered).astype(np.float32)
 
     def _image(self, name: str, values: Array) -> Array:
         rows, columns = self._parts[name]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn.dense import Inference, Training
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.dtype import DType
+from tinygrad.nn import Linear
 from tinygrad.nn.state import get_state_dict
-from train.ppo.losses import Minibatch, ppo_gradient
+from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient
 from train.ppo.optimizer import SUMS, Adam
-from train.ppo.rollout import Rollout
+from train.ppo.rollout import Array, Rollout
 from train.ppo.symmetry import Symmetry
 
 BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
@@ -73,23 +76,55 @@ class PPO:
         self._old_log_std = _allocate(num_actions)
         self._order = _allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
         self._position = _allocate(1, dtype=dtypes.int32)  # of the next one
-        self._step = TinyJit(self._minibatch_step)
-        self._inference: dict[int, tuple[list[Tensor], TinyJit]] = {}  # by number of rows
+        self._uses_kernels = kernels.usable(*self.parameters.values()) and kernels.compile_kernels()
+        self._step = self._kernel_step() if self._uses_kernels else TinyJit(self._minibatch_step)
+        self._inference: dict[int, tuple[list[Array], Callable[[], Array]]] = {}  # inputs, and what computes output, by number of rows
 
-    def act(self, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def act(self, *inputs: Array) -> tuple[Array, Array]:
         """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
 
         Compiled once for each N.
         """
         num_rows = len(inputs[0])
         if num_rows not in self._inference:
-            given = [_allocate(*array.shape) for array in inputs]
-            self._inference[num_rows] = given, TinyJit(lambda: self.policy.output(*given).realize())
+            given = [np.empty(array.shape, np.float32) for array in inputs]
+            self._inference[num_rows] = given, (self._kernel_inference(given) if self._uses_kernels else self._plain_inference(given))
         given, infer = self._inference[num_rows]
-        for tensor, array in zip(given, inputs, strict=True):
-            _upload(tensor, array)
-        output = infer().numpy()
+        for own, array in zip(given, inputs, strict=True):
+            own[...] = array
+        output = infer()
         return np.tanh(output[:, :-1]), output[:, -1].copy()
+
+    def _plain_inference(self, given: list[Array]) -> Callable[[], Array]:
+        tensors = [_allocate(*array.shape) for array in given]
+        forward = TinyJit(lambda: self.policy.output(*tensors).realize())
+
+        def infer() -> Array:
+            for tensor, array in zip(tensors, given):
+                _upload(tensor, array)
+            return forward().numpy()
+
+        return infer
+
+    def _kernel_inference(self, given: list[Array]) -> Callable[[], Array]:
+        output = np.empty((len(given[0]), self.policy.act_dim + 1), np.float32)
+        passes = [Inference(x, *_weights(layers), num_hidden, output[:, columns]) for x, layers, num_hidden, columns in self._networks(*given)]
+
+        def infer() -> Array:
+            for forward in passes:
+                forward()
+            return output
+
+        return infer
+
+    def _networks(self, observation: Array, critic_observation: Array | None = None) -> list[tuple[Array, list[Linear], int, slice]]:
+        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden, output columns."""
+        policy, num_actions = self.policy, self.policy.act_dim
+        if not isinstance(policy, PrivilegedActorCritic):
+            layers = [*policy.backbone, policy.actor_head, policy.critic_head]
+            return [(observation, layers, len(policy.backbone), slice(None))]
+        return [(observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
+                (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None))]
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
         """Run every epoch on the rollout, in fresh random minibatches.
@@ -114,8 +149,38 @@ class PPO:
         metrics = {name: value / max(order.shape[0] - skipped, 1.0) for name, value in sums.items()}
         return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
 
+    def _kernel_step(self) -> Callable[[], None]:
+        """The next minibatch of the order, in C: its rows, the forward pass, the loss, the gradient, Adam."""
+        config, num_rows, num_actions = self.config, self._order.shape[1], self.policy.act_dim
+        sources = {name: kernels.memory(getattr(self._rollout, name)) for name in self._fields}
+        batch = {name: np.empty((num_rows, *source.shape[1:]), np.float32) for name, source in sources.items()}
+        output, d_output = (np.zeros((num_rows, num_actions + 1), np.float32) for _ in range(2))
+
+        gradients = {name: np.empty(tensor.shape, np.float32) for name, tensor in self.parameters.items()}
+        of = {id(tensor): gradients[name] for name, tensor in self.parameters.items()}
+        passes = [Training(x, *_weights(layers), num_hidden, output[:, columns], d_output[:, columns],
+                           [of[id(layer.weight)] for layer in layers], [of[id(layer.bias)] for layer in layers])
+                  for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))]
+        loss, terms = LossKernel(num_rows, num_actions, config.clip, config.value_coefficient, config.entropy_coefficient), np.empty(len(TERMS), np.float32)
+        learned_from = (batch[name] for name in ("action", "mean", "log_prob", "advantage", "returns"))
+        steps = [rows_kernel(num_rows, [source[0].size for source in sources.values()]).bind(
+            *batch.values(), kernels.memory(self._position), *sources.values(), kernels.memory(self._order))]
+        steps += [network.forward for network in passes]
+        steps.append(loss.kernel.bind(d_output, gradients["log_std"], terms, loss.partials(), output, kernels.memory(self.policy.log_std),
+                                      *learned_from, kernels.memory(self._old_log_std)))
+        steps += [network.backward for network in passes]
+        if self.symmetry:
+            steps.append(lambda: self.symmetry.symmetrize(gradients))
+        steps.append(self.optimizer.bind(list(gradients.values()), terms))
+
+        def step() -> None:
+            for call in steps:
+                call()
+
+        return step
+
     def _minibatch_step(self) -> list[Tensor]:
-        """The next minibatch of the order: its rows, the forward pass, the loss, the gradient, Adam."""
+        """`_kernel_step` in plain tinygrad, on any device."""
         config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
         with Tensor.train():
@@ -131,11 +196,11 @@ class PPO:
         changed = self.optimizer.step(gradients, terms)
         return Tensor.realize(*changed, advance)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, Array]:
         """Everything that an update changes: weights, Adam moments, step and learning rate."""
         return {name: tensor.numpy().copy() for name, tensor in self._state().items()}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: dict[str, Array]) -> None:
         """Go on from what state_dict returned, bit for bit. Raises ValueError when a name or a shape differs."""
         own = self._state()
         if own.keys() != state.keys():
@@ -160,35 +225,36 @@ class PPO:
 
 def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
     """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position (1,), int32."""
-    given = {name: source for name in BATCH_FIELDS if (source := getattr(rollout, name)) is not None}
-    sources, num_rows = list(given.values()), order.shape[1]
-    if kernels.usable(*sources):
-        kernel = rows_kernel(num_rows, [source.numel() // source.shape[0] for source in sources])
-        if kernels.compile_kernels(kernel):
-            taken = [Tensor.empty(num_rows, *source.shape[1:]) for source in sources]
-            *taken, advanced = taken[0].custom_kernel(*taken[1:], position, *sources, order, fxn=kernel)[:len(sources) + 1]
-            return Minibatch(**dict(zip(given, taken))), advanced
     rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
-    return Minibatch(**{name: source[rows] for name, source in given.items()}), position.assign(position + 1)
+    given = {name: source[rows] for name in BATCH_FIELDS if (source := getattr(rollout, name)) is not None}
+    return Minibatch(**given), position.assign(position + 1)
 
 
 def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:
-    """The kernel that take_rows uses: buffers are the arrays taken, position, the arrays to take from, and order."""
-    text = kernels.program_text(constants={"ROWS": num_rows, "ARRAYS": len(widths)}, arrays={"width": widths}) + """
-static void take_rows(float* const* b, int thread) {
-  int* position = (int*)b[ARRAYS];
-  const int* rows = (const int*)b[2 * ARRAYS + 1] + (long)*position * ROWS;
-  for (int a = 0; a < ARRAYS; a++) for (long i = 0; i < ROWS; i++) {
+    """take_rows in C: buffers are the arrays taken, position, the arrays to take from, and order."""
+    text = kernels.program_text(constants={"ROWS": num_rows, "BLOCK": 256, "ARRAYS": len(widths)}, arrays={"width": widths}) + """
+static void take_block(float* const* b, long block, int thread) {
+  const int* rows = (const int*)b[2 * ARRAYS + 1] + (long)*(int*)b[ARRAYS] * ROWS;
+  const long end = (block + 1) * BLOCK < ROWS ? (block + 1) * BLOCK : ROWS;
+  for (int a = 0; a < ARRAYS; a++) for (long i = block * BLOCK; i < end; i++) {
     const float* restrict from = b[ARRAYS + 1 + a] + (long)rows[i] * width[a];
     const float* soon = b[ARRAYS + 1 + a] + (long)rows[i + 16 < ROWS ? i + 16 : i] * width[a];
     for (int k = 0; k < width[a]; k += 16) __builtin_prefetch(soon + k);  // rows lie anywhere in memory
     float* restrict to = b[a] + i * width[a];
     for (int k = 0; k < width[a]; k++) to[k] = from[k];
   }
-  ++*position;
+}
+static void take_rows(float* const* b, Pool* pool) {
+  run(pool, take_block, b, (ROWS + BLOCK - 1) / BLOCK);
+  ++*(int*)b[ARRAYS];
 }
 """
-    return Kernel("take_rows", text, 2 * len(widths) + 2)
+    return Kernel("take_rows", text)
+
+
+def _weights(layers: list[Linear]) -> tuple[list[Array], list[Array]]:
+    """Weights and biases of layers, as their memory."""
+    return [kernels.memory(layer.weight) for layer in layers], [kernels.memory(layer.bias) for layer in layers]
 
 
 def _allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
@@ -198,7 +264,10 @@ def _allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
     return tensor
 
 
-def _upload(target: Tensor, array: np.ndarray) -> None:
-    """Overwrite a realized tensor's data with an array of its shape."""
+def _upload(target: Tensor, array: Array) -> None:
+    """Overwrite a realized tensor's data, in place, with an array of its shape."""
     values = np.ascontiguousarray(array, np.int32 if target.dtype == dtypes.int32 else np.float32)
-    target.uop.buffer.copyin(memoryview(values).cast("B"))
+    if target.device == "CPU":
+        kernels.memory(target)[...] = values
+    else:
+        target.assign(Tensor(values, device=target.device)).realize()

@@ -1,0 +1,64 @@
+"""The threads that our kernels share (threads.c), and how compiled code gets into memory."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import sys
+import threading
+from collections.abc import Callable
+
+from tinygrad.runtime.support.elf import jit_loader
+
+MAX_THREADS = 64  # that a kernel runs on, however many there are: as many have scratch memory
+
+CompiledKernel = Callable[[int, int], None]  # of the addresses of its buffers and of the pool
+_code: list[mmap.mmap] = []  # compiled kernels, which stay for good
+
+
+class _Pool(ctypes.Structure):
+    """The beginning of threads.c's Pool; the rest is zero at first."""
+
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("lock", "unlock", "wait", "wake_all", "yield")), ("threads", ctypes.c_long),
+                ("mutex", ctypes.c_char * 128), ("condition", ctypes.c_char * 128)]
+
+
+class Pool:
+    """Threads that sleep until a kernel has tasks for them. work is what each of them runs for good, worker.c's kernel."""
+
+    def __init__(self, work: CompiledKernel):
+        self._work, self._num_started, self._memory = work, 0, mmap.mmap(-1, mmap.PAGESIZE)  # on a page: on cache lines
+        self._fields, library = _Pool.from_buffer(self._memory), ctypes.CDLL(None)
+        self.address = ctypes.addressof(self._fields)
+        names = ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_wait", "pthread_cond_broadcast", "sched_yield")
+        for (field, _), name in zip(_Pool._fields_, names):
+            setattr(self._fields, field, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+        library.pthread_mutex_init(ctypes.c_void_p(self.address + _Pool.mutex.offset), None)
+        library.pthread_cond_init(ctypes.c_void_p(self.address + _Pool.condition.offset), None)
+
+    def use(self, num_threads: int) -> None:
+        """Let kernels run on this many threads, the one that calls them among these; call it while none runs."""
+        num_threads = min(num_threads, MAX_THREADS)
+        self._fields.threads = num_threads
+        for i in range(self._num_started + 1, num_threads):
+            threading.Thread(target=self._work, args=(i, self.address), name=f"rfx-kernels-{i}", daemon=True).start()
+        self._num_started = max(self._num_started, num_threads - 1)
+
+
+def load(binary: bytes) -> CompiledKernel:
+    """The function that an object file begins with, in memory; ctypes lets other Python threads run during its calls."""
+    image, apple = jit_loader(binary), sys.platform == "darwin"
+    code = mmap.mmap(-1, len(image), mmap.MAP_ANON | mmap.MAP_PRIVATE | (0x0800 if apple else 0),  # MAP_JIT
+                     mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    if apple:
+        ctypes.CDLL(None).pthread_jit_write_protect_np(0)
+    code.write(image)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+    if apple:
+        ctypes.CDLL(None).pthread_jit_write_protect_np(1)
+    if platform.machine().lower() in ("arm64", "aarch64"):  # whose instruction cache does not see what was written
+        flush = ctypes.CDLL(None if apple else "libgcc_s.so.1")["__clear_cache"]
+        flush(ctypes.c_void_p(address), ctypes.c_void_p(address + len(image)))
+    _code.append(code)
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
