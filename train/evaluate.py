@@ -22,7 +22,7 @@ from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
-from train.config import build
+from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
@@ -189,7 +189,7 @@ def _beside(policy: str) -> Path:
 def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
-            config = build(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
+            config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
         run(config, Console())
 
 
