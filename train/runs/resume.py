@@ -81,8 +81,8 @@ class RunCheckpoints:
             return
         with self._writes.attempt("the checkpoint"):
             state = trainer.state_dict() | self._best.state_dict() | {
-                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here, "run.metrics": self._writer.position(),
-                "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
+                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here,
+                "run.metrics": self._writer.position(), "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
             write_checkpoint(self._folder / CHECKPOINTS, steps, state, trainer.config.trainer.keep_checkpoints)
             self._saved = steps
 
