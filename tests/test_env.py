@@ -262,3 +262,31 @@ def test_a_wrong_task_is_refused_with_the_nearest_name(change, words):
 def test_an_unknown_robot_names_those_there_are():
     with pytest.raises(ValueError, match="go2"):
         EnvConfig.load("go1")
+
+
+def test_an_entry_may_have_a_name_of_its_own_and_say_its_term():
+    once, twice = (make(**{**QUIET, "randomize": False, "rewards": rewards}) for rewards in (
+        {"tilt": {"weight": -3.0}}, {"tilt": {"weight": -1.0}, "tilt_more": {"term": "tilt", "weight": -2.0}}))
+    for env in (once, twice):
+        env.reset(seed=0)
+        env.simulation.batch.qpos[:, 3:7] = [np.cos(0.2), np.sin(0.2), 0, 0]
+    np.testing.assert_allclose(*(env.step(np.zeros((4, 12), np.float32))[1] for env in (once, twice)), rtol=1e-6)
+    assert twice.metrics()["reward/tilt_more"] == pytest.approx(2.0 * once.metrics()["reward/tilt"] / 3.0)
+
+
+def test_every_section_takes_terms_under_other_names():
+    plain = {"commands": {"uniform_velocity": {"vx": [0.2, 0.6], "vy": [0, 0], "yaw_rate": [0, 0]}}, "resets": {"yaw": {}},
+             "randomization": {"payload": {"range_kg": [1.0, 2.0]}}, "pushes": {"shove": {"speed_m_s": [0.5, 1.0]}}, "noise": {},
+             "push_interval_s": [0.04, 0.1], "terminations": {"base_low": {"min_height_m": 0.27}},
+             "terrain": {"num_levels": 2, "tile_m": 4.0, "kinds": {"slope_up": {"angle_deg": [0.0, 10.0]}}}}
+    named = {key: {f"my_{name}": {"term": name, **parameters} for name, parameters in value.items()} if isinstance(value, dict) else value
+             for key, value in plain.items() if key not in ("noise", "terrain")} | {"noise": {}}
+    named["terrain"] = plain["terrain"] | {"kinds": {"my_slope": {"term": "slope_up", "angle_deg": [0.0, 10.0]}}}
+    seen = []
+    for task in (plain, named):
+        env = make(4, randomize=True, random_start_age=False, **task)
+        env.reset(seed=0)
+        seen.append([np.concatenate((observation["state"].ravel(), terminated))
+                     for observation, _, terminated, *_ in (env.step(np.full((4, 12), 0.3, np.float32)) for _ in range(40))])
+    np.testing.assert_array_equal(*seen)
+    assert np.array(seen)[:, :, -4:].any()  # some fell
