@@ -1,7 +1,9 @@
-"""The batched MuJoCo task. Importing it registers `rfx/Go2Flat-v0` and `rfx/Go2Rough-v0` with Gymnasium."""
+"""Environments. Importing it registers one with Gymnasium for every file in configs/robot/: `rfx/AnymalCRough-v0` for anymal_c_rough.yaml."""
 
 import gymnasium
 
-gymnasium.register("rfx/Go2Flat-v0", entry_point="envs.single:Go2SingleEnv", vector_entry_point="envs.go2:Go2Env")
-gymnasium.register("rfx/Go2Rough-v0", entry_point="envs.single:Go2SingleEnv", vector_entry_point="envs.go2:Go2Env",
-                   kwargs={"task": "go2_rough"})
+from envs.configs import options
+
+for _name in options("robot"):
+    gymnasium.register(f"rfx/{''.join(part.capitalize() for part in _name.split('_'))}-v0", entry_point="envs.legged.single:LeggedSingleEnv",
+                       vector_entry_point="envs.legged.env:LeggedEnv", kwargs={"task": _name})

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 
 Array = np.ndarray
-NOSE_M = 0.36  # from the base's centre to the tip of the Go2's head
+AHEAD_M = 0.03  # from the foremost point of the base to where arrows begin
 COMMANDED_RGBA, ACTUAL_RGBA = (0.05, 0.45, 0.95, 1.0), (1.0, 0.5, 0.05, 1.0)
 
 
@@ -133,6 +133,7 @@ def _open_gl(width: int, height: int):
 
 def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: mujoco.MjvCamera) -> Iterator[Array]:
     data, options, base = mujoco.MjData(model), mujoco.MjvOption(), _base(model)
+    nose_m = _foremost(model, base) + AHEAD_M
     if not np.any((model.geom_group < 3) & (model.geom_bodyid > 0)):
         options.geomgroup[3] = 1  # a model without looks: draw what collides
     try:
@@ -143,7 +144,7 @@ def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: muj
             mujoco.mjv_updateScene(model, data, options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, canvas.scene)
             arrows = [(velocity, rgba) for velocity, rgba in zip(velocities, (COMMANDED_RGBA, ACTUAL_RGBA)) if velocity is not None]
             for layer, (velocity, rgba) in enumerate(arrows):
-                way = _way_of_the_nose(data.xpos[base], data.xmat[base], velocity)
+                way = _way_of_the_nose(data.xpos[base], data.xmat[base], velocity, nose_m)
                 _add_arrow(canvas.scene, way, rgba, _ground_height(model, data, way) + 0.01 + 0.01 * layer)
             yield canvas.draw()
     finally:
@@ -154,6 +155,16 @@ def _base(model: mujoco.MjModel) -> int:
     """The body that floats, or the first one."""
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
     return int(model.jnt_bodyid[free[0]]) if len(free) else min(1, model.nbody - 1)
+
+
+def _foremost(model: mujoco.MjModel, body: int) -> float:
+    """How far the geoms of a body reach along its x axis, m."""
+    reach, rotation = [0.0], np.zeros(9)
+    for geom in np.flatnonzero(model.geom_bodyid == body):
+        mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
+        center, half_size = model.geom_aabb[geom].reshape(2, 3)
+        reach.append(model.geom_pos[geom, 0] + rotation[:3] @ center + np.abs(rotation[:3]) @ half_size)
+    return max(reach)
 
 
 def _camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
@@ -168,15 +179,15 @@ def _camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
     return camera
 
 
-def _way_of_the_nose(position: Array, rotation: Array, velocity: Array) -> Array:
-    """Where the nose goes over half a second at a velocity (vx, vy, yaw rate) in the base frame. (11, 2), m, world."""
+def _way_of_the_nose(position: Array, rotation: Array, velocity: Array, nose_m: float) -> Array:
+    """Where the nose, nose_m ahead of the base, goes over half a second at a velocity (vx, vy, yaw rate) in the base frame. (11, 2), m, world."""
     seconds = np.linspace(0.0, 0.5, 11)
     heading = np.arctan2(rotation[3], rotation[0]) + velocity[2] * seconds
     middle = 0.5 * (heading[1:] + heading[:-1])
     steps = np.diff(seconds)[:, None] * np.stack((velocity[0] * np.cos(middle) - velocity[1] * np.sin(middle),
                                                   velocity[0] * np.sin(middle) + velocity[1] * np.cos(middle)), axis=1)
     base = position[:2] + np.concatenate((np.zeros((1, 2)), np.cumsum(steps, axis=0)))
-    return base + NOSE_M * np.stack((np.cos(heading), np.sin(heading)), axis=1)
+    return base + nose_m * np.stack((np.cos(heading), np.sin(heading)), axis=1)
 
 
 def _ground_height(model: mujoco.MjModel, data: mujoco.MjData, way: Array) -> Array:

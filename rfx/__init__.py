@@ -10,13 +10,15 @@ import importlib
 __version__ = "0.1.0"
 
 EXPORTS = {
-    "rfx.config": ("CameraConfig", "GO2_CONFIG", "JointConfig", "RobotConfig"),
+    "rfx.config": ("CameraConfig", "FootConfig", "JointConfig", "RobotConfig"),
     "rfx.hub": ("push_policy",),
     "rfx.loaded_policy": ("LoadedPolicy", "load_policy"),
     "rfx.normalizer": ("ObservationNormalizer",),
     "rfx.observation": ("ObservationBuffer", "ObservationSpec", "make_observation", "unpad_action"),
     "rfx.policy_folder": ("PolicyInfo", "inspect_policy"),
+    "rfx.robot_files": ("load_robot",),
     "rfx.robots.go2": ("Go2",),
+    "rfx.robots.go2.config": ("GO2_CONFIG",),
     "rfx.robots.mock": ("MockRobot",),
     "rfx.robots.robot": ("Robot", "make_robot", "register_driver"),
     "rfx.robots.sim": ("SimRobot",),

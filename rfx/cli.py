@@ -43,7 +43,7 @@ def inspect(options: argparse.Namespace) -> None:
     if robot is None:
         print("robot: none said")
     else:
-        print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {robot.action_scale_rad:g} rad")
+        print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {robot.action_scale.min():g} to {robot.action_scale.max():g} rad")
         frames = f", the last {info.arguments['history']} of them" if info.arguments.get("history", 1) != 1 else ""
         print(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
     print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
@@ -105,7 +105,7 @@ def replay(options: argparse.Namespace) -> None:
 
 def _robot(options: argparse.Namespace) -> Any:
     """The robot asked for, with the options that it has."""
-    from rfx.config import GO2_CONFIG
+    from rfx.robots.go2.config import GO2_CONFIG
     from rfx.robots.robot import make_robot
 
     given: dict[str, Any] = {}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rfx import arrays
 from rfx.arrays import Array
 from rfx.terms import nearest
+
+if TYPE_CHECKING:
+    from rfx.mirror import Mirror
 
 # A value enters the statistics as no further from the mean than EXTREME standard deviations, each at least SMALLEST_STD: a simulation that
 # is about to break gives rows of 1e8, and one of them would leave its column near zero for millions of rows. A column that was constant
@@ -66,6 +69,11 @@ class ObservationNormalizer:
         squares = self.var * self.count + batch_var * num_rows + np.square(delta) * (self.count * num_rows / total)
         self._set(self.mean + delta * (num_rows / total), squares / total)
         self.count = total
+
+    def symmetrize(self, mirror: Mirror) -> None:
+        """Make the statistics those of the rows seen and of their mirror images together, so that normalizing and mirroring commute."""
+        mean, image = self.mean, mirror.observation(self.mean)
+        self._set(0.5 * (mean + image), 0.5 * (self.var + mirror.permuted(self.var)) + 0.25 * np.square(mean - image))
 
     def _limits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest value that each column takes into the statistics. rows (B, state_dim): the reference where there was none yet.

@@ -41,6 +41,10 @@ def last_action(state: RobotState) -> Array:
 
 
 def gait_clock(state: RobotState) -> Array:
-    """Sine and cosine of the gait phase, and the sine of half of it. (N, 3)."""
+    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while the command is to stand. (N, 3).
+
+    The clock's mirror image, half a cycle on, is then a change of signs: (-, -, +).
+    """
     phase = state.gait_phase
-    return np.stack((np.sin(phase), np.cos(phase), np.sin(0.5 * phase)), axis=1)
+    moving = state.velocity_command.any(axis=1, keepdims=True)
+    return np.stack((np.sin(phase), np.cos(phase), np.sin(np.float32(2.0) * phase)), axis=1) * moving

@@ -17,6 +17,12 @@ def _bound_terms(names: tuple[str, ...]) -> tuple:
     return tuple(find(observation_terms, name) for name in names)
 
 
+def observation_width(config: RobotConfig) -> int:
+    """How wide the observation terms that the config names are, side by side. Raises ValueError for an unknown term."""
+    state = RobotState.zeros(config, 1)
+    return sum(term(state).shape[1] for term in _bound_terms(config.observation_terms))
+
+
 def observe(state: RobotState, out: Array | None = None) -> Array:
     """The observation terms that the state's config names, in order, zero-padded. (N, max_state_dim), float32.
 

@@ -24,7 +24,7 @@ from rfx.folders import replace_folder
 from rfx.normalizer import ObservationNormalizer
 
 WEIGHTS, CONFIG, NORMALIZER = "model.safetensors", "rfx_config.json", "normalizer.json"
-FORMAT = 1
+FORMAT = 2
 MAX_JSON_BYTES = 16 * 2**20
 MAX_HEADER_BYTES = 2**20  # of a safetensors file: room for some 10,000 tensors
 DTYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # those NumPy has

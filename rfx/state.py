@@ -25,7 +25,7 @@ class RobotState:
     projected_gravity_b: Array  # (N, 3), unit vector of gravity in the base frame; (0, 0, -1) when level
     velocity_command: Array  # (N, 3): vx, vy in m/s, yaw rate in rad/s, base frame
     last_action: Array  # (N, num_joints), the action applied over the step that ended here, in [-1, 1]
-    gait_phase: Array  # (N,), rad in [0, 4 pi): two gait cycles, so that half the phase is also continuous
+    gait_phase: Array  # (N,), rad in [0, 2 pi)
 
     @classmethod
     def zeros(cls, config: RobotConfig, num_envs: int) -> RobotState:
@@ -51,7 +51,7 @@ def advance(state: RobotState, action: Array) -> None:
     state.last_action[...] = action
     config, phase = state.config, state.gait_phase
     phase += np.float32(2.0 * np.pi * config.gait_freq_hz / config.control_freq_hz)
-    np.mod(phase, np.float32(4.0 * np.pi), out=phase)
+    np.mod(phase, np.float32(2.0 * np.pi), out=phase)
     phase[~state.velocity_command.any(axis=1)] = 0.0
 
 

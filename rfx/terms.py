@@ -21,16 +21,24 @@ def find(module: ModuleType, name: str) -> Callable:
     terms = available(module)
     if name not in terms:
         kind = module.__name__.rsplit(".", 1)[-1].replace("_", " ")
-        raise ValueError(f"unknown term {name!r} among {kind}: {nearest(name, terms)}")
+        raise ValueError(f"unknown term {name!r} among {kind}: {nearest(str(name), terms)}")
     return terms[name]
 
 
+def term_of(module: ModuleType, name: str, parameters: Mapping[str, Any]) -> Callable:
+    """The term that a config's entry means: the one that its key `term` names, or without that key the one called as the entry itself.
+
+    So one term can stand under several names, with other parameters each. Raises ValueError that names the nearest match.
+    """
+    return find(module, parameters.get("term", name))
+
+
 def bind(module: ModuleType, name: str, parameters: Mapping[str, Any], num_inputs: int = 1) -> Callable:
-    """The term called name with its keyword parameters fixed; its first num_inputs arguments stay open.
+    """The term of the entry called name with its keyword parameters fixed; its first num_inputs arguments stay open.
 
     Raises ValueError for an unknown term, an unknown parameter, or a missing one.
     """
-    term = find(module, name)
+    term, parameters = term_of(module, name, parameters), {key: value for key, value in parameters.items() if key != "term"}
     accepted = list(inspect.signature(term).parameters.values())[num_inputs:]
     names = [parameter.name for parameter in accepted]
     for given in parameters:

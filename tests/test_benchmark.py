@@ -12,18 +12,18 @@ from rich.console import Console
 
 from train.benchmark import BenchmarkConfig, run, train_config
 from train.errors import exit_on_bad_command_line
-from train.startup import first_iteration
-from train.throughput import record, stopwatch
+from train.bench.startup import first_iteration
+from train.bench.throughput import record, stopwatch
 from train.trainer import Trainer
 
 
 def small_trainer(**task) -> Trainer:
-    config = train_config(BenchmarkConfig(num_envs=8, threads=1))
+    config = train_config(BenchmarkConfig(task="go2", num_envs=8, threads=1))
     return Trainer(dataclasses.replace(config, env=dataclasses.replace(config.env, **task)))
 
 
 def test_the_benchmark_writes_flat_figures_that_agree_with_each_other(tmp_path: Path) -> None:
-    config = BenchmarkConfig(num_envs=16, train_steps=400, rounds=2, steps=6, startup=False, learner=False, output=str(tmp_path / "b.json"))
+    config = BenchmarkConfig(task="go2", num_envs=16, train_steps=400, rounds=2, steps=6, startup=False, learner=False, output=str(tmp_path / "b.json"))
     with (tmp_path / "shown").open("w") as file:
         figures = run(config, Console(file=file, width=80))
     assert json.loads((tmp_path / "b.json").read_text()) == figures
@@ -66,14 +66,14 @@ def test_a_stopwatch_leaves_no_trace() -> None:
 
 @pytest.mark.long
 def test_start_up_and_memory_of_a_real_run_are_measured(tmp_path: Path) -> None:
-    seconds, memory = first_iteration(["env.num_envs=64", "trainer.total_steps=1536", "trainer.evaluation_s=1", "trainer.final_evaluation_s=1"],
+    seconds, memory = first_iteration(["+robot=go2", "env.num_envs=64", "trainer.total_steps=1536", "trainer.evaluation_s=1", "trainer.final_evaluation_s=1"],
                                       tmp_path, "run")
     assert 0.5 < seconds < 120 and 100e6 < memory < 1.5e9
 
 
 def test_a_run_that_fails_is_told() -> None:
     with pytest.raises(RuntimeError, match="env.num_envs is -1"):
-        first_iteration(["env.num_envs=-1"], Path("/tmp"), "none")
+        first_iteration(["+robot=go2", "env.num_envs=-1"], Path("/tmp"), "none")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from train.checkpoint import checkpoints, newest_checkpoint, read_checkpoint, set_aside_after, write_checkpoint
+from train.runs.checkpoint import checkpoints, newest_checkpoint, read_checkpoint, set_aside_after, write_checkpoint
 
 KINDS = (np.float32, np.float64, np.int64, np.bool_)
 

@@ -15,7 +15,7 @@ import pytest
 import rfx
 from go2_wire import ROOT, EmulatorProcess, Listener, free_domain
 from rfx.cli import main
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.keyboard import Keyboard
 
 

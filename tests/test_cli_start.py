@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from train import __main__ as entry
-from train.sweep import claim_folder
+from train.runs.sweep import claim_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"

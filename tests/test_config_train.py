@@ -7,22 +7,23 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from envs.config import CONFIGS
-from train.config import PolicyConfig, TrainConfig, build, robots
+from envs.configs import CONFIGS, compose, merged, options
+from envs.legged import privileged
+from rfx.terms import available
+from train.config import PolicyConfig, TrainConfig, build
 
 
 def composed() -> dict[str, Any]:
-    """What `python -m train +robot=go2` composes: train.yaml, then the robot's file, key by key."""
+    """What `python -m train +robot=go2` composes: train.yaml, then what the robot's file composes, key by key."""
     values = yaml.safe_load((CONFIGS / "train.yaml").read_text())
     del values["defaults"], values["hydra"]
-    robot = yaml.safe_load((CONFIGS / "robot" / "go2.yaml").read_text())
-    del robot["defaults"]
-    for key, value in robot.items():
-        values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
-    return values
+    return merged(values, compose("robot", "go2"))
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 def test_the_default_run_is_the_documented_one() -> None:
     config = TrainConfig.from_dict(composed())
-    assert (config.robot, config.seed, config.threads) == ("go2", 0, 0)
-    assert config.policy == PolicyConfig(hidden=(256, 256), initial_std=config.policy.initial_std)
+    assert (config.task, config.robot, config.title, config.seed, config.threads) == ("legged", "go2", "go2", 0, 0)
+    assert config.policy == PolicyConfig(hidden=(256, 256), initial_std=config.policy.initial_std, critic_terms=tuple(available(privileged)))
     assert config.env.num_envs * config.trainer.rollout_steps % config.ppo.num_minibatches == 0
 
 
@@ -55,8 +56,19 @@ def test_every_field_stands_in_the_yaml_so_that_it_can_be_overridden_without_a_p
     check(values, config, "")
 
 
-def test_robots_are_the_files_in_the_group() -> None:
-    assert "go2" in robots()
+@pytest.mark.parametrize("robot", options("robot"))
+def test_files_are_composed_as_hydra_composes_them(robot: str) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        theirs = OmegaConf.to_container(hydra_compose(config_name="train", overrides=[f"+robot={robot}"]))
+    ours = compose("robot", robot)
+    assert {key: theirs[key] for key in ours} == ours
+    assert list(theirs["env"]["rewards"]) == list(ours["env"]["rewards"])  # summed in this order
+
+
+def test_a_robot_is_a_robot_and_a_run_has_a_name() -> None:
+    rough = TrainConfig.from_dict(compose("robot", "go2_rough"))
+    assert (rough.robot, rough.title, rough.env.terrain.num_levels) == ("go2", "go2_rough", 10)
+    assert dataclasses.replace(rough, name=None).title == "go2"
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
@@ -82,6 +94,11 @@ def test_robots_are_the_files_in_the_group() -> None:
     ("trainer.total_steps", 0, "trainer.total_steps is 0: it must be positive"),
     ("seed", -1, "seed is -1: it must be 0 or more"),
     ("threads", -2, "threads is -2"),
+    ("env.rewards.yaw_rate_precision.term", "yaw_rat", "unknown term 'yaw_rat' among rewards: did you mean 'yaw_rate'?"),
+    ("env.rewards.yaw_rate_precision.term", 3, "unknown term 3 among rewards: possible are"),
+    ("env.randomization.kp.term", "kpp", "unknown term 'kpp' among randomization: did you mean 'kp'?"),
+    ("policy.critic_terms", ["base_hight"], "unknown term 'base_hight' among privileged: did you mean 'base_height'?"),
+    ("task", "leged", "unknown task 'leged': did you mean 'legged'?"),
     ("robot", None, "no robot given: choose one with +robot=NAME, possible are go2"),
     ("learning_rate", 1.0, "unknown key 'learning_rate'"),
 ])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tiny_run import assert_same_run, finish, reference_run, refuse_to_tell, run, start
 
-from train.checkpoint import checkpoints, newest_checkpoint
-from train.disk import Writes, replace_file
-from train.resume import read_record
+from train.runs.checkpoint import checkpoints, newest_checkpoint
+from train.runs.disk import Writes, replace_file
+from train.runs.resume import read_record
 
 LONGER = {"trainer.total_steps": 120 * 64}
 

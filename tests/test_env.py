@@ -8,26 +8,26 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import envs  # noqa: F401  (registers)
-from envs import rewards
-from envs.config import EnvConfig
-from envs.go2 import Go2Env, velocity_error
-from envs.simulation import rotate_inverse
-from rfx.config import GO2_CONFIG
+from envs.legged import rewards
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv, velocity_error
+from envs.legged.simulation import rotate_inverse
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.state import projected_gravity
 
 QUIET = {"random_start_age": False, "resets": {}}
 
 
-def make(num_envs=4, **overrides) -> Go2Env:
-    return Go2Env(num_envs, **overrides)
+def make(num_envs=4, **overrides) -> LeggedEnv:
+    return LeggedEnv(num_envs, task="go2", **overrides)
 
 
 def test_single_environment_passes_gymnasiums_checker():
-    check_env(gymnasium.make("rfx/Go2Flat-v0").unwrapped)
+    check_env(gymnasium.make("rfx/Go2-v0").unwrapped)
 
 
 def test_make_gives_observation_and_action_of_one_robot():
-    env = gymnasium.make("rfx/Go2Flat-v0")
+    env = gymnasium.make("rfx/Go2-v0")
     observation, _ = env.reset(seed=1)
     assert observation["state"].shape == (64,) and env.action_space.shape == (12,)
     observation, reward, terminated, truncated, _ = env.step(np.zeros(12, np.float32))
@@ -35,7 +35,7 @@ def test_make_gives_observation_and_action_of_one_robot():
 
 
 def test_make_vec_keeps_gymnasiums_vector_contract():
-    env = gymnasium.make_vec("rfx/Go2Flat-v0", num_envs=5)
+    env = gymnasium.make_vec("rfx/Go2-v0", num_envs=5)
     assert env.num_envs == 5 and env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     observation, info = env.reset(seed=3)
     assert observation in env.observation_space and info == {}
@@ -47,16 +47,6 @@ def test_make_vec_keeps_gymnasiums_vector_contract():
         assert reward.shape == terminated.shape == truncated.shape == (5,)
         assert reward.dtype == np.float32 and terminated.dtype == truncated.dtype == bool
     env.close()
-
-
-def test_vector_statistics_agree_with_gymnasiums_wrapper():
-    env = gymnasium.wrappers.vector.RecordEpisodeStatistics(make(8, episode_length_s=0.2), stats_key="theirs")
-    env.reset(seed=0)
-    for _ in range(10):
-        _, _, _, truncated, info = env.step(np.zeros((8, 12), np.float32))
-        if truncated.any():
-            np.testing.assert_allclose(info["episode"]["r"], info["theirs"]["r"], rtol=1e-5)
-            np.testing.assert_array_equal(info["episode"]["l"], info["theirs"]["l"])
 
 
 def test_observation_is_48_real_numbers_then_zeros():
@@ -104,7 +94,7 @@ def test_same_step_autoreset_returns_both_observations():
     final = np.stack([last["state"] for last in info["final_obs"]])
     assert final[0, 45] == pytest.approx(1.0, abs=1e-6)  # the ended episode's clock
     assert observation["state"][0, 45] == 0.0 and observation["state"][0, 46] == 1.0  # the new one's
-    assert info["episode"]["l"].tolist() == [5, 5, 5]
+    assert env.metrics()["episode/length_s"] == pytest.approx(0.1)
 
 
 def test_a_fall_terminates_and_is_not_a_truncation():
@@ -112,7 +102,7 @@ def test_a_fall_terminates_and_is_not_a_truncation():
     env.reset(seed=0)
     env.simulation.batch.qpos[0, 3:7] = [np.sqrt(0.5), np.sqrt(0.5), 0, 0]  # on its side
     *_, terminated, truncated, info = env.step(np.zeros((2, 12), np.float32))
-    assert terminated.tolist() == [True, False] and not truncated.any() and info["_episode"].tolist() == [True, False]
+    assert terminated.tolist() == [True, False] and not truncated.any() and info["_final_info"].tolist() == [True, False]
     assert rewards.fall(env.state).tolist() == [1.0, 0.0]
 
 
@@ -265,7 +255,7 @@ def test_a_broken_simulation_is_truncated_flagged_and_started_anew():
 ])
 def test_a_wrong_task_is_refused_with_the_nearest_name(change, words):
     with pytest.raises(ValueError) as error:
-        Go2Env(2, config=EnvConfig.load("go2", **change))
+        LeggedEnv(2, task="go2", config=EnvConfig.load("go2", **change))
     assert all(word in str(error.value) for word in words)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.gae import gae
-from train.rollout import Rollout
+from train.ppo.gae import gae
+from train.ppo.rollout import Rollout
 
 
 def make_rollout(reward, value, terminated=None, truncated=None, bootstrap=None, failed=None) -> Rollout:

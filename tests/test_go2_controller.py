@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.controller import Controller
 from rfx.robots.go2.mailbox import Phase, Request
 from rfx.robots.go2.safety import SafetyLimits

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from go2_wire import EmulatorProcess, Listener
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2 import Go2, SafetyLimits
 from rfx.robots.go2.log import Recording
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from go2_wire import EmulatorProcess
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.sim import Physics
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from go2_wire import ROOT
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.mailbox import Mailbox, Request, command_dtype, create_memory, mailboxes
 
 COMMAND = command_dtype(GO2_CONFIG)
@@ -56,7 +56,7 @@ def test_a_half_written_record_is_not_read():
 WRITER = """
 import mmap, select, sys
 import numpy as np
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.mailbox import command_dtype, mailboxes
 box = mailboxes(mmap.mmap(int(sys.argv[1]), 0), GO2_CONFIG)[1]
 record = np.zeros((), command_dtype(GO2_CONFIG))

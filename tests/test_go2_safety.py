@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.mailbox import Phase
 from rfx.robots.go2.remote import BUTTONS
 from rfx.robots.go2.safety import RULES, SafetyLimits, Snapshot, limit_target, smoothed_speed, violation

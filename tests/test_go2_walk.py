@@ -20,7 +20,7 @@ from rfx.robots.go2.replay import recompute
 from rfx.session import Session
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-SETTLE_S = 1.0  # after a change of command, before errors count: as in train/evaluation.py
+SETTLE_S = 1.0  # after a change of command, before errors count: as in train/judge/evaluation.py
 
 
 def train(folder: Path, *overrides: str) -> Path:

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 import rfx
-from envs.config import EnvConfig
+from envs.legged.config import EnvConfig
 from rfx.cli import main
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.history import ObservationHistory
 from rfx.nn import MLP, ActorCritic, JitPolicy, Policy, PrivilegedActorCritic
 from rfx.normalizer import ObservationNormalizer
 from rfx.session import Session
 from tinygrad import Tensor
-from train.best import Snapshot
+from train.runs.best import Snapshot
 from train.config import TrainConfig
-from train.evaluation import PolicyAct, evaluate, evaluation_env
+from train.judge.evaluation import evaluate
+from train.judge.play import PolicyAct, evaluation_env
 from train.play import Pilot, Play
 from train.trainer import Trainer
 

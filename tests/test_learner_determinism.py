@@ -9,8 +9,8 @@ LEARN = """
 import hashlib
 import numpy as np
 from rfx.nn import ActorCritic, kernels
-from train.rollout import Rollout
-from train.update import PPO, PPOConfig
+from train.ppo.rollout import Rollout
+from train.ppo.update import PPO, PPOConfig
 
 rng = np.random.default_rng(0)
 ppo = PPO(ActorCritic(48, 12, [256, 256], rng=rng), PPOConfig(num_epochs=2), 8 * 301)

@@ -1,6 +1,4 @@
-"""The privileged critic and the mirror loss: one update against float64 NumPy, what the rollout holds, and resuming with all that is off by
-default.
-"""
+"""The privileged critic and the symmetric policy: one update against float64 NumPy, what the rollout holds, and resuming with all of it."""
 
 import dataclasses
 import random
@@ -9,42 +7,45 @@ import signal
 import network_reference
 import numpy as np
 import pytest
-from tiny_run import assert_same_run, events, finish, start
+from tiny_run import assert_same_run, finish, start
 
 import rfx
-from envs.config import EnvConfig
-from rfx.config import GO2_CONFIG
+from envs.legged.config import EnvConfig
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic
-from train.checkpoint import checkpoints
+from train.runs.checkpoint import checkpoints
 from train.config import PolicyConfig, TrainConfig
-from train.rollout import Rollout
+from train.ppo.rollout import Rollout
+from train.ppo.symmetry import Symmetry
 from train.trainer import Trainer
-from train.update import PPO, PPOConfig
+from train.ppo.update import PPO, PPOConfig
 
 T, N, D, A, P = 6, 16, 10, 4, 7
-ALL_ON = {"policy.history": 3, "policy.critic": "privileged", "ppo.mirror_coefficient": 0.5}
+ALL_ON = {"policy.history": 3, "policy.critic": "privileged", "policy.symmetric": True}
 FLIP = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 0, -1, 0]], np.float32)  # of four actions: two pairs, one with signs
+FLIP_STATE = np.diag([1, -1, 1, -1, 1, 1, 1, 1, 1, 1]).astype(np.float32)[[0, 1, 2, 3, 5, 4, 6, 7, 9, 8]]
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def learner(critic, mirror_coefficient, history=2, seed=0, **options) -> PPO:
-    sizes = (D, A, P, [24, 17]) if critic == "privileged" else (D, A, [24, 17])
+def learner(critic, symmetric, history=2, seed=0, **options) -> PPO:
+    hidden = [24, 16] if symmetric else [24, 17]
+    sizes = (D, A, P, hidden) if critic == "privileged" else (D, A, hidden)
     policy = (PrivilegedActorCritic if critic == "privileged" else ActorCritic)(*sizes, history=history, rng=rng(seed))
-    config = PPOConfig(**{"num_epochs": 2, "num_minibatches": 2, "mirror_coefficient": mirror_coefficient, **options})
-    return PPO(policy, config, T * N, FLIP)
+    config = PPOConfig(**{"num_epochs": 2, "num_minibatches": 2, **options})
+    return PPO(policy, config, T * N, Symmetry(FLIP_STATE, FLIP, hidden, history) if symmetric else None)
 
 
 def filled_rollout(ppo, seed=0) -> Rollout:
     """What this policy does on random observations, rewarded for its first action."""
     r, history = rng(seed), ppo.policy.history
     critic_dim = getattr(ppo.policy, "critic_dim", 0)
-    rollout = Rollout.empty(T, N, D, A, history=history, mirrored=bool(ppo.config.mirror_coefficient), critic_dim=critic_dim)
+    rollout = Rollout.empty(T, N, D, A, history=history, critic_dim=critic_dim)
     std = np.exp(ppo.policy.log_std.numpy())
-    for name in ("observation", "mirrored", "critic_observation"):
+    for name in ("observation", "critic_observation"):
         getattr(rollout, name)[...] = r.standard_normal(getattr(rollout, name).shape)
     for t in range(T):
         inputs = [rollout.observation[t], *([rollout.critic_observation[t]] if critic_dim else [])]
@@ -58,7 +59,7 @@ def filled_rollout(ppo, seed=0) -> Rollout:
 
 
 def numpy_gradients(p, b, config, old_log_std, privileged):
-    """Gradients by name, KL and mirror loss of one minibatch, in float64, from the definitions."""
+    """Gradients by name, and the KL, of one minibatch, in float64, from the definitions."""
     count = len(b["action"])
 
     def net(x, names):
@@ -82,32 +83,37 @@ def numpy_gradients(p, b, config, old_log_std, privileged):
     kl = (log_std - old_log_std + quadratic - 0.5).sum(axis=1).mean()
     d_log_prob = np.where(gain <= bounded, -gain, 0.0)[:, None] / count
     d_mean = d_log_prob * z / np.exp(log_std)
-    parts, mirror_loss = [back(critic, (2.0 * config.value_coefficient / count * (value - b["returns"]))[:, None])], 0.0
-    if config.mirror_coefficient:
-        image = net(b["mirrored"], [*trunk, "actor_head"])
-        image_mean = np.tanh(image[0][-1])
-        difference = mean - image_mean[:, [1, 0, 3, 2]] * [1, 1, -1, -1]
-        mirror_loss = (difference**2).mean()
-        d_difference = config.mirror_coefficient * 2.0 * difference / difference.size
-        d_mean = d_mean + d_difference
-        parts.append(back(image, -(d_difference * [1, 1, -1, -1])[:, [1, 0, 3, 2]] * (1.0 - image_mean**2)))
+    parts = [back(critic, (2.0 * config.value_coefficient / count * (value - b["returns"]))[:, None])]
     parts.append(back(actor, d_mean * (1.0 - mean**2)))
     gradients = {name: sum(part[name] for part in parts if name in part) for name in p if name != "log_std"}
-    return gradients | {"log_std": (d_log_prob * (z**2 - 1.0)).sum(axis=0) - config.entropy_coefficient}, kl, mirror_loss
+    return gradients | {"log_std": (d_log_prob * (z**2 - 1.0)).sum(axis=0) - config.entropy_coefficient}, kl
 
 
-def numpy_update(p, rollout, r, config, privileged):
-    """The update in float64. Returns the parameters and the mean mirror loss."""
+def mirrored(name, array):
+    """The mirror image of a parameter: of the second half of every hidden layer the first, and of inputs and outputs by the flips."""
+    def swap(values, axis):
+        return np.roll(values, values.shape[axis] // 2, axis)
+
+    frames = np.kron(np.eye(2), FLIP_STATE)
+    return {"backbone.0.weight": lambda w: swap(w @ frames, 0), "backbone.1.weight": lambda w: swap(swap(w, 0), 1),
+            "actor_head.weight": lambda w: FLIP @ swap(w, 1), "critic_head.weight": lambda w: swap(w, 1), "actor_head.bias": lambda b: FLIP @ b,
+            "critic_head.bias": lambda b: b, "log_std": lambda b: np.abs(FLIP) @ b}.get(
+                name, lambda b: swap(b, 0) if name.startswith("backbone") else b)(array)
+
+
+def numpy_update(p, rollout, r, config, privileged, symmetric):
+    """The parameters after the update, in float64."""
     p = {name: array.astype(np.float64) for name, array in p.items()}
     first, second = ({name: np.zeros_like(array) for name, array in p.items()} for _ in range(2))
     flat = {f.name: getattr(rollout, f.name).reshape(T * N, *getattr(rollout, f.name).shape[2:]).astype(np.float64)
             for f in dataclasses.fields(rollout)}
-    old_log_std, rate, mirror_losses = p["log_std"].copy(), config.learning_rate, []
+    old_log_std, rate = p["log_std"].copy(), config.learning_rate
     orders = [r.permutation(T * N) for _ in range(config.num_epochs)]
     for step, rows in enumerate(np.concatenate(orders).reshape(config.num_epochs * config.num_minibatches, -1), 1):
         batch = {name: array[rows] for name, array in flat.items()}
-        gradients, kl, mirror_loss = numpy_gradients(p, batch, config, old_log_std, privileged)
-        mirror_losses.append(mirror_loss)
+        gradients, kl = numpy_gradients(p, batch, config, old_log_std, privileged)
+        if symmetric:
+            gradients = {name: 0.5 * (gradient + mirrored(name, gradient)) for name, gradient in gradients.items()}
         rate = max(rate / 1.5, 1e-5) if kl > 2 * config.desired_kl else min(rate * 1.5, 1e-2) if kl < 0.5 * config.desired_kl else rate
         norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
         for name, gradient in gradients.items():
@@ -115,57 +121,51 @@ def numpy_update(p, rollout, r, config, privileged):
             first[name] = 0.9 * first[name] + 0.1 * gradient
             second[name] = 0.999 * second[name] + 0.001 * gradient**2
             p[name] -= rate * first[name] / (1.0 - 0.9**step) / (np.sqrt(second[name] / (1.0 - 0.999**step)) + 1e-8)
-    return p, np.mean(mirror_losses)
+    return p
 
 
-@pytest.mark.parametrize(("critic", "coefficient", "plain"), [("privileged", 0.0, False), ("shared", 3.0, False),
-                                                              ("privileged", 3.0, False), ("privileged", 3.0, True)])
-def test_an_update_is_the_one_in_numpy(monkeypatch, critic, coefficient, plain):
+@pytest.mark.parametrize(("critic", "symmetric", "plain"), [("privileged", False, False), ("shared", True, False),
+                                                            ("privileged", True, False), ("privileged", True, True)])
+def test_an_update_is_the_one_in_numpy(monkeypatch, critic, symmetric, plain):
     if plain:
         monkeypatch.setenv("RFX_PLAIN", "1")
-    ppo = learner(critic, coefficient)
+    ppo = learner(critic, symmetric)
     rollout, before = filled_rollout(ppo), {name: t.numpy().copy() for name, t in ppo.parameters.items()}
     metrics = ppo.update(rollout, rng(7))
-    expected, mirror_loss = numpy_update(before, rollout, rng(7), ppo.config, critic == "privileged")
+    expected = numpy_update(before, rollout, rng(7), ppo.config, critic == "privileged", symmetric)
     for name, tensor in ppo.parameters.items():
         moved = np.abs(expected[name] - before[name]).max()
         assert moved > 1e-4 and np.abs(tensor.numpy() - expected[name]).max() < 2e-3 * moved, name
-    assert ("mirror_loss" in metrics) == bool(coefficient)
-    assert metrics.get("mirror_loss", 0.0) == pytest.approx(mirror_loss, rel=1e-4) and metrics["skipped_minibatches"] == 0
+    assert metrics["skipped_minibatches"] == 0
 
 
-def test_a_weight_of_zero_changes_no_bit_of_an_update():
-    """The mirrored observations are then not even looked at."""
-    with_mirror, without = learner("shared", 0.0), learner("shared", 0.0)
-    without._action_mirror = None
-    rollout = filled_rollout(without)
-    for ppo in (with_mirror, without):
-        ppo.update(rollout, rng(1))
-    assert all(np.array_equal(array, without.state_dict()[name]) for name, array in with_mirror.state_dict().items())
-    assert without._rollout.mirrored is None and without._rollout.critic_observation is None
+@pytest.mark.parametrize("critic", ["shared", "privileged"])
+def test_a_symmetric_policy_stays_its_own_mirror_image_to_the_bit(critic):
+    """Its weights, and with them what it does: the mirrored action for the mirrored observation, and the same value."""
+    ppo = learner(critic, True, num_epochs=4, learning_rate=3e-3)
+    for seed in range(3):
+        ppo.update(filled_rollout(ppo, seed), rng(seed))
+    for name, tensor in ppo.parameters.items():
+        np.testing.assert_array_equal(mirrored(name, tensor.numpy()), tensor.numpy(), err_msg=name)
+    state = rng(1).normal(size=(N, 2, D)).astype(np.float32)
+    image = (state @ FLIP_STATE).reshape(N, -1)
+    others = [rng(2).normal(size=(N, P)).astype(np.float32)] if critic == "privileged" else []
+    (action, value), (image_action, image_value) = ppo.act(state.reshape(N, -1), *others), ppo.act(image, *others)
+    assert np.abs(action).max() > 0.05 and np.abs(action[:, 0] - action[:, 1]).max() > 0.05
+    np.testing.assert_allclose(image_action, action[:, [1, 0, 3, 2]] * [1, 1, -1, -1], atol=1e-6)
+    np.testing.assert_allclose(image_value, value, atol=1e-5)
 
 
-def test_the_mirror_loss_keeps_the_policy_symmetric():
-    """Rewarded for one of a pair of actions: a large weight keeps the pair equal, where a tiny one lets it drift apart."""
-    losses = []
-    for coefficient in (1e-6, 100.0):
-        ppo = learner("shared", coefficient, history=1, learning_rate=3e-3, desired_kl=None)
-        losses.append([ppo.update(filled_rollout(ppo, 3), rng(seed))["mirror_loss"] for seed in range(8)])
-    assert losses[0][-1] > 10.0 * losses[0][0] and losses[1][-1] < 0.2 * losses[0][-1]
+def test_a_symmetric_network_starts_as_widely_as_any_other():
+    """Weights are not averaged with their images, which would shrink them by the square root of two."""
+    plain, symmetric = (learner("shared", flag, seed=3).parameters for flag in (False, True))
+    for name in ("backbone.0.weight", "backbone.1.weight", "critic_head.weight"):
+        assert np.std(symmetric[name].numpy()) == pytest.approx(np.std(plain[name].numpy()), rel=0.25)
 
 
-def test_a_bad_mirrored_observation_skips_its_minibatch_alone():
-    ppo = learner("privileged", 1.0)
-    rollout = filled_rollout(ppo)
-    rollout.mirrored[2, 3] = np.nan
-    metrics = ppo.update(rollout, rng(0))
-    assert metrics.pop("skipped_minibatches") == 2 and np.isfinite(list(metrics.values())).all()
-    assert all(np.isfinite(array).all() for array in ppo.state_dict().values())
-
-
-def test_a_mirror_loss_needs_a_mirror():
-    with pytest.raises(ValueError, match="got mirror_coefficient 0.5 without an action_mirror; give one, or set it to 0"):
-        PPO(ActorCritic(D, A, [8]), PPOConfig(num_minibatches=1, mirror_coefficient=0.5), T * N)
+def test_a_hidden_layer_of_odd_width_has_no_mirror_image():
+    with pytest.raises(ValueError, match=r"hidden layers of \[16, 7\] units; expected even numbers"):
+        Symmetry(FLIP_STATE, FLIP, [16, 7])
 
 
 def make_trainer(num_envs=8, randomize=True, ppo=None, **policy) -> Trainer:
@@ -181,7 +181,7 @@ def test_a_privileged_critic_judges_what_it_was_given_and_bootstraps_from_the_la
 
     def recording_step(action):
         result = step(action)
-        finals.append(result[4].get("final_critic_observation"))
+        finals.append(result[4].get("final_obs"))
         return result
 
     trainer.env.step = recording_step
@@ -199,7 +199,7 @@ def test_a_privileged_critic_judges_what_it_was_given_and_bootstraps_from_the_la
     for t in range(20):
         np.testing.assert_allclose(rollout.value[t], value(rollout.raw_critic_observation[t]), atol=1e-3)
         for i in np.flatnonzero(rollout.truncated[t]):
-            assert rollout.bootstrap[t, i] == pytest.approx(value(finals[t][i][None])[0], abs=1e-3)
+            assert rollout.bootstrap[t, i] == pytest.approx(value(finals[t][i]["critic"][None])[0], abs=1e-3)
             checked += 1
     assert checked >= 8 and (rollout.bootstrap[~rollout.truncated] == 0).all()
     rows = trainer.rollout.raw_critic_observation.reshape(160, -1)
@@ -221,19 +221,19 @@ def test_what_a_privileged_run_exports_is_what_a_shared_one_exports(tmp_path):
     np.testing.assert_allclose(rfx.load_policy(path)({"state": observation}), decided, atol=2e-6)
 
 
-def test_a_rollout_holds_the_normalized_observations_of_the_mirror_images():
-    trainer = make_trainer(ppo={"mirror_coefficient": 1.0}, history=2)
+def test_normalizing_and_mirroring_commute_in_a_symmetric_run():
+    trainer = make_trainer(symmetric=True, history=2)
     trainer.iterate()
-    mean, std = trainer.normalizer.mean.copy(), np.sqrt(trainer.normalizer.var + trainer.normalizer.eps)
-    metrics, rollout, mirror = trainer.iterate(), trainer.rollout, Mirror(GO2_CONFIG)
-    assert metrics["ppo/mirror_loss"] > 0.0 and rollout.mirrored.shape == (20, 8, 96)
-    frames = rollout.mirrored.reshape(20, 8, 2, 48)
-    expected = (mirror.observation(rollout.raw_observation) - mean) / std
-    np.testing.assert_allclose(frames[:, :, 1], expected.clip(-10, 10), atol=2e-4)
+    rows, mirror = trainer.rollout.raw_observation.reshape(-1, 48).astype(np.float64), Mirror(GO2_CONFIG)
+    both = np.concatenate((rows, mirror.observation(rows)))
+    np.testing.assert_allclose(trainer.normalizer.mean, both.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(trainer.normalizer.var, both.var(axis=0), rtol=1e-9, atol=1e-12)
+    state = rng(0).normal(size=(5, 48)).astype(np.float32)
+    np.testing.assert_array_equal(trainer.normalizer.normalize(mirror.observation(state)), mirror.observation(trainer.normalizer.normalize(state)))
 
 
 def test_a_simulation_that_breaks_reaches_nothing_that_is_learned():
-    trainer = make_trainer(history=2, critic="privileged", ppo={"mirror_coefficient": 1.0})
+    trainer = make_trainer(history=2, critic="privileged", symmetric=True)
     step, count = trainer.env.step, iter(range(100))
 
     def poisoned_step(action):
@@ -249,7 +249,6 @@ def test_a_simulation_that_breaks_reaches_nothing_that_is_learned():
 
 def test_a_run_with_all_of_it_goes_on_to_the_bit_after_kills(tmp_path):
     reference = finish(tmp_path / "reference", **ALL_ON)
-    assert any(tag == "ppo/mirror_loss" for _, tag, _ in events(reference))
     moment, folder, kills = random.Random(2), tmp_path / "killed", 0
     for at in (moment.randint(12, 40), moment.randint(6, 20), 0):
         process = start(folder, ALL_ON | ({"resume": str(folder)} if checkpoints(folder / "checkpoints") else {}), at)
@@ -263,7 +262,7 @@ def test_a_run_with_all_of_it_goes_on_to_the_bit_after_kills(tmp_path):
 
 @pytest.mark.parametrize(("values", "message"), [
     ({"history": 0}, "policy.history is 0: it must be a number of observations"), ({"critic": "privlieged"}, "did you mean 'privileged'"),
-    ({"critic_terms": ("base_hight",)}, "did you mean 'base_height'"), ({"critic_terms": ()}, "policy.critic_terms names no terms")])
+    ({"critic_terms": ()}, "policy.critic_terms names no terms")])
 def test_a_policy_that_cannot_be_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         PolicyConfig(**values)

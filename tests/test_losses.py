@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygrad import Tensor
-from train.losses import TERMS, Minibatch, ppo_gradient, ppo_loss
+from train.ppo.losses import TERMS, Minibatch, ppo_gradient, ppo_loss
 
 COEFFICIENTS = {"clip": 0.2, "value_coefficient": 0.5, "entropy_coefficient": 0.001}
 

@@ -9,8 +9,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from rfx.config import GO2_CONFIG
-from rfx.robots.mjcf import GO2_MJCF, load_model, motor_addresses
+from rfx.robots.go2.config import GO2_CONFIG
+from rfx.robot_files import find_mjcf
+from rfx.robots.mjcf import load_model, motor_addresses
 
 LEGS = ("FR", "FL", "RR", "RL")
 GRAVITY = 9.81
@@ -86,8 +87,8 @@ def test_limits_by_name(model, name, low, high, torque):
 
 
 def test_gains_and_torque_limits_come_from_the_config():
-    joints = tuple(dataclasses.replace(joint, kp=20.0 + joint.index, kd=1.0 + joint.index, max_torque_nm=10.0 + joint.index)
-                   for joint in GO2_CONFIG.joints)
+    joints = tuple(dataclasses.replace(joint, kp=20.0 + index, kd=1.0 + index, max_torque_nm=10.0 + index)
+                   for index, joint in enumerate(GO2_CONFIG.joints))
     model = load_model(dataclasses.replace(GO2_CONFIG, joints=joints))
     for joint in joints:
         actuator = model.actuator(joint.name.removesuffix("_joint"))
@@ -217,7 +218,7 @@ def write_foreign_go2(path, seed: int):
     Motors, other orders and names, parts that collide with each other, no sites, sensors or keyframe, and a floor only in odd ones.
     """
     shuffle = random.Random(seed).shuffle
-    tree = ElementTree.parse(GO2_MJCF)
+    tree = ElementTree.parse(find_mjcf(GO2_CONFIG))
     root = tree.getroot()
     for tag in ("sensor", "keyframe"):
         root.remove(root.find(tag))
@@ -273,7 +274,7 @@ def test_a_foreign_file_is_driven_by_name(model, tmp_path, seed):
 
 def test_a_file_keeps_its_own_joint_damping(tmp_path):
     path = tmp_path / "damped.xml"
-    path.write_text(GO2_MJCF.read_text().replace('damping="0.1"', 'damping="2"'))
+    path.write_text(find_mjcf(GO2_CONFIG).read_text().replace('damping="0.1"', 'damping="2"'))
     model = load_model(GO2_CONFIG, path)
     assert set(model.dof_damping[6:]) == {2.0} and set(model.actuator_gainprm[:, 0]) == {35.0}
 
@@ -286,7 +287,7 @@ def test_what_is_missing_is_named(tmp_path):
         load_model(GO2_CONFIG, path)
     with pytest.raises(FileNotFoundError, match="nowhere.xml"):
         load_model(GO2_CONFIG, tmp_path / "nowhere.xml")
-    path.write_text(GO2_MJCF.read_text().replace('<freejoint name="base"/>', ""))
+    path.write_text(find_mjcf(GO2_CONFIG).read_text().replace('<freejoint name="base"/>', ""))
     with pytest.raises(ValueError, match="free joint"):
         load_model(GO2_CONFIG, path)
     with pytest.raises(ValueError, match="timestep_s"):

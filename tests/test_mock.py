@@ -7,7 +7,7 @@ import pytest
 
 import rfx
 from rfx.arrays import library, to_numpy
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.mock import NATURAL_FREQUENCY_RAD_S, RESET_NOISE_RAD
 
 
@@ -98,7 +98,7 @@ def test_with_a_config_it_is_observed_by_the_terms_of_the_config():
         robot.act(np.full((2, 12), 0.2, np.float32))
     state = state_of(robot)
     assert state.shape == (2, 64)
-    np.testing.assert_allclose(state[:, :12], 0.2 * GO2_CONFIG.action_scale_rad, atol=1e-4)  # joint position minus default
+    np.testing.assert_allclose(state[:, :12], 0.2 * GO2_CONFIG.joints[0].action_scale_rad, atol=1e-4)  # joint position minus default
     np.testing.assert_allclose(state[0, 27:33], [0.0, 0.0, -1.0, 0.5, -0.1, 0.2], atol=1e-6)  # projected gravity, command
     np.testing.assert_allclose(state[:, 33:45], 0.2, rtol=1e-6)  # last action
 

@@ -50,7 +50,7 @@ def test_the_unpacked_wheel_trains_and_evaluates_from_another_folder(wheel: Path
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = python("-c", "import envs, rfx, train; from envs.config import CONFIGS; print(rfx.__file__, envs.__file__, train.__file__, CONFIGS)")
+    where = python("-c", "import envs, rfx, train; from envs.configs import CONFIGS; print(rfx.__file__, envs.__file__, train.__file__, CONFIGS)")
     assert all(path.startswith(str(library)) for path in where.split())
     python("-m", "train", *TINY)
     assert "falls" in python("-m", "train.evaluate", "policy=run/policy", "num_envs=4", "duration_s=2")

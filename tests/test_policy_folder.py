@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from tinygrad.nn import Linear
 
 import rfx
-from rfx.config import GO2_CONFIG, JointConfig, RobotConfig
+from rfx.config import JointConfig, RobotConfig
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.folders import replace_folder
 from rfx.nn import MLP, ActorCritic, JitPolicy, Policy, register_policy
 from rfx.nn import policy as policy_module
@@ -38,7 +39,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def robot_of(state_dim: int, action_dim: int) -> RobotConfig:
-    joints = tuple(JointConfig(name=f"j{i}", index=i) for i in range(action_dim))
+    joints = tuple(JointConfig(name=f"j{i}") for i in range(action_dim))
     return RobotConfig(name="r", state_dim=state_dim, action_dim=action_dim, joints=joints)
 
 

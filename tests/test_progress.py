@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from train import progress as module
-from train.progress import LiveProgress, Progress, clock, millions, progress
+from train.runs import progress as module
+from train.runs.progress import LiveProgress, Progress, clock, millions, progress
+from train.tasks.legged import LeggedTask
 
-METRICS = {"time/env_steps_per_s": 29_400.0, "episode/return": 31.25, "episode/length": 910.0, "episode/falls": 0.08,
+METRICS = {"time/env_steps_per_s": 29_400.0, "episode/return": 31.25, "episode/length_s": 18.2, "episode/falls": 0.08,
            "episode/error_vx": 0.094, "episode/error_vy": 0.071, "episode/error_yaw_rate": 0.181, "ppo/kl": 0.0123}
 
 
 def make(kind: type[Progress], total_steps: int = 6_000_000) -> Progress:
-    return kind(total_steps, 0.02, Console(file=io.StringIO(), width=80, force_terminal=kind is LiveProgress), time.monotonic())
+    return kind(total_steps, LeggedTask.shown, Console(file=io.StringIO(), width=80, force_terminal=kind is LiveProgress), time.monotonic())
 
 
 def drawn(display: LiveProgress) -> list[str]:
@@ -30,8 +31,8 @@ def drawn(display: LiveProgress) -> list[str]:
 
 def test_a_terminal_gets_the_live_display_and_a_file_plain_lines() -> None:
     terminal, file = Console(file=io.StringIO(), force_terminal=True), Console(file=io.StringIO(), force_terminal=False)
-    assert type(progress(1, 0.02, terminal, 0.0)) is LiveProgress
-    assert type(progress(1, 0.02, file, 0.0)) is Progress
+    assert type(progress(1, (), terminal, 0.0)) is LiveProgress
+    assert type(progress(1, (), file, 0.0)) is Progress
 
 
 def test_plain_lines_come_at_the_first_iteration_then_every_few_seconds_then_at_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

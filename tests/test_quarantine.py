@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from envs.config import EnvConfig
+from envs.legged.config import EnvConfig
 from train.config import TrainConfig
-from train.diagnosis import BATCH, MAX_SKIPPING, check_updates
+from train.runs.diagnosis import BATCH, MAX_SKIPPING, check_updates
 from train.errors import TrainingBroken
 from train.trainer import Trainer
-from train.update import PPO
+from train.ppo.update import PPO
 
 POISONS = {"qpos": np.nan, "qvel": np.inf, "ctrl": np.nan, "qacc_warmstart": np.nan, "time": np.nan}
 
@@ -78,7 +78,7 @@ def test_failed_transitions_are_replaced_by_sound_ones_of_the_same_rollout():
     for row in failed:
         assert sum((rows == rows[row]).all(axis=1)) >= 2  # twice there: its own place and the one it was drawn from
     others = np.delete(np.arange(64), failed)
-    trainer.normalizer = type(trainer.normalizer)(trainer.robot.state_dim)
+    trainer.normalizer = type(trainer.normalizer)(trainer.state_dim)
     trainer.normalizer.update(rows)
     np.testing.assert_allclose(trainer.normalizer.mean, rows[others].mean(axis=0), atol=0.2)
 
@@ -89,7 +89,7 @@ def test_an_observation_or_reward_that_is_not_finite_fails_its_simulation_only()
     env.state.robot.velocity_command[3] = np.nan  # physics is sound, the command is not
     observation, reward, terminated, truncated, info = env.step(np.zeros((8, 12), np.float32))
     assert np.flatnonzero(info["failed"]).tolist() == [3] == np.flatnonzero(truncated).tolist() and not terminated[3] and reward[3] == 0.0
-    assert np.isfinite(observation["state"]).all() and np.isfinite(list(env.reward_sums.values())).all()
+    assert np.isfinite(observation["state"]).all() and np.isfinite(list(env.metrics().values())).all()
 
 
 def test_a_simulation_that_fails_with_a_fall_is_not_a_fall():

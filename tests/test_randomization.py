@@ -8,32 +8,34 @@ import pytest
 import yaml
 from mujoco.batch import MODEL_FIELDS
 
-from envs import pushes, randomization
-from envs.config import CONFIGS, EnvConfig
-from envs.go2 import Go2Env
-from envs.randomization import Robots
-from rfx.config import GO2_CONFIG, joint_targets
+from envs.legged import pushes, randomization
+from envs.configs import CONFIGS
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv
+from envs.legged.randomization import Draw
+from rfx.config import joint_targets
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.mjcf import load_model
 from rfx.terms import available
 from tiny_run import make_config
-from train.checkpoint import read_checkpoint, write_checkpoint
-from train.config import check_terms
+from train.runs.checkpoint import read_checkpoint, write_checkpoint
+from train.tasks.legged import check_terms
 from train.trainer import Trainer
 
 TASK = EnvConfig.load("go2")
 STILL = {"uniform_velocity": {"vx": [0, 0], "vy": [0, 0], "yaw_rate": [0, 0]}}
 
 
-def make(num_envs=4, randomization=None, **overrides) -> Go2Env:
+def make(num_envs=4, randomization=None, **overrides) -> LeggedEnv:
     overrides = {"random_start_age": False, "resets": {}, "commands": STILL, "noise": {}, "pushes": {}, **overrides}
-    return Go2Env(num_envs, config=EnvConfig.load("go2", randomize=True, randomization=randomization or {}, **overrides))
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", randomize=True, randomization=randomization or {}, **overrides))
 
 
-def model_of(env: Go2Env, index: int) -> mujoco.MjModel:
+def model_of(env: LeggedEnv, index: int) -> mujoco.MjModel:
     return env.simulation.batch.get_model(index)
 
 
-def changed_fields(env: Go2Env) -> set[str]:
+def changed_fields(env: LeggedEnv) -> set[str]:
     nominal, own = env.simulation.model, model_of(env, 0)
     return {name for name in MODEL_FIELDS if not name.startswith("opt.") and not np.array_equal(getattr(nominal, name), getattr(own, name))}
 
@@ -85,7 +87,7 @@ def test_every_term_draws_its_range_for_each_robot_and_leaves_the_model_alone(na
     model = load_model(GO2_CONFIG)
     before = {field: getattr(model, field).copy() for field in MODEL_FIELDS if not field.startswith("opt.")}
     (key, limits), = TASK.randomization[name].items()
-    robots = Robots(model, 500, 12)
+    robots = Draw(model, 500, 12)
     available(randomization)[name](robots, np.random.default_rng(0), **{key: limits})
     assert all(np.array_equal(before[field], getattr(model, field)) for field in before)
     drawn = []
@@ -208,13 +210,13 @@ def test_only_robots_that_begin_an_episode_are_drawn_anew():
 DEPLOY = yaml.safe_load((CONFIGS / "preset" / "deploy.yaml").read_text())["env"]
 
 
-def deploy_env(num_envs=12, threads=0, **overrides) -> Go2Env:
+def deploy_env(num_envs=12, threads=0, **overrides) -> LeggedEnv:
     rewards = {name: {**TASK.rewards.get(name, {}), **DEPLOY["rewards"].get(name, {})} for name in {**TASK.rewards, **DEPLOY["rewards"]}}
     config = {**DEPLOY, "rewards": rewards, "episode_length_s": 0.6, "push_interval_s": (0.1, 0.3), **overrides}
-    return Go2Env(num_envs, config=EnvConfig.load("go2", **config), threads=threads)
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", **config), threads=threads)
 
 
-def play(env: Go2Env, num_steps: int, seed: int = 5) -> list[bytes]:
+def play(env: LeggedEnv, num_steps: int, seed: int = 5) -> list[bytes]:
     rng, out = np.random.default_rng(seed), []
     for _ in range(num_steps):
         observation, reward, *_ = env.step(rng.uniform(-1, 1, (env.num_envs, 12)).astype(np.float32))
@@ -265,7 +267,7 @@ def test_commands_and_starts_of_a_seed_are_the_same_with_and_without_disturbance
         return env.state.robot.velocity_command.copy(), env.simulation.batch.qpos.copy()
 
     plain = EnvConfig.load("go2", episode_length_s=0.1, randomize=False)
-    first = [commands_and_starts(Go2Env(8, config=config)) for config in (plain, dataclasses.replace(plain, randomize=True))]
+    first = [commands_and_starts(LeggedEnv(8, task="go2", config=config)) for config in (plain, dataclasses.replace(plain, randomize=True))]
     np.testing.assert_array_equal(first[0][0], first[1][0])
     np.testing.assert_array_equal(first[0][1], first[1][1])
 
@@ -276,7 +278,7 @@ def test_switched_off_nothing_is_drawn_and_no_bit_changes():
     bare = dataclasses.replace(plain, randomization={}, noise={}, pushes={})
     runs = []
     for config in (plain, bare):
-        env = Go2Env(8, config=config)
+        env = LeggedEnv(8, task="go2", config=config)
         runs.append([env.reset(seed=3)[0]["state"].tobytes(), *play(env, 40)])
         assert not [name for name in env.state_dict() if name.startswith("model.")]
         assert env.sensing.state is env.state.robot

@@ -10,7 +10,7 @@ import pytest
 
 from envs import render
 from envs.render import render_frames, write_picture, write_video
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.mjcf import load_model
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="extra viz is not installed")
@@ -87,7 +87,7 @@ def test_velocities_are_arrows(model, walk):
 def test_the_arrow_is_the_way_of_the_nose(velocity, end):
     """Base at (2, 3), heading along +y."""
     north = np.array([0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-    way = render._way_of_the_nose(np.array([2.0, 3.0, 0.3]), north, np.array(velocity))
+    way = render._way_of_the_nose(np.array([2.0, 3.0, 0.3]), north, np.array(velocity), 0.36)
     np.testing.assert_allclose(way[0], (2.0, 3.36))
     np.testing.assert_allclose(way[-1], end, atol=0.002)
 
@@ -151,7 +151,7 @@ def test_headless_without_any_setting():
     environment = {name: value for name, value in os.environ.items()
                    if name not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL", "PYOPENGL_PLATFORM")}
     code = ("import mujoco; from envs.render import render_frames\n"
-            "from rfx.config import GO2_CONFIG; from rfx.robots.mjcf import load_model\n"
+            "from rfx import GO2_CONFIG; from rfx.robots.mjcf import load_model\n"
             "model = load_model(GO2_CONFIG); print(next(render_frames(model, model.key_qpos, width=64, height=48)).std() > 5)")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr

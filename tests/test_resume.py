@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tiny_run import TINY, assert_same_run, events, finish, make_config, reference_run, refuse_to_tell, start
 
-from envs.go2 import Go2Env
-from train.checkpoint import checkpoints, newest_checkpoint
+from envs.legged.env import LeggedEnv
+from train.runs.checkpoint import checkpoints, newest_checkpoint
 from train.errors import InputError
-from train.fingerprint import fingerprint
-from train.resume import changes, find_run, load_run, read_record, sole_process, values_of
+from train.runs.fingerprint import fingerprint
+from train.runs.resume import changes, find_run, load_run, read_record, sole_process, values_of
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +182,8 @@ def test_a_run_that_breaks_stops_and_keeps_the_last_checkpoint_that_was_sound(tm
 
 
 def test_model_fields_that_differ_between_simulations_are_part_of_the_state():
-    def make_env() -> Go2Env:
-        env = Go2Env(6, threads=1)
+    def make_env() -> LeggedEnv:
+        env = LeggedEnv(6, task="go2", threads=1)
         env.reset(seed=0)
         return env
 
@@ -202,7 +202,7 @@ def test_model_fields_that_differ_between_simulations_are_part_of_the_state():
     plain.load_state_dict({name: value for name, value in saved.items()})
     assert play(plain) == after
     with pytest.raises(ValueError, match="env.num_envs"):
-        Go2Env(5).load_state_dict(saved)
+        LeggedEnv(5, task="go2").load_state_dict(saved)
     with pytest.raises(ValueError, match="joint_torque"):
         plain.load_state_dict({name: value for name, value in saved.items() if name != "joint_torque"})
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import rfx
-from envs.single import Go2SingleEnv
+from envs.legged.single import LeggedSingleEnv
 from go2_wire import EmulatorProcess
-from rfx.config import GO2_CONFIG, joint_targets
+from rfx.config import joint_targets
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.observe import observe
 from rfx.robots.go2 import SafetyLimits
-from rfx.robots.mjcf import GO2_MJCF
+from rfx.robot_files import find_mjcf
 from rfx.robots.robot import make_robot, register_driver
 from rfx.state import RobotState, advance
 
@@ -135,7 +136,7 @@ def test_wrong_actions_stop_the_simulated_robot():
 
 def test_the_simulated_robot_is_the_training_environment():
     """The same actions from the same start: the same observations, to the bit."""
-    robot, env = rfx.SimRobot(), Go2SingleEnv(randomize=False)
+    robot, env = rfx.SimRobot(), LeggedSingleEnv(task="go2", randomize=False)
     env.reset(seed=0)
     simulation = env._env.simulation
     simulation.reset(np.array([0]), *simulation.home(1))
@@ -157,7 +158,7 @@ def test_the_viewer_shows_what_is_there_for_looks_and_changes_no_motion(monkeypa
     monkeypatch.setattr(mujoco, "viewer", viewer, raising=False)
     plain, seen = rfx.SimRobot(), rfx.SimRobot(viewer=True)
     assert shown == [seen.physics.model]
-    spec = mujoco.MjSpec.from_file(str(GO2_MJCF))  # as the file has it, nothing discarded
+    spec = mujoco.MjSpec.from_file(str(find_mjcf(GO2_CONFIG)))  # as the file has it, nothing discarded
     looks = sum(geom.contype == 0 and geom.conaffinity == 0 for geom in spec.geoms)
     assert looks > 0 and seen.physics.model.ngeom - plain.physics.model.ngeom == looks
     for action in np.random.default_rng(0).uniform(-1.0, 1.0, (25, 1, 12)):

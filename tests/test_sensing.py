@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from envs.config import EnvConfig
-from envs.go2 import Go2Env
-from envs.sensing import MEASURED, Sensing, rotation_matrices
-from rfx.config import GO2_CONFIG
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv
+from envs.legged.sensing import MEASURED, Sensing, rotation_matrices
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.state import RobotState, projected_gravity
 
 WIDTHS = {"joint_position": 0.03, "joint_velocity": 2.0, "base_angular_velocity": 0.4, "projected_gravity": 0.1}
 
 
-def make(num_envs=4, **overrides) -> Go2Env:
-    return Go2Env(num_envs, config=EnvConfig.load("go2", **{"randomize": True, "randomization": {}, "noise": {}, "pushes": {},
+def make(num_envs=4, **overrides) -> LeggedEnv:
+    return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", **{"randomize": True, "randomization": {}, "noise": {}, "pushes": {},
                                                            "random_start_age": False, **overrides}))
 
 

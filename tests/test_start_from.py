@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from tiny_run import assert_same_run, finish, make_config, reference_run, refuse_to_tell, start
 
-from train.checkpoint import newest_checkpoint
+from train.runs.checkpoint import newest_checkpoint
 from train.errors import InputError
 from train.run import train
 

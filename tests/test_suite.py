@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from envs.config import EnvConfig
-from envs.simulation import Simulation
+from envs.legged.config import EnvConfig
+from envs.legged.simulation import Simulation
 from rfx import GO2_CONFIG, ObservationNormalizer
 from rfx.nn import ActorCritic
-from rfx.robots.mjcf import GO2_MJCF
-from train import showcase, suite
-from train.crossings import Crossings
+from rfx.robot_files import find_mjcf
+from train.judge import showcase, suite
+from train.judge.crossings import Crossings
 from train.errors import InputError
 from train.evaluate import EvaluateConfig, names_of, run
-from train.evaluation import evaluate, evaluation_env
-from train.report import Judged, page
-from train.suite import DIRECTIONS, SWEEPS, Grid, Pushes, Runner, Suite, targets
+from train.judge.evaluation import evaluate
+from train.judge.play import evaluation_env
+from train.judge.report import Judged, page
+from train.judge.suite import DIRECTIONS, SWEEPS, Grid, Pushes, Runner, Suite, targets
 
 TASK = EnvConfig.load("go2")
 
@@ -206,7 +207,7 @@ def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monke
         monkeypatch.setattr(suite, name, short)
     monkeypatch.setattr(showcase, "SCRIPT", ((0.2, (1, 0, 0)),))
     other_model = policies / "other.xml"
-    other_model.write_text(GO2_MJCF.read_text().replace('mass="6.921"', 'mass="7.5"'))
+    other_model.write_text(find_mjcf(GO2_CONFIG).read_text().replace('mass="6.921"', 'mass="7.5"'))
     output = policies / "out" / "evaluation.json"
     run(EvaluateConfig(policy=str(policies / "first" / "policy"), compare=str(policies / "second" / "policy"), suite="full", num_envs=2,
                        duration_s=0.1, mjcf=str(other_model), output=str(output)), Console(quiet=True))

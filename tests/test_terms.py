@@ -6,10 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from envs import commands, privileged, resets, rewards, terminations
-from envs.state import SimState
+from envs.legged import commands, privileged, resets, rewards, terminations
+from envs.legged.state import SimState
 from rfx import observation_terms
-from rfx.config import GO2_CONFIG
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.observe import observe
 from rfx.state import RobotState
 from rfx.terms import available

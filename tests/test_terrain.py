@@ -7,18 +7,19 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs import terrain_kinds
-from envs.config import CurriculumConfig, EnvConfig, TerrainConfig
-from envs.curriculum import Curriculum
-from envs.go2 import Go2Env
-from envs.state import FEET, SimState
-from envs.terrain import Terrain
-from envs.terrain_kinds import Tile
+from envs.legged import terrain_kinds
+from envs.legged.config import CurriculumConfig, EnvConfig, TerrainConfig
+from envs.legged.curriculum import Curriculum
+from envs.legged.env import LeggedEnv
+from envs.legged.state import SimState
+from envs.legged.terrain import Terrain
+from envs.legged.terrain_kinds import Tile
 from rfx import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
-from train.crossings import Crossings, crossing_task, measure_crossings
+from train.judge.play import Step
+from train.judge.crossings import Crossings, crossing_task, measure_crossings
 from train.play import ground_of
 
 ROUGH = EnvConfig.load("go2_rough")
@@ -96,7 +97,7 @@ def test_the_same_seed_is_the_same_ground_and_evaluation_has_another():
 
 
 def test_a_robot_stands_on_every_tile_and_its_heights_are_above_the_ground():
-    env = Go2Env(config=small_task(18, resets={"yaw": {}}), threads=1)
+    env = LeggedEnv(task="go2", config=small_task(18, resets={"yaw": {}}), threads=1)
     env.reset(seed=0)
     assert set(zip(env.curriculum.level, env.curriculum.kind)) == {(level, kind) for level in range(3) for kind in range(6)}
     origin = env.curriculum.origin(np.arange(18))
@@ -112,7 +113,7 @@ def test_a_robot_stands_on_every_tile_and_its_heights_are_above_the_ground():
 
 
 def test_leaving_the_tiles_truncates():
-    env = Go2Env(config=small_task(18), threads=1)
+    env = LeggedEnv(task="go2", config=small_task(18), threads=1)
     env.reset(seed=0)
     qpos = env.simulation.batch.bind("qpos")
     qpos[3, 0], qpos[5, :2] = env.curriculum.terrain.half_size_m[0] + 0.1, (0.0, 0.0)
@@ -123,7 +124,7 @@ def test_leaving_the_tiles_truncates():
 
 
 def test_a_robot_that_is_thrown_over_has_fallen():
-    env = Go2Env(config=small_task(18), threads=1)
+    env = LeggedEnv(task="go2", config=small_task(18), threads=1)
     env.reset(seed=0)
     falls = np.zeros(18, int)
     for _ in range(150):
@@ -168,7 +169,7 @@ def test_an_environment_goes_on_from_its_state_to_the_bit_levels_too():
     config = small_task(12, episode_length_s=0.3, random_start_age=True, terrain=dataclasses.replace(
         SMALL, curriculum=CurriculumConfig(start_level=2, up=0.0, down=0.0, distance_m=0.0)))
     actions = np.random.default_rng(1).uniform(-1, 1, (40, 12, 12)).astype(np.float32)
-    env, other = Go2Env(config=config, threads=1), Go2Env(config=config, threads=2)
+    env, other = LeggedEnv(task="go2", config=config, threads=1), LeggedEnv(task="go2", config=config, threads=2)
     env.reset(seed=4)
     other.reset(seed=5)
     for action in actions[:20]:
@@ -185,7 +186,7 @@ def test_an_environment_goes_on_from_its_state_to_the_bit_levels_too():
 
 def test_flat_ground_is_as_it_was():
     """Recorded before there was terrain; heights are MuJoCo's own numbers, to the bit."""
-    env = Go2Env(4, threads=1, randomize=False)
+    env = LeggedEnv(4, task="go2", threads=1, randomize=False)
     assert env.curriculum is None and env.simulation.ground is None and env.metrics() == {}
     env.reset(seed=11)
     for action in np.random.default_rng(2).uniform(-1, 1, (10, 4, 12)).astype(np.float32):
@@ -194,7 +195,7 @@ def test_flat_ground_is_as_it_was():
     np.testing.assert_allclose(env.state.foot_height[0], [0.11492948, 0.0195441, -0.00109613, 0.01820054], atol=1e-5)
     np.testing.assert_array_equal(env.state.base_height, env.simulation.base_position_w[:, 2].astype(np.float32))
     model = env.simulation.model
-    places = [model.sensor(f"{foot}_foot_position").adr[0] + 2 for foot in FEET]
+    places = [model.sensor(f"{foot}_foot_position").adr[0] + 2 for foot in GO2_CONFIG.foot_names]
     np.testing.assert_array_equal(env.state.foot_height, env.simulation.batch.bind("sensordata")[:, places].astype(np.float32))
 
 
@@ -247,20 +248,20 @@ def test_levels_passed_ends_at_the_first_that_is_not():
 
 def test_crossings_are_of_the_robots_that_reach_the_edge_ahead_before_they_fall():
     config = small_task(18, **crossing_task(ROUGH, 0, 1) | {"terrain": SMALL, "num_envs": 18, "resets": {}})
-    env = Go2Env(config=config, threads=1)
+    env = LeggedEnv(task="go2", config=config, threads=1)
     env.reset(seed=0)
     done, qpos = np.zeros((5, 18), bool), env.simulation.batch.bind("qpos")
 
     def play():
-        yield done[0], done[0]
+        yield Step(terminated=done[0], truncated=done[0], failed=done[0])
         done[1, [0, 1]] = True  # two fall
-        yield done[1], done[0]
+        yield Step(terminated=done[1], truncated=done[0], failed=done[0])
         qpos[[1, 2, 3], 0] += 1.71  # ahead, to the edge of a tile of 4 m
         qpos[4, 1] += 1.71  # to the left
         qpos[5, 0] += 1.69
-        yield done[0], done[0]
+        yield Step(terminated=done[0], truncated=done[0], failed=done[0])
         done[3, [2, 3, 4]] = True  # later: no matter
-        yield done[3], done[0]
+        yield Step(terminated=done[3], truncated=done[0], failed=done[0])
 
     result = measure_crossings(env, play())
     assert result.falls.ravel().tolist() == [1.0, 1.0] + [0.0] * 16

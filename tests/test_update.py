@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rfx.nn import ActorCritic
-from train import learner_benchmark
-from train.rollout import Rollout
-from train.update import PPO, PPOConfig
+from train.bench import learner as learner_benchmark
+from train.ppo.rollout import Rollout
+from train.ppo.update import PPO, PPOConfig
 
 T, N, D, A = 6, 16, 10, 3
 

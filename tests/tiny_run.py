@@ -1,6 +1,5 @@
 """Short training runs in processes of their own, to be killed, and compared to the bit."""
 
-import dataclasses
 import functools
 import json
 import multiprocessing
@@ -14,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from envs.config import EnvConfig
-from train.checkpoint import newest_checkpoint
+from envs.configs import compose
+from train.runs.checkpoint import newest_checkpoint
 from train.config import TrainConfig
-from train.metrics import _tensorboard
-from train.resume import FREE, read_record
+from train.runs.metrics import _tensorboard
+from train.runs.resume import FREE, read_record
 
 # Children are forked from a server that has imported everything, and so start in no time.
 children = multiprocessing.get_context("forkserver")
@@ -33,7 +32,8 @@ TINY = {"env.num_envs": 8, "env.episode_length_s": 0.6, "env.command_interval_s"
 
 
 def make_config(**changed) -> TrainConfig:
-    values = {"robot": "go2", "env": dataclasses.asdict(EnvConfig.load("go2")), "policy": {}, "ppo": {}, "trainer": {}}
+    whole = compose("robot", "go2")
+    values = {"robot": "go2", "env": whole["env"], "policy": {"critic_terms": whole["policy"]["critic_terms"]}, "ppo": {}, "trainer": {}}
     for key, value in (TINY | changed).items():
         group, _, name = key.rpartition(".")
         (values[group] if group else values)[name] = value

@@ -28,10 +28,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from envs.config import CONFIGS
-from train.disk import replace_file
+from envs.configs import CONFIGS
+from train.runs.disk import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
-from train.sweep import SweepFolder, finish_sweep
+from train.runs.sweep import SweepFolder, finish_sweep
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -58,7 +58,7 @@ def run(values: DictConfig) -> None:
 
 def run_to_resume(resume: str, folder: Path) -> Path:
     """The folder that resume means, in which the run goes on; the one that Hydra made for a new run is removed."""
-    from train.resume import find_run
+    from train.runs.resume import find_run
 
     found = find_run(resume, folder.parent)
     if found.resolve() != folder.resolve():

@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 import rfx
-from envs.config import CONFIGS, robot_file
-from envs.go2 import Go2Env
-from train.best import Snapshot
+from envs.configs import CONFIGS, compose
+from envs.legged.env import LeggedEnv
+from train.runs.best import Snapshot
 from train.config import TrainConfig, build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.learner_benchmark import ROUNDS, measure_learner
-from train.startup import measure_startup
-from train.throughput import measure, put_policy, record, where_time_goes
+from train.bench.learner import ROUNDS, measure_learner
+from train.bench.startup import measure_startup
+from train.bench.throughput import measure, put_policy, record, where_time_goes
 from train.trainer import Trainer
 
 
@@ -34,9 +34,9 @@ from train.trainer import Trainer
 class BenchmarkConfig:
     """What `configs/benchmark.yaml` says."""
 
+    task: str  # of configs/robot/
     policy: str | None = None
     train_steps: int = 1_500_000
-    task: str = "go2"  # of configs/robot/
     num_envs: int = 1024
     threads: int = 0
     rounds: int = 5
@@ -55,7 +55,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
     """Measure everything, print the table, write the file. Returns the figures by flat name."""
     with bad_input():
         trainer = Trainer(train_config(config))
-        policy = rfx.load_policy(config.policy, trainer.robot) if config.policy else None
+        policy = rfx.load_policy(config.policy, trainer.task.robot) if config.policy else None
         output = Path(config.output)
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()
@@ -67,7 +67,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 
         if policy is None:
             policy = train_for_a_moment(trainer, config.train_steps, tell)
-        nominal = Go2Env(config=dataclasses.replace(trainer.config.env, randomize=False), robot=trainer.robot, threads=config.threads)
+        nominal = LeggedEnv(config=dataclasses.replace(trainer.config.env, randomize=False), robot=trainer.task.robot, threads=config.threads)
         recording, nominal_recording = (record(env, lambda observation: policy({"state": observation}), config.steps)
                                         for env in (trainer.env, nominal))
         figures = describe_machine() | {"num_envs": config.num_envs, "physics_step_s": trainer.config.env.timestep_s,
@@ -76,7 +76,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
         tell("where the time goes")
         figures |= where_time_goes(trainer, recording)
         if config.startup:
-            figures |= measure_startup(config.num_envs, trainer.config.trainer.rollout_steps, [f"threads={config.threads}"], tell)
+            figures |= measure_startup(config.task, config.num_envs, trainer.config.trainer.rollout_steps, [f"threads={config.threads}"], tell)
         if config.learner:  # last: torch's threads, once there, spin on the cores that the rest needs
             figures |= measure_learner(tell)
     console.print(benchmark_table(figures), highlight=False)
@@ -87,7 +87,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 
 def train_config(config: BenchmarkConfig) -> TrainConfig:
     """The task's default run, with this benchmark's sizes."""
-    values = robot_file(config.task)
+    values = compose("robot", config.task)
     return TrainConfig.from_dict({**values, "env": {**values["env"], "num_envs": config.num_envs}, "threads": config.threads})
 
 

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs import commands, privileged, pushes, randomization, resets, rewards, terminations
-from envs.config import CONFIGS, EnvConfig
-from rfx.terms import find, nearest
-from train.update import PPOConfig
+from rfx.terms import nearest
+from train.ppo.update import PPOConfig
+from train.task import find_task
 
 CRITICS = ("shared", "privileged")
 
@@ -27,10 +26,10 @@ class PolicyConfig:
     hidden: tuple[int, ...] = (256, 256)
     history: int = 1  # observations that the actor reads: the last ones
     critic: str = "shared"  # or privileged: a network of its own, of critic_terms
-    critic_terms: tuple[str, ...] = ("observation", "base_linear_velocity", "base_height", "foot_contact", "foot_height", "foot_velocity",
-                                     "joint_torque", "floor_friction", "trunk_mass")  # of envs/privileged.py, in order
+    critic_terms: tuple[str, ...] | None = None  # of what the task's environment can tell a privileged critic, in order; null: all of it
     initial_std: float = 0.6
     final_std: float = 0.15
+    symmetric: bool = False  # acts to the left as it does to the right, exactly
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -39,10 +38,8 @@ class PolicyConfig:
             raise ValueError(f"policy.history is {self.history}: it must be a number of observations, 1 or more")
         if self.critic not in CRITICS:
             raise ValueError(f"policy.critic is {self.critic!r}: {nearest(self.critic, CRITICS)}")
-        if not self.critic_terms:
+        if self.critic_terms is not None and not self.critic_terms:
             raise ValueError("policy.critic_terms names no terms: it must name what a privileged critic reads, such as [observation]")
-        for name in self.critic_terms:
-            find(privileged, name)
         for name in ("initial_std", "final_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"policy.{name} is {getattr(self, name)}: it must be positive")
@@ -71,12 +68,14 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run."""
+    """One training run. env is the task's own: a dataclass that has num_envs."""
 
+    task: str = "legged"  # of train.task.TASKS
     seed: int = 0
     threads: int = 0  # of the physics and the learner; 0: one for each core
-    robot: str
-    env: EnvConfig
+    robot: str | None = None  # its name, or the folder of its files
+    name: str | None = None  # what the run is called; null: as the robot, or the task
+    env: Any
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -102,16 +101,12 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """From plain values, as the YAML files hold them. Raises ValueError that names the key, the value and what is possible."""
-        if not values.get("robot"):
-            raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(robots())}")
-        config = build(cls, values)
-        check_terms(config.env)
-        return config
+        return build(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
 
-
-def robots() -> list[str]:
-    """Names of the robots there are configs for."""
-    return sorted(path.stem for path in (CONFIGS / "robot").glob("*.yaml"))
+    @property
+    def title(self) -> str:
+        """What the run is called."""
+        return self.name or self.robot or self.task
 
 
 def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
@@ -161,17 +156,6 @@ def convert(key: str, value: Any, hint: Any) -> Any:
     if hint is Any:
         return value
     raise ValueError(f"{key} is {value!r}: it must be {_describe(hint)}")
-
-
-def check_terms(config: EnvConfig) -> None:
-    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
-    for section, module in (("commands", commands), ("resets", resets), ("randomization", randomization), ("pushes", pushes),
-                            ("terminations", terminations), ("rewards", rewards)):
-        for name, parameters in getattr(config, section).items():
-            hints = typing.get_type_hints(find(module, name)) | ({"weight": float} if section == "rewards" else {})
-            for key, value in parameters.items():
-                if key in hints:  # an unknown one is refused when the environment binds the term
-                    convert(f"env.{section}.{name}.{key}", value, hints[key])
 
 
 def _join(path: str, key: str) -> str:

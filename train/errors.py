@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from envs.config import CONFIGS
+from envs.configs import CONFIGS, compose, options
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term
@@ -90,10 +90,10 @@ def explain(error: Exception, config_name: str) -> str:
         return f"{one_line(error)}; choose a folder that can be written with hydra.run.dir=PATH, or hydra.sweep.dir=PATH in a sweep"
     if match := re.search(r"Could not override '([^']*)'\.?\s*(No match in the defaults list)?", message):
         key = match[1]
-        if config_name == "train" and key != "robot" and (_options(key) or key in known_keys(config_name)) and not _robot_given():
+        if config_name == "train" and key != "robot" and (options(key) or key in known_keys(config_name)) and not _robot_given():
             return needs_robot(key)
         if match[2]:
-            return f"{key}= chooses from a group, and is written with a plus: +{key}=NAME, possible are {', '.join(_options(key))}"
+            return f"{key}= chooses from a group, and is written with a plus: +{key}=NAME, possible are {', '.join(options(key))}"
         return unknown_key(key, config_name)
     if match := re.search(r"Could not find '([^']*)/([^'/]*)'(?:\s*Available options in '[^']*':\n((?:\t.*\n?)*))?", message):
         extra = "; pip install 'rfx[ray]' adds the launcher ray" if match[1] == "hydra/launcher" else ""
@@ -143,7 +143,7 @@ def unknown_key(key: str, config_name: str) -> str:
 
 def needs_robot(key: str) -> str:
     """One line for a key that only comes with a robot, where none is chosen; it has the whole command."""
-    robots = _options("robot")
+    robots = options("robot")
     others = [word for word in sys.argv[1:] if not word.startswith("robot=")]
     command = shlex.join(["python", "-m", "train", f"+robot={robots[0]}", *others])
     return f"{key} comes with a robot, and no robot is given: choose one with +robot=NAME, possible are {', '.join(robots)}: {command}"
@@ -151,10 +151,11 @@ def needs_robot(key: str) -> str:
 
 def known_keys(config_name: str) -> list[str]:
     """Dotted keys in the YAML files of an entry; for the training entry those of every robot too."""
-    files = [CONFIGS / f"{config_name}.yaml", *(sorted((CONFIGS / "robot").glob("*.yaml")) if config_name == "train" else ())]
+    trees = [yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())]
+    trees += [compose("robot", robot) for robot in options("robot")] if config_name == "train" else []
     keys: dict[str, None] = {}
-    for file in files:
-        keys |= dict.fromkeys(_flatten(yaml.safe_load(file.read_text())))
+    for tree in trees:
+        keys |= dict.fromkeys(_flatten(tree))
     return [key for key in keys if key.split(".")[0] not in ("hydra", "defaults")]
 
 
@@ -175,10 +176,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _robot_given() -> bool:
     return any(argument.startswith(("+robot=", "++robot=")) for argument in sys.argv[1:])
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
@@ -18,17 +17,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rfx
-from envs.config import CONFIGS, EnvConfig
-from envs.go2 import Go2Env
+from envs.configs import CONFIGS
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
-from train.evaluation import Act, Evaluation, PolicyAct, evaluate, evaluation_env, evaluation_seed, evaluation_table
+from train.judge.evaluation import Evaluation, evaluate
+from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
+from train.task import figures_table
 
 VIDEO_FPS_HZ = 25.0
 SIGHT_M = 6.0  # of terrain around the robot, in a video
-TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,10 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
             tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
 
     film = Film(envs[config.policy]) if config.video else None
-    evaluations = {path: play(config, act_of(policies[path]), env, console, film.record if film and path == config.policy else None)
+    evaluations = {path: play(config, PolicyAct(policies[path]), env, console, film.record if film and path == config.policy else None)
                    for path, env in envs.items()}
     evaluation = evaluations[config.policy]
-    console.print(evaluation_table({names[path]: result for path, result in evaluations.items()}), highlight=False)
+    console.print(figures_table({names[path]: result.figures for path, result in evaluations.items()}), highlight=False)
     details = (f"{config.num_envs} robots x {config.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, "
                f"seed {config.seed}")
     console.print(f"[dim]{details}[/]", highlight=False)
@@ -111,7 +112,7 @@ def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]
     output.write_text(json.dumps(written, indent=2) + "\n")
 
 
-def play(config: EvaluateConfig, act: Act, env: Go2Env, console: Console, record: Callable[[], None] | None) -> Evaluation:
+def play(config: EvaluateConfig, act: Act, env: LeggedEnv, console: Console, record: Callable[[], None] | None) -> Evaluation:
     """The plain evaluation, with a progress bar; record, if given, is called after every control step."""
     bar = Progress(TextColumn(f"{config.num_envs} robots, {config.duration_s:g} s"), BarColumn(), TimeRemainingColumn(), console=console,
                    transient=True, disable=not console.is_terminal)
@@ -129,34 +130,21 @@ def play(config: EvaluateConfig, act: Act, env: Go2Env, console: Console, record
 def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], names: dict[str, str], task: EnvConfig,
               evaluations: dict[str, Evaluation], figures: dict[str, dict], folder: Path, details: str, console: Console) -> Path:
     """Play the suite, add it to the figures, and write the report into folder. Returns its path."""
-    from train.report import Judged, film, write_report  # here, as only the suite needs them
-    from train.suite import Runner
+    from train.judge.report import Judged, film, write_report  # here, as only the suite needs them
+    from train.judge.suite import Runner
 
     judged = {}
     with console.status("") as status:
         for path, policy in policies.items():
-            runner = Runner(act_of(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
+            runner = Runner(PolicyAct(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
                             seed=config.seed, threads=config.threads,
                             tell=lambda condition, name=names[path]: status.update(f"{name}: {condition}"))
             suite = runner.run(evaluations[path], (config.mjcf,) if config.mjcf else ())
             figures[path]["suite"] = suite.to_dict()
             status.update(f"{names[path]}: video")
             judged[names[path]] = Judged(path=path, training_info=policy.training_info, suite=suite,
-                                         **film(act_of(policy), task, policy.robot_config))
+                                         **film(PolicyAct(policy), task, policy.robot_config))
         return write_report(folder, judged, details)
-
-
-def load(path: str) -> rfx.LoadedPolicy:
-    """A policy that says which robot it is for. Raises ValueError for another, and as load_policy does."""
-    policy = rfx.load_policy(path)
-    if policy.robot_config is None:
-        raise ValueError(f"{path} does not say which robot it is for: save it with robot_config")
-    return policy
-
-
-def act_of(policy: rfx.LoadedPolicy) -> Act:
-    """The policy as a function of observations."""
-    return PolicyAct(policy)
 
 
 def names_of(paths: list[str]) -> dict[str, str]:
@@ -165,21 +153,10 @@ def names_of(paths: list[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
 
 
-def task_of(training_info: dict[str, Any], robot: str) -> EnvConfig:
-    """The task that a policy was trained for, as its folder says; without that the robot's default one.
-
-    Raises ValueError for a task with terms or values that this rfx does not have.
-    """
-    task = training_info.get("task")
-    if task is None:
-        return EnvConfig.load(robot)
-    return build(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.task")
-
-
 class Film:
     """Records the first robot of an environment, to be drawn afterwards."""
 
-    def __init__(self, env: Go2Env):
+    def __init__(self, env: LeggedEnv):
         self._env, self._qpos = env, env.simulation.batch.bind("qpos")
         self._every, self._step = max(1, round(1.0 / (env.step_s * VIDEO_FPS_HZ))), 0
         self._frames: list[tuple[np.ndarray, ...]] = []

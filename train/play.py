@@ -17,15 +17,16 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 import rfx
-from envs.config import CONFIGS, EnvConfig
+from envs.configs import CONFIGS
+from envs.legged.config import EnvConfig
+from envs.legged.terrain import Terrain
 from envs.render import render_live
-from envs.terrain import Terrain
-from rfx.config import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
 from train.config import build
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
+from train.judge.play import load, task_of
 from train.live import LivePage
 
 KEYS = {"w": "forwards", "s": "backwards", "a": "left", "d": "right", "q": "turn left", "e": "turn right", " ": "stand", "p": "push",
@@ -191,10 +192,9 @@ def in_window(play: Play, mjcf: str | None) -> None:
 def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
     """Play as config says. Raises InputError for a policy, model or address that cannot be used."""
     with bad_input():
-        policy = rfx.load_policy(config.policy)
-        robot = SimRobot(policy.robot_config or GO2_CONFIG, mjcf=config.mjcf, ground=ground_of(config.task))
-        policy.check_robot(robot.config)
-        parameters, = EnvConfig.load(robot.config.name).commands.values()
+        policy = load(config.policy)
+        robot = SimRobot(policy.robot_config, mjcf=config.mjcf, ground=ground_of(config.task))
+        parameters, = task_of(policy.training_info, robot.config.name).commands.values()
         pilot = Pilot(np.array([parameters.get(axis, (-1.0, 1.0)) for axis in ("vx", "vy", "yaw_rate")]))
         play = Play(policy, robot, pilot)
         window = config.window if config.window is not None else has_display()

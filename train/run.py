@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 import statistics
@@ -13,15 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from train.best import BestPolicy
 from train.config import TrainConfig
-from train.diagnosis import check_updates
-from train.disk import Writes
 from train.errors import TrainingBroken, bad_input
-from train.evaluation import evaluation_table
-from train.metrics import MetricsWriter
-from train.progress import Progress, clock, millions, progress
-from train.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
+from train.runs.best import BestPolicy
+from train.runs.diagnosis import check_updates
+from train.runs.disk import Writes
+from train.runs.metrics import MetricsWriter
+from train.runs.progress import Progress, clock, millions, progress
+from train.runs.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
+from train.task import figures_table
 from train.trainer import Trainer
 
 
@@ -30,62 +31,88 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
 
     With config.resume, folder is that run's, and it goes on from its newest checkpoint. Returns status "finished", "stopped" (by SIGINT or
     SIGTERM, with a checkpoint and the best policy so far on disk) or "failed" (with an error: nothing sound was left to learn from),
-    exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation and policy, as JSON types. Raises InputError
-    for a configuration that cannot be run.
+    exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation, figures and policy, as JSON types. Raises
+    InputError for a configuration that cannot be run.
     """
     began, console, total_steps = time.monotonic(), console or Console(), whole_iterations(config)
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     with bad_input():
         folder.mkdir(parents=True, exist_ok=True)
     with sole_process(folder):
-        state, changed = load_run(config, folder, total_steps, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        state, changed = load_run(config, folder, total_steps, tell)
         with bad_input():
             trainer = Trainer(config)
             writer = MetricsWriter(folder, state.get("run.metrics"))
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
         if config.start_from and not state:
             source = find_run(config.start_from, folder.parent, "start_from")
-            steps = start_from(trainer, source, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+            steps = start_from(trainer, source, tell)
             console.print(f"[dim]begins with the network of {_short(source)}, after {millions(steps)} steps[/]", highlight=False, soft_wrap=True)
-        with writer, progress(total_steps, trainer.env.step_s, console, began) as display, StopSignal(display) as stop:
-            writes, speeds, failure = Writes(lambda line: display.message(escape(line))), [], None
+        with writer, progress(total_steps, trainer.task.shown, console, began) as display, StopSignal(display) as stop:
+            writes = Writes(lambda line: display.message(escape(line)))
             best = BestPolicy(trainer, folder, display, writes)
             saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
             saved.begin(state, changed)
-            display.status("first iteration: compiling kernels, which later runs take from a cache")
-            try:
-                while trainer.steps < total_steps and not stop.signal:
-                    metrics = trainer.iterate()
-                    check_updates(trainer, metrics, folder)
-                    speeds.append(metrics["time/env_steps_per_s"])
-                    if trainer.due(config.trainer.evaluate_every) and trainer.steps < total_steps:
-                        metrics |= best.consider()
-                    with writes.attempt("the metrics"):
-                        writer.write(metrics, trainer.steps)
-                    display.update(trainer.steps, metrics)
-                    if not stop.signal:
-                        display.status("training")
-                    saved.save_if_due()
-                saved.save()
-                if stop.signal:
-                    raise Stopped
-                metrics = best.consider(stop.check)
-                with writes.attempt("the metrics"):
-                    writer.write(metrics, trainer.steps)
-                best.choose(stop.check)
-            except Stopped:
-                best.save_unless_saved()
-            except TrainingBroken as error:
-                failure = str(error)
-            except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
-                if not stop.signal:
-                    raise
+            loop = Loop(trainer, best, saved, writer, display, writes, stop)
+            failure = loop.run(total_steps)
         digest = saved.end(finished=not (stop.signal or failure))
     _report(best, stop.signal, failure, trainer.steps, display.elapsed_s, console)
+    judged = best.judgement
     return {"status": "failed" if failure else "stopped" if stop.signal else "finished",
             "exit_code": 1 if failure else 128 + stop.signal if stop.signal else 0, "error": failure, "seed": config.seed,
-            "steps": trainer.steps, "wall_s": display.elapsed_s, "env_steps_per_s": statistics.median(speeds) if speeds else None,
-            "fingerprint": digest, "evaluation": best.evaluation.to_dict() if best.evaluation else None,
+            "steps": trainer.steps, "wall_s": display.elapsed_s, "env_steps_per_s": statistics.median(loop.speeds) if loop.speeds else None,
+            "fingerprint": digest, "evaluation": judged.to_dict() if judged else None,
+            "figures": [dataclasses.asdict(figure) for figure in judged.figures] if judged else [],
             "policy": str(best.path) if best.saved and best.path.exists() else None}
+
+
+class Loop:
+    """The iterations of one run, with what is looked at, written and saved between them. speeds: environment steps/s of each."""
+
+    def __init__(self, trainer: Trainer, best: BestPolicy, saved: RunCheckpoints, writer: MetricsWriter, display: Progress, writes: Writes,
+                 stop: StopSignal):
+        self.speeds: list[float] = []
+        self._trainer, self._best, self._saved, self._writer = trainer, best, saved, writer
+        self._display, self._writes, self._stop = display, writes, stop
+
+    def run(self, total_steps: int) -> str | None:
+        """Train to total_steps and choose the policy, or to a signal to stop. Returns why training broke, if it did."""
+        self._display.status("first iteration: compiling kernels, which later runs take from a cache")
+        try:
+            while self._trainer.steps < total_steps and not self._stop.signal:
+                self._iterate(total_steps)
+            self._saved.save()
+            self._stop.check()
+            self._write(self._best.consider(self._stop.check))
+            self._best.choose(self._stop.check)
+        except Stopped:
+            self._best.save_unless_saved()
+        except TrainingBroken as error:
+            return str(error)
+        except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
+            if not self._stop.signal:
+                raise
+        return None
+
+    def _iterate(self, total_steps: int) -> None:
+        trainer = self._trainer
+        metrics = trainer.iterate()
+        check_updates(trainer, metrics, self._best.folder)
+        self.speeds.append(metrics["time/env_steps_per_s"])
+        if trainer.due(trainer.config.trainer.evaluate_every) and trainer.steps < total_steps:
+            metrics |= self._best.consider()
+        self._write(metrics)
+        self._display.update(trainer.steps, metrics)
+        if not self._stop.signal:
+            self._display.status("training")
+        self._saved.save_if_due()
+
+    def _write(self, metrics: dict[str, float]) -> None:
+        with self._writes.attempt("the metrics"):
+            self._writer.write(metrics, self._trainer.steps)
 
 
 def whole_iterations(config: TrainConfig) -> int:
@@ -129,7 +156,7 @@ class StopSignal:
 
 def _headline(config: TrainConfig, folder: Path) -> str:
     hidden = "-".join(map(str, config.policy.hidden))
-    return (f"[bold]{config.robot}[/], seed {config.seed}: {config.env.num_envs:,} environments, network {hidden}, "
+    return (f"[bold]{config.title}[/], seed {config.seed}: {config.env.num_envs:,} environments, network {hidden}, "
             f"{millions(config.trainer.total_steps)} steps\n[dim]in {_short(folder)}[/]")
 
 
@@ -140,18 +167,18 @@ def _report(best: BestPolicy, stopped: int, failure: str | None, steps: int, sec
     if failure:
         console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)
     if stopped and steps:
-        console.print(f"go on     python -m train +robot={config.robot} resume={folder}", highlight=False, soft_wrap=True)
+        console.print(f"go on     python -m train +robot={config.title} resume={folder}", highlight=False, soft_wrap=True)
     if best.saved is None or not best.path.exists():
         console.print("No policy was saved.")
         return
     path = _short(best.path)
     console.print(f"Policy  [bold]{path}[/]  [dim]from {millions(best.saved.steps)} steps[/]\n", highlight=False, soft_wrap=True)
-    if best.evaluation:
-        table = evaluation_table({"": best.evaluation})
-        console.print(table, f"[dim]{best.evaluation.num_envs} robots x {best.evaluation.duration_s:g} s, deterministic[/]\n", highlight=False)
+    if best.judgement:
+        console.print(figures_table({"": best.judgement.figures}), f"[dim]{best.judgement.note}[/]\n", highlight=False)
     else:
         console.print("It was not evaluated yet.\n")
-    console.print(f"evaluate  python -m train.evaluate policy={path}\ndeploy    rfx deploy {path} --robot sim", highlight=False, soft_wrap=True)
+    for what, command in best.trainer.task.commands(path).items():
+        console.print(f"{what:<10}{command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(path: Path) -> Path:

@@ -6,86 +6,85 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.go2 import Go2Env
-from rfx.config import GO2_CONFIG
 from rfx.history import ObservationHistory
-from rfx.mirror import Mirror
 from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
-from train.collect import collect
 from train.config import TrainConfig
-from train.gae import gae
-from train.rollout import Rollout
-from train.update import PPO
+from train.ppo.collect import Episodes, collect, parts
+from train.ppo.gae import gae
+from train.ppo.rollout import Rollout
+from train.ppo.symmetry import Symmetry
+from train.ppo.update import PPO
+from train.task import Task, find_task
 
 
 class Trainer:
     """Four objects (environment, policy, rollout, learner) and the randomness that drives them.
 
-    With policy.history above 1 there is a history beside them, with a privileged critic its normalizer, with the mirror loss a mirror.
-    Everything random comes from SeedSequence(config.seed): the same seed gives the same weights, bit for bit, on the same machine.
+    The environment is the task's, by default that of the config. With policy.history above 1 there is a history beside them, with a
+    privileged critic its normalizer, with a symmetric policy a mirror. Everything random comes from SeedSequence(config.seed): the same seed
+    gives the same weights, bit for bit, on the same machine. Raises ValueError for an environment that cannot be learned in.
     """
 
-    def __init__(self, config: TrainConfig):
-        self.config, self.robot = config, GO2_CONFIG
+    def __init__(self, config: TrainConfig, task: Task | None = None):
+        self.config, self.task = config, task or find_task(config.task)(config)
         seeds = np.random.SeedSequence(config.seed).spawn(4)
         weights_rng, self._noise_rng, self._batch_rng = map(np.random.default_rng, seeds[:3])
         if config.threads:
             kernels.set_num_threads(config.threads)
-        privileged, mirrored = config.policy.critic == "privileged", config.ppo.mirror_coefficient > 0.0
-        self.env = Go2Env(config=config.env, robot=self.robot, threads=config.threads,
-                          critic_terms=config.policy.critic_terms if privileged else ())
-        num_envs, num_steps, state_dim = self.env.num_envs, config.trainer.rollout_steps, self.robot.state_dim
-        first = self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0]["state"]
-        critic_dim = self.env.critic_observation().shape[1] if privileged else 0
-        sizes = (state_dim, self.robot.action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
+        privileged = config.policy.critic == "privileged"
+        self.env = self.task.make_env()
+        check_env(self.env, privileged)
+        self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
+        num_envs, num_steps, action_dim = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space.shape[0]
+        state_dim = self.state_dim = self.task.state_dim or self._observation["state"].shape[1]
+        critic_dim = self._observation["critic"].shape[1] if privileged else 0
+        sizes = (state_dim, action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
         self.policy = (PrivilegedActorCritic if privileged else ActorCritic)(
             *sizes, initial_std=config.policy.initial_std, history=config.policy.history, rng=weights_rng)
-        self.mirror = Mirror(self.robot) if mirrored else None
-        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, self.mirror.action_matrix if mirrored else None)
+        self.mirror = self.task.mirror() if config.policy.symmetric else None
+        symmetry = Symmetry(self.mirror.observation(np.eye(state_dim, dtype=np.float32)), self.mirror.action(np.eye(action_dim, dtype=np.float32)),
+                            self.policy.hidden, self.policy.history) if self.mirror else None
+        self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, symmetry)
         self.normalizer = ObservationNormalizer(state_dim)
         self.critic_normalizer = ObservationNormalizer(critic_dim) if privileged else None
         self.history = ObservationHistory(config.policy.history) if config.policy.history > 1 else None
-        self.rollout = Rollout.empty(num_steps, num_envs, state_dim, self.robot.action_dim, history=config.policy.history, mirrored=mirrored,
-                                     critic_dim=critic_dim)
+        self.rollout = Rollout.empty(num_steps, num_envs, state_dim, action_dim, history=config.policy.history, critic_dim=critic_dim)
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
-        self._observation = first
+        self.episodes = Episodes(num_envs)
         if self.history:
-            self.history.push(first[:, :state_dim])
+            self.history.push(self._observation["state"][:, :state_dim])
 
     def iterate(self) -> dict[str, float]:
         """One iteration of PPO; returns its metrics by tag."""
         rollout, ppo = self.rollout, self.config.ppo
         begin = time.perf_counter()
-        self.env.clear_reward_sums()
         self.learner.limit_std(self.std_limit())
-        self._observation, last_value, episodes = collect(self.env, self.learner, self.normalizer, rollout, self._observation,
-                                                          self._noise_rng, history=self.history, mirror=self.mirror,
-                                                          critic_normalizer=self.critic_normalizer)
+        self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise_rng,
+                                                episodes=self.episodes, history=self.history,
+                                                critic_normalizer=self.critic_normalizer)
         collected = time.perf_counter()
         gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
         rollout.replace_failed(self._batch_rng)
         losses = self.learner.update(rollout, self._batch_rng)
-        self.normalizer.update(rollout.raw_observation.reshape(-1, self.robot.state_dim))
+        self.normalizer.update(rollout.raw_observation.reshape(-1, self.state_dim))
+        if self.mirror:
+            self.normalizer.symmetrize(self.mirror)
         if self.critic_normalizer:
             self.critic_normalizer.update(rollout.raw_critic_observation.reshape(-1, self.critic_normalizer.state_dim))
         self.skipping = self.skipping + 1 if losses["skipped_minibatches"] else 0
         updated = time.perf_counter()
 
-        num_steps = len(rollout.reward)
         self.iteration += 1
         self.steps += rollout.reward.size
-        error = episodes.error / num_steps
-        metrics = {"episode/error_vx": error[0], "episode/error_vy": error[1], "episode/error_yaw_rate": error[2],
-                   "episode/failed_simulations": episodes.failed}
-        if episodes.lengths:
-            metrics |= {"episode/return": np.mean(episodes.returns), "episode/length": np.mean(episodes.lengths),
-                        "episode/falls": episodes.falls / len(episodes.lengths)}
-        metrics |= {f"reward/{name}": total / (num_steps * self.env.step_s) for name, total in self.env.reward_sums.items()}
-        metrics |= self.env.metrics()
+        metrics = self.episodes.read()
+        if read := getattr(self.env.unwrapped, "metrics", None):
+            metrics |= read()
         metrics |= {f"ppo/{name}": value for name, value in losses.items()}
         metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
                     "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
@@ -105,19 +104,40 @@ class Trainer:
         return self.steps // every > (self.steps - self.rollout.reward.size) // every
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration depends on, by name: arrays (copies), numbers and, of generators and normalizer, dictionaries."""
-        own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping, "observation": self._observation.copy(),
+        """All that the next iteration depends on, by name: arrays, numbers and, of generators and normalizer, dictionaries."""
+        own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping,
                "noise_rng": self._noise_rng.bit_generator.state, "batch_rng": self._batch_rng.bit_generator.state,
                "normalizer": self.normalizer.to_dict()}
         if self.critic_normalizer:
             own["critic_normalizer"] = self.critic_normalizer.to_dict()
-        if self.history:
-            own["history"] = self.history.frames
-        return own | {f"env.{name}": value for name, value in self.env.state_dict().items()} | {
-            f"learner.{name}": value for name, value in self.learner.state_dict().items()}
+        groups = {"learner": self.learner.state_dict()}
+        if save := getattr(self.env, "state_dict", None):
+            groups |= {"env": save(), "observation": self._observation, "episodes": self.episodes.state_dict()}
+            if self.history:
+                own["history"] = self.history.frames
+        return own | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that begin anew.
+
+        Raises ValueError for the state of another task, network or num_envs.
+        """
+        def part(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+        if load := getattr(self.env, "load_state_dict", None):
+            load(part("env."))
+            self._observation = part("observation.")
+            self.episodes.load_state_dict(part("episodes."))
+            if self.history:
+                self.history.load(state["history"])
+        self.learner.load_state_dict(part("learner."))
+        self._load_normalizers(state)
+        self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
+        self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
     def start_from(self, state: Mapping[str, Any]) -> None:
-        """Begin with the network and the normalizers of another run's state_dict, whatever its task; its exploration is not taken over.
+        """Begin with the network and the normalizers of another run's state_dict; its exploration is not taken over.
 
         Raises ValueError for another network.
         """
@@ -127,22 +147,24 @@ class Trainer:
             raise ValueError(f"its network and this one differ in {', '.join(differing)}: give the same policy.hidden, policy.history and "
                              "policy.critic")
         self.learner.load_state_dict(learner | network | {"policy.log_std": learner["policy.log_std"]})
+        self._load_normalizers(state)
+
+    def _load_normalizers(self, state: Mapping[str, Any]) -> None:
         self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
         if self.critic_normalizer:
             self.critic_normalizer = ObservationNormalizer.from_dict(state["critic_normalizer"])
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, to the bit. Raises ValueError for the state of another task, network or num_envs."""
-        def part(prefix: str) -> dict[str, Any]:
-            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
-        self.env.load_state_dict(part("env."))
-        self.learner.load_state_dict(part("learner."))
-        self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
-        self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
-        self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
-        self._observation = state["observation"].copy()
-        if self.critic_normalizer:
-            self.critic_normalizer = ObservationNormalizer.from_dict(state["critic_normalizer"])
-        if self.history:
-            self.history.load(state["history"])
+def check_env(env: VectorEnv, privileged: bool) -> None:
+    """Raises ValueError for an environment that the trainer cannot learn in, saying what it lacks."""
+    if (mode := env.metadata.get("autoreset_mode")) is not AutoresetMode.SAME_STEP:
+        raise ValueError(f"got an environment with autoreset mode {mode}; expected AutoresetMode.SAME_STEP: make it in that mode")
+    space = env.single_observation_space
+    spaces = dict(space.spaces) if isinstance(space, gymnasium.spaces.Dict) else {"state": space}
+    for name in ("state", "critic") if privileged else ("state",):
+        if not isinstance(spaces.get(name), gymnasium.spaces.Box) or len(spaces[name].shape) != 1:
+            raise ValueError(f"got observations of {space}; expected a Box of one axis as {name!r}" + (
+                ", for policy.critic=privileged" if name == "critic" else ""))
+    action = env.single_action_space
+    if not isinstance(action, gymnasium.spaces.Box) or len(action.shape) != 1 or (action.low != -1.0).any() or (action.high != 1.0).any():
+        raise ValueError(f"got actions of {action}; expected a Box of one axis in [-1, 1]: wrap the environment so that it has such actions")

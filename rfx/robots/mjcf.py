@@ -1,4 +1,4 @@
-"""From a Go2 MJCF to a MuJoCo model that a RobotConfig drives: gains, torque limits and addresses, all by joint name.
+"""From a robot's MJCF to a MuJoCo model that a RobotConfig drives: gains, torque limits and addresses, all by joint name.
 
 The file may be anyone's. What rfx's task needs and the file lacks (position actuators, a floor, foot sites, sensors, a home
 keyframe) is added here; what it says about the robot's body (masses, joint damping, contact shapes and friction) stays its own.
@@ -12,10 +12,9 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from rfx.config import RobotConfig
+from rfx.config import FootConfig, RobotConfig
 from rfx.height_field import HeightField
-
-GO2_MJCF = Path(__file__).parents[2] / "assets" / "go2" / "go2.xml"
+from rfx.robot_files import find_mjcf
 
 SPHERE, BOX, PLANE = mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
 GROUND_DEPTH_M = 0.5  # of what is below the lowest height of a height field
@@ -33,7 +32,7 @@ class MotorAddresses:
 
 def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_s: float = 0.005,
                visual: bool = False, ground: HeightField | None = None) -> mujoco.MjModel:
-    """The model at path (rfx's own Go2 by default), its joints driven by position actuators with the config's gains and limits.
+    """The model at path (by default the one that the config names), its joints driven by position actuators with the config's gains and limits.
 
     Its keyframe `home` is the config's default pose with the feet on the floor. The robot touches the floor only, never itself.
     Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The states of
@@ -41,9 +40,9 @@ def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_
     its friction and looks.
     Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet or a floating base.
     """
-    path = GO2_MJCF if path is None else Path(path)
+    path = find_mjcf(config) if path is None else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no MJCF at {path}: give the path of a model file, or none for rfx's own Go2 ({GO2_MJCF})")
+        raise FileNotFoundError(f"no MJCF at {path}: give the path of a model file, or none for the robot's own")
     if not timestep_s > 0.0:
         raise ValueError(f"timestep_s is {timestep_s}, expected a positive time step in seconds")
     spec = mujoco.MjSpec.from_file(str(path))
@@ -51,19 +50,19 @@ def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST  # the actuators' damping is stiff at long time steps
     _check_joints([joint.name for joint in spec.joints], config)
     base = _base(spec)
-    feet = {name.removesuffix("_calf_joint"): _foot(spec, name) for name in config.joint_names if name.endswith("_calf_joint")}
+    feet = {foot.name: _foot_geoms(spec, config, foot) for foot in config.feet}
     _drive(spec, config)
     _touch_floor_only(spec)
     if ground is not None:
         _lay(spec, ground)
-    _add_sensors(spec, base, feet)
+    _add_sensors(spec, config, base, feet)
     if not any(key.name == "home" for key in spec.keys):
         spec.add_key(name="home")
     spec.compiler.discardvisual = not visual
     model = spec.compile()
     if ground is not None:  # again, as heights that are all equal are not told from zero when a model is compiled
         model.hfield("ground").data[...] = _elevation(ground)[0]
-    _set_home(model, config, [foot.id for foot in feet.values()])
+    _set_home(model, config, [geom.id for geoms in feet.values() for geom in geoms])
     return model
 
 
@@ -95,13 +94,43 @@ def _base(spec: mujoco.MjSpec) -> mujoco.MjsBody:
     raise ValueError("the model's base is fixed: expected a body with a free joint")
 
 
-def _foot(spec: mujoco.MjSpec, calf_joint: str) -> mujoco.MjsGeom:
-    """The foot of a leg: the lowest collision sphere on its calf."""
-    calf = spec.joint(calf_joint).parent
-    spheres = [geom for geom in calf.find_all("geom") if geom.type == SPHERE and _collides(geom)]
+def trunk_body(model: mujoco.MjModel) -> int:
+    """The body that carries the robot's load: that of the site `trunk`, which may be another than the one that floats."""
+    return int(model.site_bodyid[model.site("trunk").id])
+
+
+def _foot_geoms(spec: mujoco.MjSpec, config: RobotConfig, foot: FootConfig) -> list[mujoco.MjsGeom]:
+    """The collision geoms of a foot: those that the config names, or that collide on the body of its site.
+
+    In a file that has neither, as one that was not written for this robot.yaml, they are those of the lowest collision sphere below the
+    joint that carries the foot in the robot's own file.
+    """
+    if geoms := [geom for geom in spec.geoms if geom.name in foot.geoms and _collides(geom)]:
+        return geoms
+    if not foot.geoms and (site := spec.site(foot.site)) is not None:
+        if geoms := [geom for geom in site.parent.geoms if _collides(geom)]:
+            return geoms
+    joint = _joint_above(config, foot)
+    body = spec.joint(joint).parent
+    spheres = [geom for geom in body.find_all("geom") if geom.type == SPHERE and _collides(geom)]
     if not spheres:
-        raise ValueError(f"the model has no foot below {calf_joint}: expected a collision sphere on the body {calf.name!r}")
-    return min(spheres, key=lambda geom: geom.parent.pos[2] * (geom.parent is not calf) + geom.pos[2])
+        raise ValueError(f"the model has no foot {foot.name!r}: expected {foot.site or ' or '.join(foot.geoms)!r}, or a collision sphere on "
+                         f"the body {body.name!r}, below {joint}")
+    return [min(spheres, key=lambda geom: geom.parent.pos[2] * (geom.parent is not body) + geom.pos[2])]
+
+
+def _joint_above(config: RobotConfig, foot: FootConfig) -> str:
+    """The last of the config's joints between the base and a foot in the robot's own file."""
+    spec = mujoco.MjSpec.from_file(str(find_mjcf(config)))
+    place = spec.site(foot.site) if foot.site else spec.geom(foot.geoms[0])
+    if place is None:
+        raise ValueError(f"{find_mjcf(config)} has no {foot.site or foot.geoms[0]!r}, which robot {config.name!r} names as its foot {foot.name!r}")
+    body = place.parent
+    while body is not None and body.name != "world":
+        if names := [joint.name for joint in body.joints if joint.name in config.joint_names]:
+            return names[-1]
+        body = body.parent
+    raise ValueError(f"foot {foot.name!r} of robot {config.name!r} is above all of its joints: expected it at the end of a leg")
 
 
 def _collides(geom: mujoco.MjsGeom) -> bool:
@@ -158,7 +187,7 @@ def _elevation(ground: HeightField) -> tuple[np.ndarray, float]:
     return (above / np.float32(range_m)).astype(np.float32), range_m
 
 
-def _add_sensors(spec: mujoco.MjSpec, base: mujoco.MjsBody, feet: dict[str, mujoco.MjsGeom]) -> None:
+def _add_sensors(spec: mujoco.MjSpec, config: RobotConfig, base: mujoco.MjsBody, feet: dict[str, list[mujoco.MjsGeom]]) -> None:
     """Add what is missing of rfx's sensors: an IMU, a touch sensor and a position per foot, a touch sensor of the trunk."""
     sites, sensors = {site.name for site in spec.sites}, {sensor.name for sensor in spec.sensors}
 
@@ -168,27 +197,33 @@ def _add_sensors(spec: mujoco.MjSpec, base: mujoco.MjsBody, feet: dict[str, mujo
 
     if "imu" not in sites:
         base.add_site(name="imu")
-    if "trunk" not in sites and "base_touch" not in sensors:
-        center, half_size = _collision_box(spec, base)
+    if "trunk" not in sites:
+        center, half_size = _collision_box(spec, base.name, spare_m=0.005)
         base.add_site(name="trunk", type=BOX, pos=center, size=half_size)
     add("imu_accelerometer", mujoco.mjtSensor.mjSENS_ACCELEROMETER, "imu")
     add("imu_gyro", mujoco.mjtSensor.mjSENS_GYRO, "imu")
     add("imu_framequat", mujoco.mjtSensor.mjSENS_FRAMEQUAT, "imu")
-    for leg, geom in feet.items():
-        if f"{leg}_foot" not in sites:  # a little larger than the foot: contacts lie just below its surface
-            geom.parent.add_site(name=f"{leg}_foot", type=SPHERE, pos=geom.pos, size=[geom.size[0] + 0.002, 0, 0])
-        add(f"{leg}_foot_touch", mujoco.mjtSensor.mjSENS_TOUCH, f"{leg}_foot")
-        add(f"{leg}_foot_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, f"{leg}_foot")
+    for foot in config.feet:
+        site, geoms = foot.site or f"{foot.name}_foot", feet[foot.name]
+        if site not in sites:  # a little larger than the foot: contacts lie just below its surface
+            body = geoms[0].parent
+            if len(geoms) == 1 and geoms[0].type == SPHERE:
+                body.add_site(name=site, type=SPHERE, pos=geoms[0].pos, size=[geoms[0].size[0] + 0.002, 0, 0])
+            else:
+                center, half_size = _collision_box(spec, body.name, spare_m=0.002)
+                body.add_site(name=site, type=BOX, pos=center, size=half_size)
+        add(f"{foot.name}_foot_touch", mujoco.mjtSensor.mjSENS_TOUCH, site)
+        add(f"{foot.name}_foot_position", mujoco.mjtSensor.mjSENS_FRAMEPOS, site)
     add("base_touch", mujoco.mjtSensor.mjSENS_TOUCH, "trunk")
 
 
-def _collision_box(spec: mujoco.MjSpec, body: mujoco.MjsBody) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and half sizes of a box, in the body's frame, that holds the body's collision geoms with 5 mm to spare. Two (3,), m."""
+def _collision_box(spec: mujoco.MjSpec, body: str, spare_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and half sizes of a box, in the body's frame, that holds the body's collision geoms with spare_m to spare. Two (3,), m."""
     model = spec.copy().compile()
-    geoms = [geom for geom in range(model.ngeom) if model.geom(geom).bodyid == model.body(body.name).id
+    geoms = [geom for geom in range(model.ngeom) if model.geom(geom).bodyid == model.body(body).id
              and (model.geom_contype[geom] or model.geom_conaffinity[geom])]
     if not geoms:
-        raise ValueError(f"the model's base {body.name!r} has no collision geom, so a fall cannot be felt")
+        raise ValueError(f"the model's body {body!r} has no collision geom, so its contacts cannot be felt")
     corners = []
     for geom in geoms:
         rotation = np.zeros(9)
@@ -197,7 +232,23 @@ def _collision_box(spec: mujoco.MjSpec, body: mujoco.MjsBody) -> tuple[np.ndarra
         signs = np.stack(np.meshgrid((-1, 1), (-1, 1), (-1, 1)), axis=-1).reshape(8, 3)
         corners.append(model.geom_pos[geom] + (center + signs * half_size) @ rotation.reshape(3, 3).T)
     low, high = np.min(np.concatenate(corners), axis=0), np.max(np.concatenate(corners), axis=0)
-    return 0.5 * (low + high), 0.5 * (high - low) + 0.005
+    return 0.5 * (low + high), 0.5 * (high - low) + spare_m
+
+
+def lowest_point(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
+    """Height of a geom's lowest point in the world, m: of a sphere, capsule, cylinder, box or ellipsoid; of others that of its bounding box."""
+    z, size, (x_up, y_up, z_up) = data.geom_xpos[geom, 2], model.geom_size[geom], np.abs(data.geom_xmat[geom, 6:9])
+    kind, types = model.geom_type[geom], mujoco.mjtGeom
+    if kind == types.mjGEOM_SPHERE:
+        return z - size[0]
+    if kind == types.mjGEOM_CAPSULE:
+        return z - size[0] - size[1] * z_up
+    if kind == types.mjGEOM_CYLINDER:
+        return z - size[0] * np.sqrt(max(0.0, 1.0 - z_up * z_up)) - size[1] * z_up
+    if kind == types.mjGEOM_ELLIPSOID:
+        return z - float(np.linalg.norm(size * (x_up, y_up, z_up)))
+    center, half_size = model.geom_aabb[geom].reshape(2, 3)
+    return z + float(data.geom_xmat[geom, 6:9] @ center) - float(half_size @ (x_up, y_up, z_up))
 
 
 def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> None:
@@ -207,7 +258,7 @@ def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> No
     data.qpos[base:base + 7] = 0, 0, 0, 1, 0, 0, 0
     data.qpos[addresses.qpos] = config.default_position
     mujoco.mj_kinematics(model, data)
-    data.qpos[base + 2] = -min(data.geom_xpos[foot, 2] - model.geom_size[foot, 0] for foot in feet) - 0.0001
+    data.qpos[base + 2] = -min(lowest_point(model, data, foot) for foot in feet) - 0.0001
     home = model.key("home").id
     model.key_qpos[home], model.key_qvel[home] = data.qpos, 0.0
     model.key_ctrl[home, addresses.actuator] = config.default_position

@@ -34,9 +34,9 @@ class MockRobot:
         if tensors is not None and tensors not in arrays.LIBRARIES:
             raise ValueError(f"got tensors={tensors!r}; expected one of {', '.join(arrays.LIBRARIES)}")
         if config is None:
-            joints = tuple(JointConfig(name=f"joint_{index}", index=index) for index in range(action_dim))
+            joints = tuple(JointConfig(name=f"joint_{index}", action_scale_rad=1.0) for index in range(action_dim))
             config = RobotConfig(name="mock", state_dim=state_dim, action_dim=action_dim, max_state_dim=max_state_dim,
-                                 max_action_dim=max_action_dim, joints=joints, action_scale_rad=1.0)
+                                 max_action_dim=max_action_dim, joints=joints)
         self.config, self.num_envs, self.tensors = config, num_envs, tensors
         self.state_dim, self.action_dim = config.state_dim, config.action_dim
         self.max_state_dim, self.max_action_dim = config.max_state_dim, config.max_action_dim

@@ -9,8 +9,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from rfx.config import GO2_CONFIG, RobotConfig, joint_targets
+from rfx.config import RobotConfig, joint_targets
 from rfx.height_field import HeightField
+from rfx.robot_files import load_robot
 from rfx.robots.mjcf import load_model, motor_addresses
 from rfx.robots.robot import SingleRobot
 from rfx.state import Array, advance, projected_gravity
@@ -114,15 +115,16 @@ class Physics:
 
 
 class SimRobot(SingleRobot):
-    """One simulated robot. act advances the simulation by one control step.
+    """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control step.
 
     realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer opens a
     window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat floor's place.
     Raises ValueError when timestep_s does not divide the control step.
     """
 
-    def __init__(self, config: RobotConfig = GO2_CONFIG, *, realtime: bool = False, viewer: bool = False, timestep_s: float = 0.005,
+    def __init__(self, config: RobotConfig | str = "go2", *, realtime: bool = False, viewer: bool = False, timestep_s: float = 0.005,
                  mjcf: str | Path | None = None, ground: HeightField | None = None):
+        config = load_robot(config) if isinstance(config, str) else config
         super().__init__(config)
         self._control_step_s = 1.0 / config.control_freq_hz
         self._num_substeps = round(self._control_step_s / timestep_s)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rfx.config import GO2_CONFIG, RobotConfig, joint_targets
+from rfx.config import RobotConfig, joint_targets
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2 import remote
 from rfx.robots.go2.log import default_path
 from rfx.robots.go2.mailbox import Doorbell, Phase, Request, command_dtype, create_memory, mailboxes

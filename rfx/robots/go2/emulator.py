@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from rfx.config import GO2_CONFIG, RobotConfig
+from rfx.config import RobotConfig
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2 import messages, remote
 from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus
 from rfx.robots.go2.idl import (LowCmd_, LowState_, Request_, RequestIdentity_, Response_, ResponseHeader_, ResponseStatus_)

@@ -1,0 +1,69 @@
+"""Which tile each robot starts on: harder ones for those that walk where they are told, after Rudin et al. (2021), section 3.3."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.legged.config import CurriculumConfig
+from envs.legged.state import SimState
+from envs.legged.terrain import Terrain
+from rfx.state import Array
+
+
+class Curriculum:
+    """Level and kind of num_envs robots, and how far they have walked in this episode. Without a config, levels stay as they are.
+
+    Kinds are spread evenly. With a config robots start on levels up to its start_level; without one they are spread evenly over all levels.
+    """
+
+    def __init__(self, terrain: Terrain, num_envs: int, config: CurriculumConfig | None):
+        self.terrain, self.config = terrain, config
+        cell = np.arange(num_envs) * (terrain.num_levels * len(terrain.kinds)) // num_envs
+        self.level, self.kind = cell // len(terrain.kinds), cell % len(terrain.kinds)
+        if config:
+            self.kind = np.arange(num_envs) % len(terrain.kinds)
+        self.commanded_m, self.walked_m = np.zeros((2, num_envs))
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Draw the first levels."""
+        if self.config:
+            self.level[...] = rng.integers(min(self.config.start_level + 1, self.terrain.num_levels), size=len(self.level))
+
+    def measure(self, state: SimState, step_s: float) -> None:
+        """Add a control step: how far the command asked to go, and how far the robot went that way."""
+        command = state.robot.velocity_command[:, :2]
+        speed = np.linalg.norm(command, axis=1)
+        self.commanded_m += speed * step_s
+        along = np.einsum("ij,ij->i", command, state.base_linear_velocity_b[:, :2])
+        self.walked_m += along / np.maximum(speed, 1e-6) * step_s
+
+    def move(self, ids: Array, fell: Array, rng: np.random.Generator) -> None:
+        """After an episode of robots ids (n,), of which some fell (n,), bool: give them their next level.
+
+        One level up for a robot that walked at least `up` of what was commanded, and `distance_m`; past the top, a random level. One down
+        for a robot that fell, or walked less than `down` of what was commanded.
+        """
+        if self.config:
+            walked, commanded, config = self.walked_m[ids], self.commanded_m[ids], self.config
+            worse = fell | (walked < config.down * commanded)
+            better = ~worse & (walked >= config.up * commanded) & (walked >= config.distance_m)
+            level = np.maximum(self.level[ids] + better - worse, 0)
+            top = level >= self.terrain.num_levels
+            if top.any():
+                level[top] = rng.integers(self.terrain.num_levels, size=top.sum())
+            self.level[ids] = level
+        self.commanded_m[ids] = self.walked_m[ids] = 0.0
+
+    def origin(self, ids: Array) -> Array:
+        """Where robots ids (n,) start: the middle of their tile's platform. (n, 3), m, world."""
+        return self.terrain.origin[self.level[ids], self.kind[ids]]
+
+    def metrics(self) -> dict[str, float]:
+        """Mean level, counted from 0, of all robots and of those on each kind."""
+        kinds = {f"terrain/level_{kind}": float(self.level[self.kind == k].mean()) for k, kind in enumerate(self.terrain.kinds)
+                 if (self.kind == k).any()}
+        return {"terrain/level": float(self.level.mean())} | kinds
+
+    def arrays(self) -> dict[str, Array]:
+        """Live arrays by name: all that the next episode depends on."""
+        return {"terrain_level": self.level, "terrain_kind": self.kind, "commanded_m": self.commanded_m, "walked_m": self.walked_m}

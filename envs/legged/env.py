@@ -1,0 +1,269 @@
+"""The walking task as a Gymnasium vector environment on batched MuJoCo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.configs import compose
+from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
+from envs.legged.config import EnvConfig
+from envs.legged.curriculum import Curriculum
+from envs.legged.metrics import ERRORS, Metrics
+from envs.legged.sensing import Sensing
+from envs.legged.simulation import Simulation
+from envs.legged.state import load_arrays
+from envs.legged.terrain import Terrain
+from rfx.config import RobotConfig
+from rfx.observe import observe
+from rfx.robot_files import load_robot
+from rfx.state import Array
+from rfx.terms import bind, find
+
+
+class LeggedEnv(VectorEnv):
+    """num_envs robots that are asked to follow velocity commands.
+
+    Observation: "state" (num_envs, max_state_dim), what the robot observes, zero beyond its state_dim; with critic_terms also "critic"
+    (num_envs, width), those terms of envs/legged/privileged.py side by side, which only a simulator knows. Both float32. Action
+    (num_envs, action_dim) in [-1, 1], clipped.
+    Same-step autoreset, in Gymnasium's own layout: where an episode ends, the observation returned is the next episode's first,
+    info["final_obs"] holds the last one, and info["final_info"] the mean absolute errors of vx, vy (m/s) and yaw rate (rad/s).
+    Where the task has terrain, an episode is truncated when its robot leaves it.
+    A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
+    it is flagged in info["failed"] and started anew; numbers in its final observation that are not finite are replaced by 0.
+    Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises TypeError without either.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+
+    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig | None = None,
+                 threads: int = 0, critic_terms: Sequence[str] = (), task: str | None = None, **overrides: Any):
+        if (config is None or robot is None) and task is None:
+            raise TypeError("got neither a task nor both config and robot; expected task=NAME, of configs/robot/")
+        config = config or EnvConfig.load(task, **overrides)
+        robot = robot or load_robot(compose("robot", task)["robot"])
+        num_envs = config.num_envs if num_envs is None else num_envs
+        self.config, self.robot, self.num_envs = config, robot, num_envs
+        terrain = Terrain(config.terrain) if config.terrain else None
+        self.simulation = Simulation(robot, num_envs, timestep_s=config.timestep_s, threads=threads, mjcf=config.mjcf,
+                                     ground=terrain.ground if terrain else None)
+        self.curriculum = Curriculum(terrain, num_envs, config.terrain.curriculum) if terrain else None
+        self.step_s = self.simulation.control_step_s
+        self.max_steps = round(config.episode_length_s / self.step_s)
+
+        (command, parameters), = config.commands.items()
+        self._draw_command = bind(commands, command, parameters, num_inputs=2)
+        self._resets = [bind(resets, name, parameters, num_inputs=2) for name, parameters in config.resets.items()]
+        varied, pushed, noise = (config.randomization, config.pushes, config.noise) if config.randomize else ({}, {}, {})
+        self._randomization = [bind(randomization, name, parameters, num_inputs=2) for name, parameters in varied.items()]
+        self._pushes = [bind(pushes, name, parameters, num_inputs=2) for name, parameters in pushed.items()]
+        self._disturbance_rng = np.random.default_rng()  # of these three: a seed draws the same commands and starts with and without them
+        self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
+        self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
+        self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
+        self._critic_terms = [find(privileged, name) for name in critic_terms]
+
+        self._observation = np.zeros((num_envs, robot.max_state_dim), np.float32)
+        self._action = np.zeros((num_envs, robot.action_dim), np.float32)
+        self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
+        self._push_steps = np.zeros(num_envs, np.int64)  # control steps until the next push
+        self._length = np.zeros(num_envs, np.int64)  # not state.step: that one counts a random start age too
+        self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
+        self._metrics = Metrics(self._rewards, num_envs, self.step_s)
+
+        self.single_observation_space = gymnasium.spaces.Dict(
+            {name: gymnasium.spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32) for name, values in self._observe().items()})
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (robot.action_dim,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    @property
+    def state(self):
+        """The SimState of all environments: live arrays."""
+        return self.simulation.state
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,). A seed makes all that follows repeatable.
+
+        Raises TypeError or ValueError for a mask of another type or shape, or of no environment.
+        """
+        super().reset(seed=seed)
+        if seed is not None:
+            self._disturbance_rng = self.np_random.spawn(1)[0]
+        if options and "reset_mask" in options:
+            self._start(masked_rows(options["reset_mask"], self.num_envs))
+            return self._observe(), {}
+        if self.curriculum:
+            self.curriculum.begin(self.np_random)
+        self._start(np.arange(self.num_envs))
+        if self.config.random_start_age:
+            self.state.step[...] = self.np_random.integers(self.max_steps, size=self.num_envs)
+        return self._observe(), {}
+
+    def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]:
+        """One control step of every environment. Returns observation, reward (num_envs,) float32, terminated, truncated, info."""
+        np.clip(actions, -1.0, 1.0, out=self._action)
+        if self._pushes:
+            self._push()
+        failed = self.simulation.step(self._action)
+        state = self.state
+        self.sensing.measure(slice(None), self._disturbance_rng)
+
+        state.fallen[...] = False
+        for term in self._terminations:
+            np.logical_or(state.fallen, term(state), out=state.fallen)
+        terminated = state.fallen.copy()
+        reward = np.zeros(self.num_envs, np.float32)
+        for name, (term, weight) in self._rewards.items():
+            values = term(state) * np.float32(weight * self.step_s)
+            failed |= ~np.isfinite(values)
+            values[failed] = 0.0
+            reward += values
+            self._metrics.reward[name] += float(values.mean())
+
+        self._length += 1
+        error = np.abs(velocity_error(state))
+        left = False
+        if self.curriculum:
+            self.curriculum.measure(state, self.step_s)
+            left = self.curriculum.terrain.left(self.simulation.base_position_w)
+        self._command_steps -= 1
+        self._change_commands(np.flatnonzero(self._command_steps <= 0))
+        observation = self._observe()
+        for values in observation.values():
+            failed |= ~np.isfinite(values.sum(axis=1))
+        if failed.any():
+            reward[failed], terminated[failed], error[failed] = 0.0, False, 0.0
+        truncated = ((state.step >= self.max_steps) | failed | left) & ~terminated
+        self._error += error
+        self._metrics.add_step(error)
+        done = terminated | truncated
+        if not done.any():
+            return observation, reward, terminated, truncated, {}
+        self._metrics.add_episodes(self._length[done & ~failed], terminated[done & ~failed])
+        if self.curriculum:
+            self.curriculum.move(np.flatnonzero(done), (terminated | failed)[done], self.np_random)
+        info = self._final(observation, done, failed)
+        self._start(np.flatnonzero(done))
+        return self._observe(), reward, terminated, truncated, info
+
+    def metrics(self) -> dict[str, float]:
+        """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they are now."""
+        return self._metrics.read() | (self.curriculum.metrics() if self.curriculum else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on: arrays (copies), and the random generators' states."""
+        return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()} | {
+            name: rng.bit_generator.state for name, rng in self._generators().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
+        counters, generators = self._counters(), self._generators()
+        load_arrays(counters, {name: state[name] for name in counters if name in state})
+        self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters.keys() | generators.keys()})
+        for name, rng in generators.items():
+            rng.bit_generator.state = state[name]
+
+    def _generators(self) -> dict[str, np.random.Generator]:
+        return {"np_random": self.np_random, "disturbance_rng": self._disturbance_rng}
+
+    def _counters(self) -> dict[str, Array]:
+        return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
+                "length": self._length, "error": self._error} | (
+                    self.curriculum.arrays() if self.curriculum else {})
+
+    def _observe(self) -> dict[str, Array]:
+        """What the policy and, where it is privileged, its critic are given: new arrays."""
+        observation = {"state": observe(self.sensing.state, out=self._observation).copy()}
+        if self._critic_terms:
+            observation["critic"] = np.concatenate([term(self.state) for term in self._critic_terms], axis=1)
+        return observation
+
+    def _final(self, observation: dict[str, Array], done: Array, failed: Array) -> dict[str, Any]:
+        """The info of a step in which episodes ended with these observations, which it may change."""
+        for values in observation.values():
+            values[failed] = np.nan_to_num(values[failed], nan=0.0, posinf=0.0, neginf=0.0)
+        final = np.full(self.num_envs, None, dtype=object)
+        for i in np.flatnonzero(done):
+            final[i] = {name: values[i] for name, values in observation.items()}
+        sound = done & ~failed
+        error = np.where(sound[:, None], self._error / np.maximum(self._length, 1)[:, None], 0.0)
+        figures = {name: error[:, axis] for axis, name in enumerate(ERRORS)} | {f"_{name}": sound for name in ERRORS}
+        return {"final_obs": final, "_final_obs": done, "final_info": figures, "_final_info": done, "failed": failed.copy(), "_failed": done}
+
+    def _start(self, ids: Array) -> None:
+        """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at zero."""
+        if self._randomization:
+            self._vary(ids)
+        qpos, qvel = self.simulation.home(len(ids))
+        if self.curriculum:
+            qpos[:, 0:3] += self.curriculum.origin(ids)
+        start = resets.Start(base_position_w=qpos[:, 0:3], base_quaternion=qpos[:, 3:7], base_linear_velocity_w=qvel[:, 0:3],
+                             base_angular_velocity_b=qvel[:, 3:6], joint_position=qpos[:, self.simulation.joint_qpos].copy(),
+                             joint_velocity=np.zeros((len(ids), len(self.robot.joints))))
+        for term in self._resets:
+            term(start, self.np_random)
+        self.simulation.write_joints(qpos, qvel, start.joint_position, start.joint_velocity)
+        self.simulation.reset(ids, qpos, qvel)
+        self._length[ids], self._error[ids] = 0, 0.0
+        self._change_commands(ids)
+        self.sensing.measure(ids, self._disturbance_rng)
+        if self._pushes:
+            self._schedule_pushes(ids)
+
+    def _vary(self, ids: Array) -> None:
+        draw = randomization.Draw(self.simulation.model, len(ids), len(self.robot.joints))
+        for term in self._randomization:
+            term(draw, self._disturbance_rng)
+        self.simulation.vary(ids, draw)
+        self.sensing.tilt_imu(ids, draw.imu_tilt)
+
+    def _push(self) -> None:
+        self._push_steps -= 1
+        ids = np.flatnonzero(self._push_steps <= 0)
+        if len(ids):
+            self.simulation.push(ids, sum(term(self._disturbance_rng, len(ids)) for term in self._pushes))
+            self._schedule_pushes(ids)
+
+    def _schedule_pushes(self, ids: Array) -> None:
+        self._push_steps[ids] = np.round(self._disturbance_rng.uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
+
+    def _change_commands(self, ids: Array) -> None:
+        if len(ids):
+            self.state.robot.velocity_command[ids] = self._draw_command(self.np_random, len(ids))
+            low, high = self.config.command_interval_s
+            self._command_steps[ids] = np.round(self.np_random.uniform(low, high, len(ids)) / self.step_s)
+
+
+def bind_reward(name: str, parameters: dict[str, Any]) -> tuple[Any, float]:
+    """A reward term with its parameters fixed, and its weight per second. Raises ValueError for a wrong name, parameter or weight."""
+    parameters = dict(parameters)
+    weight = parameters.pop("weight", None)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise ValueError(f"reward {name!r} needs a number as its weight, got {weight!r}")
+    return bind(rewards, name, parameters), float(weight)
+
+
+def masked_rows(mask: Any, num_envs: int) -> Array:
+    """Indices of the environments in Gymnasium's reset mask, checked as its own vector environments do."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        raise TypeError(f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool")
+    if mask.shape != (num_envs,) or not mask.any():
+        raise ValueError(f"got options['reset_mask'] of shape {mask.shape} with {mask.sum()} environments in it; expected ({num_envs},), "
+                         "with one environment or more")
+    return np.flatnonzero(mask)
+
+
+def velocity_error(state) -> Array:
+    """Velocity minus command. (N, 3): vx, vy in m/s, yaw rate in rad/s."""
+    error = np.empty_like(state.robot.velocity_command)
+    error[:, :2] = state.base_linear_velocity_b[:, :2]
+    error[:, 2] = state.robot.base_angular_velocity_b[:, 2]
+    error -= state.robot.velocity_command
+    return error

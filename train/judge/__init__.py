@@ -1,0 +1,1 @@
+"""How good a policy is: evaluation, suite, crossings, and what shows them."""

@@ -1,0 +1,136 @@
+"""How well a policy walks: played deterministically on seeded commands, without any randomization but the reset noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from envs.legged.env import LeggedEnv, velocity_error
+from envs.legged.state import SimState
+from rfx.state import Array
+from train.judge.play import EPISODE_S, Act, play
+from train.task import Figure, Judgement
+
+GRAVITY_M_S2 = 9.81
+SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
+FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
+FIGURES = (Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
+           Figure(name="error_vx", label="error vx", unit="m/s", main=True), Figure(name="error_vy", label="error vy", unit="m/s", main=True),
+           Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
+           Figure(name="power_w", label="power", unit="W", format=".1f"), Figure(name="cost_of_transport", label="cost of transport", format=".2f"),
+           Figure(name="foot_slip_m_s", label="foot slip", unit="m/s"), Figure(name="action_change", label="action change", unit="per control step"))
+FAILED = Figure(name="failed_simulations", label="failed simulations", format=".0f")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one evaluation measured, and under which conditions. A mean over no samples (it never stood for a second) is NaN."""
+
+    falls_per_episode: float  # terminations per 20 s of play
+    error_vx: float  # m/s, mean absolute error of the base velocity, base frame
+    error_vy: float  # m/s
+    error_yaw_rate: float  # rad/s
+    power_w: float  # sum over the joints of |torque x velocity|
+    cost_of_transport: float  # power / (weight x speed) while commanded to move
+    foot_slip_m_s: float  # horizontal speed of feet that touch the ground
+    action_change: float  # mean absolute difference of successive actions
+    failed_simulations: int
+    num_envs: int
+    duration_s: float
+    timestep_s: float
+    seed: int
+    commands: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def score(self) -> float:
+        """Twice the falls per episode plus the three errors: lower is better, 0.34 is just on every target of the project.
+
+        A robot that stands still scores about 0.9. Infinite when nothing could be measured.
+        """
+        score = FALL_WEIGHT * self.falls_per_episode + self.error_vx + self.error_vy + self.error_yaw_rate
+        return score if math.isfinite(score) else math.inf
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What was measured, for reading; failed simulations where there were any."""
+        shown = (*FIGURES, FAILED) if self.failed_simulations else FIGURES
+        return tuple(dataclasses.replace(figure, value=getattr(self, figure.name)) for figure in shown)
+
+    def judgement(self) -> Judgement:
+        """The same, as a task tells it."""
+        measured = {figure.name for figure in FIGURES}
+        conditions = {name: value for name, value in dataclasses.asdict(self).items() if name not in measured}
+        return Judgement(score=self.score, figures=self.figures, conditions=conditions,
+                         note=f"{self.num_envs} robots x {self.duration_s:g} s, deterministic")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types, the score too; what could not be measured is None."""
+        return self.judgement().to_dict()
+
+
+def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None) -> Evaluation:
+    """Play the policy in env for duration_s and measure. The same seed gives the same commands and starts, none used in training.
+
+    Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command change or an
+    episode's start. after_step, if given, is called after every control step.
+    """
+    sums, settle_steps = Sums(), round(SETTLE_S / env.step_s)
+    settled = np.zeros(env.num_envs, np.int64)  # control steps since a command changed or an episode began
+    falls = failed = 0
+    steps = play(act, env, seed=seed, duration_s=duration_s)
+    next(steps)
+    command = env.state.robot.velocity_command.copy()
+    for step in steps:
+        falls += int(step.terminated.sum())
+        failed += int(step.failed.sum())
+        settled += 1
+        settled[step.terminated | step.truncated | (command != env.state.robot.velocity_command).any(axis=1)] = 0
+        command[...] = env.state.robot.velocity_command
+        rows = np.flatnonzero(settled > settle_steps)
+        if len(rows):
+            sums.add(env.state, rows)
+        if after_step:
+            after_step()
+    weight_n = GRAVITY_M_S2 * float(env.simulation.model.body_mass.sum())
+    return Evaluation(falls_per_episode=falls / (env.num_envs * duration_s / EPISODE_S), **sums.means(weight_n), failed_simulations=failed,
+                      num_envs=env.num_envs, duration_s=duration_s, timestep_s=env.config.timestep_s, seed=seed,
+                      commands={name: dict(ranges) for name, ranges in env.config.commands.items()})
+
+
+class Sums:
+    """What Evaluation's means are made from, over robots that have had time to follow their command."""
+
+    def __init__(self) -> None:
+        self.errors, self.samples, self.contacts = np.zeros(3), 0, 0
+        self.power = self.slip = self.change = self.moving_power = self.moving_speed = 0.0
+
+    def add(self, state: SimState, rows: Array) -> None:
+        """Take in a control step of robots rows (n,)."""
+        robot = state.robot
+        self.samples += len(rows)
+        self.errors += np.abs(velocity_error(state)[rows]).sum(axis=0)
+        power = np.abs(state.joint_torque[rows] * robot.joint_velocity[rows]).sum(axis=1)
+        self.power += power.sum()
+        contact = state.foot_contact[rows]
+        self.slip += np.linalg.norm(state.foot_velocity_w[rows, :, :2], axis=2)[contact].sum()
+        self.contacts += contact.sum()
+        self.change += np.abs(robot.last_action[rows] - state.previous_action[rows]).mean(axis=1).sum()
+        moving = robot.velocity_command[rows].any(axis=1)
+        self.moving_power += power[moving].sum()
+        self.moving_speed += np.linalg.norm(state.base_linear_velocity_b[rows, :2], axis=1)[moving].sum()
+
+    def means(self, weight_n: float) -> dict[str, float]:
+        """The means by their names in Evaluation, of robots that weigh weight_n."""
+        vx, vy, yaw_rate = (_ratio(error, self.samples) for error in self.errors)
+        return {"error_vx": vx, "error_vy": vy, "error_yaw_rate": yaw_rate, "power_w": _ratio(self.power, self.samples),
+                "cost_of_transport": _ratio(self.moving_power, weight_n * self.moving_speed),
+                "foot_slip_m_s": _ratio(self.slip, self.contacts), "action_change": _ratio(self.change, self.samples)}
+
+
+def _ratio(total: float, count: float) -> float:
+    return float(total / count) if count > 0 else math.nan

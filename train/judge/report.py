@@ -1,0 +1,184 @@
+"""One HTML page of what the suite found, pictures and video inside, to be read anywhere without anything else."""
+
+from __future__ import annotations
+
+import base64
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.legged.config import EnvConfig
+from rfx.config import RobotConfig
+from rfx.state import Array
+from train.judge.evaluation import FIGURES
+from train.judge.play import Act
+from train.judge.plots import draw
+from train.judge.showcase import write_showcase
+from train.judge.suite import SWEEPS, Suite, targets
+
+CAPTIONS = {
+    "commands": ("Commands", "The robots of a cell are asked for one forward speed and yaw rate for 8 s. White: none stood for a second."),
+    "sweeps": ("Conditions", "One thing at a time differs from the nominal robot (dashed line), on the same commands and starts."),
+    "pushes": ("Pushes", "While robots walk, their base is given another velocity at once; counted are those that do not fall within 4 s."),
+    "terrain": ("Terrain", "Blind, straight on from the middle of a tile to its edge. A level is passed, below the dashed line, when it and "
+                "all easier ones are crossed by 80% of the robots, with at most 0.1 falls per episode, means over all kinds."),
+}
+STYLE = """
+:root { color-scheme: light; --ink: #24292f; --soft: #57606a; --line: #d8dee4; --back: #f6f8fa; --good: #1a7f37; --bad: #cf222e; }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif }
+main { max-width: 1040px; margin: 0 auto; padding: 32px 16px 64px }
+h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 18px; margin: 0 0 4px } p { margin: 0 0 12px; color: var(--soft) }
+section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 20px; margin-top: 20px; overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: 4px 20px 4px 0; text-align: right; white-space: nowrap }
+th { font-weight: 600; border-bottom: 1px solid var(--line) } tr > :first-child, td.unit { text-align: left } td.unit { color: var(--soft) }
+td.met { color: var(--good) } td.missed { color: var(--bad); font-weight: 600 }
+img, video { width: 100%; height: auto; display: block; border-radius: 6px } .films { display: flex; gap: 16px; flex-wrap: wrap }
+figure { flex: 1 1 420px; margin: 0; max-width: 720px } figcaption { color: var(--soft); padding-top: 6px }
+details { margin-top: 12px } summary { cursor: pointer }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One policy, and what the page says of it. video is an MP4; without one, why tells the reason."""
+
+    path: str
+    training_info: Mapping[str, Any]
+    suite: Suite
+    video: bytes | None
+    why: str = ""
+
+
+def film(act: Act, task: EnvConfig, robot: RobotConfig) -> dict[str, Any]:
+    """Judged's video and why."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            write_showcase(Path(folder) / "video.mp4", act, task, robot)
+        except RuntimeError as error:  # no OpenGL on this machine: minutes of figures are worth a page without a video
+            return {"video": None, "why": str(error)}
+        return {"video": (Path(folder) / "video.mp4").read_bytes()}
+
+
+def write_report(folder: Path, policies: Mapping[str, Judged], conditions: str) -> Path:
+    """Write report.html, and its pictures and videos as files of their own in report/, into folder. Returns the page's path."""
+    pictures = draw({name: judged.suite for name, judged in policies.items()})
+    (folder / "report").mkdir(parents=True, exist_ok=True)
+    for name, data in pictures.items():
+        (folder / "report" / f"{name}.png").write_bytes(data)
+    for index, judged in enumerate(policies.values()):
+        if judged.video:
+            (folder / "report" / ("walk.mp4" if index == 0 else "walk_compare.mp4")).write_bytes(judged.video)
+    (folder / "report.html").write_text(page(policies, pictures, conditions), encoding="utf-8")
+    return folder / "report.html"
+
+
+def page(policies: Mapping[str, Judged], pictures: Mapping[str, bytes], conditions: str) -> str:
+    """The page, as HTML. pictures are PNG, by name in CAPTIONS; conditions say how much was played."""
+    names = list(policies)
+    sections = [_section("Targets", "What a policy must reach before a robot should run it.", _targets(policies)),
+                _section("In motion", "Blue arrows are commanded, orange ones actual velocities.", _films(policies)),
+                _section("Nominal", "The robot, floor and delays of its model, on random commands.", _nominal(policies))]
+    for name, (title, caption) in CAPTIONS.items():
+        body = f'<img alt="{escape(title)}" src="{_data("image/png", pictures[name])}">'
+        more = {"sweeps": _sweeps, "terrain": _terrain}.get(name)
+        sections.append(_section(title, caption, body + (more(policies) if more else "")))
+    about = "".join(f"<p><b>{escape(name)}</b>: {escape(_origin(judged))}</p>" for name, judged in policies.items())
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f"<title>{escape(' and '.join(names))}</title><style>{STYLE}</style></head>\n<body><main>"
+            f"<h1>How well it walks</h1>{about}<p>{escape(conditions)}</p>\n" + "\n".join(sections) + "\n</main></body></html>\n")
+
+
+def _origin(judged: Judged) -> str:
+    info = judged.training_info
+    parts = [judged.path, *(f"{key} {info[key]}" for key in ("robot", "seed") if key in info)]
+    parts += [f"{info['steps']:,} training steps"] if "steps" in info else []
+    parts += [f"{info['wall_s'] / 60:.0f} minutes"] if "wall_s" in info else []
+    return ", ".join(parts)
+
+
+def _section(title: str, caption: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2><p>{escape(caption)}</p>{body}</section>"
+
+
+def _targets(policies: Mapping[str, Judged]) -> str:
+    columns = [targets(judged.suite) for judged in policies.values()]
+    rows = [[escape(row[0].name), f"{'at least' if row[0].at_least else 'at most'} {row[0].limit:g}",
+             *((_number(target.value), "met" if target.met else "missed") for target in row), (escape(row[0].unit), "unit")]
+            for row in zip(*columns)]
+    return _table(["", "target", *map(escape, policies), ""], rows)
+
+
+def _nominal(policies: Mapping[str, Judged]) -> str:
+    evaluations = [judged.suite.nominal for judged in policies.values()]
+    return _table(["", *map(escape, policies), ""], [[row.label, *(_number(getattr(e, row.name)) for e in evaluations), (row.unit, "unit")]
+                                                     for row in FIGURES])
+
+
+def _sweeps(policies: Mapping[str, Judged]) -> str:
+    """Every sweep as a table, folded away; models too."""
+    tables = []
+    for name, sweep in SWEEPS.items():
+        cases = [(f"{value:g} {sweep.unit}".strip(), [judged.suite.sweeps[name][i] for judged in policies.values()])
+                 for i, value in enumerate(sweep.values)]
+        tables.append((sweep.label, cases))
+    paths = dict.fromkeys(path for judged in policies.values() for path in judged.suite.models)
+    if paths:
+        tables.append(("another model", [(path, [judged.suite.models[path] for judged in policies.values()]) for path in paths]))
+    html = []
+    for label, cases in tables:
+        main = [figure for figure in FIGURES if figure.main]
+        head = [label, *(f"{escape(name)}: {figure.label}" if len(policies) > 1 else figure.label for name in policies for figure in main)]
+        rows = [[escape(case), *(_number(getattr(e, figure.name)) for e in evaluations for figure in main)] for case, evaluations in cases]
+        html.append(f"<details{' open' if label == 'another model' else ''}><summary>{label}</summary>{_table(head, rows)}</details>")
+    return "".join(html)
+
+
+def _terrain(policies: Mapping[str, Judged]) -> str:
+    """Figures over all kinds and levels of terrain."""
+    results = [judged.suite.crossings for judged in policies.values()]
+    rows = [["levels passed", *(f"{result.levels_passed} of {len(result.falls)}" for result in results), ("", "unit")],
+            ["falls", *(_number(result.falls.mean()) for result in results), ("per episode", "unit")],
+            ["get across", *(_number(result.crossed.mean()) for result in results), ("of robots", "unit")],
+            ["velocity error", *(_number(_mean(result.error)) for result in results), (f"m/s, at {results[0].vx:g} m/s", "unit")]]
+    return _table(["over all kinds and levels", *map(escape, policies), ""], rows)
+
+
+def _mean(values: Array) -> float:
+    """Over those that are finite."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+def _films(policies: Mapping[str, Judged]) -> str:
+    films = []
+    for name, judged in policies.items():
+        film = (f'<video controls autoplay muted loop playsinline src="{_data("video/mp4", judged.video)}"></video>' if judged.video
+                else f"<p>No video: {escape(judged.why)}</p>")
+        films.append(f"<figure>{film}<figcaption>{escape(name)}: forwards, sideways, turning, forwards with a push of 0.6 m/s after 8 s, "
+                     "standing.</figcaption></figure>")
+    return f'<div class="films">{"".join(films)}</div>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) -> str:
+    """Cells are HTML, or (HTML, class)."""
+    def cell(content: str | tuple[str, str]) -> str:
+        return f"<td>{content}</td>" if isinstance(content, str) else f'<td class="{content[1]}">{content[0]}</td>'
+
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"

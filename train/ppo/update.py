@@ -1,0 +1,273 @@
+"""PPO on one rollout: epochs of minibatch steps that stay on the device until the update ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn.dense import Inference, Training
+from rfx.nn.kernels import Kernel
+from tinygrad import Tensor, TinyJit, dtypes
+from tinygrad.dtype import DType
+from tinygrad.nn import Linear
+from tinygrad.nn.state import get_state_dict
+from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient
+from train.ppo.optimizer import SUMS, Adam
+from train.ppo.rollout import Array, Rollout
+from train.ppo.symmetry import Symmetry
+
+BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
+OPTIONAL_FIELDS = ("critic_observation",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """What PPO can be told. Raises ValueError for a number out of range."""
+
+    num_epochs: int = 5
+    num_minibatches: int = 4
+    learning_rate: float = 1e-3
+    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays fixed
+    gamma: float = 0.98
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy_coefficient: float = 0.001
+    value_coefficient: float = 0.5
+    max_gradient_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
+                                ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
+                                ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf),
+                                ("desired_kl", 0.0, np.inf)):
+            value, whole = getattr(self, name), name.startswith("num_")
+            if name == "desired_kl" and value is None:
+                continue
+            if not low <= value <= high or whole and not float(value).is_integer():
+                raise ValueError(f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}")
+
+
+class PPO:
+    """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
+
+    policy is an ActorCritic or a PrivilegedActorCritic. With a symmetry its weights become, and stay, their own mirror image. Raises
+    ValueError unless the batch splits into equal minibatches.
+    """
+
+    def __init__(self, policy: ActorCritic | PrivilegedActorCritic, config: PPOConfig, batch_size: int, symmetry: Symmetry | None = None):
+        if batch_size % config.num_minibatches:
+            raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
+        self.policy, self.config, self.symmetry = policy, config, symmetry
+        self.parameters = get_state_dict(policy)
+        if symmetry:
+            for name, parameter in self.parameters.items():
+                _upload(parameter, symmetry.initial(name, parameter.numpy()))
+        self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
+        num_steps, num_actions, num_inputs = config.num_epochs * config.num_minibatches, policy.act_dim, policy.history * policy.obs_dim
+        widths = {"observation": num_inputs, "action": num_actions, "mean": num_actions}
+        if isinstance(policy, PrivilegedActorCritic):
+            widths["critic_observation"] = policy.critic_dim
+        self._fields = [name for name in BATCH_FIELDS if name in widths or name not in OPTIONAL_FIELDS]
+        self._rollout = Minibatch(**{name: _allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields})
+        self._old_log_std = _allocate(num_actions)
+        self._order = _allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
+        self._position = _allocate(1, dtype=dtypes.int32)  # of the next one
+        self._uses_kernels = kernels.usable(*self.parameters.values()) and kernels.compile_kernels()
+        self._step = self._kernel_step() if self._uses_kernels else TinyJit(self._minibatch_step)
+        self._inference: dict[int, tuple[list[Array], Callable[[], Array]]] = {}  # inputs, and what computes output, by number of rows
+
+    def act(self, *inputs: Array) -> tuple[Array, Array]:
+        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
+
+        Compiled once for each N.
+        """
+        num_rows = len(inputs[0])
+        if num_rows not in self._inference:
+            given = [np.empty(array.shape, np.float32) for array in inputs]
+            self._inference[num_rows] = given, (self._kernel_inference(given) if self._uses_kernels else self._plain_inference(given))
+        given, infer = self._inference[num_rows]
+        for own, array in zip(given, inputs, strict=True):
+            own[...] = array
+        output = infer()
+        return np.tanh(output[:, :-1]), output[:, -1].copy()
+
+    def _plain_inference(self, given: list[Array]) -> Callable[[], Array]:
+        tensors = [_allocate(*array.shape) for array in given]
+        forward = TinyJit(lambda: self.policy.output(*tensors).realize())
+
+        def infer() -> Array:
+            for tensor, array in zip(tensors, given):
+                _upload(tensor, array)
+            return forward().numpy()
+
+        return infer
+
+    def _kernel_inference(self, given: list[Array]) -> Callable[[], Array]:
+        output = np.empty((len(given[0]), self.policy.act_dim + 1), np.float32)
+        passes = [Inference(x, *_weights(layers), num_hidden, output[:, columns]) for x, layers, num_hidden, columns in self._networks(*given)]
+
+        def infer() -> Array:
+            for forward in passes:
+                forward()
+            return output
+
+        return infer
+
+    def _networks(self, observation: Array, critic_observation: Array | None = None) -> list[tuple[Array, list[Linear], int, slice]]:
+        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden, output columns."""
+        policy, num_actions = self.policy, self.policy.act_dim
+        if not isinstance(policy, PrivilegedActorCritic):
+            layers = [*policy.backbone, policy.actor_head, policy.critic_head]
+            return [(observation, layers, len(policy.backbone), slice(None))]
+        return [(observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
+                (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None))]
+
+    def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
+        """Run every epoch on the rollout, in fresh random minibatches.
+
+        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning rate; and how many
+        minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
+        """
+        batch_size, order = self._rollout.action.shape[0], self._order
+        if rollout.reward.size != batch_size:
+            raise ValueError(f"got a rollout of {' x '.join(map(str, rollout.reward.shape))} samples; this learner was made for {batch_size}")
+        for name in self._fields:
+            target = getattr(self._rollout, name)
+            _upload(target, getattr(rollout, name).reshape(target.shape))
+        _upload(self._old_log_std, self.policy.log_std.numpy())
+        _upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
+        _upload(self._position, np.zeros(1))
+        _upload(self.optimizer.sums, np.zeros(len(SUMS)))
+        for _ in range(order.shape[0]):
+            self._step()
+        sums = dict(zip(SUMS, self.optimizer.sums.numpy().tolist()))
+        skipped = sums.pop("skipped_minibatches")
+        metrics = {name: value / max(order.shape[0] - skipped, 1.0) for name, value in sums.items()}
+        return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
+
+    def _kernel_step(self) -> Callable[[], None]:
+        """The next minibatch of the order, in C: its rows, the forward pass, the loss, the gradient, Adam."""
+        config, num_rows, num_actions = self.config, self._order.shape[1], self.policy.act_dim
+        sources = {name: kernels.memory(getattr(self._rollout, name)) for name in self._fields}
+        batch = {name: np.empty((num_rows, *source.shape[1:]), np.float32) for name, source in sources.items()}
+        output, d_output = (np.zeros((num_rows, num_actions + 1), np.float32) for _ in range(2))
+
+        gradients = {name: np.empty(tensor.shape, np.float32) for name, tensor in self.parameters.items()}
+        of = {id(tensor): gradients[name] for name, tensor in self.parameters.items()}
+        passes = [Training(x, *_weights(layers), num_hidden, output[:, columns], d_output[:, columns],
+                           [of[id(layer.weight)] for layer in layers], [of[id(layer.bias)] for layer in layers])
+                  for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))]
+        loss, terms = LossKernel(num_rows, num_actions, config.clip, config.value_coefficient, config.entropy_coefficient), np.empty(len(TERMS), np.float32)
+        learned_from = (batch[name] for name in ("action", "mean", "log_prob", "advantage", "returns"))
+        steps = [rows_kernel(num_rows, [source[0].size for source in sources.values()]).bind(
+            *batch.values(), kernels.memory(self._position), *sources.values(), kernels.memory(self._order))]
+        steps += [network.forward for network in passes]
+        steps.append(loss.kernel.bind(d_output, gradients["log_std"], terms, loss.partials(), output, kernels.memory(self.policy.log_std),
+                                      *learned_from, kernels.memory(self._old_log_std)))
+        steps += [network.backward for network in passes]
+        if self.symmetry:
+            steps.append(lambda: self.symmetry.symmetrize(gradients))
+        steps.append(self.optimizer.bind(list(gradients.values()), terms))
+
+        def step() -> None:
+            for call in steps:
+                call()
+
+        return step
+
+    def _minibatch_step(self) -> list[Tensor]:
+        """`_kernel_step` in plain tinygrad, on any device."""
+        config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
+        batch, advance = take_rows(self._rollout, self._order, self._position)
+        with Tensor.train():
+            inputs = [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
+            output = self.policy.output(*inputs)
+            d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
+                                                      value_coefficient=config.value_coefficient,
+                                                      entropy_coefficient=config.entropy_coefficient)
+            through_network = iter(output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output))
+        gradients = [d_log_std if weight is log_std else next(through_network) for weight in weights]
+        if self.symmetry:
+            gradients = [self.symmetry.gradient(name, gradient) for name, gradient in zip(self.parameters, gradients)]
+        changed = self.optimizer.step(gradients, terms)
+        return Tensor.realize(*changed, advance)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Everything that an update changes: weights, Adam moments, step and learning rate."""
+        return {name: tensor.numpy().copy() for name, tensor in self._state().items()}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Go on from what state_dict returned, bit for bit. Raises ValueError when a name or a shape differs."""
+        own = self._state()
+        if own.keys() != state.keys():
+            raise ValueError(f"the saved learner and this one differ in {sorted(own.keys() ^ state.keys())}; load the run that saved it")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(f"the saved learner's {name} has shape {state[name].shape}, this one's {tensor.shape}")
+            _upload(tensor, state[name])
+
+    def limit_std(self, highest: float) -> None:
+        """Lower the exploration's standard deviations to at most highest."""
+        _upload(self.policy.log_std, np.minimum(self.policy.log_std.numpy(), math.log(highest)))
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Go on with another learning rate; desired_kl adapts it from there."""
+        _upload(self.optimizer.state, np.array([self.optimizer.state.numpy()[0], rate]))
+
+    def _state(self) -> dict[str, Tensor]:
+        adam = {name: getattr(self.optimizer, name) for name in ("first_moment", "second_moment", "state")}
+        return {f"policy.{name}": tensor for name, tensor in self.parameters.items()} | {f"adam.{name}": t for name, t in adam.items()}
+
+
+def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
+    """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position (1,), int32."""
+    rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
+    given = {name: source[rows] for name in BATCH_FIELDS if (source := getattr(rollout, name)) is not None}
+    return Minibatch(**given), position.assign(position + 1)
+
+
+def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:
+    """take_rows in C: buffers are the arrays taken, position, the arrays to take from, and order."""
+    text = kernels.program_text(constants={"ROWS": num_rows, "BLOCK": 256, "ARRAYS": len(widths)}, arrays={"width": widths}) + """
+static void take_block(float* const* b, long block, int thread) {
+  const int* rows = (const int*)b[2 * ARRAYS + 1] + (long)*(int*)b[ARRAYS] * ROWS;
+  const long end = (block + 1) * BLOCK < ROWS ? (block + 1) * BLOCK : ROWS;
+  for (int a = 0; a < ARRAYS; a++) for (long i = block * BLOCK; i < end; i++) {
+    const float* restrict from = b[ARRAYS + 1 + a] + (long)rows[i] * width[a];
+    const float* soon = b[ARRAYS + 1 + a] + (long)rows[i + 16 < ROWS ? i + 16 : i] * width[a];
+    for (int k = 0; k < width[a]; k += 16) __builtin_prefetch(soon + k);  // rows lie anywhere in memory
+    float* restrict to = b[a] + i * width[a];
+    for (int k = 0; k < width[a]; k++) to[k] = from[k];
+  }
+}
+static void take_rows(float* const* b, Pool* pool) {
+  run(pool, take_block, b, (ROWS + BLOCK - 1) / BLOCK);
+  ++*(int*)b[ARRAYS];
+}
+"""
+    return Kernel("take_rows", text)
+
+
+def _weights(layers: list[Linear]) -> tuple[list[Array], list[Array]]:
+    """Weights and biases of layers, as their memory."""
+    return [kernels.memory(layer.weight) for layer in layers], [kernels.memory(layer.bias) for layer in layers]
+
+
+def _allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
+    """A tensor with memory of its own, to upload into."""
+    tensor = Tensor.empty(*shape, dtype=dtype).realize()
+    tensor.uop.buffer.ensure_allocated()
+    return tensor
+
+
+def _upload(target: Tensor, array: Array) -> None:
+    """Overwrite a realized tensor's data, in place, with an array of its shape."""
+    values = np.ascontiguousarray(array, np.int32 if target.dtype == dtypes.int32 else np.float32)
+    if target.device == "CPU":
+        kernels.memory(target)[...] = values
+    else:
+        target.assign(Tensor(values, device=target.device)).realize()

@@ -1,0 +1,114 @@
+"""The best policy of a run so far: judged while training goes on, kept on disk, and judged again at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rfx
+from tinygrad import Tensor
+from tinygrad.nn.state import get_state_dict
+from train.errors import InputError, one_line
+from train.runs.disk import Writes
+from train.runs.progress import Progress, millions
+from train.task import Judgement
+from train.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A policy as it was after some steps, with weights and statistics of its own."""
+
+    policy: rfx.LoadedPolicy
+    steps: int
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Snapshot:
+        """The trainer's policy as it is now."""
+        normalizer = rfx.ObservationNormalizer.from_dict(trainer.normalizer.to_dict())
+        return cls(policy=rfx.LoadedPolicy(trainer.policy.actor(), normalizer=normalizer), steps=trainer.steps)
+
+    @classmethod
+    def restored(cls, trainer: Trainer, state: Mapping[str, Any]) -> Snapshot:
+        """The one that state_dict told, of a policy like the trainer's."""
+        actor, normalizer = trainer.policy.actor(), rfx.ObservationNormalizer.from_dict(state["best.normalizer"])
+        for name, tensor in get_state_dict(actor).items():
+            tensor.assign(Tensor(state[f"best.policy.{name}"])).realize()
+        return cls(policy=rfx.LoadedPolicy(actor, normalizer=normalizer), steps=state["best.steps"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights (arrays), statistics and steps, by name."""
+        weights = {f"best.policy.{name}": tensor.numpy().copy() for name, tensor in get_state_dict(self.policy.policy).items()}
+        return weights | {"best.normalizer": self.policy.normalizer.to_dict(), "best.steps": self.steps}
+
+
+class BestPolicy:
+    """The best policy so far, as the task judges it in short: in memory, and in folder/policy."""
+
+    def __init__(self, trainer: Trainer, folder: Path, display: Progress, writes: Writes):
+        self.trainer, self.folder, self.path = trainer, folder, folder / "policy"
+        self.judgement: Judgement | None = None  # of saved
+        self.saved: Snapshot | None = None
+        self._last: Snapshot | None = None
+        self._display, self._writes = display, writes
+
+    def consider(self, after_step: Callable[[], None] | None = None) -> dict[str, float]:
+        """Judge the policy as it is now, and save it if it is the best so far. Returns metrics by tag."""
+        self._display.status("evaluating")
+        self._last = Snapshot.of(self.trainer)
+        judgement = self.trainer.task.judge(self._last.policy, after_step=after_step)
+        better = self.judgement is None or judgement.score <= self.judgement.score
+        if better:
+            self.saved, self.judgement = self._last, judgement
+            with self._writes.attempt("the policy"):
+                self._write()
+        figures = "  ".join(f"{figure.label} {figure.text}" for figure in judgement.figures if figure.main)
+        self._display.message(f"[dim]evaluated[/] {millions(self._last.steps):>7}  {figures}  [dim]{'saved' if better else ''}[/]")
+        values = {figure.name: figure.value for figure in judgement.figures} | {"score": judgement.score}
+        return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+
+    def choose(self, after_step: Callable[[], None]) -> None:
+        """Judge the best and the last policy at length, and save the better one with its figures.
+
+        Raises InputError where the disk does not take it.
+        """
+        candidates = [self.saved] if self.saved is self._last else [self.saved, self._last]
+        judgements = []
+        for candidate in candidates:
+            self._display.status(f"final evaluation of the policy from {millions(candidate.steps)} steps")
+            judgements.append(self.trainer.task.judge(candidate.policy, final=True, after_step=after_step))
+        self.judgement, self.saved = min(zip(judgements, candidates), key=lambda pair: pair[0].score)
+        try:
+            self._write()
+            (self.folder / "evaluation.json").write_text(json.dumps(self.judgement.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"training is done, but its policy could not be written: {one_line(error)}; make room, then "
+                             f"resume={self.folder}") from error
+
+    def save_unless_saved(self) -> None:
+        """Save the policy as it is now if none was saved yet: better than nothing."""
+        if self.saved is None:
+            self.saved = Snapshot.of(self.trainer)
+            with self._writes.attempt("the policy"):
+                self._write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best policy and its judgement, by name; nothing before the first one."""
+        return self.saved.state_dict() | {"best.judgement": dataclasses.asdict(self.judgement)} if self.judgement else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict returned, among other entries."""
+        if "best.judgement" in state:
+            self.saved, self.judgement = Snapshot.restored(self.trainer, state), Judgement.restored(state["best.judgement"])
+
+    def _write(self) -> None:
+        config = self.trainer.config
+        info = {"task": config.task, "robot": config.robot, "name": config.title, "seed": config.seed, "steps": self.saved.steps,
+                "wall_s": round(self._display.elapsed_s, 1), "evaluation": self.judgement.to_dict() if self.judgement else None,
+                "env": dataclasses.asdict(config.env)}
+        self.trainer.task.export(self.saved.policy, self.path, info)

@@ -1,0 +1,64 @@
+"""What a run's weights are, in one line, and all that they depend on: versions, commit, processor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad import Device
+
+PACKAGES = ("rfx", "mujoco", "numpy", "tinygrad", "ziglang", "gymnasium", "safetensors")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and bytes, in the order of names: equal if and only if every bit is."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's model and features."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}, "commit": _commit(), "device": Device.DEFAULT,
+            "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), **_processor()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this file is in, with `+changes` if files differ from it; None outside a checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        def git(*arguments: str) -> str:
+            return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> dict[str, Any]:
+    """Model name, and the instruction sets that compiled code may choose between."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    fields = {key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator}
+    features = (fields.get("flags") or fields.get("Features") or "").split()
+    chosen = sorted(name for name in features if name.startswith(("avx", "sse", "ssse", "fma", "f16c", "bmi", "asimd", "sve", "amx")))
+    return {"processor": fields.get("model name", platform.processor()), "features": chosen}

@@ -1,0 +1,140 @@
+"""What a run shows while it trains: a live display in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from train.task import Figure
+
+SMOOTHING = 0.2  # weight of the newest iteration in the figures shown
+LINE_EVERY_S = 5.0
+SPEED = Figure(name="time/env_steps_per_s", label="speed", unit="/s", format=",.0f")
+KL = Figure(name="ppo/kl", label="kl")
+RETURN = Figure(name="episode/return", label="return", format=".2f")
+
+
+def progress(total_steps: int, shown: Sequence[Figure], console: Console, began: float) -> Progress:
+    """The display that suits the console: live in a terminal, else plain lines. shown are a task's figures, began is of time.monotonic."""
+    return (LiveProgress if console.is_terminal else Progress)(total_steps, shown, console, began)
+
+
+class Progress:
+    """Plain lines every few seconds. Use as a context manager: status, then update after every iteration."""
+
+    def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
+        self.total_steps, self.figures, self.console = total_steps, (RETURN, *shown), console
+        self.steps, self.now = 0, ""
+        self.shown: dict[str, float] = {}
+        self._began, self._last_line = began, -math.inf
+        self._first: tuple[float, int] | None = None  # when the first iteration, which compiles, was done, and its steps
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def go_on(self, steps: int, elapsed_s: float, shown: Mapping[str, float]) -> None:
+        """Show a run that had come this far, in that time, with these figures, when it was interrupted."""
+        self.steps, self.shown = steps, dict(shown)
+        self._began -= elapsed_s
+
+    def status(self, now: str) -> None:
+        """What the run is doing."""
+        self.now = now
+
+    def message(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+    def update(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of one iteration; steps is the number of environment steps so far."""
+        for tag, value in metrics.items():
+            self.shown[tag] = value if tag not in self.shown else (1.0 - SMOOTHING) * self.shown[tag] + SMOOTHING * value
+        self.steps = steps
+        if self._first is None:
+            self._first = time.monotonic(), steps
+        self._refresh()
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY_S or self.steps >= self.total_steps:
+            self._last_line = now
+            self.message(self.line())
+
+    def line(self) -> str:
+        """The state of the run as one line."""
+        figures = "  ".join(f"{figure.label} {self._text(figure)} {figure.unit}".rstrip() for figure in self.figures)
+        return (f"{millions(self.steps)} of {millions(self.total_steps)} steps  {self._text(SPEED)}/s  {figures}  "
+                f"{self.remaining()} left")
+
+    def remaining(self) -> str:
+        """Time to the last step, from the pace since the first iteration."""
+        if self._first is None or self.steps <= self._first[1]:
+            return "-:--"
+        pace = (time.monotonic() - self._first[0]) / (self.steps - self._first[1])
+        return clock(pace * max(0, self.total_steps - self.steps))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the run has taken, interruptions left out."""
+        return time.monotonic() - self._began
+
+    def _text(self, figure: Figure) -> str:
+        """The figure's value now; a dash before there is one."""
+        return dataclasses.replace(figure, value=self.shown.get(figure.name, math.nan)).text
+
+
+class LiveProgress(Progress):
+    """Five rows that are redrawn in place; messages stay above them."""
+
+    def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
+        super().__init__(total_steps, shown, console, began)
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
+
+    def __enter__(self) -> LiveProgress:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(*error)
+
+    def _refresh(self) -> None:
+        pass  # drawn by Live's own clock
+
+    def _render(self) -> Group:
+        bar = Table.grid(padding=(0, 1), expand=False)
+        bar.add_row(ProgressBar(total=self.total_steps, completed=self.steps, width=38), f"{self.steps / self.total_steps:4.0%}",
+                    f"[dim]{clock(self.elapsed_s)} elapsed, {self.remaining()} left[/]")
+        figures = Table.grid(padding=(0, 1))
+        for width, justify in ((8, "left"), (9, "right"), (7, "left")) * 3:
+            figures.add_column(min_width=width, justify=justify, no_wrap=True)
+        cells = [("steps", millions(self.steps), ""),
+                 *((figure.label, self._text(figure), figure.unit) for figure in (SPEED, RETURN, KL, *self.figures[1:]))]
+        for row in range(0, len(cells), 3):
+            figures.add_row(*(text for name, value, unit in cells[row:row + 3] for text in (f"[dim]{name}[/]", value, f"[dim]{unit}[/]")))
+        self._spinner.update(text=Text(self.now, style="dim"))
+        return Group("", bar, figures, self._spinner)
+
+
+def millions(steps: float) -> str:
+    """A number of steps for reading: 1.23 M, 45 k."""
+    return f"{steps / 1e6:.2f} M" if steps >= 1e6 else f"{steps / 1e3:.0f} k" if steps >= 1e4 else f"{steps:,.0f}"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,230 @@
+"""Going on with a run: which one, under which configuration, from which state, and what its run.json says about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
+from train.config import TrainConfig
+from train.runs.disk import Writes, replace_file
+from train.errors import InputError, bad_input
+from train.runs.fingerprint import fingerprint, provenance
+from train.runs.metrics import MetricsWriter
+from train.runs.progress import Progress
+from train.trainer import Trainer
+
+CHECKPOINTS = "checkpoints"
+MOST_TOLD = 4  # differences that a message names
+RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
+# Differences that change no result, and those that nothing after a run's beginning reads.
+FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
+FIXED = ("seed", "task", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
+         "policy.critic")
+
+
+class RunCheckpoints:
+    """The checkpoints of one run: what they hold beside the trainer's state, when one is due, and going on from the newest.
+
+    writer has the metrics' position, best the best policy so far, display the time and the figures shown.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, best: Any, writer: MetricsWriter, display: Progress, writes: Writes):
+        self._folder, self._trainer, self._best = folder, trainer, best
+        self._writer, self._display, self._writes = writer, display, writes
+        self._here = provenance()
+        self._saved: int | None = None  # steps
+
+    def begin(self, state: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """Begin a run, or with a state of load_run go on with it, and write that down. From here on there is a checkpoint."""
+        config, steps = self._trainer.config, 0
+        if state:
+            with bad_input("this checkpoint does not fit: "):
+                check_meaning(state, self._trainer)
+                self._trainer.load_state_dict(state)
+                self._best.load_state_dict(state)
+            if "ppo.learning_rate" in changed:
+                self._trainer.learner.set_learning_rate(config.ppo.learning_rate)
+            self._display.go_on(self._trainer.steps, state["run.elapsed_s"], state["run.shown"])
+            steps = self._saved = self._trainer.steps
+        with self._writes.attempt(RECORD):
+            values = {"finished": False, "config": values_of(config)}
+            if state:
+                moved = {key: [state["run.provenance"].get(key), value] for key, value in self._here.items()
+                         if state["run.provenance"].get(key) != value}
+                if moved:
+                    self._writes.tell("not all is as it was when the checkpoint was written, so going on may not be to the bit: " + _told(moved))
+                values["resumed"] = read_record(self._folder).get("resumed", []) + [
+                    {"time": _now(), "steps": steps, "changed": dict(changed), "moved": moved}]
+            else:
+                values |= {"seed": config.seed, "began": _now(), **self._here}
+            update_record(self._folder, values)
+        self.save()
+
+    def save_if_due(self) -> None:
+        """Save every checkpoint_every steps."""
+        if self._trainer.due(self._trainer.config.trainer.checkpoint_every):
+            self.save()
+
+    def save(self) -> None:
+        """Save the state as it is, unless it is saved already, or not sound: after updates that had to skip minibatches."""
+        trainer, steps = self._trainer, self._trainer.steps
+        if steps == self._saved or trainer.skipping:
+            return
+        with self._writes.attempt("the checkpoint"):
+            state = trainer.state_dict() | self._best.state_dict() | {
+                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here, "run.metrics": self._writer.position(),
+                "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
+            write_checkpoint(self._folder / CHECKPOINTS, steps, state, trainer.config.trainer.keep_checkpoints)
+            self._saved = steps
+
+    def end(self, finished: bool) -> str:
+        """Write the weights' fingerprint into run.json; returns it. finished: there is nothing left to do."""
+        weights = {name: values for name, values in self._trainer.learner.state_dict().items() if name.startswith("policy.")}
+        digest = fingerprint(weights)
+        with self._writes.attempt(RECORD):
+            update_record(self._folder, {"finished": finished, "ended": _now(), "steps": self._trainer.steps, "fingerprint": digest})
+        return digest
+
+
+def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The state to go on from, and what differs in the configuration; both empty for a run that begins.
+
+    Checkpoints that are damaged are told of and set aside. Raises InputError when the configuration differs and may not, when there is
+    nothing left to do, or when a run would begin among another's checkpoints.
+    """
+    if not config.resume:
+        if checkpoints(folder / CHECKPOINTS):
+            raise InputError(f"{folder} holds the checkpoints of an earlier run: go on with it, resume={folder}, or choose another folder")
+        return {}, {}
+    if not checkpoints(folder / CHECKPOINTS):
+        tell(f"{folder} was interrupted before it began: it begins now")
+        return {}, {}
+    with bad_input():
+        path, state = newest_checkpoint(folder / CHECKPOINTS, tell)
+    changed = changes(state["run.config"], config)
+    if state["steps"] >= total_steps and read_record(folder).get("finished"):
+        raise InputError(f"{folder} has finished, after {state['steps']:,} steps; to train it further give a larger trainer.total_steps, "
+                         "and resume_overrides=true")
+    set_aside_after(path)
+    return state, changed
+
+
+def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
+    """Give a trainer that has not begun the network and normalizers of another run's newest checkpoint; returns the steps behind them.
+
+    Raises InputError where there is no checkpoint, its network does not fit, or what it reads and moves is not what this run's does.
+    """
+    with bad_input(f"start_from={run}: "):
+        _, state = newest_checkpoint(run / CHECKPOINTS, tell)
+        check_meaning(state, trainer)
+        trainer.start_from(state)
+    return state["steps"]
+
+
+def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
+    """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else, saying what differs."""
+    was, now = _flatten(state["run.meaning"]), _flatten(trainer.task.meaning())
+    differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)}
+    if differing:
+        first = dict(list(differing.items())[:MOST_TOLD])
+        more = f"; and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
+        raise ValueError(f"its network was trained for something else: {_told(first)}{more}. Give what it was trained for, or train anew")
+
+
+def find_run(given: str, runs: Path, key: str = "resume") -> Path:
+    """The run's folder that resume=given, or another key, means: a path, or `latest`, the one under runs that wrote the newest checkpoint.
+
+    Raises InputError where there is no run.
+    """
+    if given == "latest":
+        found = [path for folder in runs.glob(f"**/{CHECKPOINTS}") for path in checkpoints(folder)]
+        if not found:
+            raise InputError(f"{key}=latest: no run under {runs} has a checkpoint; give the run's folder, {key}=PATH")
+        return max(found, key=lambda path: path.stat().st_mtime).parent.parent
+    folder = Path(given)
+    if folder.parent.name == CHECKPOINTS:
+        raise InputError(f"{key}={given} is one checkpoint: give its run's folder, {folder.parent.parent}, for its newest; "
+                         "to go back further, move newer ones elsewhere")
+    if not any((folder / name).exists() for name in (CHECKPOINTS, RECORD, ".hydra")):
+        what = "holds no run" if folder.is_dir() else "is no folder"
+        raise InputError(f"{key}={given}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
+    return folder
+
+
+def values_of(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON types, one entry for each dotted key."""
+    return _flatten(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]:
+    """[was, is] of the keys that differ between a checkpoint's values_of and config, those left out that change no result.
+
+    Raises InputError where config does not allow differences (resume_overrides), or for one that cannot be made any more.
+    """
+    now = values_of(config)
+    differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys())
+                 if was.get(key) != now.get(key) and key not in FREE}
+    if differing and not config.resume_overrides:
+        raise InputError(f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
+                         f"({' '.join(f'{key}={_as_override(old)}' for key, (old, _) in differing.items())}), or add resume_overrides=true")
+    if fixed := [key for key in differing if key.startswith(FIXED)]:
+        raise InputError(f"{', '.join(fixed)} cannot change any more, even with resume_overrides=true: what is begun with it is in the "
+                         "checkpoint; train anew")
+    return differing
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What run.json in folder says; empty where it is not there or not whole, because checkpoints have all that a run needs."""
+    try:
+        return json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def update_record(folder: Path, values: Mapping[str, Any]) -> None:
+    """Add values to run.json in folder. Raises OSError."""
+    replace_file(folder / RECORD, (json.dumps(read_record(folder) | values, indent=2) + "\n").encode())
+
+
+@contextmanager
+def sole_process(folder: Path) -> Iterator[None]:
+    """While inside, no other process can train into folder. Raises InputError where one does already. Its end, by SIGKILL too, frees it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise InputError(f"another process is training in {folder}: wait for it, or stop it first") from None
+        yield  # also on a file system without locks
+    finally:
+        os.close(descriptor)
+
+
+def _told(differing: Mapping[str, list[Any]]) -> str:
+    return "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in differing.items())
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def _as_override(value: Any) -> str:
+    """The value as it is written on the command line."""
+    return "null" if value is None else json.dumps(value, separators=(",", ":")).strip('"')

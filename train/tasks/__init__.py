@@ -1,0 +1,1 @@
+"""The tasks that a run can learn: each is a train.task.Task."""

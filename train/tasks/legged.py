@@ -1,0 +1,111 @@
+"""The walking task: a legged robot that is asked to follow velocity commands, and judged by its falls and its velocity errors."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from envs.configs import options
+from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
+from envs.legged.config import EnvConfig
+from envs.legged.env import LeggedEnv
+from rfx.robot_files import load_robot
+from rfx.loaded_policy import LoadedPolicy
+from rfx.mirror import Mirror
+from rfx.terms import available, find, term_of
+from train.config import TrainConfig, build, convert
+from train.judge.evaluation import evaluate
+from train.judge.play import PolicyAct, evaluation_env, evaluation_seed
+from train.task import Figure, Judgement
+
+TRAINING_SEED, FINAL_SEED = 1, 2  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
+SECTIONS = {"commands": commands, "resets": resets, "randomization": randomization, "pushes": pushes, "terminations": terminations,
+            "rewards": rewards}  # of EnvConfig, and where their terms are
+UNLIKE_MAY_BE = ("name", "mjcf", "cameras", "feet", "hardware")  # entries of a RobotConfig that change no observation and no action
+
+
+class LeggedTask:
+    """The Task of a run whose config says `task: legged`, with `robot` and the `env` of envs/legged/config.py."""
+
+    shown = (Figure(name="episode/length_s", label="length", unit="s", format=".1f"),
+             Figure(name="episode/falls", label="falls", format=".2f"),
+             Figure(name="episode/error_vx", label="error vx", unit="m/s"), Figure(name="episode/error_vy", label="error vy", unit="m/s"),
+             Figure(name="episode/error_yaw_rate", label="yaw rate", unit="rad/s"))
+
+    def __init__(self, config: TrainConfig):
+        self.config, self.robot = config, load_robot(config.robot)
+        self.state_dim = self.robot.state_dim
+
+    @classmethod
+    def read_env(cls, values: Mapping[str, Any]) -> EnvConfig:
+        """The `env` section, every key and the parameters of every term checked. Raises ValueError; also where no robot is given."""
+        if not values.get("robot"):
+            raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(options('robot'))}")
+        config = build(EnvConfig, values.get("env", {}), "env")
+        check_terms(config)
+        for name in (values.get("policy") or {}).get("critic_terms") or ():
+            find(privileged, name)
+        return config
+
+    @property
+    def critic_terms(self) -> tuple[str, ...]:
+        """The terms that a privileged critic is given, by name and in order; none for a shared one."""
+        policy = self.config.policy
+        if policy.critic != "privileged":
+            return ()
+        return policy.critic_terms or tuple(available(privileged))
+
+    def make_env(self) -> LeggedEnv:
+        """The robots to learn with."""
+        return LeggedEnv(config=self.config.env, robot=self.robot, threads=self.config.threads, critic_terms=self.critic_terms)
+
+    def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
+        """Play a policy on seeded commands; on terrain where the task has some, drawn anew."""
+        settings = self.config.trainer
+        env, duration_s = (self._final_env, settings.final_evaluation_s) if final else (self._training_env, settings.evaluation_s)
+        return evaluate(PolicyAct(policy), env, seed=FINAL_SEED if final else TRAINING_SEED, duration_s=duration_s,
+                        after_step=after_step).judgement()
+
+    @cached_property
+    def _training_env(self) -> LeggedEnv:
+        return self._evaluation_env(self.config.trainer.evaluation_envs)
+
+    @cached_property
+    def _final_env(self) -> LeggedEnv:
+        return self._evaluation_env(self.config.trainer.final_evaluation_envs)
+
+    def _evaluation_env(self, num_envs: int) -> LeggedEnv:
+        task = self.config.env
+        terrain = task.terrain and task.terrain.for_evaluation(evaluation_seed(TRAINING_SEED))
+        return evaluation_env(task, self.robot, num_envs=num_envs, threads=self.config.threads, terrain=terrain)
+
+    def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
+        """Write the policy folder, with the robot that it is for."""
+        policy.policy.save(path, robot_config=self.robot, normalizer=policy.normalizer, training_info=training_info)
+
+    def mirror(self) -> Mirror:
+        """Left and right of the robot, swapped."""
+        return Mirror(self.robot)
+
+    def meaning(self) -> dict[str, Any]:
+        """Terms in their order, and what the robot is but for its name and hardware."""
+        robot = {key: value for key, value in self.robot.to_dict().items() if key not in UNLIKE_MAY_BE}
+        joints = {joint["name"]: joint for joint in robot.pop("joints")}
+        return {"robot": robot | {"joints": joints}, "policy": {"critic_terms": list(self.critic_terms)}}
+
+    def commands(self, path: Path) -> dict[str, str]:
+        """How to judge the policy further, and how to run it."""
+        return {"evaluate": f"python -m train.evaluate policy={path}", "deploy": f"rfx deploy {path} --robot sim"}
+
+
+def check_terms(config: EnvConfig) -> None:
+    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
+    for section, module in SECTIONS.items():
+        for name, parameters in getattr(config, section).items():
+            hints = typing.get_type_hints(term_of(module, name, parameters)) | ({"weight": float} if section == "rewards" else {})
+            for key, value in parameters.items():
+                if key in hints:  # an unknown one is refused when the environment binds the term
+                    convert(f"env.{section}.{name}.{key}", value, hints[key])
