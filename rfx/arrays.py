@@ -46,7 +46,7 @@ def import_torch() -> Any:
 
 def tinygrad_tensor() -> Any:
     """tinygrad's Tensor class, with a C compiler in place."""
-    importlib.import_module("rfx.nn.compiler")
+    importlib.import_module("rfx.nn.compiler").ensure_compiler()
     return importlib.import_module("tinygrad").Tensor
 
 

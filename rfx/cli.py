@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticE
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, also after Ctrl-C, or 1 with one line of what was wrong."""
     options = _parser().parse_args(arguments)
+    os.environ.setdefault("DEV", "CPU")  # tinygrad, which reads this when it is imported, would look for GPUs: 0.3 s for one small network
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends as one that was interrupted: damped
         options.command(options)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfx.nn import kernels
+from rfx.nn.compiler import ensure_compiler
 from rfx.nn.kernels import Kernel
 from rfx.nn.threads import MAX_THREADS
 from tinygrad import Tensor
@@ -29,6 +30,7 @@ def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequenc
     The last of weights and biases may be sequences, heads: their outputs come side by side, (B, sum of their outs). Raises ValueError for
     layers that do not fit.
     """
+    ensure_compiler()
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
     num_hidden, weights, biases = len(weights) - 1, [*weights[:-1], *weight_heads], [*biases[:-1], *bias_heads]
     _check_shapes(x, weights, biases, num_hidden)

@@ -12,6 +12,7 @@ import numpy as np
 
 from rfx.config import RobotConfig
 from rfx.nn.compiler import ensure_compiler
+from rfx.nn.deadlock import avoid_deadlock
 from rfx.normalizer import ObservationNormalizer
 from rfx.policy_folder import PolicyInfo, check_finite, check_widths, inspect_policy, naming, read_weights, write_policy
 from rfx.terms import nearest
@@ -61,6 +62,7 @@ class Policy:
             self._compiled, self._buffers = {}, buffers
         key = (obs.shape, obs.dtype, obs.device)
         if key not in self._compiled:
+            avoid_deadlock()
             self._compiled[key] = TinyJit(lambda x: self.forward(x).clone())
         if not (obs.uop.has_buffer_identity() and obs.uop.is_realized):  # a compiled call takes whole buffers, no views and no constants
             obs = obs.clone().realize()
