@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import RescaleAction
 
-from train.config import build
+from rfx.reader import read
 from train.task import Figure, Judgement
 
 
@@ -50,7 +50,7 @@ class GymTask:
 
     @classmethod
     def read_env(cls, values):
-        return build(GymConfig, values["env"], "env")
+        return read(GymConfig, values["env"], "env")
 
     def make_env(self, num_envs=None):
         config = self.config.env
