@@ -17,8 +17,7 @@ from rich.console import Console
 from tiny_run import make_config, refuse_to_tell
 
 import rfx
-from envs.legged import robots
-from rfx.config import GO2_CONFIG
+from rfx import GO2_CONFIG
 from train import task as task_module
 from train.config import TrainConfig
 from train.errors import InputError
@@ -141,9 +140,9 @@ def test_an_environment_that_cannot_be_learned_in_says_what_it_lacks(task, messa
         Trainer(config(), task(config()))
 
 
-def test_the_mirror_loss_needs_a_task_with_a_mirror():
+def test_a_symmetric_policy_needs_a_task_with_a_mirror():
     with pytest.raises(ValueError, match="Pendulum-v1 has no mirror"):
-        Trainer(config(**{"ppo.mirror_coefficient": 1.0}))
+        Trainer(config(**{"policy.symmetric": True}))
 
 
 def test_figures_stand_side_by_side_and_what_was_not_measured_is_a_dash():
@@ -165,7 +164,7 @@ def test_a_network_of_the_same_shape_that_means_something_else_is_refused(robot,
     folder, quiet = tmp_path / "run", Console(quiet=True)
     small = {"trainer.total_steps": 64, "trainer.evaluation_s": 0.1, "trainer.final_evaluation_s": 0.1}
     train(make_config(**small), folder, quiet)
-    monkeypatch.setitem(robots.ROBOTS, "go2", robot)
+    monkeypatch.setattr("train.tasks.legged.load_robot", lambda name: robot)
     for changed, words in (({"start_from": str(folder)}, f"start_from={folder}: its network was trained for something else: "),
                            ({"resume": str(folder), "trainer.total_steps": 128, "resume_overrides": True}, "this checkpoint does not fit: ")):
         with pytest.raises(InputError) as error:
@@ -178,7 +177,8 @@ def test_a_robots_name_and_hardware_may_differ(tmp_path, monkeypatch):
     folder, quiet = tmp_path / "run", Console(quiet=True)
     small = {"trainer.total_steps": 64, "trainer.evaluation_s": 0.1, "trainer.final_evaluation_s": 0.1}
     train(make_config(**small), folder, quiet)
-    monkeypatch.setitem(robots.ROBOTS, "twin", dataclasses.replace(GO2_CONFIG, name="twin", hardware={"interface": "eth1"}))
+    twin = dataclasses.replace(GO2_CONFIG, name="twin", hardware={"interface": "eth1"})
+    monkeypatch.setattr("train.tasks.legged.load_robot", lambda name: twin)
     assert train(make_config(**small, robot="twin", start_from=str(folder)), tmp_path / "next", quiet)["status"] == "finished"
 
 
