@@ -44,9 +44,8 @@ def run_plain(x, weights, biases, gradient):
     """Output and gradients of weights and biases from mlp."""
     num_hidden = len(weights) - 1
     pieces = [[Tensor(a).realize() for a in arrays] for arrays in (weights, biases)]
-    with Tensor.train():
-        output = mlp(Tensor(x), *([*piece[:num_hidden], piece[num_hidden:]] for piece in pieces))
-        gradients = [g.numpy() for g in output.gradient(*pieces[0], *pieces[1], gradient=Tensor(gradient))]
+    output = mlp(Tensor(x), *([*piece[:num_hidden], piece[num_hidden:]] for piece in pieces))
+    gradients = [g.numpy() for g in output.gradient(*pieces[0], *pieces[1], gradient=Tensor(gradient))]
     return output.numpy(), gradients[:len(weights)], gradients[len(weights):]
 
 

@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfx.nn.compiler import ensure_compiler
 from tinygrad import Tensor
-from train.ppo.losses import TERMS, Minibatch, ppo_gradient, ppo_loss
+from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient, ppo_loss
 
+ensure_compiler()  # for tinygrad by itself
 COEFFICIENTS = {"clip": 0.2, "value_coefficient": 0.5, "entropy_coefficient": 0.001}
 
 
 @pytest.fixture(params=["kernels", "plain"])
-def path(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setenv("RFX_PLAIN", "1")
+def path(request):
+    return request.param
 
 
 def example(batch_size, num_actions, seed=0, spread=0.3):
@@ -51,11 +52,21 @@ def tensors(arrays):
             Minibatch(observation=Tensor([[0.0]]), **batch), Tensor(arrays["old_log_std"]))
 
 
-def both_terms(arrays):
+def gradient(arrays, path):
+    """d_output, d_log_std and terms."""
+    if path == "plain":
+        return [t.numpy() for t in ppo_gradient(*tensors(arrays), **COEFFICIENTS)]
+    loss = LossKernel(*arrays["action"].shape, **COEFFICIENTS)
+    results = [np.full_like(arrays["output"], np.nan), np.full_like(arrays["log_std"], np.nan), np.full(len(TERMS), np.nan, np.float32)]
+    names = ("output", "log_std", "action", "mean", "log_prob", "advantage", "returns", "old_log_std")
+    loss.kernel.bind(*results, loss.partials(), *(np.ascontiguousarray(arrays[name]) for name in names))()
+    return results
+
+
+def both_terms(arrays, path):
     """TERMS by name, of the plain loss and of the gradient's path."""
     _, plain = ppo_loss(*tensors(arrays), **COEFFICIENTS)
-    _, _, fused = ppo_gradient(*tensors(arrays), **COEFFICIENTS)
-    return [dict(zip(TERMS, terms.numpy().tolist())) for terms in (plain, fused)]
+    return [dict(zip(TERMS, terms.tolist())) for terms in (plain.numpy(), gradient(arrays, path)[2])]
 
 
 def test_terms_of_one_sample_worked_by_hand(path):
@@ -66,7 +77,7 @@ def test_terms_of_one_sample_worked_by_hand(path):
     ratio = 0.5  # both densities are exp(-1/2) / sqrt(2 pi), but for the division by the standard deviation
     entropy = 0.5 * math.log(2.0 * math.pi * math.e) + math.log(2.0)
     kl = math.log(2.0) + (1.0 + 1.0) / (2.0 * 4.0) - 0.5
-    for terms in both_terms(arrays):
+    for terms in both_terms(arrays, path):
         assert terms["policy_loss"] == pytest.approx(-3.0 * ratio, rel=1e-5)
         assert terms["value_loss"] == pytest.approx(9.0, rel=1e-5)
         assert terms["entropy"] == pytest.approx(entropy, rel=1e-5)
@@ -90,7 +101,7 @@ def test_kl_and_entropy_are_the_integrals_they_stand_for(path):
         for old_mean, mean in zip(arrays["mean"][:, a].astype(np.float64), np.tanh(arrays["output"][:, a].astype(np.float64))):
             old, new = density(old_mean, old_std), density(mean, std)
             kl += np.trapezoid(old * (np.log(old + 1e-300) - np.log(new + 1e-300)), x) / 40
-    for terms in both_terms(arrays):
+    for terms in both_terms(arrays, path):
         assert terms["kl"] == pytest.approx(kl, rel=1e-4)
         assert terms["entropy"] == pytest.approx(entropy, rel=1e-4)
 
@@ -99,12 +110,12 @@ def test_kl_of_the_policy_with_itself_is_zero_to_the_bit(path):
     arrays = example(100, 12)
     arrays["mean"], arrays["old_log_std"] = np.zeros((100, 12), np.float32), arrays["log_std"]
     arrays["output"][:, :-1] = 0.0
-    assert all(terms["kl"] == 0.0 for terms in both_terms(arrays))
+    assert all(terms["kl"] == 0.0 for terms in both_terms(arrays, path))
 
 
-def check_gradient(arrays, seed, tolerance=1e-6):
+def check_gradient(arrays, path, seed, tolerance=1e-6):
     """The loss, and its gradient at some entries, against float64; tolerance is the gradient's, absolute, beside 1e-3 relative."""
-    d_output, d_log_std, terms = (t.numpy() for t in ppo_gradient(*tensors(arrays), **COEFFICIENTS))
+    d_output, d_log_std, terms = gradient(arrays, path)
     rest = [arrays[name].astype(np.float64) for name in ("action", "log_prob", "advantage", "returns")]
     at = [arrays["output"].astype(np.float64), arrays["log_std"].astype(np.float64)]
     assert terms[TERMS.index("loss")] == pytest.approx(numpy_loss(*at, *rest), abs=3.0 * tolerance)
@@ -122,11 +133,11 @@ def check_gradient(arrays, seed, tolerance=1e-6):
 @settings(max_examples=8, deadline=None, derandomize=True)  # the same shapes every time: their kernels stay in the compiler's cache
 @given(st.integers(1, 200), st.integers(1, 17), st.integers(0, 99))
 def test_the_kernel_gives_the_gradient_of_the_loss(batch_size, num_actions, seed):
-    check_gradient(example(batch_size, num_actions, seed), seed)
+    check_gradient(example(batch_size, num_actions, seed), "kernels", seed)
 
 
 def test_both_paths_give_the_gradient_of_the_loss(path):
-    check_gradient(example(77, 12, 5), 5)
+    check_gradient(example(77, 12, 5), path, 5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 77, 96])
@@ -139,15 +150,13 @@ def test_a_narrow_gaussian_of_many_actions_does_not_overflow(path, batch_size):
     arrays["mean"], arrays["action"] = (x.astype(np.float32) for x in (mean, mean + 0.01 * rng.standard_normal(mean.shape)))
     arrays["log_prob"] = (log_prob(mean, arrays["log_std"].astype(np.float64), arrays["action"])
                           + rng.uniform(-0.5, 0.5, batch_size)).astype(np.float32)
-    check_gradient(arrays, 2, tolerance=1e-3)
+    check_gradient(arrays, path, 2, tolerance=1e-3)
 
 
-def test_both_paths_agree_on_every_sample(monkeypatch):
-    arrays = example(333, 12)
-    fused = [t.numpy() for t in ppo_gradient(*tensors(arrays), **COEFFICIENTS)]
-    monkeypatch.setenv("RFX_PLAIN", "1")
-    plain = [t.numpy() for t in ppo_gradient(*tensors(arrays), **COEFFICIENTS)]
-    for a, b in zip(fused, plain):
+@pytest.mark.parametrize("batch_size", [333, 1500])  # of one block of rows, and of several
+def test_both_paths_agree_on_every_sample(batch_size):
+    arrays = example(batch_size, 12)
+    for a, b in zip(gradient(arrays, "kernels"), gradient(arrays, "plain")):
         assert np.abs(a - b).max() < 2e-6 * max(1.0, np.abs(b).max())
 
 
@@ -157,7 +166,7 @@ def test_a_clipped_sample_moves_the_policy_no_further(path):
     exact = log_prob(np.tanh(arrays["output"][:, :-1].astype(np.float64)), arrays["log_std"], arrays["action"])
     arrays["log_prob"] = (exact - np.array([0.5, -0.5, 0.5, -0.5])).astype(np.float32)
     arrays["advantage"] = np.array([1.0, -1.0, -1.0, 1.0], np.float32)
-    d_output = ppo_gradient(*tensors(arrays), **COEFFICIENTS)[0].numpy()[:, :-1]
+    d_output = gradient(arrays, path)[0][:, :-1]
     assert not d_output[:2].any() and d_output[2:].all()
 
 
@@ -165,4 +174,4 @@ def test_a_clipped_sample_moves_the_policy_no_further(path):
 def test_a_bad_number_shows_in_the_loss(path, name):
     arrays = example(50, 3)
     arrays[name].reshape(-1)[7] = np.nan
-    assert all(not math.isfinite(terms["loss"]) for terms in both_terms(arrays))
+    assert all(not math.isfinite(terms["loss"]) for terms in both_terms(arrays, path))

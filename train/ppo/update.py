@@ -183,13 +183,12 @@ class PPO:
         """`_kernel_step` in plain tinygrad, on any device."""
         config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
-        with Tensor.train():
-            inputs = [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
-            output = self.policy.output(*inputs)
-            d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
-                                                      value_coefficient=config.value_coefficient,
-                                                      entropy_coefficient=config.entropy_coefficient)
-            through_network = iter(output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output))
+        inputs = [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
+        output = self.policy.output(*inputs)
+        d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
+                                                  value_coefficient=config.value_coefficient,
+                                                  entropy_coefficient=config.entropy_coefficient)
+        through_network = iter(output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output))
         gradients = [d_log_std if weight is log_std else next(through_network) for weight in weights]
         if self.symmetry:
             gradients = [self.symmetry.gradient(name, gradient) for name, gradient in zip(self.parameters, gradients)]
