@@ -35,7 +35,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
 def test_help_shows_robots_keys_and_examples(tmp_path: Path) -> None:
     done = command("--help", folder=tmp_path)
     assert done.returncode == 0
-    for part in ("usage: python -m train +robot=NAME", "robot: go2", "policy.hidden=", "env.num_envs=", "trainer.total_steps=",
+    for part in ("usage: python -m train +robot=NAME", "robot: a1, anymal_c, g1, go1, go2, go2_rough, spot", "policy.hidden=", "env.num_envs=", "trainer.total_steps=",
                  "python -m train -m +robot=go2 policy.hidden=[128,128],[256,256],[512,256,128]"):
         assert part in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
