@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rfx.state import Array
 from tinygrad import Tensor
-
-Array = np.ndarray
 
 
 class Symmetry:
