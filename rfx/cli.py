@@ -1,4 +1,4 @@
-"""The command line: `rfx inspect`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
+"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def inspect(options: argparse.Namespace) -> None:
     print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
     for key, value in info.training_info.items():
         print(f"training {key}: {value}")
+
+
+def check_robot(options: argparse.Namespace) -> None:
+    """Hold a robot's two files against each other and against MuJoCo's physics."""
+    from rich.console import Console
+
+    from rfx.robots.check.show import report
+
+    report(options.robot, options.picture, Console())
 
 
 def deploy(options: argparse.Namespace) -> None:
@@ -141,6 +150,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("inspect", inspect)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
+
+    sub = add("check-robot", check_robot)
+    sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")
+    sub.add_argument("--picture", help="where a picture of it is written, as PNG")
 
     sub = add("deploy", deploy)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
