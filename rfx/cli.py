@@ -1,4 +1,4 @@
-"""The command line: `rfx inspect`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
+"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def deploy(options: argparse.Namespace) -> None:
     from rfx.session import Session
 
     policy = load_policy(options.path)
-    robot = _robot(options)
+    if policy.robot_config is None:
+        raise ValueError(f"{options.path} does not say which robot it is for: save it with robot_config")
+    robot = _robot(options, policy.robot_config)
     policy.check_robot(robot.config)
     rate_hz = robot.config.control_freq_hz
     if options.rate_hz not in (None, rate_hz):
@@ -103,9 +105,22 @@ def replay(options: argparse.Namespace) -> None:
         show(recording)
 
 
-def _robot(options: argparse.Namespace) -> Any:
-    """The robot asked for, with the options that it has."""
-    from rfx.robots.go2.config import GO2_CONFIG
+def check_robot(options: argparse.Namespace) -> None:
+    """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
+    from rfx.robot_files import load_robot
+    from rfx.robots import check
+
+    config = load_robot(options.path)
+    sound = check.report(check.check_robot(config), print)
+    if options.picture:
+        check.draw(config, options.picture)
+        print(options.picture)
+    if not sound:
+        raise ValueError(f"{options.path} has mistakes: mend them, and check again")
+
+
+def _robot(options: argparse.Namespace, config: Any) -> Any:
+    """The robot asked for, with the options that it has; a simulated one is that of config."""
     from rfx.robots.robot import make_robot
 
     given: dict[str, Any] = {}
@@ -115,9 +130,9 @@ def _robot(options: argparse.Namespace) -> Any:
         given |= {"domain": options.domain} if options.domain is not None else {}
         given |= {"interface": options.interface} if options.interface is not None else {}
     elif options.robot == "sim":
-        given = {"viewer": options.viewer}
+        given = {"config": config, "viewer": options.viewer}
     elif options.robot == "mock":
-        given = {"config": GO2_CONFIG, "tensors": "numpy"}
+        given = {"config": config, "tensors": "numpy"}
     return make_robot(options.robot, **given)
 
 
@@ -157,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--viewer", action="store_true", help="show the simulated robot")
     sub.add_argument("--no-motion-switcher", action="store_true", help="for simulators on lo that have none")
     sub.add_argument("--silent-publishers", type=int, default=0, help="tolerate so many other publishers of rt/lowcmd while they are silent")
+
+    sub = add("check-robot", check_robot)
+    sub.add_argument("path", help="a robot's name, its folder, or its robot.yaml")
+    sub.add_argument("--picture", help="draw it in its default pose, as PNG")
 
     sub = add("emulate-go2", emulate_go2)
     sub.add_argument("--domain", type=int, default=1, help="DDS domain (default: 1)")
