@@ -51,6 +51,8 @@ def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_
     spec.option.timestep = timestep_s
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST  # the actuators' damping is stiff at long time steps
     _check_joints([joint.name for joint in spec.joints], config)
+    if not config.feet:
+        raise ValueError(f"robot {config.name!r} names no feet: expected feet in its robot.yaml")
     base = _base(spec)
     feet = {foot.name: _foot_geoms(spec, config, foot) for foot in config.feet}
     _drive(spec, config)

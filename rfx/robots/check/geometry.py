@@ -80,20 +80,24 @@ def _mirror_findings(config: RobotConfig, joint: JointConfig, model: mujoco.MjMo
         return
     pair = f"{joint.name} and {joint.mirror}" if joint.name != joint.mirror else joint.name
     one, other = model.joint(joint.name).id, model.joint(joint.mirror).id
-    sign = _sign(model, data, one, other)
-    if sign is None:
-        images = [name for name in config.joint_names if _sign(model, data, one, model.joint(name).id)]
-        yield mistake(f"{pair} are not each other's reflection: place or axis differs",
-                      f"set mirror: {images[0]} for {joint.name}" if images else "correct their pos and axis in the MJCF")
+    sign, away_m = _sign(model, data, one, other), _away_m(model, data, one, other)
+    if sign is None or away_m > CENTER_M:
+        what = "place or axis differs" if sign is None else f"the centres of mass are {1e3 * away_m:.0f} mm from it"
+        images = [name for name in config.joint_names if _sign(model, data, one, image := model.joint(name).id)
+                  and _away_m(model, data, one, image) <= CENTER_M]
+        yield mistake(f"{pair} are not each other's reflection: {what}",
+                      f"set mirror: {images[0]} for {joint.name}" if images else "correct their bodies in the MJCF")
         return
     if sign != joint.mirror_sign:
         yield mistake(f"{pair}: mirror_sign is {joint.mirror_sign}, their axes in the MJCF ask for {sign}", f"set mirror_sign: {sign} for both")
-    one, other = model.jnt_bodyid[one], model.jnt_bodyid[other]
-    masses = model.body_mass[one], model.body_mass[other]
+    masses = [model.body_mass[model.jnt_bodyid[index]] for index in (one, other)]
     if abs(masses[0] - masses[1]) > MASS_SHARE * max(masses):
         yield mistake(f"{pair} move bodies of {masses[0]:.3f} and {masses[1]:.3f} kg", "correct the masses in the MJCF")
-    if (away_m := np.linalg.norm(reflected(data.xipos[one]) - data.xipos[other])) > CENTER_M:
-        yield mistake(f"{pair}: the centres of mass are {1e3 * away_m:.0f} mm from being each other's reflection", "correct them in the MJCF")
+
+
+def _away_m(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> float:
+    """How far the centre of mass of the body that a joint moves is from being the reflection of another's, m."""
+    return float(np.linalg.norm(reflected(data.xipos[model.jnt_bodyid[joint]]) - data.xipos[model.jnt_bodyid[image]]))
 
 
 def _sign(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> int | None:

@@ -17,7 +17,7 @@ from rfx.state import Array
 
 STAND_S, SETTLED_S = 5.0, 1.0  # how long it is to stand, and over how much of that, the last, it is judged
 TIMESTEPS_S = (0.002, 0.005, 0.01)
-SOFT_SHARE, DOWN_SHARE, TILT_RAD = 0.2, 0.3, 0.15  # of its height that it sinks by; how far it leans
+SOFT_SHARE, DOWN_SHARE, TILT_RAD = 0.2, 0.25, 0.15  # of its height that it sinks by; how far it leans
 TORQUE_WARNING, TORQUE_MISTAKE = 0.6, 0.9  # shares of max_torque_nm that standing takes
 NUM_SIMULATIONS, SPEED_S = 64, 1.0
 
@@ -65,14 +65,16 @@ def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
     weakest = config.joints[int(worst.error_rad.argmax())]
     gives_way = f"{weakest.name} gives way by {worst.error_rad.max():.2f} rad"
     if len(fell) == len(stands):
-        found.append(mistake(f"falls under its gains: {gives_way}", f"raise kp ({weakest.kp:g}) of this joint, or the default pose, or kd if it shakes"))
+        found.append(mistake(f"falls under its gains: {gives_way}",
+                             f"raise kp ({weakest.kp:g}) of this joint, or the default pose, or kd if it shakes"))
     elif fell:
         longest = max(stand.timestep_s for stand in stands if not stand.fell)
         finding = warning if [stand.timestep_s for stand in fell] == [max(TIMESTEPS_S)] else mistake
-        found.append(finding(f"falls at a physics step of {_steps(fell)}", f"train with env.timestep_s={longest:g}; lower kp and kd, or more armature "
-                                                                      "in the MJCF, allow longer ones"))
+        found.append(finding(f"falls at a physics step of {_steps(fell)}", f"train with env.timestep_s={longest:g}; "
+                             "lower kp and kd, or more armature in the MJCF, allow longer steps"))
     elif worst.sunk_share > SOFT_SHARE:
-        found.append(warning(f"sinks by {worst.sunk_share:.0%} of its height: {gives_way}", f"raise its kp ({weakest.kp:g}), unless soft legs are meant"))
+        found.append(warning(f"sinks by {worst.sunk_share:.0%} of its height: {gives_way}",
+                             f"raise its kp ({weakest.kp:g}), unless soft legs are meant"))
     standing = [stand for stand in stands if not stand.fell]
     measured = [f"falls at {_steps(fell)}"] if fell else []
     if standing:
