@@ -57,6 +57,10 @@ def join(key: str, name: Any) -> str:
 def _refuse_unknown(hint: Any, values: Any, key: str) -> None:
     """Raise ValueError for a key that is no field, here or in what is nested: msgspec passes over it."""
     if not dataclasses.is_dataclass(hint):
+        if typing.get_origin(hint) in (Mapping, dict) and isinstance(values, Mapping):
+            for name, entry in values.items():
+                _refuse_unknown(typing.get_args(hint)[1], entry, join(key, name))
+            return
         for inner in typing.get_args(hint):
             if isinstance(values, Mapping) and dataclasses.is_dataclass(inner):
                 _refuse_unknown(inner, values, key)
