@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from ctypes.util import find_library
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,17 @@ def inspect(options: argparse.Namespace) -> None:
     print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
     for key, value in info.training_info.items():
         print(f"training {key}: {value}")
+
+
+def check_robot(options: argparse.Namespace) -> None:
+    """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
+    if options.picture and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, which then draws without a screen
+    from rich.console import Console
+
+    from rfx.robots.check.show import report
+
+    report(options.robot, options.picture, Console())
 
 
 def deploy(options: argparse.Namespace) -> None:
@@ -105,20 +117,6 @@ def replay(options: argparse.Namespace) -> None:
         show(recording)
 
 
-def check_robot(options: argparse.Namespace) -> None:
-    """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
-    from rfx.robot_files import load_robot
-    from rfx.robots import check
-
-    config = load_robot(options.path)
-    sound = check.report(check.check_robot(config), print)
-    if options.picture:
-        check.draw(config, options.picture)
-        print(options.picture)
-    if not sound:
-        raise ValueError(f"{options.path} has mistakes: mend them, and check again")
-
-
 def _robot(options: argparse.Namespace, config: Any) -> Any:
     """The robot asked for, with the options that it has; a simulated one is that of config."""
     from rfx.robots.robot import make_robot
@@ -157,6 +155,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("inspect", inspect)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
 
+    sub = add("check-robot", check_robot)
+    sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")
+    sub.add_argument("--picture", help="where a picture of it is written, as PNG")
+
     sub = add("deploy", deploy)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
     sub.add_argument("--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)")
@@ -172,10 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--viewer", action="store_true", help="show the simulated robot")
     sub.add_argument("--no-motion-switcher", action="store_true", help="for simulators on lo that have none")
     sub.add_argument("--silent-publishers", type=int, default=0, help="tolerate so many other publishers of rt/lowcmd while they are silent")
-
-    sub = add("check-robot", check_robot)
-    sub.add_argument("path", help="a robot's name, its folder, or its robot.yaml")
-    sub.add_argument("--picture", help="draw it in its default pose, as PNG")
 
     sub = add("emulate-go2", emulate_go2)
     sub.add_argument("--domain", type=int, default=1, help="DDS domain (default: 1)")

@@ -6,6 +6,8 @@ keyframe) is added here; what it says about the robot's body (masses, joint damp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -264,3 +266,16 @@ def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> No
     home = model.key("home").id
     model.key_qpos[home], model.key_qvel[home] = data.qpos, 0.0
     model.key_ctrl[home, addresses.actuator] = config.default_position
+
+
+@contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: the caller reports them."""
+    was = mujoco.MjLogConfig.get()
+    quiet = mujoco.MjLogConfig.get()
+    quiet.logto_console = quiet.logto_file = False
+    quiet.set()
+    try:
+        yield
+    finally:
+        was.set()
