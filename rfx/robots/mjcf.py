@@ -34,17 +34,16 @@ class MotorAddresses:
 
 def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_s: float = 0.005,
                visual: bool = False, ground: HeightField | None = None) -> mujoco.MjModel:
-    """The model at path (by default the one that the config names), its joints driven by position actuators with the config's gains and limits.
+    """The model at path, by default the config's own, its joints driven by position actuators with the config's gains and limits.
 
+    path may be menagerie:NAME too (find_mjcf).
     Its keyframe `home` is the config's default pose with the feet on the floor. The robot touches the floor only, never itself.
     Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The states of
     both are the same, so that a motion of the one can be drawn with the other. ground takes the place of the file's flat floor, and has
     its friction and looks.
     Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet or a floating base.
     """
-    path = find_mjcf(config) if path is None else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no MJCF at {path}: give the path of a model file, or none for the robot's own")
+    path = find_mjcf(config, path)
     if not timestep_s > 0.0:
         raise ValueError(f"timestep_s is {timestep_s}, expected a positive time step in seconds")
     spec = mujoco.MjSpec.from_file(str(path))
