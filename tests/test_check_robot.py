@@ -81,6 +81,11 @@ def test_limits_other_than_the_models(changed, entries, verdict, mend):
     assert found[0][0] == verdict and found[0][1].startswith("FR_hip_joint: ") and found[0][2] == mend and len(found) == 1
 
 
+def test_radians_that_are_taken_for_degrees(changed):
+    found = findings(changed(lambda values: None, ('<compiler angle="radian"', '<compiler angle="degree"')))
+    assert len(found) == 12 and all(finding[0] == MISTAKE and 'write <compiler angle="radian"/>' in finding[2] for finding in found)
+
+
 def test_torque_limits_of_actuators_count(changed):
     """A motor's ctrlrange times its gear, and any actuator's forcerange; the least of all is the limit. 12 x 1.5 = 18, 3 x 2 = 6 N m."""
     motors = ('</mujoco>', '<actuator><motor name="a" joint="FR_hip_joint" gear="1.5" ctrlrange="-12 12"/>'
