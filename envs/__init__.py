@@ -1,4 +1,4 @@
-"""Environments. Importing it registers one with Gymnasium for every file in configs/robot/: `rfx/AnymalCRough-v0` for anymal_c_rough.yaml."""
+"""Environments. Importing it registers one with Gymnasium for every file in configs/robot/: `rfx/LargeRobot-v0` for large_robot.yaml."""
 
 import gymnasium
 

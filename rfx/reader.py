@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import reprlib
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 from rfx.terms import nearest
 
 T = TypeVar("T")
-EXPECTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "array": "a list", "object": "a group of keys"}
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def read(cls: type[T], values: Any, key: str = "") -> T:
@@ -27,7 +28,7 @@ def read(cls: type[T], values: Any, key: str = "") -> T:
     try:
         return msgspec.convert(_with_whole_numbers(values), cls)
     except msgspec.ValidationError as error:
-        raise ValueError(_explained(str(error), values, key)) from None
+        raise ValueError(_explained(str(error), cls, values, key)) from None
 
 
 def read_value(hint: Any, value: Any, key: str) -> Any:
@@ -35,7 +36,7 @@ def read_value(hint: Any, value: Any, key: str) -> Any:
     try:
         return msgspec.convert(_with_whole_numbers(value), hint)
     except msgspec.ValidationError as error:
-        raise ValueError(_explained(str(error), value, key)) from None
+        raise ValueError(_explained(str(error), hint, value, key)) from None
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -77,30 +78,54 @@ def _with_whole_numbers(values: Any) -> Any:
     if isinstance(values, Mapping):
         return {name: _with_whole_numbers(value) for name, value in values.items()}
     if isinstance(values, (list, tuple)):
-        return [_with_whole_numbers(value) for value in values]
+        return type(values)(_with_whole_numbers(value) for value in values)
     return int(values) if isinstance(values, float) and values.is_integer() else values
 
 
-def _explained(message: str, values: Any, key: str) -> str:
+def _explained(message: str, hint: Any, values: Any, key: str) -> str:
     """What msgspec says, with the key as it is written, the value, and what is expected in plain words."""
     message, _, path = message.partition(" - at `$")
-    steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path.rstrip("`"))
-    for name, index in steps:
-        key = f"{key}[{index}]" if index else join(key, name)
-        values = _inside(values, int(index) if index else name)
+    for name, index, entry in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])", path.rstrip("`")):
+        if entry:  # some entry of a mapping: msgspec does not say which
+            hint = _inner(hint)
+            name = next((name for name, value in values.items() if not _fits(hint, value)), "")
+            key, values = join(key, name), values.get(name)
+        elif index:
+            key, hint, values = f"{key}[{index}]", _inner(hint), values[int(index)]
+        else:
+            key, hint, values = join(key, name), typing.get_type_hints(_without_none(hint)).get(name), values.get(name)
     if missing := re.fullmatch(r"Object missing required field `(.*)`", message):
         return f"{join(key, missing[1])} is missing"
-    if expected := re.match(r"Expected `(.*)`( of length \d+)?, got", message):
-        options = [EXPECTED.get(option, option) for option in expected[1].split(" | ") if option != "null"]
-        got = f" is {values!r}" if "[...]" not in path else " has a wrong entry"
-        return f"{key or 'the configuration'}{got}: it must be {' or '.join(options)}{expected[2] or ''}"
+    if message.startswith("Expected `"):
+        return f"{key or 'the configuration'} is {values!r}: it must be {_described(_without_none(hint))}"
     if message == "Number out of range":
         return f"{key} is {reprlib.repr(values)}: it must be a finite number"
     return message
 
 
-def _inside(values: Any, name: Any) -> Any:
+def _fits(hint: Any, value: Any) -> bool:
     try:
-        return values[name]
-    except (KeyError, IndexError, TypeError):
-        return None
+        msgspec.convert(_with_whole_numbers(value), hint)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _without_none(hint: Any) -> Any:
+    """What hint asks for where it may be None too."""
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    return options[0] if typing.get_origin(hint) in (typing.Union, types.UnionType) else hint
+
+
+def _inner(hint: Any) -> Any:
+    """The type of a list's or a mapping's entries."""
+    hint = _without_none(hint)
+    return typing.get_args(hint)[1 if typing.get_origin(hint) in (Mapping, dict) else 0]
+
+
+def _described(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (tuple, list, Sequence):
+        element = {int: "whole numbers", float: "numbers"}.get(arguments[0], "values")
+        return f"a list of {len(arguments)} {element}" if origin is tuple and arguments[-1] is not Ellipsis else f"a list of {element}"
+    return PLAIN.get(hint, "a group of keys")

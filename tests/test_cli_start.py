@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from envs.configs import compose
 from train import __main__ as entry
 from train.runs.sweep import claim_folder
 
@@ -95,3 +96,21 @@ def test_processes_that_begin_at_once_get_a_folder_each(tmp_path: Path) -> None:
         folders = set(pool.map(claim, range(8)))
     assert {folder.name for folder in folders} == {"now", *(f"now_{number}" for number in range(2, 9))}
     assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_robot_of_ones_own_is_the_folder_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    composed = []
+    monkeypatch.setattr(entry, "train", lambda values, folder: composed.append(OmegaConf.to_container(values)) or {
+        "status": "finished", "exit_code": 0, "evaluation": None})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "robots" / "my_dog").mkdir(parents=True)
+    for arguments in (["+robot=robots/my_dog", "env.num_envs=4"], ["+robot=robots/my_dog/", "preset=deploy"], ["+robot=go2"]):
+        monkeypatch.setattr(sys, "argv", ["train", *arguments])
+        entry.main()
+    own, deploy, go2 = composed
+    assert own["robot"] == deploy["robot"] == str(tmp_path / "robots" / "my_dog") and go2["robot"] == "go2"
+    assert own["env"] == compose("tasks", "legged")["env"] | {"num_envs": 4}
+    assert deploy["policy"]["critic"] == "privileged" and own["policy"]["critic"] == "shared"
+    monkeypatch.setattr(sys, "argv", ["train", "+robot=robots/my_cat"])
+    with pytest.raises(SystemExit):
+        entry.main()

@@ -35,7 +35,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
 def test_help_shows_robots_keys_and_examples(tmp_path: Path) -> None:
     done = command("--help", folder=tmp_path)
     assert done.returncode == 0
-    for part in ("usage: python -m train +robot=NAME", "robot: go2", "policy.hidden=", "env.num_envs=", "trainer.total_steps=",
+    for part in ("usage: python -m train +robot=NAME", "robot: a1, anymal_c, g1, go1, go2, go2_rough, spot", "policy.hidden=", "env.num_envs=", "trainer.total_steps=",
                  "python -m train -m +robot=go2 policy.hidden=[128,128],[256,256],[512,256,128]"):
         assert part in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -153,11 +153,13 @@ def read_until(terminal: int, text: bytes | None, limit_s: float = 120.0) -> byt
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ([], "no robot given: choose one with +robot=NAME, possible are go2"),
+    ([], "no robot given: choose one with +robot=NAME, possible are a1, anymal_c"),
     (["robot=go2"], "+robot=NAME"),
-    (["preset=deploy", "policy.hidden=[8]"], ": python -m train +robot=go2 preset=deploy 'policy.hidden=[8]'\n"),
-    (["env.num_envs=64"], "env.num_envs comes with a robot, and no robot is given: choose one with +robot=NAME, possible are go2"),
-    (["preset=deploy", "robot=go2"], ": python -m train +robot=go2 preset=deploy\n"),
+    (["preset=deploy", "policy.hidden=[8]"], ": python -m train +robot=NAME preset=deploy 'policy.hidden=[8]'\n"),
+    (["env.num_envs=64"], "env.num_envs comes with a robot, and no robot is given: choose one with +robot=NAME, possible are a1, anymal_c"),
+    (["+robot=go2", "task=leged"], "unknown task 'leged': did you mean 'legged'?"),
+    (["+robot=go2", "env.rewards.yaw_rate_precision.term=yaw_rat"], "unknown term 'yaw_rat' among rewards: did you mean 'yaw_rate'?"),
+    (["preset=deploy", "robot=go2"], ": python -m train +robot=NAME preset=deploy\n"),
     (["+robot=go2", "preset=deploi"], "unknown preset 'deploi': did you mean 'deploy'?"),
     (["--unknown-flag"], "unknown option '--unknown-flag': Settings are written key=value; --help tells what can be set\n"),
     (["+robot=go2", "--multirum", "seed=1,2"], "did you mean '--multirun'?"),

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 
 from envs.configs import CONFIGS, compose, merged, options
 from envs.legged import privileged
+from rfx.reader import read
 from rfx.terms import available
-from train.config import PolicyConfig, TrainConfig, build
+from train.config import PolicyConfig, TrainConfig
 
 
 def composed() -> dict[str, Any]:
@@ -39,7 +40,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 def test_the_default_run_is_the_documented_one() -> None:
     config = TrainConfig.from_dict(composed())
     assert (config.task, config.robot, config.title, config.seed, config.threads) == ("legged", "go2", "go2", 0, 0)
-    assert config.policy == PolicyConfig(hidden=(256, 256), initial_std=config.policy.initial_std, critic_terms=tuple(available(privileged)))
+    assert config.policy == PolicyConfig(hidden=(256, 256), initial_std=config.policy.initial_std, symmetric=True, critic_terms=tuple(available(privileged)))
     assert config.env.num_envs * config.trainer.rollout_steps % config.ppo.num_minibatches == 0
 
 
@@ -99,7 +100,7 @@ def test_a_robot_is_a_robot_and_a_run_has_a_name() -> None:
     ("env.randomization.kp.term", "kpp", "unknown term 'kpp' among randomization: did you mean 'kp'?"),
     ("policy.critic_terms", ["base_hight"], "unknown term 'base_hight' among privileged: did you mean 'base_height'?"),
     ("task", "leged", "unknown task 'leged': did you mean 'legged'?"),
-    ("robot", None, "no robot given: choose one with +robot=NAME, possible are go2"),
+    ("robot", None, "no robot given: choose one with +robot=NAME, possible are a1, anymal_c"),
     ("learning_rate", 1.0, "unknown key 'learning_rate'"),
 ])
 def test_a_wrong_value_is_named_with_what_is_possible(key: str, value: Any, message: str) -> None:
@@ -140,7 +141,7 @@ VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | 
 @given(st.dictionaries(st.sampled_from(["count", "rate", "name", "flag", "widths", "pair", "other"]), VALUES))
 def test_any_value_is_either_of_the_type_asked_for_or_refused_by_name(values: dict[str, Any]) -> None:
     try:
-        sample = build(Sample, values, "group")
+        sample = read(Sample, values, "group")
     except ValueError as error:
         assert any(f"group.{key}" in str(error) for key in values)
         return

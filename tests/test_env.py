@@ -58,7 +58,7 @@ def test_observation_is_48_real_numbers_then_zeros():
     assert np.isfinite(state).all() and not state[:, 48:].any() and (state[:, 33:45] == np.float32(0.2)).all()
     np.testing.assert_allclose(state[:, :12] + GO2_CONFIG.default_position, env.state.robot.joint_position, atol=1e-6)
     # the clock: 5 steps of 20 ms at 2.5 Hz are a quarter of a cycle
-    np.testing.assert_allclose(state[:, 45:48], np.tile([1.0, 0.0, np.sqrt(0.5)], (4, 1)), atol=1e-6)
+    np.testing.assert_allclose(state[:, 45:48], np.tile([1.0, 0.0, 0.0], (4, 1)), atol=1e-6)
 
 
 def test_the_clock_waits_while_the_robot_is_told_to_stand():
@@ -71,8 +71,8 @@ def test_the_clock_waits_while_the_robot_is_told_to_stand():
         for _ in range(2):
             observation = env.step(np.zeros((2, 12), np.float32))[0]["state"]
         clocks.append(observation[:, 45:48])
-    two, four, six = (np.array([np.sin(p), np.cos(p), np.sin(p / 2)]) for p in np.array([2, 4, 6]) * 2 * np.pi * 2.5 / 50)
-    np.testing.assert_allclose(clocks, [[two, two], [[0, 1, 0], four], [two, six]], atol=1e-6)
+    two, four, six = (np.array([np.sin(p), np.cos(p), np.sin(2 * p)]) for p in np.array([2, 4, 6]) * 2 * np.pi * 2.5 / 50)
+    np.testing.assert_allclose(clocks, [[two, two], [[0, 0, 0], four], [two, six]], atol=1e-6)
 
 
 def test_observations_are_not_overwritten_by_later_steps():
@@ -260,5 +260,33 @@ def test_a_wrong_task_is_refused_with_the_nearest_name(change, words):
 
 
 def test_an_unknown_robot_names_those_there_are():
-    with pytest.raises(ValueError, match="go2"):
-        EnvConfig.load("go1")
+    with pytest.raises(ValueError, match="unknown robot 'go3': did you mean 'go2'"):
+        EnvConfig.load("go3")
+
+
+def test_an_entry_may_have_a_name_of_its_own_and_say_its_term():
+    once, twice = (make(**{**QUIET, "randomize": False, "rewards": rewards}) for rewards in (
+        {"tilt": {"weight": -3.0}}, {"tilt": {"weight": -1.0}, "tilt_more": {"term": "tilt", "weight": -2.0}}))
+    for env in (once, twice):
+        env.reset(seed=0)
+        env.simulation.batch.qpos[:, 3:7] = [np.cos(0.2), np.sin(0.2), 0, 0]
+    np.testing.assert_allclose(*(env.step(np.zeros((4, 12), np.float32))[1] for env in (once, twice)), rtol=1e-6)
+    assert twice.metrics()["reward/tilt_more"] == pytest.approx(2.0 * once.metrics()["reward/tilt"] / 3.0)
+
+
+def test_every_section_takes_terms_under_other_names():
+    plain = {"commands": {"uniform_velocity": {"vx": [0.2, 0.6], "vy": [0, 0], "yaw_rate": [0, 0]}}, "resets": {"yaw": {}},
+             "randomization": {"payload": {"range_kg": [1.0, 2.0]}}, "pushes": {"shove": {"speed_m_s": [0.5, 1.0]}}, "noise": {},
+             "push_interval_s": [0.04, 0.1], "terminations": {"base_low": {"min_height_m": 0.27}},
+             "terrain": {"num_levels": 2, "tile_m": 4.0, "kinds": {"slope_up": {"angle_deg": [0.0, 10.0]}}}}
+    named = {key: {f"my_{name}": {"term": name, **parameters} for name, parameters in value.items()} if isinstance(value, dict) else value
+             for key, value in plain.items() if key not in ("noise", "terrain")} | {"noise": {}}
+    named["terrain"] = plain["terrain"] | {"kinds": {"my_slope": {"term": "slope_up", "angle_deg": [0.0, 10.0]}}}
+    seen = []
+    for task in (plain, named):
+        env = make(4, randomize=True, random_start_age=False, **task)
+        env.reset(seed=0)
+        seen.append([np.concatenate((observation["state"].ravel(), terminated))
+                     for observation, _, terminated, *_ in (env.step(np.full((4, 12), 0.3, np.float32)) for _ in range(40))])
+    np.testing.assert_array_equal(*seen)
+    assert np.array(seen)[:, :, -4:].any()  # some fell

@@ -164,7 +164,15 @@ def test_the_command_writes_what_the_function_returns(policy_folder: Path) -> No
     assert "falls" in done.stdout and "error yaw rate" in done.stdout and "physics step 2 ms" in done.stdout
 
 
+def test_another_task_is_named_by_its_file(policy_folder: Path, tmp_path: Path) -> None:
+    done = command(f"policy={policy_folder}", "task=go2_rough", "num_envs=2", "duration_s=0.2", "threads=1", f"output={tmp_path}/e.json",
+                   folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "e.json").read_text())["num_envs"] == 2
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["policy=POLICY", "task=go2_ruff"], "unknown robot 'go2_ruff': did you mean 'go2_rough'?"),
     ([], "no policy given: policy=PATH"),
     (["policy=nowhere"], "nowhere"),
     (["policy=."], "rfx_config.json"),

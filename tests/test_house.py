@@ -1,6 +1,7 @@
 """The house rules of DESIGN.md, read off the source: who imports whom, and how long a file may be."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +61,23 @@ def test_imports_run_one_way() -> None:
               for room, forbidden, exempt in FORBIDDEN for name in NAMES
               if name.startswith(f"{room}/") and not (exempt and name.startswith(exempt))
               for package, _ in imports(ROOT / name) if package in forbidden]
+    assert not broken, "\n".join(broken)
+
+
+def test_the_algorithm_knows_no_environment_and_no_robot() -> None:
+    broken = [f"{path.relative_to(ROOT)} imports {line.strip()}" for path in (ROOT / "train" / "ppo").glob("*.py")
+              for line in path.read_text().splitlines() if line.startswith(("from envs", "import envs", "from rfx.robots", "from train.tasks"))]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_robots_name_stands_in_envs_or_train() -> None:
+    """A robot is data: what is written for one of them alone belongs into its files, or into its driver under rfx/robots."""
+    names = [path.parent.name for path in (ROOT / "assets").glob("*/robot.yaml")]
+    assert "go2" in names and len(names) > 5
+    pattern = re.compile(rf"(?<![a-z0-9])({'|'.join(names)})(?![a-z0-9])", re.IGNORECASE)
+    broken = [f"{path.relative_to(ROOT)}:{number} says {found[0]!r}" for room in ("envs", "train")
+              for path in sorted((ROOT / room).rglob("*")) if path.suffix in (".py", ".c")
+              for number, line in enumerate(path.read_text().splitlines(), 1) if (found := pattern.search(line))]
     assert not broken, "\n".join(broken)
 
 

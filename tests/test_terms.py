@@ -138,9 +138,9 @@ def test_observation_order_is_the_documented_one():
     state.projected_gravity_b[0] = [300, 301, 302]
     state.velocity_command[0] = [400, 401, 402]
     state.last_action[0] = 500 + np.arange(12)
-    state.gait_phase[0] = np.pi
+    state.gait_phase[0] = 0.25 * np.pi
     expected = np.concatenate((np.arange(12), 100 + np.arange(12), [200, 201, 202], [300, 301, 302], [400, 401, 402],
-                               500 + np.arange(12), [0, -1, 1], np.zeros(16)))
+                               500 + np.arange(12), [np.sqrt(0.5), np.sqrt(0.5), 1], np.zeros(16)))
     np.testing.assert_allclose(observe(state)[0], expected, atol=1e-5)
 
 

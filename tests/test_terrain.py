@@ -225,8 +225,8 @@ def test_gymnasium_makes_the_rough_task():
     ({"kinds": {}}, "env.terrain.kinds is empty"),
     ({"num_levels": 0}, "env.terrain.num_levels is 0: it must be a whole number of at least 1"),
     ({"cell_m": 0.3}, "env.terrain has tile_m 4.0, cell_m 0.3"),
-    ({"levels": 3}, "unknown key env.terrain.levels: did you mean 'num_levels'"),
-    ({"curriculum": {"upp": 1.0}}, "unknown key env.terrain.curriculum.upp: did you mean 'up'"),
+    ({"levels": 3}, "unknown key 'env.terrain.levels': did you mean 'num_levels'"),
+    ({"curriculum": {"upp": 1.0}}, "unknown key 'env.terrain.curriculum.upp': did you mean 'up'"),
     ({"curriculum": {"up": 0.2, "down": 0.5}}, "env.terrain.curriculum has start_level 2, down 0.5, up 0.2"),
 ])
 def test_a_bad_terrain_is_refused_in_one_line(changes, message):

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from envs.configs import CONFIGS
+from envs.configs import CONFIGS, options
 from train.runs.disk import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.runs.sweep import SweepFolder, finish_sweep
@@ -104,9 +105,27 @@ def discard(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def take_robot_folders(arguments: list[str]) -> list[str]:
+    """The arguments, with +robot=PATH as Hydra can read it: Hydra is told of a robot whose files are in a folder of the user's own.
+
+    It then walks as configs/tasks/legged.yaml says, without a file in configs/robot/.
+    """
+    taken = []
+    for argument in arguments:
+        prefix, equals, path = argument.partition("=")
+        if prefix in ("+robot", "++robot") and path not in options("robot") and Path(path).is_dir():
+            name = Path(path).resolve().name
+            node = {"defaults": [{"/tasks": "legged"}, "_self_", {"/preset": "none"}], "robot": str(Path(path).resolve())}
+            ConfigStore.instance().store(group="robot", name=name, node=node, package="_global_")
+            argument = f"{prefix}={name}"
+        taken.append(argument)
+    return taken
+
+
 def main() -> None:
     """The entry."""
     SweepFolder.path, failed = None, 0
+    sys.argv[1:] = take_robot_folders(sys.argv[1:])
     try:
         with exit_on_bad_command_line("train"):
             run()

@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 import rfx
+from rfx.reader import read
 from envs.configs import CONFIGS, compose
 from envs.legged.env import LeggedEnv
 from train.runs.best import Snapshot
-from train.config import TrainConfig, build
+from train.config import TrainConfig
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.bench.learner import ROUNDS, measure_learner
 from train.bench.startup import measure_startup
@@ -147,7 +148,7 @@ def benchmark_table(figures: Mapping[str, Any]) -> Table:
 def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
-            config = build(BenchmarkConfig, OmegaConf.to_container(values, resolve=True))
+            config = read(BenchmarkConfig, OmegaConf.to_container(values, resolve=True))
         run(config, Console())
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rfx.reader import read
 from rfx.terms import nearest
 from train.ppo.update import PPOConfig
 from train.task import find_task
@@ -101,72 +100,9 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """From plain values, as the YAML files hold them. Raises ValueError that names the key, the value and what is possible."""
-        return build(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
+        return read(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
 
     @property
     def title(self) -> str:
         """What the run is called."""
         return self.name or self.robot or self.task
-
-
-def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
-    """The dataclass cls from plain values, nested ones too; path is the key they stand under.
-
-    Raises ValueError for an unknown key, a missing one, or a value of another type than the field's.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} is {values!r}: it must be a group of keys, {', '.join(fields)}")
-    for key in values:
-        if key not in fields:
-            raise ValueError(f"unknown key {_join(path, key)!r}: {nearest(str(key), fields)}")
-    for name, f in fields.items():
-        if name not in values and f.default is f.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{_join(path, name)} is missing")
-    return cls(**{key: convert(_join(path, key), value, hints[key]) for key, value in values.items()})
-
-
-def convert(key: str, value: Any, hint: Any) -> Any:
-    """The value as the type that hint describes. Whole floats pass as integers and integers as floats.
-
-    Raises ValueError that names the key, the value and the type expected.
-    """
-    if dataclasses.is_dataclass(hint):
-        return build(hint, value, key)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return convert(key, value, next(argument for argument in arguments if argument is not type(None)))
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int and number and value == value // 1:
-        return int(value)
-    if hint is float and number:
-        return float(value)
-    if hint in (str, bool) and isinstance(value, hint):
-        return value
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    if origin is tuple and listed and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
-        return tuple(convert(key, element, arguments[0]) for element in value)
-    if origin is Sequence and listed:
-        return [convert(key, element, arguments[0]) for element in value]
-    if origin is Mapping and isinstance(value, Mapping):
-        return {name: convert(_join(key, name), element, arguments[1]) for name, element in value.items()}
-    if hint is Any:
-        return value
-    raise ValueError(f"{key} is {value!r}: it must be {_describe(hint)}")
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else str(key)
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (tuple, Sequence):
-        element = {int: "whole numbers", float: "numbers"}.get(arguments[0], "values")
-        return f"a list of {element}" if origin is Sequence or arguments[-1] is Ellipsis else f"a list of {len(arguments)} {element}"
-    if origin is Mapping:
-        return "a group of keys"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))

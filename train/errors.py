@@ -145,7 +145,7 @@ def needs_robot(key: str) -> str:
     """One line for a key that only comes with a robot, where none is chosen; it has the whole command."""
     robots = options("robot")
     others = [word for word in sys.argv[1:] if not word.startswith("robot=")]
-    command = shlex.join(["python", "-m", "train", f"+robot={robots[0]}", *others])
+    command = shlex.join(["python", "-m", "train", "+robot=NAME", *others])
     return f"{key} comes with a robot, and no robot is given: choose one with +robot=NAME, possible are {', '.join(robots)}: {command}"
 
 

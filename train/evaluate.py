@@ -22,7 +22,7 @@ from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
 from rfx.robots.mjcf import load_model
-from train.config import build
+from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
@@ -85,7 +85,7 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
             tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
 
     film = Film(envs[config.policy]) if config.video else None
-    evaluations = {path: play(config, PolicyAct(policies[path]), env, console, film.record if film and path == config.policy else None)
+    evaluations = {path: evaluate_with_bar(config, PolicyAct(policies[path]), env, console, film.record if film and path == config.policy else None)
                    for path, env in envs.items()}
     evaluation = evaluations[config.policy]
     console.print(figures_table({names[path]: result.figures for path, result in evaluations.items()}), highlight=False)
@@ -112,7 +112,7 @@ def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]
     output.write_text(json.dumps(written, indent=2) + "\n")
 
 
-def play(config: EvaluateConfig, act: Act, env: LeggedEnv, console: Console, record: Callable[[], None] | None) -> Evaluation:
+def evaluate_with_bar(config: EvaluateConfig, act: Act, env: LeggedEnv, console: Console, record: Callable[[], None] | None) -> Evaluation:
     """The plain evaluation, with a progress bar; record, if given, is called after every control step."""
     bar = Progress(TextColumn(f"{config.num_envs} robots, {config.duration_s:g} s"), BarColumn(), TimeRemainingColumn(), console=console,
                    transient=True, disable=not console.is_terminal)
@@ -189,7 +189,7 @@ def _beside(policy: str) -> Path:
 def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
-            config = build(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
+            config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
         run(config, Console())
 
 

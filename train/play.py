@@ -24,7 +24,7 @@ from envs.render import render_live
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
-from train.config import build
+from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.judge.play import load, task_of
 from train.live import LivePage
@@ -218,7 +218,7 @@ def has_display() -> bool:
 def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
-            config = build(PlayConfig, OmegaConf.to_container(values, resolve=True))
+            config = read(PlayConfig, OmegaConf.to_container(values, resolve=True))
         run(config)
 
 

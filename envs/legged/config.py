@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envs.configs import compose
-from rfx.terms import nearest
+from rfx.reader import read
 
 INTERVALS = ("command_interval_s", "push_interval_s")
 
@@ -63,10 +63,7 @@ class TerrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TerrainConfig:
         """From plain values. Raises ValueError for an unknown key, naming the nearest."""
-        values = _known(cls, values, "env.terrain")
-        if isinstance(values.get("curriculum"), Mapping):
-            values["curriculum"] = CurriculumConfig(**_known(CurriculumConfig, values["curriculum"], "env.terrain.curriculum"))
-        return cls(**values)
+        return read(cls, values, "env.terrain")
 
     def for_evaluation(self, seed: int) -> TerrainConfig:
         """The same kinds and levels drawn from another seed, with the robots spread over all of them."""
@@ -118,25 +115,12 @@ class EnvConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EnvConfig:
         """From plain values. Raises ValueError for an unknown key, naming the nearest."""
-        values = _known(cls, values, "env")
-        if isinstance(values.get("terrain"), Mapping):
-            values["terrain"] = TerrainConfig.from_dict(values["terrain"])
-        values |= {name: tuple(values[name]) for name in INTERVALS if name in values}
-        return cls(**values)
+        return read(cls, values, "env")
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> EnvConfig:
         """The `env` section that configs/robot/{name}.yaml composes, with some keys replaced."""
         return cls.from_dict({**compose("robot", name)["env"], **overrides})
-
-
-def _known(cls: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The values, if all are fields of the dataclass cls; path is the key they stand under."""
-    names = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
-        if key not in names:
-            raise ValueError(f"unknown key {path}.{key}: {nearest(key, names)}")
-    return dict(values)
 
 
 def _check_range(key: str, value: Any, positive: bool) -> None:

@@ -16,8 +16,8 @@ ITERATIONS = 3
 def measure_startup(robot: str, num_envs: int, rollout_steps: int, overrides: Sequence[str], tell: Callable[[str], None]) -> dict[str, float]:
     """Seconds from process start to the end of the first iteration, cold and warm, and the peak resident memory of the warm process.
 
-    Both are real runs of `python -m train +robot={robot}` in processes of their own; cold is with an empty cache folder, which the warm one then finds
-    filled. Raises RuntimeError with the run's last lines if one fails.
+    Both are real runs of `python -m train +robot={robot}` in processes of their own; cold is with an empty cache folder, which the warm
+    one then finds filled. Raises RuntimeError with the run's last lines if one fails.
     """
     arguments = [f"+robot={robot}", f"env.num_envs={num_envs}", f"trainer.rollout_steps={rollout_steps}", *overrides,
                  f"trainer.total_steps={ITERATIONS * num_envs * rollout_steps}", "trainer.evaluation_s=2", "trainer.final_evaluation_s=2"]

@@ -22,8 +22,10 @@ FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
 FIGURES = (Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
            Figure(name="error_vx", label="error vx", unit="m/s", main=True), Figure(name="error_vy", label="error vy", unit="m/s", main=True),
            Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
-           Figure(name="power_w", label="power", unit="W", format=".1f"), Figure(name="cost_of_transport", label="cost of transport", format=".2f"),
-           Figure(name="foot_slip_m_s", label="foot slip", unit="m/s"), Figure(name="action_change", label="action change", unit="per control step"))
+           Figure(name="power_w", label="power", unit="W", format=".1f"),
+           Figure(name="cost_of_transport", label="cost of transport", format=".2f"),
+           Figure(name="foot_slip_m_s", label="foot slip", unit="m/s"),
+           Figure(name="action_change", label="action change", unit="per control step"))
 FAILED = Figure(name="failed_simulations", label="failed simulations", format=".0f")
 
 

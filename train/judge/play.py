@@ -14,7 +14,7 @@ from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from rfx.config import RobotConfig
 from rfx.state import Array
-from train.config import build
+from rfx.reader import read
 
 Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
 
@@ -100,4 +100,4 @@ def task_of(training_info: Mapping[str, Any], robot: str) -> EnvConfig:
     task = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
     if not isinstance(task, Mapping):
         return EnvConfig.load(robot)
-    return build(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.env")
+    return read(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.env")

@@ -81,8 +81,8 @@ class RunCheckpoints:
             return
         with self._writes.attempt("the checkpoint"):
             state = trainer.state_dict() | self._best.state_dict() | {
-                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here, "run.metrics": self._writer.position(),
-                "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
+                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here,
+                "run.metrics": self._writer.position(), "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
             write_checkpoint(self._folder / CHECKPOINTS, steps, state, trainer.config.trainer.keep_checkpoints)
             self._saved = steps
 
@@ -132,6 +132,8 @@ def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
 
 def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
     """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else, saying what differs."""
+    if "run.meaning" not in state:
+        raise ValueError("its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx")
     was, now = _flatten(state["run.meaning"]), _flatten(trainer.task.meaning())
     differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)}
     if differing:

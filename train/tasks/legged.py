@@ -16,7 +16,8 @@ from rfx.robot_files import load_robot
 from rfx.loaded_policy import LoadedPolicy
 from rfx.mirror import Mirror
 from rfx.terms import available, find, term_of
-from train.config import TrainConfig, build, convert
+from rfx.reader import read, read_value
+from train.config import TrainConfig
 from train.judge.evaluation import evaluate
 from train.judge.play import PolicyAct, evaluation_env, evaluation_seed
 from train.task import Figure, Judgement
@@ -44,7 +45,7 @@ class LeggedTask:
         """The `env` section, every key and the parameters of every term checked. Raises ValueError; also where no robot is given."""
         if not values.get("robot"):
             raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(options('robot'))}")
-        config = build(EnvConfig, values.get("env", {}), "env")
+        config = read(EnvConfig, values.get("env", {}), "env")
         check_terms(config)
         for name in (values.get("policy") or {}).get("critic_terms") or ():
             find(privileged, name)
@@ -108,4 +109,4 @@ def check_terms(config: EnvConfig) -> None:
             hints = typing.get_type_hints(term_of(module, name, parameters)) | ({"weight": float} if section == "rewards" else {})
             for key, value in parameters.items():
                 if key in hints:  # an unknown one is refused when the environment binds the term
-                    convert(f"env.{section}.{name}.{key}", value, hints[key])
+                    read_value(hints[key], value, f"env.{section}.{name}.{key}")

@@ -98,7 +98,7 @@ def stale_state(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str
 
 
 def silent_policy(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The policy has not made a step for too long, or stands about."""
+    """The policy has not made a step for too long, or the robot has stood for too long without one."""
     if now.phase == Phase.POLICY:
         age_s, limit_s = now.now_s - now.policy_time_s, limits.policy_timeout_s
     elif now.phase == Phase.STANDING:
