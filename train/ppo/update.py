@@ -170,7 +170,8 @@ class PPO:
                                       *learned_from, kernels.memory(self._old_log_std)))
         steps += [network.backward for network in passes]
         if self.symmetry:
-            steps.append(lambda: self.symmetry.symmetrize(gradients))
+            symmetrize, gradients = self.symmetry.bind(gradients)
+            steps.append(symmetrize)
         steps.append(self.optimizer.bind(list(gradients.values()), terms))
 
         def step() -> None:
