@@ -15,7 +15,8 @@ if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get(
 import mujoco
 import numpy as np
 
-Array = np.ndarray
+from rfx.state import Array
+
 AHEAD_M = 0.03  # from the foremost point of the base to where arrows begin
 COMMANDED_RGBA, ACTUAL_RGBA = (0.05, 0.45, 0.95, 1.0), (1.0, 0.5, 0.05, 1.0)
 

@@ -11,11 +11,10 @@ __version__ = "0.1.0"
 
 EXPORTS = {
     "rfx.config": ("CameraConfig", "FootConfig", "JointConfig", "RobotConfig"),
-    "rfx.hub": ("push_policy",),
     "rfx.loaded_policy": ("LoadedPolicy", "load_policy"),
     "rfx.normalizer": ("ObservationNormalizer",),
     "rfx.observation": ("ObservationBuffer", "ObservationSpec", "make_observation", "unpad_action"),
-    "rfx.policy_folder": ("PolicyInfo", "inspect_policy"),
+    "rfx.policy_folder": ("PolicyInfo", "inspect_policy", "push_policy"),
     "rfx.robot_files": ("load_robot",),
     "rfx.robots.go2": ("Go2",),
     "rfx.robots.go2.config": ("GO2_CONFIG",),

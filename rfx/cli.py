@@ -1,4 +1,4 @@
-"""The command line: `rfx inspect`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
+"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from ctypes.util import find_library
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,26 @@ def inspect(options: argparse.Namespace) -> None:
         print(f"training {key}: {value}")
 
 
+def check_robot(options: argparse.Namespace) -> None:
+    """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
+    if options.picture and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, which then draws without a screen
+    from rich.console import Console
+
+    from rfx.robots.check.show import report
+
+    report(options.robot, options.picture, Console())
+
+
 def deploy(options: argparse.Namespace) -> None:
     """Run a policy folder on a robot."""
     from rfx.loaded_policy import load_policy
     from rfx.session import Session
 
     policy = load_policy(options.path)
-    robot = _robot(options)
+    if policy.robot_config is None:
+        raise ValueError(f"{options.path} does not say which robot it is for: save it with robot_config")
+    robot = _robot(options, policy.robot_config)
     policy.check_robot(robot.config)
     rate_hz = robot.config.control_freq_hz
     if options.rate_hz not in (None, rate_hz):
@@ -103,9 +117,8 @@ def replay(options: argparse.Namespace) -> None:
         show(recording)
 
 
-def _robot(options: argparse.Namespace) -> Any:
-    """The robot asked for, with the options that it has."""
-    from rfx.robots.go2.config import GO2_CONFIG
+def _robot(options: argparse.Namespace, config: Any) -> Any:
+    """The robot asked for, with the options that it has; a simulated one is that of config."""
     from rfx.robots.robot import make_robot
 
     given: dict[str, Any] = {}
@@ -115,9 +128,9 @@ def _robot(options: argparse.Namespace) -> Any:
         given |= {"domain": options.domain} if options.domain is not None else {}
         given |= {"interface": options.interface} if options.interface is not None else {}
     elif options.robot == "sim":
-        given = {"viewer": options.viewer}
+        given = {"config": config, "viewer": options.viewer}
     elif options.robot == "mock":
-        given = {"config": GO2_CONFIG, "tensors": "numpy"}
+        given = {"config": config, "tensors": "numpy"}
     return make_robot(options.robot, **given)
 
 
@@ -141,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("inspect", inspect)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
+
+    sub = add("check-robot", check_robot)
+    sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")
+    sub.add_argument("--picture", help="where a picture of it is written, as PNG")
 
     sub = add("deploy", deploy)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")

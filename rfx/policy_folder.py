@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 import rfx
+from rfx import hub
 from rfx.config import RobotConfig
 from rfx.folders import replace_folder
 from rfx.normalizer import ObservationNormalizer
 
 WEIGHTS, CONFIG, NORMALIZER = "model.safetensors", "rfx_config.json", "normalizer.json"
+FILES = [CONFIG, NORMALIZER, WEIGHTS]
 FORMAT = 2
 MAX_JSON_BYTES = 16 * 2**20
 MAX_HEADER_BYTES = 2**20  # of a safetensors file: room for some 10,000 tensors
@@ -126,6 +128,17 @@ def write_policy(path: str | Path, *, policy_type: str, arguments: Mapping[str, 
     return replace_folder(path, {**files, CONFIG: _json_bytes(config)}, obsolete=(NORMALIZER,))
 
 
+def push_policy(path: str | Path, repo_id: str, *, private: bool = False, commit_message: str = "Policy saved by rfx") -> str:
+    """Upload the policy folder at path to the Hugging Face repository owner/name. Returns its hf:// source.
+
+    Raises ValueError for a folder that is not whole, and otherwise as `hub.upload`.
+    """
+    hub.check_repo_id(repo_id)
+    info = inspect_policy(path)
+    info.read_weights()
+    return hub.upload(info.path, repo_id, FILES, private=private, commit_message=commit_message)
+
+
 def check_widths(obs_dim: int | None, act_dim: int | None, robot_config: RobotConfig | None,
                  normalizer: ObservationNormalizer | None) -> None:
     """Raise ValueError unless robot_config and normalizer fit a policy of these widths; None is a width not known."""
@@ -180,9 +193,7 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 def local_folder(source: str | Path) -> Path:
     """The folder that source names, fetched first if it is hf://owner/name. Raises FileNotFoundError where there is none."""
     if str(source).startswith("hf://"):
-        from rfx.hub import download_policy
-
-        return download_policy(str(source))
+        return hub.download(str(source), FILES)
     path = Path(source)
     if not path.is_dir():
         problem = "no folder" if path.exists() else "not there"

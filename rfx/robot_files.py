@@ -12,6 +12,7 @@ from rfx.terms import nearest
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 FILE = "robot.yaml"
+MENAGERIE = "menagerie:"  # before the name of a model of MuJoCo Menagerie, in place of a path
 
 
 def load_robot(source: str | Path) -> RobotConfig:
@@ -30,19 +31,43 @@ def load_robot(source: str | Path) -> RobotConfig:
             config = dataclasses.replace(config, state_dim=observation_width(config))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if config.mjcf:
+    if config.mjcf and not config.mjcf.startswith(MENAGERIE):
         mjcf = (path.parent / config.mjcf).resolve()
         config = dataclasses.replace(config, mjcf=str(mjcf.relative_to(ASSETS)) if mjcf.is_relative_to(ASSETS) else str(mjcf))
     return config
 
 
-def find_mjcf(config: RobotConfig) -> Path:
-    """Path of the robot's MJCF. Raises FileNotFoundError where it is not there, ValueError where the config names none."""
-    if not config.mjcf:
+def find_mjcf(config: RobotConfig, reference: str | Path | None = None) -> Path:
+    """Path of the model that reference means, by default the one that the robot's config names.
+
+    A reference is a path, or menagerie:NAME, a model of MuJoCo Menagerie: its robot alone, or menagerie:NAME/FILE, another of its files.
+    These are fetched when they are first asked for, or taken from the folder MENAGERIE_ROOT. Raises FileNotFoundError where nothing is
+    there, ValueError where the config names nothing or Menagerie has no such model, ImportError naming the extra when it is missing.
+    """
+    if not reference and not config.mjcf:
         raise ValueError(f"robot {config.name!r} names no MJCF: give the path of a model file, or say mjcf in its {FILE}")
-    path = ASSETS / config.mjcf  # an absolute path stays as it is
+    if str(reference or config.mjcf).startswith(MENAGERIE):
+        return _of_menagerie(str(reference or config.mjcf))
+    path = Path(reference) if reference else ASSETS / config.mjcf  # an absolute path stays as it is
     if not path.is_file():
-        raise FileNotFoundError(f"no MJCF of robot {config.name!r} at {path}: give its path, mjcf=PATH")
+        raise FileNotFoundError(f"no MJCF of robot {config.name!r} at {path}: give the path of a model file, mjcf=PATH")
+    return path
+
+
+def _of_menagerie(reference: str) -> Path:
+    """Path of the model that menagerie:NAME or menagerie:NAME/FILE means."""
+    try:
+        import mujoco_menagerie
+    except ImportError as error:
+        raise ImportError(f"{reference} needs mujoco-menagerie, which is not installed: pip install 'rfx[menagerie]'") from error
+    name, _, entry = reference.removeprefix(MENAGERIE).partition("/")
+    try:
+        robot = mujoco_menagerie.get(name)
+        path = robot.xml(entry or robot.default_model)
+    except mujoco_menagerie.MenagerieError as error:
+        raise ValueError(f"{reference}: {error}") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{reference}: no model at {path}")
     return path
 
 

@@ -55,6 +55,12 @@ def advance(state: RobotState, action: Array) -> None:
     phase[~state.velocity_command.any(axis=1)] = 0.0
 
 
+def heading(quaternion: Array) -> Array:
+    """Angle in the world's ground plane of the base's x axis, from the base orientation. (N, 4) wxyz, unit length -> (N,), rad."""
+    w, x, y, z = quaternion.T
+    return np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
 def projected_gravity(quaternion: Array, out: Array | None = None) -> Array:
     """Unit vector of gravity in the base frame, from the base orientation. (N, 4) wxyz, unit length -> (N, 3).
 

@@ -14,7 +14,7 @@ from rfx.robots.go2 import Go2, SafetyLimits
 from rfx.robots.go2.log import Recording
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.1, damping_s=0.2)
+LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.3, lie_s=0.4, damping_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_before_connecting(emulator, tmp_path):
 
 def test_without_the_extra(emulator, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rfx\[go2\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[go2\]'"):
         go2(emulator, tmp_path).connect()
 
 

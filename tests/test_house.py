@@ -17,7 +17,7 @@ TINYGRAD_ON_USE = ("rfx/arrays.py", "rfx/loaded_policy.py")  # for a tensor that
 # What a folder must never import, at the top of a file or inside a function, and the files that are let off.
 FORBIDDEN = (
     ("rfx", {"envs", "train", "gymnasium", "hydra", "omegaconf"}, ()),
-    ("rfx", {"mujoco"}, ("rfx/robots/sim.py", "rfx/robots/mjcf.py")),
+    ("rfx", {"mujoco"}, ("rfx/robots/sim.py", "rfx/robots/mjcf.py", "rfx/robots/check/")),
     ("rfx", {"cyclonedds"}, ("rfx/robots/go2/",)),
     ("rfx", {"tinygrad"}, ("rfx/nn/", *TINYGRAD_ON_USE)),
     ("envs", {"train", "tinygrad", "hydra", "omegaconf"}, ()),

@@ -26,7 +26,7 @@ from train.judge.play import evaluation_env
 from train.judge.report import Judged, page
 from train.judge.suite import DIRECTIONS, SWEEPS, Grid, Pushes, Runner, Suite, targets
 
-TASK = EnvConfig.load("go2")
+TASK = EnvConfig.load("go2", timestep_s=0.005)
 
 
 def stand(observation: np.ndarray) -> np.ndarray:

@@ -193,7 +193,8 @@ def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
     """Play as config says. Raises InputError for a policy, model or address that cannot be used."""
     with bad_input():
         policy = load(config.policy)
-        robot = SimRobot(policy.robot_config, mjcf=config.mjcf, ground=ground_of(config.task))
+        robot = SimRobot(policy.robot_config, mjcf=config.mjcf, ground=ground_of(config.task),
+                         max_velocity_command=(np.inf,) * 3)  # the pilot keeps to the task's
         parameters, = task_of(policy.training_info, robot.config.name).commands.values()
         pilot = Pilot(np.array([parameters.get(axis, (-1.0, 1.0)) for axis in ("vx", "vy", "yaw_rate")]))
         play = Play(policy, robot, pilot)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import mujoco
@@ -14,7 +13,7 @@ from envs.legged.randomization import Draw
 from envs.legged.state import SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
 from rfx.height_field import HeightField
-from rfx.robots.mjcf import load_model, motor_addresses, trunk_body
+from rfx.robots.mjcf import load_model, motor_addresses, quiet_mujoco, trunk_body
 from rfx.state import Array, advance, projected_gravity
 
 
@@ -61,7 +60,7 @@ class Simulation:
         state.previous_action[...] = state.robot.last_action
         self.failed[:] = False
         try:
-            with _quiet_mujoco():
+            with quiet_mujoco():
                 self._drive(action)
         except SimulationError as error:
             self.failed[error.ids] = True
@@ -204,19 +203,6 @@ class Simulation:
         cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + self._gait_offset) % np.float32(1.0)
         moving = robot.velocity_command[rows].any(axis=1)[:, None]  # a robot that is told to stand keeps its feet on the ground
         state.foot_swing[rows] = (cycle >= self._stance_share) & moving
-
-
-@contextmanager
-def _quiet_mujoco() -> Iterator[None]:
-    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: `failed` reports them."""
-    was = mujoco.MjLogConfig.get()
-    quiet = mujoco.MjLogConfig.get()
-    quiet.logto_console = quiet.logto_file = False
-    quiet.set()
-    try:
-        yield
-    finally:
-        was.set()
 
 
 def rotate_inverse(quaternion: Array, vector: Array) -> Array:

@@ -6,6 +6,8 @@ keyframe) is added here; what it says about the robot's body (masses, joint damp
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,23 +34,24 @@ class MotorAddresses:
 
 def load_model(config: RobotConfig, path: str | Path | None = None, *, timestep_s: float = 0.005,
                visual: bool = False, ground: HeightField | None = None) -> mujoco.MjModel:
-    """The model at path (by default the one that the config names), its joints driven by position actuators with the config's gains and limits.
+    """The model at path, by default the config's own, its joints driven by position actuators with the config's gains and limits.
 
+    path may be menagerie:NAME too (find_mjcf).
     Its keyframe `home` is the config's default pose with the feet on the floor. The robot touches the floor only, never itself.
     Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The states of
     both are the same, so that a motion of the one can be drawn with the other. ground takes the place of the file's flat floor, and has
     its friction and looks.
     Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet or a floating base.
     """
-    path = find_mjcf(config) if path is None else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no MJCF at {path}: give the path of a model file, or none for the robot's own")
+    path = find_mjcf(config, path)
     if not timestep_s > 0.0:
         raise ValueError(f"timestep_s is {timestep_s}, expected a positive time step in seconds")
     spec = mujoco.MjSpec.from_file(str(path))
     spec.option.timestep = timestep_s
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST  # the actuators' damping is stiff at long time steps
     _check_joints([joint.name for joint in spec.joints], config)
+    if not config.feet:
+        raise ValueError(f"robot {config.name!r} names no feet: expected feet in its robot.yaml")
     base = _base(spec)
     feet = {foot.name: _foot_geoms(spec, config, foot) for foot in config.feet}
     _drive(spec, config)
@@ -262,3 +265,16 @@ def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> No
     home = model.key("home").id
     model.key_qpos[home], model.key_qvel[home] = data.qpos, 0.0
     model.key_ctrl[home, addresses.actuator] = config.default_position
+
+
+@contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: the caller reports them."""
+    was = mujoco.MjLogConfig.get()
+    quiet = mujoco.MjLogConfig.get()
+    quiet.logto_console = quiet.logto_file = False
+    quiet.set()
+    try:
+        yield
+    finally:
+        was.set()

@@ -19,12 +19,20 @@ from rfx.terms import nearest
 Factory = TypeVar("Factory", bound=Callable[..., "Robot"])
 
 
+MAX_VELOCITY_COMMAND = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s: what the walking tasks train for
+
+
+class Stopped(RuntimeError):
+    """reset was given up because stop was called meanwhile, from another thread."""
+
+
 @runtime_checkable
 class Robot(Protocol):
     """A robot that a policy can drive. State and action widths are the real ones; max_ widths are the padded ones.
 
     The order of calls is reset, then observe and act in turn at the control rate, then stop. As a context manager it stops on the way
-    out, however that happens, and lets go of what it holds.
+    out, however that happens, and lets go of what it holds. A robot that takes its time to come to rest has a method `damp` too, for when
+    something is wrong: motors without stiffness, at once.
     """
 
     @property
@@ -54,7 +62,7 @@ class Robot(Protocol):
         """The velocity to walk at from now on, base frame, m/s and rad/s. Raises ValueError for a value that is not finite."""
 
     def stop(self) -> None:
-        """Come to rest safely, at once, and stay so until reset. May be called at any time and again."""
+        """Come to rest safely, and stay so until reset. May be called at any time and again, and from another thread during reset."""
 
     def __enter__(self) -> Robot: ...
 
@@ -66,17 +74,21 @@ class SingleRobot:
 
     num_envs = 1
 
-    def __init__(self, config: RobotConfig):
-        self.config = config
+    def __init__(self, config: RobotConfig, max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND):
+        self.config, self.max_velocity_command = config, max_velocity_command
         self.state = RobotState.zeros(config, self.num_envs)
         self.state_dim, self.action_dim = config.state_dim, config.action_dim
         self.max_state_dim, self.max_action_dim = config.max_state_dim, config.max_action_dim
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at from now on, base frame, m/s and rad/s. Raises ValueError for a value that is not finite."""
+        """The velocity to walk at from now on, base frame, m/s and rad/s, limited to max_velocity_command.
+
+        Raises ValueError for a value that is not finite.
+        """
         if not all(map(math.isfinite, (vx, vy, yaw_rate))):
             raise ValueError(f"got the command vx {vx}, vy {vy}, yaw_rate {yaw_rate}; expected finite numbers")
-        self.state.velocity_command[0] = vx, vy, yaw_rate
+        limited = [max(-limit, min(limit, value)) for value, limit in zip((vx, vy, yaw_rate), self.max_velocity_command)]
+        self.state.velocity_command[0] = limited  # only now: another thread may be looking
 
     def _clear(self) -> None:
         """Forget the last action and start the gait clock at zero."""

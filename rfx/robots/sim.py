@@ -13,7 +13,7 @@ from rfx.config import RobotConfig, joint_targets
 from rfx.height_field import HeightField
 from rfx.robot_files import load_robot
 from rfx.robots.mjcf import load_model, motor_addresses
-from rfx.robots.robot import SingleRobot
+from rfx.robots.robot import MAX_VELOCITY_COMMAND, SingleRobot
 from rfx.state import Array, advance, projected_gravity
 
 LEVEL = (1.0, 0.0, 0.0, 0.0)
@@ -118,14 +118,15 @@ class SimRobot(SingleRobot):
     """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control step.
 
     realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer opens a
-    window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat floor's place.
-    Raises ValueError when timestep_s does not divide the control step.
+    window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat floor's place. Commands
+    are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError when timestep_s does not divide the control step.
     """
 
     def __init__(self, config: RobotConfig | str = "go2", *, realtime: bool = False, viewer: bool = False, timestep_s: float = 0.005,
-                 mjcf: str | Path | None = None, ground: HeightField | None = None):
+                 mjcf: str | Path | None = None, ground: HeightField | None = None,
+                 max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND):
         config = load_robot(config) if isinstance(config, str) else config
-        super().__init__(config)
+        super().__init__(config, max_velocity_command)
         self._control_step_s = 1.0 / config.control_freq_hz
         self._num_substeps = round(self._control_step_s / timestep_s)
         if self._num_substeps < 1 or abs(self._num_substeps * timestep_s - self._control_step_s) > 1e-9:

@@ -12,7 +12,7 @@ from envs.configs import compose
 from envs.legged.config import EnvConfig, TerrainConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.terrain_kinds import EDGE_M
-from rfx.state import Array
+from rfx.state import Array, heading
 from train.judge.evaluation import SETTLE_S
 from train.judge.play import Step, evaluation_seed
 
@@ -65,12 +65,11 @@ def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
     middle = curriculum.origin(np.arange(env.num_envs))[:, :2]
     edge = 0.5 * curriculum.terrain.config.tile_m - EDGE_M
     active, fell, crossed = np.ones(env.num_envs, bool), np.zeros(env.num_envs, bool), np.zeros(env.num_envs, bool)
-    error, samples, heading = np.zeros(env.num_envs), np.zeros(env.num_envs), None
+    error, samples, ahead = np.zeros(env.num_envs), np.zeros(env.num_envs), None
     for step in steps:
-        if heading is None:
-            w, x, y, z = env.simulation.batch.qpos[:, 3:7].T
-            heading = np.stack((1 - 2 * (y * y + z * z), 2 * (w * z + x * y)), axis=1)  # the base's x axis
-            heading /= np.linalg.norm(heading, axis=1, keepdims=True)
+        if ahead is None:
+            angle = heading(env.simulation.batch.qpos[:, 3:7])
+            ahead = np.stack((np.cos(angle), np.sin(angle)), axis=1)
         ended = step.terminated | step.truncated  # before the edge: a fall, or a simulation that failed
         fell |= active & ended
         active &= ~ended
@@ -79,7 +78,7 @@ def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
         samples += settled
         way = env.simulation.base_position_w[:, :2] - middle
         outside = active & (np.abs(way).max(axis=1) >= edge)
-        crossed |= outside & (np.einsum("ij,ij->i", way, heading) >= AHEAD * np.linalg.norm(way, axis=1))
+        crossed |= outside & (np.einsum("ij,ij->i", way, ahead) >= AHEAD * np.linalg.norm(way, axis=1))
         active &= ~outside
         if not active.any():
             break

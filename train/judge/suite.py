@@ -13,7 +13,7 @@ import numpy as np
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from rfx.config import RobotConfig
-from rfx.state import Array
+from rfx.state import Array, heading
 from train.judge.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
 from train.judge.evaluation import SETTLE_S, Evaluation, evaluate
 from train.judge.play import EPISODE_S, Act, Step, evaluation_env, play
@@ -191,8 +191,7 @@ class Runner:
         for count, step in enumerate(self._play(env, WALK_S + RECOVER_S, f"pushes of {speed_m_s:.1f} m/s"), 1):
             if count == round(WALK_S / env.step_s):
                 pushed = env.state.step > SETTLE_S / env.step_s  # not those that have just fallen and begun anew
-                w, x, y, z = env.simulation.batch.qpos[:, 3:7].T
-                angle = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)) + 2 * np.pi * direction / DIRECTIONS
+                angle = heading(env.simulation.batch.qpos[:, 3:7]) + 2 * np.pi * direction / DIRECTIONS
                 change = np.zeros((env.num_envs, 6))
                 change[:, 0], change[:, 1] = speed_m_s * np.cos(angle), speed_m_s * np.sin(angle)
                 env.simulation.push(np.arange(env.num_envs), change)

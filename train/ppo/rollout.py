@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rfx.state import Array
 from train.errors import TrainingBroken
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import numpy as np
 
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
+from rfx.state import Array
 from tinygrad import Tensor
 
-Array = np.ndarray
 BLOCK = 4096  # numbers that one thread takes at a time
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
 from cyclonedds.core import DDSException, Policy, Qos
 from cyclonedds.domain import Domain, DomainParticipant
 from cyclonedds.pub import DataWriter
@@ -36,6 +37,11 @@ class Bus:
         """The participant's, which others know it by."""
         return self._participant.guid
 
+    def participants(self) -> dict[UUID, str]:
+        """Every participant of the domain that discovery has met, by key, in words: program, process and computer where it says so."""
+        samples = BuiltinDataReader(self._participant, BuiltinTopicDcpsParticipant).take(1000)
+        return {sample.key: _in_words(sample) for sample in samples if hasattr(sample, "qos")}
+
     def another(self) -> Bus:
         """A second participant of the same domain in this process."""
         bus = object.__new__(Bus)
@@ -61,6 +67,14 @@ class Bus:
         if name not in self._topics:
             self._topics[name] = Topic(self._participant, name, message)
         return self._topics[name]
+
+
+def _in_words(participant: BuiltinTopicDcpsParticipant) -> str:
+    """What Cyclone DDS tells of a participant; another make of DDS tells nothing but its key."""
+    said = {policy.key: policy.value for policy in participant.qos if isinstance(policy, Policy.Property)}
+    if "__ProcessName" not in said:
+        return f"participant {participant.key}"
+    return f"{said['__ProcessName']}, process {said.get('__Pid', '?')} on {said.get('__Hostname', '?')}"
 
 
 def _settings(interface: str) -> str:

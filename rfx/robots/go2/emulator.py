@@ -22,57 +22,15 @@ from rfx.config import RobotConfig
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2 import messages, remote
 from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus
-from rfx.robots.go2.idl import (LowCmd_, LowState_, Request_, RequestIdentity_, Response_, ResponseHeader_, ResponseStatus_)
-from rfx.robots.go2.switcher import (CHECK_MODE, RELEASE_MODE, SELECT_MODE, SPORT, STAND_DOWN, SWITCHER, request_topic, response_topic)
+from rfx.robots.go2.idl import LowCmd_, LowState_
+from rfx.robots.go2.safety import LYING
+from rfx.robots.go2.sport import SportController
 from rfx.robots.realtime import realtime_priority, sleep_until
 from rfx.robots.sim import Physics
 
 STEP_S = 0.002
-LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)  # folded legs, as in Unitree's go2_stand_example
 LYING_HEIGHT_M = 0.09
 ON_ITS_SIDE = (math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0)
-
-
-class SportController:
-    """The robot's own controller: publishes rt/lowcmd (damping) until released, and answers the motion switcher's requests."""
-
-    def __init__(self, bus: Bus, active: bool):
-        self._bus = bus
-        self._services = {name: (bus.reliable_reader(request_topic(name), Request_), bus.writer(response_topic(name), Response_))
-                          for name in (SWITCHER, SPORT)}
-        self._writer = None
-        self.activate() if active else self.release()
-
-    def activate(self) -> None:
-        """Take the motors."""
-        self.mode, self._writer = "normal", self._bus.writer(LOW_CMD, LowCmd_)
-        self._command = messages.damping_cmd(2.0)
-
-    def release(self) -> None:
-        """Let go of the motors."""
-        self.mode, self._writer = "", None
-
-    def step(self) -> None:
-        """Publish, and answer what was asked."""
-        if self._writer is not None:
-            self._writer.write(LowCmd_(self._command))
-        for name, (requests, responses) in self._services.items():
-            for request in requests.take(8):
-                if hasattr(request, "header"):
-                    status, data = self._answer(name, request.header.identity.api_id)
-                    identity = RequestIdentity_(id=request.header.identity.id, api_id=request.header.identity.api_id)
-                    responses.write(Response_(header=ResponseHeader_(identity=identity, status=ResponseStatus_(code=status)), data=data))
-
-    def _answer(self, service: str, api: int) -> tuple[int, str]:
-        if (service, api) == (SWITCHER, CHECK_MODE):
-            return 0, json.dumps({"form": "0", "name": self.mode})
-        if (service, api) == (SWITCHER, RELEASE_MODE):
-            self.release()
-        elif (service, api) == (SWITCHER, SELECT_MODE):
-            self.activate()
-        elif (service, api) != (SPORT, STAND_DOWN):  # it lies already
-            return 3203, ""  # not implemented, in Unitree's numbering
-        return 0, ""
 
 
 class Emulator:
@@ -80,7 +38,7 @@ class Emulator:
 
     def __init__(self, domain: int, interface: str, *, config: RobotConfig = GO2_CONFIG, sport: bool = True, viewer: bool = False):
         self._bus = Bus(domain, interface)
-        self._sport = SportController(self._bus.another(), sport)
+        self._sport = SportController(self._bus.another(), config, active=sport)
         self._states, self._commands = self._bus.writer(LOW_STATE, LowState_), self._bus.reader(LOW_CMD, LowCmd_)
         self.physics = Physics(config, timestep_s=STEP_S, viewer=viewer)
         self._num = len(config.joints)
@@ -88,9 +46,15 @@ class Emulator:
         self._state["head"], self._state["level_flag"], self._state["power_v"] = (0xFE, 0xEF), 0xFF, 29.0
         self._state["bms_state"]["soc"] = 80
         self._ticks = 0
-        self._frozen, self._intruder = False, None
-        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
+        self._be_well()
         self.lie()
+
+    def _be_well(self) -> None:
+        """Without faults."""
+        self._frozen, self._frozen_until_ticks, self._intruder, self._is_spoilt = False, 0, None, False
+        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
+        self._quaternion: list[float] | None = None
+        self._stuck: dict[int, float] = {}  # motors that hold a position whatever is commanded
 
     def lie(self) -> None:
         """Lie on the floor with folded legs, motors off."""
@@ -101,11 +65,11 @@ class Emulator:
     def step(self) -> None:
         """Two milliseconds of the robot's life."""
         for sample in self._commands.take(1):
-            if hasattr(sample, "record") and messages.is_intact(sample.record):
+            if hasattr(sample, "record") and messages.is_intact(sample.record, allow_unset=True):
                 self._obey(sample.record["motor_cmd"][:self._num])
         self.physics.step()
         self._ticks += 1
-        if not self._frozen:
+        if not self._frozen and self._ticks >= self._frozen_until_ticks:
             self._publish()
         self._sport.step()
         if self._intruder is not None:
@@ -114,7 +78,10 @@ class Emulator:
     def _obey(self, motors: np.ndarray) -> None:
         on = motors["mode"] == messages.MOTOR_ON
         kp, kd = np.where(on, motors["kp"], 0.0), np.where(on, motors["kd"], 0.0)
-        self.physics.set_motors(motors["q"], velocity=motors["dq"], torque=np.where(on, motors["tau"], 0.0), kp=kp, kd=kd)
+        position = motors["q"].copy()
+        for index, held in self._stuck.items():
+            position[index], kp[index], kd[index] = held, 200.0, 5.0
+        self.physics.set_motors(position, velocity=motors["dq"], torque=np.where(on, motors["tau"], 0.0), kp=kp, kd=kd)
 
     def _publish(self) -> None:
         state, physics = self._state, self.physics
@@ -123,12 +90,15 @@ class Emulator:
         motors["q"], motors["dq"], motors["tau_est"] = physics.joint_position, physics.joint_velocity, physics.joint_torque
         imu["quaternion"], imu["gyroscope"] = physics.base_quaternion, physics.base_angular_velocity_b
         imu["accelerometer"] = physics.base_acceleration_b
+        if self._quaternion is not None:
+            imu["quaternion"] = self._quaternion
         imu["rpy"] = _roll_pitch_yaw(physics.base_quaternion)
         for (name, index), value in self._overrides.items():
             motors[name][index] = value
         state["tick"] = round(self._ticks * STEP_S * 1e3)
         state["wireless_remote"] = np.frombuffer(self._remote, np.uint8)
         messages.seal(state)
+        state["crc"] ^= self._is_spoilt
         self._states.write(LowState_(state))
 
     def command(self, line: str) -> dict[str, Any]:
@@ -143,6 +113,21 @@ class Emulator:
 
     def _thaw(self) -> None:
         self._frozen = False
+
+    def _gap(self, seconds: str) -> None:
+        self._frozen_until_ticks = self._ticks + round(float(seconds) / STEP_S)
+
+    def _spoil(self) -> None:
+        self._is_spoilt = True
+
+    def _zero(self) -> None:
+        self._quaternion = [0.0] * 4
+
+    def _stick(self, *motors: str) -> None:
+        self._stuck = {int(motor): float(self.physics.joint_position[int(motor)]) for motor in motors}
+
+    def _fail(self, name: str, value: str = "") -> None:
+        self._sport.fail(name, value)
 
     def _tip(self) -> None:
         self.physics.place(self.physics.joint_position, height=0.2, quaternion=ON_ITS_SIDE)
@@ -174,15 +159,19 @@ class Emulator:
                 "joints": physics.joint_position.tolist(), "mode": self._sport.mode}
 
     def _again(self, sport: str = "active") -> None:
-        self._frozen, self._intruder = False, None
-        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
-        self._sport.activate() if sport == "active" else self._sport.release()
-        self.lie()
+        self._be_well()
+        self._sport.restart(active=sport != "released", standing=sport == "standing")
+        self.physics.place(self.physics.config.default_position) if sport == "standing" else self.lie()
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "freeze": Emulator._freeze,  # stop reporting LowState
     "thaw": Emulator._thaw,
+    "gap": Emulator._gap,  # gap 0.2: no LowState for so many seconds
+    "spoil": Emulator._spoil,  # a wrong CRC in every LowState
+    "zero": Emulator._zero,  # a quaternion of zeros
+    "stick": Emulator._stick,  # stick 2 5: motors that stay where they are, whatever is commanded
+    "fail": Emulator._fail,  # fail late 0.6: a fault of its own controller's services (sport.FAULTS)
     "tip": Emulator._tip,  # onto its side
     "press": Emulator._press,  # press L2 B
     "sticks": Emulator._sticks,  # sticks ly=0.5 rx=-1
@@ -190,7 +179,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
     "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd
     "pose": Emulator._pose,
-    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller
+    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller, `again standing` on its legs
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import time
@@ -106,3 +107,9 @@ def default_path() -> Path:
     """Where a log goes when nobody says otherwise: a new file in the user's state folder."""
     folder = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "rfx"
     return folder / f"go2-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
+
+
+def free_path(path: Path) -> Path:
+    """path, or where that is taken the first free one of path-2, path-3, ...: a log is never overwritten."""
+    paths = (path if number == 1 else path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    return next(candidate for candidate in paths if not candidate.exists())

@@ -20,6 +20,7 @@ from rfx.config import RobotConfig
 from rfx.robots.realtime import sleep_until
 
 MAX_TRIES = 50
+REASON_SIZE = 600  # bytes
 SHARED_FOLDER = "/dev/shm"  # memory, never written to a disk
 
 
@@ -33,25 +34,27 @@ class Phase(IntEnum):
     POLICY = 4  # following targets
     FAULT = 5  # damping, for good
     DONE = 6  # nothing is sent any more
+    LYING_DOWN = 7  # back to the default pose, then down
 
 
 class Request(IntEnum):
     """What the driver asks of the sender."""
 
-    IDLE = 0
+    IDLE = 0  # lying down first where it stands or walks, then damping
     STAND = 1
     POLICY = 2
     FAIL = 3  # damping for good, with a reason
-    CLOSE = 4  # damping for a while, then exit
+    CLOSE = 4  # as IDLE, for a while, then exit
+    DAMP = 5  # damping at once
 
 
 def state_dtype(config: RobotConfig) -> np.dtype:
-    """From the sender: what the robot last reported, and what the sender does."""
+    """From the sender: what the robot last reported (at time_s), and what the sender does (at written_s) about the request of obeyed_s."""
     num = len(config.joints)
     return np.dtype([
-        ("time_s", "f8"), ("phase", "u1"), ("joint_position", "f4", num), ("joint_velocity", "f4", num), ("joint_torque", "f4", num),
+        ("time_s", "f8"), ("written_s", "f8"), ("obeyed_s", "f8"), ("phase", "u1"), ("joint_position", "f4", num), ("joint_velocity", "f4", num), ("joint_torque", "f4", num),
         ("temperature", "u1", num), ("gyroscope", "f4", 3), ("quaternion", "f4", 4), ("remote", "u1", 40), ("battery", "u1"),
-        ("latency_s", "f4"), ("reason", "S240")])
+        ("latency_s", "f4"), ("reason", f"S{REASON_SIZE}")])
 
 
 def command_dtype(config: RobotConfig) -> np.dtype:
@@ -59,7 +62,7 @@ def command_dtype(config: RobotConfig) -> np.dtype:
     num = len(config.joints)
     return np.dtype([
         ("time_s", "f8"), ("step", "u8"), ("request", "u1"), ("target", "f4", num), ("state_time_s", "f8"), ("action", "f4", num),
-        ("observation", "f4", config.max_state_dim), ("reason", "S240")])
+        ("observation", "f4", config.max_state_dim), ("reason", f"S{REASON_SIZE}")])
 
 
 class Mailbox:

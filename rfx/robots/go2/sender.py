@@ -26,7 +26,7 @@ from rfx.robots.go2.controller import Controller, MotorTarget
 from rfx.robots.go2.guard import Guard
 from rfx.robots.go2.link import Link
 from rfx.robots.go2.log import Log
-from rfx.robots.go2.mailbox import Doorbell, Phase, Request, mailboxes
+from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes
 from rfx.robots.go2.safety import SafetyLimits, Snapshot, smoothed_speed
 from rfx.robots.realtime import realtime_priority
 
@@ -60,7 +60,8 @@ class Sender:
         self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
         self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
         self._doorbell = Doorbell(options.doorbell)
-        self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
+        self._link = Link(self.config, self.limits, options.domain, options.interface, options.silent_publishers)
+        self._guard = Guard(options.domain, options.interface, self.limits, self._link.key)
         self._controller = Controller(self.config, self.limits)
         self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
         self._command = self._commands.read()
@@ -77,24 +78,25 @@ class Sender:
 
         Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
         """
-        guard = Guard(self.options.domain, self.options.interface, self.limits.damping_kd, self.limits.damping_s)
         try:
-            self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=self.limits.rest_velocity_rad_s,
-                                 check=self._check_wanted)
-            self._link.trust(guard.arm())
+            self._give_up_s = time.monotonic() + self.limits.take_over_s
+            self._link.take_over(motion_switcher=self.options.motion_switcher, check=self._check_wanted)
+            gc.collect()
+            gc.freeze()
+            gc.disable()  # nothing in the loop makes cycles
+            self._check_wanted()
+            self._link.trust(self._guard.arm())
         except (OSError, RuntimeError) as error:
             self._controller.fail(time.monotonic(), str(error))
             self._report(Phase.DONE)
+            self._guard.dismiss()
             raise
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # nothing in the loop makes cycles
         try:
             self._loop()
         except BaseException as error:  # the robot must be damped whatever this was; where that fails too, the guard does it
             self._controller.fail(time.monotonic(), f"the sender failed: {error!r}")
             self._damp_blindly()
-        guard.dismiss()
+        self._guard.dismiss()
         self._write_log()
         self._report(Phase.DONE)
         return self._controller.reason
@@ -103,8 +105,15 @@ class Sender:
         self._signal = f"the sender was sent {signal.Signals(number).name}"
 
     def _check_wanted(self) -> None:
+        """Called while connecting. Raises ConnectionError when there is no use in going on."""
+        self._guard.tell_alive()
+        self._report(Phase.CONNECTING)
         if self._signal or os.getppid() != self.options.driver_pid:
             raise ConnectionError(self._signal or "the policy's process is gone")
+        if self._commands.read()["request"] in (Request.CLOSE, Request.FAIL):
+            raise ConnectionError("it was asked to close while it connected")
+        if time.monotonic() > self._give_up_s:
+            raise ConnectionError(f"the robot was not ready within {self.limits.take_over_s:.0f} s")
 
     def _loop(self) -> None:
         due_s = time.monotonic()
@@ -115,6 +124,7 @@ class Sender:
                 due_s = time.monotonic()
 
     def _tick(self) -> None:
+        self._guard.tell_alive()
         self._link.receive()
         self._command = self._commands.read()
         step = int(self._command["step"])
@@ -136,15 +146,16 @@ class Sender:
         state, command, request = self._link.state, self._command, Request(self._command["request"])
         now_s = time.monotonic()
         self._speed = smoothed_speed(self._speed, state["joint_velocity"], now_s - self._last_now_s, self.limits)
-        self._last_now_s = now_s
+        gap_s, self._last_now_s = now_s - self._last_now_s, now_s
         failure = command["reason"].decode(errors="replace") if request == Request.FAIL else self._signal
         return Snapshot(
             now_s=now_s, phase=self._controller.phase, phase_since_s=self._controller.phase_since_s,
             state_time_s=float(state["time_s"]), joint_position=state["joint_position"], joint_velocity=state["joint_velocity"],
             joint_speed=self._speed, temperature=state["temperature"], gyroscope=state["gyroscope"], quaternion=state["quaternion"],
             buttons=remote.buttons(state["remote"].tobytes()), other_publishers=self._link.other_publishers(),
+            broken_states=self._link.num_broken, gap_s=gap_s, guard_failure=self._guard.failure(),
             driver_alive=request == Request.CLOSE or os.getppid() == self.options.driver_pid, driver_failure=failure,
-            policy_time_s=float(command["time_s"]), target=command["target"])
+            request_time_s=float(command["time_s"]), policy_time_s=float(command["time_s"]), target=command["target"])
 
     def _is_done(self, now_s: float) -> bool:
         """Whether damping has been sent for long enough on the way out."""
@@ -156,11 +167,13 @@ class Sender:
         zeros = np.zeros(len(self.config.joints), np.float32)
         end_s = time.monotonic() + self.limits.damping_s
         while time.monotonic() < end_s:
+            self._guard.tell_alive()
             self._link.send(MotorTarget(position=zeros, kp=zeros, kd=zeros + np.float32(self.limits.damping_kd)))
             time.sleep(1.0 / self.options.rate_hz)
 
     def _report(self, phase: Phase) -> None:
-        self._link.state["phase"], self._link.state["reason"] = phase, self._controller.reason.encode()[:240]
+        self._link.state["written_s"], self._link.state["obeyed_s"] = time.monotonic(), self._command["time_s"]
+        self._link.state["phase"], self._link.state["reason"] = phase, self._controller.reason.encode()[:REASON_SIZE]
         self._states.write(self._link.state)
 
     def _write_log(self) -> None:
