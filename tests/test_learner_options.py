@@ -114,8 +114,7 @@ def numpy_update(p, rollout, r, config, privileged, symmetric):
         gradients, kl = numpy_gradients(p, batch, config, old_log_std, privileged)
         if symmetric:
             gradients = {name: 0.5 * (gradient + mirrored(name, gradient)) for name, gradient in gradients.items()}
-        if step > 1:
-            rate = max(rate / 1.5, 1e-5) if kl > 2 * config.desired_kl else min(rate * 1.5, 1e-2) if kl < 0.5 * config.desired_kl else rate
+        rate = max(rate / 1.5, 1e-5) if kl > 2 * config.desired_kl else min(rate * 1.5, 1e-2) if kl < 0.5 * config.desired_kl else rate
         norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
         for name, gradient in gradients.items():
             gradient = gradient * min(1.0, config.max_gradient_norm / (norm + 1e-6))

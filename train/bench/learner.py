@@ -85,12 +85,12 @@ class TorchPPO:
         names = ("observation", "action", "mean", "log_prob", "advantage", "returns")
         arrays = [torch.from_numpy(getattr(rollout, name).reshape(size, *getattr(rollout, name).shape[2:])) for name in names]
         old_log_std = self.parameters["log_std"].detach().clone()
-        for epoch in range(config.num_epochs):
-            for i, rows in enumerate(torch.from_numpy(rng.permutation(size)).reshape(config.num_minibatches, -1)):
-                self._step(*(array[rows] for array in arrays), old_log_std, adapt=epoch + i > 0)
+        for _ in range(config.num_epochs):
+            for rows in torch.from_numpy(rng.permutation(size)).reshape(config.num_minibatches, -1):
+                self._step(*(array[rows] for array in arrays), old_log_std)
         return self.rate
 
-    def _step(self, observation, action, old_mean, old_log_prob, advantage, returns, old_log_std, adapt: bool) -> None:
+    def _step(self, observation, action, old_mean, old_log_prob, advantage, returns, old_log_std) -> None:
         torch, config, p, linear = self.torch, self.config, self.parameters, self.torch.nn.functional.linear
         hidden = observation
         for i in range(len(HIDDEN)):
@@ -108,9 +108,9 @@ class TorchPPO:
         with torch.no_grad():
             kl_of_stds = (log_std - old_log_std + 0.5 * torch.exp(2.0 * (old_log_std - log_std)) - 0.5).sum()
             kl = float(kl_of_stds + 0.5 * ((old_mean - mean) * inverse_std).square().sum(dim=1).mean())
-        if adapt and kl > 2.0 * config.desired_kl:
+        if kl > 2.0 * config.desired_kl:
             self.rate = max(self.rate / 1.5, 1e-5)
-        elif adapt and kl < 0.5 * config.desired_kl:
+        elif kl < 0.5 * config.desired_kl:
             self.rate = min(self.rate * 1.5, 1e-2)
         self.optimizer.param_groups[0]["lr"] = self.rate
         self.optimizer.step()

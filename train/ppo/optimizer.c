@@ -2,10 +2,10 @@
 //
 // optimizer.py puts before this text, after vector.c: PIECES, piece_size[PIECES], BLOCKS, MAX_NORM, DESIRED_KL (negative: a fixed learning
 // rate), the other upper-case constants, and TERMS. Buffers: the parameters; first and second moments, all pieces after each other;
-// state [step, learning rate]; sums (TERMS + 2); the gradients; terms (TERMS) of the loss, the KL at KL and the loss itself last; and
+// state [step, learning rate]; sums (TERMS + 1); the gradients; terms (TERMS) of the loss, the KL at KL and the loss itself last; and
 // BLOCKS + 1 doubles to work in. A task takes one block, BLOCK parameters of one piece or what is left of it.
-// sums gains the terms without the loss, the gradient norm, 1 and 0 - or, when loss or norm is not finite, just 1 in its last place, and
-// nothing else changes. While it has no step, the learning rate stays as it is.
+// sums gains the terms without the loss, the gradient norm and 0 - or, when loss or norm is not finite, just 1 in its last place, and
+// nothing else changes.
 
 INLINE int finite(float x) { return x - x == 0.0f; }
 INLINE double power(double base, long exponent) {
@@ -63,19 +63,17 @@ static void adam(float* const* b, Pool* pool) {
   for (long block = 0; block < BLOCKS; block++) square += space(b)[1 + block];
   const float norm = (float)__builtin_sqrt(square);
   if (!finite(norm) || !finite(terms[TERMS - 1])) {
-    sums[TERMS + 1] += 1.0f;
+    sums[TERMS] += 1.0f;
     return;
   }
   for (int i = 0; i < TERMS - 1; i++) sums[i] += terms[i];
   sums[TERMS - 1] += norm;
 
   float rate = state[1];
-  if (DESIRED_KL >= 0.0f && sums[TERMS] > 0.0f) {
-    const float lowest = rate < MIN_RATE ? rate : MIN_RATE, highest = rate > MAX_RATE ? rate : MAX_RATE;
-    if (terms[KL] > 2.0f * DESIRED_KL) rate = rate / RATE_FACTOR < lowest ? lowest : rate / RATE_FACTOR;
-    else if (terms[KL] < 0.5f * DESIRED_KL) rate = rate * RATE_FACTOR > highest ? highest : rate * RATE_FACTOR;
+  if (DESIRED_KL >= 0.0f) {
+    if (terms[KL] > 2.0f * DESIRED_KL) rate = rate / RATE_FACTOR < MIN_RATE ? MIN_RATE : rate / RATE_FACTOR;
+    else if (terms[KL] < 0.5f * DESIRED_KL) rate = rate * RATE_FACTOR > MAX_RATE ? MAX_RATE : rate * RATE_FACTOR;
   }
-  sums[TERMS] += 1.0f;
   state[0] += 1.0f;
   state[1] = rate;
   space(b)[0] = MAX_NORM / (norm + 1e-6f) < 1.0f ? MAX_NORM / (norm + 1e-6f) : 1.0f;

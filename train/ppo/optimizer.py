@@ -13,11 +13,10 @@ from tinygrad import Tensor
 from train.ppo.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
-# The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step: rsl_rl's PPO. Until the
-# first step of an update the policy is the one that acted, and a KL of 0 tells nothing. A rate beyond a limit stays where it was set.
+# The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step: rsl_rl's PPO.
 RATE_FACTOR, MIN_RATE, MAX_RATE = 1.5, 1e-5, 1e-2
 BLOCK = 4096  # parameters that one thread takes at a time
-SUMS = (*TERMS[:-1], "gradient_norm", "steps", "skipped_minibatches")  # since the last reset
+SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # of the steps since the last reset
 
 
 class Adam:
@@ -58,16 +57,15 @@ class Adam:
         good = norm.isfinite() & terms[-1].isfinite()
         step, rate = self.state[0] + 1.0, self.state[1]
         if self.desired_kl is not None:
-            slower, faster = (rate / RATE_FACTOR).maximum(rate.minimum(MIN_RATE)), (rate * RATE_FACTOR).minimum(rate.maximum(MAX_RATE))
-            adapted = (kl > 2.0 * self.desired_kl).where(slower, (kl < 0.5 * self.desired_kl).where(faster, rate))
-            rate = (self.sums[SUMS.index("steps")] > 0.0).where(adapted, rate)
+            slower, faster = (rate / RATE_FACTOR).maximum(MIN_RATE), (rate * RATE_FACTOR).minimum(MAX_RATE)
+            rate = (kl > 2.0 * self.desired_kl).where(slower, (kl < 0.5 * self.desired_kl).where(faster, rate))
         gradient = gradient * (self.max_gradient_norm / (norm + 1e-6)).minimum(1.0)
         first = BETA1 * self.first_moment + (1.0 - BETA1) * gradient
         second = BETA2 * self.second_moment + (1.0 - BETA2) * gradient.square()
         change = rate / (1.0 - BETA1**step) * first / ((second / (1.0 - BETA2**step)).sqrt() + EPSILON)
         pieces = change.split([parameter.numel() for parameter in self.parameters])
         new = [parameter - piece.reshape(parameter.shape) for parameter, piece in zip(self.parameters, pieces)]
-        new += [first, second, Tensor.stack(step, rate), self.sums + Tensor.stack(*(terms[i] for i in range(5)), norm, norm * 0.0 + 1.0, norm * 0.0)]
+        new += [first, second, Tensor.stack(step, rate), self.sums + Tensor.stack(*(terms[i] for i in range(5)), norm, norm * 0.0)]
         old = [*self.parameters, self.first_moment, self.second_moment, self.state, self.sums + Tensor([0.0] * (len(SUMS) - 1) + [1.0])]
         changing = [*self.parameters, self.first_moment, self.second_moment, self.state, self.sums]
         values = [good.where(n, o).contiguous() for n, o in zip(new, old)]

@@ -145,8 +145,8 @@ class PPO:
         for _ in range(order.shape[0]):
             self._step()
         sums = dict(zip(SUMS, self.optimizer.sums.numpy().tolist()))
-        skipped, steps = sums.pop("skipped_minibatches"), sums.pop("steps")
-        metrics = {name: value / max(steps, 1.0) for name, value in sums.items()}
+        skipped = sums.pop("skipped_minibatches")
+        metrics = {name: value / max(order.shape[0] - skipped, 1.0) for name, value in sums.items()}
         return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
 
     def _kernel_step(self) -> Callable[[], None]:
