@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import rfx
+from envs.configs import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "add_a_robot.md").read_text()
@@ -117,6 +118,17 @@ def test_the_page_has_both_files_and_all_commands():
     assert files == ["puppy/puppy.xml", "puppy/robot.yaml", "configs/robot/puppy.yaml", "puppy_driver.py", "pyproject.toml"]
     assert len(steps()) == PAGE.count("```") / 2
     assert sum(text.count("\n") for _, language, text in steps() if language == "sh") == COMMANDS
+
+
+def test_the_keys_that_the_page_names_are_there():
+    """In its tables and sentences too: of the shared task, or of a robot.yaml."""
+    named = set(re.findall(r"`((?:env|policy|ppo|trainer)(?:\.\w+)+)[=`]", PAGE))
+    assert len(named) >= 10
+    for key in named:
+        place = compose("tasks", "legged")
+        for name in key.split("."):
+            assert name in place, key
+            place = place[name]
 
 
 def test_every_command_does_what_the_page_says(followed):

@@ -156,12 +156,12 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
         latest[0] = play.pose()
 
     with LivePage("rfx", list(KEYS.items()), play.pilot.press, host=host, port=port) as page:
-        print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
         drawing = threading.Thread(target=draw, args=(page,), daemon=True)  # apart, so that a slow picture does not slow the robot down
-        drawing.start()
         try:
+            drawing.start()
+            print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
             play.run(show, lambda: not stop.is_set())
-        finally:
+        finally:  # also of a Ctrl-C that comes at once: a process that ends while OpenGL is at work crashes
             stop.set()
             drawing.join(5.0)
     if failure:
