@@ -83,6 +83,11 @@ def test_limits_other_than_the_models(changed, entries, verdict, mend):
     assert all("its mirror image" in text for _, text, _ in found[1:])  # that it differs from the other side is said too
 
 
+def test_radians_that_are_taken_for_degrees(changed):
+    found = findings(changed(lambda values: None, ('<compiler angle="radian"', '<compiler angle="degree"')))
+    assert len(found) == 12 and all(finding[0] == MISTAKE and 'write <compiler angle="radian"/>' in finding[2] for finding in found)
+
+
 def test_torque_limits_of_actuators_count(changed):
     """A motor's ctrlrange times its gear, and any actuator's forcerange; the least of all is the limit. 12 x 1.5 = 18, 3 x 2 = 6 N m."""
     motors = ('</mujoco>', '<actuator><motor name="a" joint="FR_hip_joint" gear="1.5" ctrlrange="-12 12"/>'

@@ -1,5 +1,6 @@
-"""The robots' files in assets/: an MJCF and a robot.yaml each, held against each other, published masses and MuJoCo's physics."""
+"""The robots' files in assets/: an MJCF and a robot.yaml each, held against each other, published masses and MuJoCo's physics; and load_robot."""
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import mujoco
 import numpy as np
 import pytest
 import yaml
+
+import rfx
+from rfx.robot_files import find_mjcf, load_robot, robot_names
 
 ASSETS = Path(__file__).parents[1] / "assets"
 ROBOTS = sorted(path.parent.name for path in ASSETS.glob("*/robot.yaml"))
@@ -213,3 +217,99 @@ def test_trunk_site_feels_a_robot_that_lies(name):
         mujoco.mj_step(model, data)
         felt = max(felt, data.sensordata[-1])
     assert felt > 0.1 * 9.81 * model.body_mass.sum()
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_load_robot_takes_a_name_a_folder_or_a_file(name):
+    config, values = load_robot(name), robot_config(name)
+    assert config == load_robot(ASSETS / name) == load_robot(str(ASSETS / name / "robot.yaml"))
+    assert config.mjcf == f"{name}/{name}.xml" and find_mjcf(config) == ASSETS / name / f"{name}.xml"
+    assert config.joint_names == tuple(joint["name"] for joint in values["joints"])
+    assert config.state_dim == 3 * len(values["joints"]) + 12 and config.action_dim == len(values["joints"])
+    np.testing.assert_allclose(config.default_position, joint_values(values, "default_rad"), rtol=1e-6)
+
+
+def test_names_and_what_is_exported():
+    assert robot_names() == ROBOTS and rfx.load_robot("go2") == rfx.GO2_CONFIG
+
+
+@pytest.fixture
+def robot_yaml(tmp_path):
+    """Writes a robot.yaml of the Go1 with other entries, None for none of that name, and returns its folder."""
+    def write(**entries) -> Path:
+        values = {key: value for key, value in (robot_config("go1") | entries).items() if value is not None}
+        (tmp_path / "robot.yaml").write_text(yaml.safe_dump(values))
+        return tmp_path
+    return write
+
+
+def test_a_robot_from_elsewhere_has_its_own_mjcf(robot_yaml, monkeypatch):
+    folder = robot_yaml(mjcf="mine.xml")
+    assert load_robot(folder).mjcf == str(folder / "mine.xml")
+    with pytest.raises(FileNotFoundError, match=f"no MJCF of robot 'go1' at {folder / 'mine.xml'}"):
+        find_mjcf(load_robot(folder))
+    (folder / "mine.xml").write_text("<mujoco/>")
+    monkeypatch.chdir(folder.parent)  # a path in robot.yaml is from its folder on, one that the user gives from the current one
+    assert find_mjcf(load_robot(folder)) == folder / "mine.xml"
+    assert find_mjcf(load_robot("go1"), f"{folder.name}/mine.xml") == Path(folder.name) / "mine.xml"
+    with pytest.raises(ValueError, match="robot 'go1' names no MJCF: give the path"):
+        find_mjcf(load_robot(robot_yaml(mjcf=None)))
+
+
+def test_a_folder_called_as_a_robot_of_rfx_is_meant_by_its_path(robot_yaml, monkeypatch):
+    folder = robot_yaml(name="other")
+    folder = folder.rename(folder.with_name("go2"))
+    monkeypatch.chdir(folder.parent)
+    assert load_robot("go2").name == "go2" and load_robot("./go2").name == load_robot("go2/robot.yaml").name == load_robot(folder).name == "other"
+
+
+def test_widths_follow_from_joints_and_terms(robot_yaml):
+    terms = ["joint_position", "projected_gravity"]
+    config = load_robot(robot_yaml(observation_terms=terms))
+    assert (config.state_dim, config.action_dim) == (12 + 3, 12)
+    joints = [{**joint, "mirror": None} for joint in robot_config("go1")["joints"][:5]]
+    feet = [{"name": "only", "geoms": ["FR_foot"]}]
+    config = load_robot(robot_yaml(joints=joints, feet=feet))
+    assert (config.state_dim, config.action_dim, len(config.feet)) == (3 * 5 + 12, 5, 1)
+
+
+@pytest.mark.parametrize("name, hint", [("go3", "did you mean 'go"), ("anymal", "did you mean 'anymal_c'?"), ("spt", "did you mean 'spot'?"),
+                                        ("quadruped", "possible are a1, anymal_c, g1, go1, go2, spot")])
+def test_an_unknown_name_gives_the_nearest(name, hint):
+    with pytest.raises(ValueError, match=f"unknown robot '{name}': ") as caught:
+        load_robot(name)
+    assert hint in str(caught.value) and "the path of a folder with robot.yaml" in str(caught.value)
+
+
+def test_a_folder_without_a_robot(tmp_path):
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no robot.yaml: expected a folder with robot.yaml and the MJCF"):
+        load_robot(tmp_path)
+
+
+@pytest.mark.parametrize("entries, said", [
+    ({"gait_frequency": 2.0}, "unknown key 'gait_frequency': did you mean 'gait_freq_hz'?"),
+    ({"control_freq_hz": "fast"}, "control_freq_hz is 'fast': it must be a number"),
+    ({"name": None}, "name is missing"),
+    ({"joints": [{"name": "a", "kpp": 3.0}]}, "unknown key 'joints[0].kpp': did you mean 'kp'?"),
+    ({"joints": [{"name": "a", "kp": "stiff"}]}, "joints[0].kp is 'stiff': it must be a number"),
+    ({"feet": [{"name": "f"}]}, "foot 'f': got neither site nor geoms"),
+    ({"observation_terms": ["joint_positions"]}, "unknown term 'joint_positions'"),
+    ({"max_state_dim": 40}, "got state_dim 48; expected 1 to max_state_dim, 40")])
+def test_what_is_wrong_in_a_file_is_said_with_its_path_and_key(robot_yaml, entries, said):
+    folder = robot_yaml(**entries)
+    with pytest.raises(ValueError) as caught:
+        load_robot(folder)
+    assert str(caught.value).startswith(f"{folder / 'robot.yaml'}: ") and said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["joints: [", "", "- go2", "3"])
+def test_a_file_that_is_no_robot(tmp_path, text):
+    (tmp_path / "robot.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'robot.yaml'}: "):
+        load_robot(tmp_path)
+
+
+def test_differences_between_robots_are_named():
+    go2 = load_robot("go2")
+    stiff = dataclasses.replace(go2, joints=[dataclasses.replace(joint, kp=60.0) for joint in go2.joints])
+    assert len(go2.differences(stiff)) == 12 and go2.differences(load_robot("go2")) == []

@@ -135,7 +135,7 @@ def unknown_key(key: str, config_name: str) -> str:
     """One line for a key that the composed config does not have."""
     keys = known_keys(config_name)
     if key.startswith(OPEN_GROUPS):
-        close = difflib.get_close_matches(key, keys, n=1, cutoff=0.9)
+        close = difflib.get_close_matches(key, [other for other in keys if other != key], n=1, cutoff=0.9)  # another robot's may be the same
         meant = f"did you mean {close[0]!r}? " if close else ""
         return f"this config has no {key!r}: {meant}To add a term or a parameter write a plus before it, +{key}=VALUE"
     return f"unknown key {key!r}: {_nearest(key, keys)}"

@@ -57,7 +57,9 @@ def _range_findings(joint: JointConfig, file: mujoco.MjModel) -> Iterable[Findin
         return
     low, high = there.range
     text = f"{joint.name}: min_rad {joint.min_rad:g}, max_rad {joint.max_rad:g}, range of the MJCF {low:g} to {high:g}"
-    if joint.min_rad < low - RANGE_RAD or joint.max_rad > high + RANGE_RAD:
+    if np.allclose(np.degrees([low, high]), [joint.min_rad, joint.max_rad], atol=0.01) and high > low:
+        yield mistake(text, 'the MJCF\'s angles are taken for degrees: write <compiler angle="radian"/> in it')
+    elif joint.min_rad < low - RANGE_RAD or joint.max_rad > high + RANGE_RAD:
         yield mistake(text, f"set min_rad: {low:g}, max_rad: {high:g}, or correct the range")
     elif joint.min_rad > low + RANGE_RAD or joint.max_rad < high - RANGE_RAD:
         yield warning(text, f"set min_rad: {low:g}, max_rad: {high:g}, unless the narrower range is meant")
