@@ -74,8 +74,8 @@ def check(batch, widths, num_heads, path="kernels"):
         output, d_weights, d_biases = run_kernels(x, *pieces, gradient, num_hidden)
     activations = network_reference.forward(x, weights, biases)
     _, expected_weights, expected_biases = network_reference.backward(activations, weights, gradient)
-    got = [output, *d_weights[:num_hidden], np.concatenate(d_weights[num_hidden:]), *d_biases[:num_hidden], np.concatenate(d_biases[num_hidden:])]
-    for got, expected in zip(got, [activations[-1], *expected_weights, *expected_biases]):
+    d_weights, d_biases = ([*d[:num_hidden], np.concatenate(d[num_hidden:])] for d in (d_weights, d_biases))
+    for got, expected in zip([output, *d_weights, *d_biases], [activations[-1], *expected_weights, *expected_biases]):
         assert np.abs(got - expected).max() < 5e-6 * max(1.0, np.abs(expected).max())
 
 

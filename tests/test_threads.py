@@ -135,7 +135,7 @@ def test_importing_the_networks_changes_nothing_for_the_process(device):
 
 
 def test_networks_live_on_the_process_own_device():
-    code = "from rfx.nn import MLP; from tinygrad import Tensor; policy = MLP(3, 2, [4]); print(policy.parameters()[0].device, Tensor([1.0]).device)"
+    code = "from rfx.nn import MLP; from tinygrad import Tensor; print(MLP(3, 2, [4]).parameters()[0].device, Tensor([1.0]).device)"
     environment = os.environ | {"DEV": "PYTHON", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout == "PYTHON PYTHON\n", done.stderr

@@ -11,6 +11,7 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ def _cores() -> int:
 
 _num_threads = _cores()
 _pool: Pool | None = None  # started by the first call of a kernel
+_starting = threading.Lock()
 
 
 def num_threads() -> int:
@@ -53,15 +55,18 @@ def set_num_threads(count: int) -> None:
 def _pool_address() -> int:
     global _pool
     if _pool is None:
-        compile_kernels(WORK)
-        _pool = Pool(load(_binaries[WORK.source]))
-        _pool.use(_num_threads)
+        with _starting:
+            if _pool is None:
+                compile_kernels(WORK)
+                pool = Pool(load(_binaries[WORK.source]))
+                pool.use(_num_threads)
+                _pool = pool
     return _pool.address
 
 
 def _forget_pool() -> None:
-    global _pool
-    _pool = None
+    global _pool, _starting
+    _pool, _starting = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads

@@ -21,7 +21,7 @@ typedef struct {
 #define STORE(x, value) __atomic_store_n(&(x), value, __ATOMIC_SEQ_CST)
 #define ADD(x, value) __atomic_add_fetch(&(x), value, __ATOMIC_SEQ_CST)
 #define TASKS_LEFT(state) ((state) & 0xffffffffUL)
-#define SPINS 2000  // some 30 us: longer than from one kernel of an update to the next
+#define SPINS 1000  // some 15 us: longer than from one kernel of an update to the next
 
 static inline void relax(void) {
 #if defined(__x86_64__)

@@ -47,8 +47,8 @@ class Adam:
 
     def bind(self, gradients: Sequence[np.ndarray], terms: np.ndarray) -> Callable[[], None]:
         """`step` in C, on gradients that lie in these arrays when it is called."""
-        own = (self.first_moment, self.second_moment, self.state, self.sums)
-        return self.kernel.bind(*map(kernels.memory, (*self.parameters, *own)), *gradients, terms, np.empty(2 * (self._num_blocks + 1), np.float32))
+        own = [kernels.memory(tensor) for tensor in (*self.parameters, self.first_moment, self.second_moment, self.state, self.sums)]
+        return self.kernel.bind(*own, *gradients, terms, np.empty(2 * (self._num_blocks + 1), np.float32))
 
     def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
         """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`. Returns what changes, yet to be realized."""

@@ -8,12 +8,16 @@ numbers do not depend on their order. Group-equivariant layers after Cohen and W
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from rfx.nn import kernels
+from rfx.nn.kernels import Kernel
 from rfx.state import Array
 from tinygrad import Tensor
+
+BLOCK = 4096  # numbers that one thread takes at a time
 
 
 class Symmetry:
@@ -36,7 +40,6 @@ class Symmetry:
             before = swap
         self._parts |= {"actor_head.weight": (action, before), "actor_head.bias": (action, None),
                         "critic_head.weight": (np.eye(1, dtype=np.float32), before), "log_std": (np.abs(action), None)}
-        self._places: dict[str, tuple[Array, Array]] = {}
         self._tensors: dict[str, tuple[Tensor | None, ...]] = {}
 
     def initial(self, name: str, values: Array) -> Array:
@@ -50,20 +53,19 @@ class Symmetry:
         half = values.shape[axis] // 2
         return np.concatenate((values.take(range(half), axis), image.take(range(half, 2 * half), axis)), axis)
 
-    def symmetrize(self, gradients: Mapping[str, Array]) -> None:
-        """Make every gradient the mean of itself and its mirror image, in place. Arrays by the parameters' names."""
-        for name, gradient in gradients.items():
-            if name in self._parts:
-                if name not in self._places:
-                    self._places[name] = self._image_places(name, gradient.shape)
-                places, signs = self._places[name]
-                image = gradient.ravel()[places]
-                image *= signs
-                gradient += image
-                gradient *= np.float32(0.5)
+    def bind(self, gradients: Mapping[str, Array]) -> tuple[Callable[[], None], dict[str, Array]]:
+        """What makes symmetric gradients of those in these arrays, in C, and the arrays that it writes them to. By the parameters' names.
+
+        What has no mirror image is the array it was.
+        """
+        given = {name: gradient for name, gradient in gradients.items() if name in self._parts}
+        means = {name: np.empty_like(gradient) for name, gradient in given.items()}
+        places, signs = zip(*(self._image_places(name, gradient.shape) for name, gradient in given.items()))
+        call = mean_kernel([gradient.size for gradient in given.values()]).bind(*means.values(), *given.values(), *places, *signs)
+        return call, {name: means.get(name, gradient) for name, gradient in gradients.items()}
 
     def gradient(self, name: str, gradient: Tensor) -> Tensor:
-        """One of them in tinygrad: a new tensor."""
+        """The mean of a gradient and its mirror image, in tinygrad: a new tensor."""
         if name not in self._parts:
             return gradient
         if name not in self._tensors:
@@ -75,8 +77,29 @@ class Symmetry:
     def _image_places(self, name: str, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Where each entry of a parameter's mirror image comes from, as a place in the flat parameter, and its sign."""
         numbered = self._image(name, np.arange(1.0, np.prod(shape) + 1.0).reshape(shape))
-        return np.abs(numbered).astype(np.int64) - 1, np.sign(numbered).astype(np.float32)
+        return np.abs(numbered).astype(np.int32) - 1, np.sign(numbered).astype(np.float32)
 
     def _image(self, name: str, values: Array) -> Array:
         rows, columns = self._parts[name]
         return rows @ values if columns is None else rows @ values @ columns
+
+
+def mean_kernel(sizes: Sequence[int]) -> Kernel:
+    """The mean of arrays of these sizes and their images: buffers are the means, the arrays, and where images come from with which sign."""
+    text = kernels.program_text(constants={"PIECES": len(sizes), "BLOCK": BLOCK}, arrays={"size": sizes}) + """
+static void take_mean(float* const* b, long block, int thread) {
+  int p = 0;
+  for (long count; block >= (count = (size[p] + BLOCK - 1) / BLOCK); p++) block -= count;
+  const float *given = b[PIECES + p], *sign = b[3 * PIECES + p];
+  const int* place = (const int*)b[2 * PIECES + p];
+  const long end = (block + 1) * BLOCK < size[p] ? (block + 1) * BLOCK : size[p];
+  float* restrict mean = b[p];
+  for (long i = block * BLOCK; i < end; i++) mean[i] = (given[i] + given[place[i]] * sign[i]) * 0.5f;
+}
+static void take_means(float* const* b, Pool* pool) {
+  long blocks = 0;
+  for (int p = 0; p < PIECES; p++) blocks += (size[p] + BLOCK - 1) / BLOCK;
+  run(pool, take_mean, b, blocks);
+}
+"""
+    return Kernel("take_means", text)

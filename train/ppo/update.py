@@ -161,7 +161,8 @@ class PPO:
         passes = [Training(x, *_weights(layers), num_hidden, output[:, columns], d_output[:, columns],
                            [of[id(layer.weight)] for layer in layers], [of[id(layer.bias)] for layer in layers])
                   for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))]
-        loss, terms = LossKernel(num_rows, num_actions, config.clip, config.value_coefficient, config.entropy_coefficient), np.empty(len(TERMS), np.float32)
+        loss = LossKernel(num_rows, num_actions, config.clip, config.value_coefficient, config.entropy_coefficient)
+        terms = np.empty(len(TERMS), np.float32)
         learned_from = (batch[name] for name in ("action", "mean", "log_prob", "advantage", "returns"))
         steps = [rows_kernel(num_rows, [source[0].size for source in sources.values()]).bind(
             *batch.values(), kernels.memory(self._position), *sources.values(), kernels.memory(self._order))]
@@ -170,7 +171,8 @@ class PPO:
                                       *learned_from, kernels.memory(self._old_log_std)))
         steps += [network.backward for network in passes]
         if self.symmetry:
-            steps.append(lambda: self.symmetry.symmetrize(gradients))
+            symmetrize, gradients = self.symmetry.bind(gradients)
+            steps.append(symmetrize)
         steps.append(self.optimizer.bind(list(gradients.values()), terms))
 
         def step() -> None:
