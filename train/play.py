@@ -156,14 +156,14 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
         latest[0] = play.pose()
 
     with LivePage("rfx", list(KEYS.items()), play.pilot.press, host=host, port=port) as page:
-        print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
         drawing = threading.Thread(target=draw, args=(page,), daemon=True)  # apart, so that a slow picture does not slow the robot down
         drawing.start()
         try:
+            print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)  # only now: whoever reads it may interrupt at once
             play.run(show, lambda: not stop.is_set())
         finally:
             stop.set()
-            drawing.join(5.0)
+            drawing.join()  # however long it takes: a thread that still draws while the process ends crashes it
     if failure:
         raise failure[0]
 
