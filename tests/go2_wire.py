@@ -31,6 +31,27 @@ def free_domain() -> int:
                 continue
 
 
+def children(pid: int) -> list[int]:
+    """Processes that this one started and that are still there."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> None:
+    """Fail when one of the processes is still there after a while."""
+    deadline_s = time.monotonic() + timeout_s
+    while left := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < deadline_s, f"orphans: {left}"
+        time.sleep(0.01)
+
+
 class EmulatorProcess:
     """`rfx emulate-go2` in a DDS domain of its own."""
 

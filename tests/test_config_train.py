@@ -40,7 +40,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 def test_the_default_run_is_the_documented_one() -> None:
     config = TrainConfig.from_dict(composed())
     assert (config.task, config.robot, config.title, config.seed, config.threads) == ("legged", "go2", "go2", 0, 0)
-    assert config.policy == PolicyConfig(hidden=(256, 256), initial_std=config.policy.initial_std, symmetric=True, critic_terms=tuple(available(privileged)))
+    assert config.policy == PolicyConfig(hidden=(128, 128), initial_std=config.policy.initial_std, symmetric=True, critic_terms=tuple(available(privileged)))
     assert config.env.num_envs * config.trainer.rollout_steps % config.ppo.num_minibatches == 0
 
 

@@ -51,8 +51,8 @@ def mass_kg(model: mujoco.MjModel) -> float:
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=240, env=os.environ | {"PYTHONPATH": path})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=folder, capture_output=True, text=True, timeout=240, env=environment)
 
 
 def test_a_name_means_the_robot_alone_or_another_of_its_files(menagerie):

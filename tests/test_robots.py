@@ -136,7 +136,7 @@ def test_wrong_actions_stop_the_simulated_robot():
 
 def test_the_simulated_robot_is_the_training_environment():
     """The same actions from the same start: the same observations, to the bit."""
-    robot, env = rfx.SimRobot(), LeggedSingleEnv(task="go2", randomize=False)
+    robot, env = rfx.SimRobot(timestep_s=0.01), LeggedSingleEnv(task="go2", randomize=False)
     env.reset(seed=0)
     simulation = env._env.simulation
     simulation.reset(np.array([0]), *simulation.home(1))

@@ -157,13 +157,13 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
 
     with LivePage("rfx", list(KEYS.items()), play.pilot.press, host=host, port=port) as page:
         drawing = threading.Thread(target=draw, args=(page,), daemon=True)  # apart, so that a slow picture does not slow the robot down
-        drawing.start()
         try:
-            print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)  # only now: whoever reads it may interrupt at once
+            drawing.start()
+            print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
             play.run(show, lambda: not stop.is_set())
-        finally:
+        finally:  # also of a Ctrl-C that comes at once: a process that ends while OpenGL is at work crashes
             stop.set()
-            drawing.join()  # however long it takes: a thread that still draws while the process ends crashes it
+            drawing.join()
     if failure:
         raise failure[0]
 

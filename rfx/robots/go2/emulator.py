@@ -38,8 +38,9 @@ class Emulator:
 
     def __init__(self, domain: int, interface: str, *, config: RobotConfig = GO2_CONFIG, sport: bool = True, viewer: bool = False):
         self._bus = Bus(domain, interface)
+        self._commands = None
         self._sport = SportController(self._bus.another(), config, active=sport)
-        self._states, self._commands = self._bus.writer(LOW_STATE, LowState_), self._bus.reader(LOW_CMD, LowCmd_)
+        self._states = self._bus.writer(LOW_STATE, LowState_)
         self.physics = Physics(config, timestep_s=STEP_S, viewer=viewer)
         self._num = len(config.joints)
         self._state = np.zeros((), messages.LowState)
@@ -51,6 +52,7 @@ class Emulator:
 
     def _be_well(self) -> None:
         """Without faults."""
+        self._commands = self._commands or self._bus.reader(LOW_CMD, LowCmd_)
         self._frozen, self._frozen_until_ticks, self._intruder, self._is_spoilt = False, 0, None, False
         self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
         self._quaternion: list[float] | None = None
@@ -64,7 +66,7 @@ class Emulator:
 
     def step(self) -> None:
         """Two milliseconds of the robot's life."""
-        for sample in self._commands.take(1):
+        for sample in self._commands.take(1) if self._commands else []:
             if hasattr(sample, "record") and messages.is_intact(sample.record, allow_unset=True):
                 self._obey(sample.record["motor_cmd"][:self._num])
         self.physics.step()
@@ -117,6 +119,9 @@ class Emulator:
     def _gap(self, seconds: str) -> None:
         self._frozen_until_ticks = self._ticks + round(float(seconds) / STEP_S)
 
+    def _be_deaf(self) -> None:
+        self._commands = None
+
     def _spoil(self) -> None:
         self._is_spoilt = True
 
@@ -168,6 +173,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "freeze": Emulator._freeze,  # stop reporting LowState
     "thaw": Emulator._thaw,
     "gap": Emulator._gap,  # gap 0.2: no LowState for so many seconds
+    "deaf": Emulator._be_deaf,  # nobody reads rt/lowcmd
     "spoil": Emulator._spoil,  # a wrong CRC in every LowState
     "zero": Emulator._zero,  # a quaternion of zeros
     "stick": Emulator._stick,  # stick 2 5: motors that stay where they are, whatever is commanded

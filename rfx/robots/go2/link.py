@@ -97,7 +97,7 @@ class Link:
         state["temperature"], state["gyroscope"], state["quaternion"] = motors["temperature"], imu["gyroscope"], imu["quaternion"]
         state["remote"], state["battery"] = low_state["wireless_remote"], low_state["bms_state"]["soc"]
         if not np.abs(state["joint_velocity"]).max() <= self.limits.rest_velocity_rad_s:
-            self._at_rest_since_s = state["time_s"]
+            self._at_rest_since_s = float(state["time_s"])
         return True
 
     def send(self, target: MotorTarget) -> None:

@@ -55,13 +55,12 @@ class SenderOptions:
 class Sender:
     """The loop between the mailboxes, the controller and the link."""
 
-    def __init__(self, options: SenderOptions):
-        self.options = options
+    def __init__(self, options: SenderOptions, guard: Guard):
+        self.options, self._guard = options, guard
         self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
         self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
         self._doorbell = Doorbell(options.doorbell)
         self._link = Link(self.config, self.limits, options.domain, options.interface, options.silent_publishers)
-        self._guard = Guard(options.domain, options.interface, self.limits, self._link.key)
         self._controller = Controller(self.config, self.limits)
         self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
         self._command = self._commands.read()
@@ -85,7 +84,7 @@ class Sender:
             gc.freeze()
             gc.disable()  # nothing in the loop makes cycles
             self._check_wanted()
-            self._link.trust(self._guard.arm())
+            self._link.trust(self._guard.arm(self._link.key))
         except (OSError, RuntimeError) as error:
             self._controller.fail(time.monotonic(), str(error))
             self._report(Phase.DONE)
@@ -187,9 +186,10 @@ class Sender:
 
 def main() -> None:
     options = SenderOptions(**json.loads(sys.argv[1]))
+    guard = Guard(options.domain, options.interface, SafetyLimits(**options.limits))  # before it would inherit the priority: see there
     with realtime_priority(PRIORITY):  # the DDS threads inherit it
         try:
-            reason = Sender(options).run()
+            reason = Sender(options, guard).run()
         except (OSError, RuntimeError) as error:  # told to the driver where that was possible
             sys.exit(f"go2: {error}")
     if reason:

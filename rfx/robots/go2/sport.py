@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -17,14 +18,14 @@ from rfx.robots.go2.switcher import (CHECK_MODE, RELEASE_MODE, SELECT_MODE, SPOR
 
 LIE_S, KP, KD = 1.0, 60.0, 5.0  # how it lies down, and how it holds its legs
 NOT_IMPLEMENTED, REFUSED = 3203, 4201  # a status in Unitree's numbering, and some other
-FAULTS = ("late", "slow", "hung", "refuse", "hidden")
+FAULTS = ("late", "slow", "hung", "dazed", "refuse", "hidden")
 
 
 class SportController:
     """Publishes rt/lowcmd (standing stiff, or damping) until released, and answers the services motion_switcher and sport.
 
     faults: late and slow are seconds, for which requests are lost as if its reader had not met their writer, counted from the first, or
-    which an answer takes; hung is a service that never answers; refuse refuses to lie down; hidden offers no sport service.
+    which an answer takes; hung is a service that never answers, dazed are seconds without an answer once it was released; refuse refuses to lie down; hidden offers no sport service.
     """
 
     def __init__(self, bus: Bus, config: RobotConfig, *, active: bool):
@@ -38,6 +39,7 @@ class SportController:
         self._answers: list[tuple[float, Any, Response_]] = []  # when, by whom
         self._first_s: dict[str, float] = {}  # when a service was first asked
         self._down_since_s: float | None = None
+        self._released_s = -math.inf
         self._offer((SWITCHER, SPORT))
         if not active:
             self.release()
@@ -59,7 +61,7 @@ class SportController:
 
     def release(self) -> None:
         """Let go of the motors."""
-        self.mode, self._writer = "", None
+        self.mode, self._writer, self._released_s = "", None, time.monotonic()
 
     def step(self) -> None:
         """Publish, and answer what was asked."""
@@ -82,7 +84,8 @@ class SportController:
 
     def _hears(self, name: str, now_s: float) -> bool:
         late = now_s < self._first_s.setdefault(name, now_s) + float(self._faults.get("late", 0.0))
-        return not late and self._faults.get("hung") != name
+        dazed = now_s < self._released_s + float(self._faults.get("dazed", 0.0))
+        return not late and not dazed and self._faults.get("hung") != name
 
     def _command(self, now_s: float) -> np.ndarray:
         if not self._is_standing:

@@ -97,7 +97,7 @@ class Release:
                 self.released = name
                 switcher.call(RELEASE_MODE, check=self.check)
             except TimeoutError:
-                if time.monotonic() > deadline_s:
+                if not self.released or time.monotonic() > deadline_s:
                     raise
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"the robot's controller is still active after {self.timeout_s:.0f} s: release it in Unitree's app")
