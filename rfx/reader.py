@@ -17,6 +17,7 @@ from rfx.terms import nearest
 
 T = TypeVar("T")
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+UNIONS, MAPPINGS, LISTS = (typing.Union, types.UnionType), (Mapping, dict), (tuple, list, Sequence)
 
 
 def read(cls: type[T], values: Any, key: str = "") -> T:
@@ -56,25 +57,22 @@ def join(key: str, name: Any) -> str:
 
 def _refuse_unknown(hint: Any, values: Any, key: str) -> None:
     """Raise ValueError for a key that is no field, here or in what is nested: msgspec passes over it."""
-    if not dataclasses.is_dataclass(hint):
-        if typing.get_origin(hint) in (Mapping, dict) and isinstance(values, Mapping):
-            for name, entry in values.items():
-                _refuse_unknown(typing.get_args(hint)[1], entry, join(key, name))
-            return
-        for inner in typing.get_args(hint):
-            if isinstance(values, Mapping) and dataclasses.is_dataclass(inner):
-                _refuse_unknown(inner, values, key)
-            elif isinstance(values, Sequence) and not isinstance(values, str) and inner is not Ellipsis:
-                for index, entry in enumerate(values):
-                    _refuse_unknown(inner, entry, f"{key}[{index}]")
-        return
-    if not isinstance(values, Mapping):
-        return
-    hints = typing.get_type_hints(hint)
-    for name, value in values.items():
-        if name not in hints:
-            raise ValueError(f"unknown key {join(key, name)!r}: {nearest(str(name), hints)}")
-        _refuse_unknown(hints[name], value, join(key, name))
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in UNIONS:
+        for option in inner:
+            _refuse_unknown(option, values, key)
+    elif origin in MAPPINGS and isinstance(values, Mapping):
+        for name, value in values.items():
+            _refuse_unknown(inner[1], value, join(key, name))
+    elif origin in LISTS and isinstance(values, (list, tuple)):
+        for index, entry in enumerate(values):
+            _refuse_unknown(inner[0], entry, f"{key}[{index}]")
+    elif dataclasses.is_dataclass(hint) and isinstance(values, Mapping):
+        hints = typing.get_type_hints(hint)
+        for name, value in values.items():
+            if name not in hints:
+                raise ValueError(f"unknown key {join(key, name)!r}: {nearest(str(name), hints)}")
+            _refuse_unknown(hints[name], value, join(key, name))
 
 
 def _with_whole_numbers(values: Any) -> Any:
@@ -118,18 +116,18 @@ def _fits(hint: Any, value: Any) -> bool:
 def _without_none(hint: Any) -> Any:
     """What hint asks for where it may be None too."""
     options = [option for option in typing.get_args(hint) if option is not type(None)]
-    return options[0] if typing.get_origin(hint) in (typing.Union, types.UnionType) else hint
+    return options[0] if typing.get_origin(hint) in UNIONS else hint
 
 
 def _inner(hint: Any) -> Any:
     """The type of a list's or a mapping's entries."""
     hint = _without_none(hint)
-    return typing.get_args(hint)[1 if typing.get_origin(hint) in (Mapping, dict) else 0]
+    return typing.get_args(hint)[1 if typing.get_origin(hint) in MAPPINGS else 0]
 
 
 def _described(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (tuple, list, Sequence):
+    if origin in LISTS:
         element = {int: "whole numbers", float: "numbers"}.get(arguments[0], "values")
         return f"a list of {len(arguments)} {element}" if origin is tuple and arguments[-1] is not Ellipsis else f"a list of {element}"
     return PLAIN.get(hint, "a group of keys")

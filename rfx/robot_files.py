@@ -77,7 +77,9 @@ def robot_names() -> list[str]:
 
 
 def _find(source: str | Path) -> Path:
-    for path in (ASSETS / str(source) / FILE, Path(source) / FILE, Path(source)):
+    if str(source) in robot_names():
+        return ASSETS / source / FILE
+    for path in (Path(source) / FILE, Path(source)):
         if path.is_file():
             return path
     if Path(source).exists():

@@ -1,6 +1,7 @@
 """`rfx check-robot`: robots that are wrong in one way each, and what is said of them; the robots that rfx has are right."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def only(folder, verdict: str) -> tuple[str, str]:
 @pytest.mark.parametrize("name", robot_names())
 def test_the_robots_that_rfx_has_are_right(name):
     checks = check_robot(name)
-    assert [check.name for check in checks] == ["observation", "joints", "feet", "feet on the floor", "mirror", "stands", "torque", "speed"]
+    assert [check.name for check in checks] == ["observation", "gait", "joints", "feet", "gains", "feet on the floor", "mirror", "stands", "torque", "speed"]
     assert all(check.verdict != MISTAKE and check.measured for check in checks)
     assert all(check.verdict == OK for check in checks if (name, check.name) != ("go2", "stands"))  # its gains are soft: it sinks by 20%
 
@@ -78,7 +79,8 @@ def test_a_joint_of_another_name(changed):
 def test_limits_other_than_the_models(changed, entries, verdict, mend):
     limit = ('<default class="hip"><joint axis="1 0 0"', '<default class="hip"><joint axis="1 0 0" actuatorfrcrange="-23.7 23.7"')
     found = findings(changed(every_joint("FR_hip", **entries), limit))
-    assert found[0][0] == verdict and found[0][1].startswith("FR_hip_joint: ") and found[0][2] == mend and len(found) == 1
+    assert found[0][0] == verdict and found[0][1].startswith("FR_hip_joint: ") and found[0][2] == mend
+    assert all("its mirror image" in text for _, text, _ in found[1:])  # that it differs from the other side is said too
 
 
 def test_radians_that_are_taken_for_degrees(changed):
@@ -195,7 +197,7 @@ def test_soft_gains(changed):
     text, mend = only("go2", WARNING)
     assert text.startswith("sinks by 20% of its height: ") and "calf_joint gives way by 0.29 rad" in text and "raise its kp (35)" in mend
     text, mend = findings(changed(every_joint(kp=10.0)))[0][1:]
-    assert text.startswith("falls under its gains: ") and "raise kp (10) of this joint" in mend
+    assert text.startswith("falls under its gains: ") and mend == "raise kp and kd: with 4 times kp and 2.0 times kd it stands"  # its own are 40
 
 
 def test_gains_too_stiff_for_a_physics_step(changed):
@@ -213,6 +215,62 @@ def test_a_robot_that_falls_at_more_steps_is_a_mistake():
         check = check_standing(load_robot("go1"), [stood(step, share) for step, share in zip((0.002, 0.005, 0.01), sunk)])
         finding, = check.findings
         assert finding.verdict == MISTAKE and finding.text == f"falls at a physics step of {steps}" and f"env.timestep_s={longest};" in finding.mend
+
+
+def test_motors_too_weak_to_stand(changed):
+    """Standing takes 7.1 N m of a calf, by the table 20% of 35.55: 5 are too few, however stiff the gains."""
+    text, mend = next(found[1:] for found in findings(changed(every_joint("calf", max_torque_nm=5.0))) if "falls" in found[1])
+    assert mend == "with motors as strong as need be it stands: raise max_torque_nm, or save mass"
+
+
+def test_a_pose_with_the_feet_beside_the_weight(changed):
+    """Thighs back by 0.8 rad more: feet 0.213 (sin 1.7 - sin 0.9 + sin(1.7 - 1.8) - sin(0.9 - 1.8)) = 0.19 m further back, under soft gains."""
+    folder = changed(lambda values: (every_joint("thigh", default_rad=1.7)(values), every_joint(kp=20.0)(values)))
+    mend = next(found[2] for found in findings(folder) if found[1].startswith("falls under its gains"))
+    place = re.fullmatch(r"bring its centre of mass over its feet by default_rad: it is (\d+) mm ahead of their middle and -?\d mm to the left", mend)
+    assert int(place[1]) == pytest.approx(190, abs=25)  # the centre of mass moves with the legs, and is not quite over the feet before
+
+
+@pytest.mark.parametrize("edit, verdict, said", [
+    (lambda values: [foot.update(gait_offset=0.25) for foot in values["feet"]], MISTAKE,
+     ("all feet are in the air at once for a part of the gait cycle", "let gait_offset differ, 0.5 between left and right, or set a swing_share below 0.4")),
+    (lambda values: values.update(swing_share=0.55), MISTAKE,
+     ("all feet are in the air at once for a part of the gait cycle", "let gait_offset differ, 0.5 between left and right, or set a swing_share below 0.55")),
+    (lambda values: values["feet"][0].update(gait_offset=1.5), MISTAKE,
+     ("foot FR: gait_offset 1.5 is no place in the gait cycle", "set gait_offset: 0.5")),
+    (lambda values: values.update(control_freq_hz=60.0), WARNING,
+     ("control_freq_hz 60: no physics step of 2, 5 or 10 ms divides the control step", "set control_freq_hz: 50 or 100, or train with an "
+      "env.timestep_s that does")),
+    (lambda values: values["feet"][0].update(gait_offset=0.75), MISTAKE,
+     ("got gait offsets of robot 'go1' whose feet are [0.25, 0.5, 0.75] cycles apart from their mirror images; expected 0.5 for all of them, or 0",
+      "correct mirror, mirror_sign, default_rad or gait_offset"))])
+def test_gaits_that_are_none(changed, edit, verdict, said):
+    assert (verdict, *said) in findings(changed(edit))
+
+
+def test_half_of_a_trot_may_be_in_the_air(changed):
+    assert findings(changed(lambda values: values.update(swing_share=0.5))) == []
+
+
+def test_gains_that_hold_nothing_or_are_in_another_unit(changed):
+    """Of a joint without a mirror image, lest its partner be named too. 40 N m/rad are 0.70 N m per degree."""
+    actuator = ('</mujoco>', '<actuator><position joint="FR_hip_joint" gear="2" kp="10"/></actuator></mujoco>')  # 10 x 2 x 2 = 40 N m/rad
+    for entries, said in (({"kp": 0.0}, ("FR_hip_joint: kp is 0, so nothing holds it", "set kp, N m/rad: the stiffness that its motor is given")),
+                          ({"kp": 0.7}, ("FR_hip_joint: kp is 0.7, the actuator of the MJCF has 40", "set kp in N m/rad, kd in N m s/rad, or correct "
+                                         "the MJCF"))):
+        found = findings(changed(every_joint("FR_hip", **entries), actuator))
+        assert found[0] == (MISTAKE, *said)
+    assert not [text for _, text, _ in findings(changed(every_joint("_hip", kp=60.0), actuator)) if "actuator" in text]  # another tuning
+    undamped = ('damping="0.1"', 'damping="0"')
+    found = findings(changed(every_joint("FR_hip", kd=0.0), undamped))
+    assert found[0] == (MISTAKE, "FR_hip_joint: kd is 0 and the MJCF has no damping, so nothing stops it", "set kd, N m s/rad")
+
+
+@pytest.mark.parametrize("key", ["kp", "kd", "max_torque_nm", "max_velocity_rad_s"])
+def test_gains_that_differ_between_left_and_right(changed, key):
+    default = joint(yaml.safe_load((ASSETS / "go1" / "robot.yaml").read_text()), "RR_thigh_joint")[key]
+    text, mend = only(changed(every_joint("RR_thigh", **{key: 0.9 * default})), MISTAKE)
+    assert text == f"RL_thigh_joint has {key} {default:g}, its mirror image RR_thigh_joint {0.9 * default:g}" and mend == "set the same for both"
 
 
 @pytest.mark.parametrize("limit_nm, verdict", [(7.5, MISTAKE), (10.0, WARNING), (13.0, OK)])

@@ -104,10 +104,12 @@ def test_a_robot_of_ones_own_is_the_folder_of_its_files(tmp_path: Path, monkeypa
         "status": "finished", "exit_code": 0, "evaluation": None})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "robots" / "my_dog").mkdir(parents=True)
-    for arguments in (["+robot=robots/my_dog", "env.num_envs=4"], ["+robot=robots/my_dog/", "preset=deploy"], ["+robot=go2"]):
+    (tmp_path / "robots" / "go2").mkdir()
+    for arguments in (["+robot=robots/my_dog", "env.num_envs=4"], ["+robot=robots/my_dog/", "preset=deploy"], ["+robot=go2"], ["+robot=robots/go2"]):
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         entry.main()
-    own, deploy, go2 = composed
+    own, deploy, go2, namesake = composed
+    assert namesake["robot"] == str(tmp_path / "robots" / "go2") and namesake["env"] == compose("tasks", "legged")["env"]
     assert own["robot"] == deploy["robot"] == str(tmp_path / "robots" / "my_dog") and go2["robot"] == "go2"
     assert own["env"] == compose("tasks", "legged")["env"] | {"num_envs": 4}
     assert deploy["policy"]["critic"] == "privileged" and own["policy"]["critic"] == "shared"

@@ -96,6 +96,26 @@ def test_what_is_no_group_of_keys(values):
         read(Cart, values)
 
 
+def test_groups_of_named_groups_may_be_missing_or_null():
+    assert read_value(Mapping[str, Wheel] | None, None, "parts") is None
+    assert read_value(tuple[Wheel, ...] | None, [{"radius_m": 1}], "wheels") == (Wheel(radius_m=1.0),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    carts: Mapping[str, Wheel] | None = None
+    wheels: tuple[Wheel, ...] | None = None
+
+
+def test_what_may_be_missing_is_looked_into_where_it_is_there():
+    assert read(Train, {"carts": {"a": {"radius_m": 1}}}) == Train(carts={"a": Wheel(radius_m=1.0)})
+    for values, said in (({"carts": {"a": {"radius": 1}}}, "unknown key 'carts.a.radius': did you mean 'radius_m'?"),
+                         ({"wheels": [{"radius": 1}]}, "unknown key 'wheels[0].radius': did you mean 'radius_m'?")):
+        with pytest.raises(ValueError) as caught:
+            read(Train, values)
+        assert str(caught.value) == said
+
+
 def test_the_wrong_number_of_entries_is_said_with_the_right_one():
     with pytest.raises(ValueError) as caught:
         read(Cart, {"name": "c", "size_m": [1.0, 2.0, 3.0]}, "cart")

@@ -256,6 +256,13 @@ def test_a_robot_from_elsewhere_has_its_own_mjcf(robot_yaml, monkeypatch):
         find_mjcf(load_robot(robot_yaml(mjcf=None)))
 
 
+def test_a_folder_called_as_a_robot_of_rfx_is_meant_by_its_path(robot_yaml, monkeypatch):
+    folder = robot_yaml(name="other")
+    folder = folder.rename(folder.with_name("go2"))
+    monkeypatch.chdir(folder.parent)
+    assert load_robot("go2").name == "go2" and load_robot("./go2").name == load_robot("go2/robot.yaml").name == load_robot(folder).name == "other"
+
+
 def test_widths_follow_from_joints_and_terms(robot_yaml):
     terms = ["joint_position", "projected_gravity"]
     config = load_robot(robot_yaml(observation_terms=terms))

@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before the imports, which take a second; train.run
     signal.signal(signal.SIGINT, leave)
 
 import json
+import re
 import shutil
 import traceback
 from pathlib import Path
@@ -114,7 +115,7 @@ def take_robot_folders(arguments: list[str]) -> list[str]:
     for argument in arguments:
         prefix, equals, path = argument.partition("=")
         if prefix in ("+robot", "++robot") and path not in options("robot") and Path(path).is_dir():
-            name = Path(path).resolve().name
+            name = "folder_" + re.sub(r"\W", "_", Path(path).resolve().name)  # no file's name in configs/robot/
             node = {"defaults": [{"/tasks": "legged"}, "_self_", {"/preset": "none"}], "robot": str(Path(path).resolve())}
             ConfigStore.instance().store(group="robot", name=name, node=node, package="_global_")
             argument = f"{prefix}={name}"

@@ -163,7 +163,7 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
             play.run(show, lambda: not stop.is_set())
         finally:  # also of a Ctrl-C that comes at once: a process that ends while OpenGL is at work crashes
             stop.set()
-            drawing.join(5.0)
+            drawing.join()
     if failure:
         raise failure[0]
 

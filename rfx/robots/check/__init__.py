@@ -9,6 +9,7 @@ import mujoco
 from rfx.robot_files import find_mjcf, load_robot
 from rfx.robots.check.files import check_feet_names, check_joints, check_observation
 from rfx.robots.check.finding import MISTAKE, Check, mistake
+from rfx.robots.check.gait import check_gains, check_gait
 from rfx.robots.check.geometry import check_feet, check_mirror
 from rfx.robots.check.physics import TIMESTEPS_S, check_speed, check_standing, check_torque, stand
 from rfx.robots.mjcf import load_model
@@ -21,9 +22,10 @@ def check_robot(source: str | Path) -> list[Check]:
     """
     config = load_robot(source)
     file = mujoco.MjSpec.from_file(str(find_mjcf(config))).compile()
-    checks = [check_observation(config), check_joints(config, file), check_feet_names(config, file)]
-    if any(check.verdict == MISTAKE for check in checks[1:]):
+    checks = [check_observation(config), check_gait(config), check_joints(config, file), check_feet_names(config, file)]
+    if any(check.verdict == MISTAKE for check in checks[2:]):
         return checks
+    checks.append(check_gains(config, file))
     try:
         model = load_model(config)
     except ValueError as error:

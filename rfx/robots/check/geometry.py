@@ -59,7 +59,7 @@ def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData
     try:
         Mirror(config)
     except ValueError as error:
-        return Check(name="mirror", findings=[mistake(str(error), "correct mirror, mirror_sign or default_rad")])
+        return Check(name="mirror", findings=[mistake(str(error), "correct mirror, mirror_sign, default_rad or gait_offset")])
     found = [finding for joint in config.joints for finding in _mirror_findings(config, joint, model, data)]
     for foot in config.feet:
         if foot.mirror is not None and foot.name <= foot.mirror:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ STAND_S, SETTLED_S = 5.0, 1.0  # how long it is to stand, and over how much of t
 TIMESTEPS_S = (0.002, 0.005, 0.01)
 SOFT_SHARE, DOWN_SHARE, TILT_RAD = 0.2, 0.25, 0.15  # of its height that it sinks by; how far it leans
 TORQUE_WARNING, TORQUE_MISTAKE = 0.6, 0.9  # shares of max_torque_nm that standing takes
+BESIDE_SHARE = 0.25  # of its height, by which a centre of mass may be beside the middle of the feet
 NUM_SIMULATIONS, SPEED_S = 64, 1.0
 
 
@@ -39,9 +42,15 @@ class Stand:
         return self.broke or not (self.sunk_share <= DOWN_SHARE and self.tilt_rad <= TILT_RAD)
 
 
-def stand(config: RobotConfig, timestep_s: float) -> Stand:
-    """Let the robot stand under its gains from the default pose, for 5 s."""
-    model = load_model(config, timestep_s=timestep_s)
+def stand(config: RobotConfig, timestep_s: float, *, stiffer: float = 1.0, tireless: bool = False) -> Stand:
+    """Let the robot stand under its gains from the default pose, for 5 s.
+
+    stiffer multiplies kp, and its root kd; tireless motors have no torque limit.
+    """
+    joints = tuple(dataclasses.replace(joint, kp=stiffer * joint.kp, kd=math.sqrt(stiffer) * joint.kd) for joint in config.joints)
+    model = load_model(dataclasses.replace(config, joints=joints), timestep_s=timestep_s)
+    if tireless:
+        model.actuator_forcelimited[:] = model.jnt_actfrclimited[:] = 0
     data, motors = mujoco.MjData(model), motor_addresses(model, config)
     mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
     height_m, limit_nm = data.qpos[2], config.joint_array("max_torque_nm")
@@ -65,8 +74,7 @@ def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
     weakest = config.joints[int(worst.error_rad.argmax())]
     gives_way = f"{weakest.name} gives way by {worst.error_rad.max():.2f} rad"
     if len(fell) == len(stands):
-        found.append(mistake(f"falls under its gains: {gives_way}",
-                             f"raise kp ({weakest.kp:g}) of this joint, or the default pose, or kd if it shakes"))
+        found.append(mistake(f"falls under its gains: {gives_way}", _mend_of_fall(config)))
     elif fell:
         longest = max(stand.timestep_s for stand in stands if not stand.fell)
         finding = warning if [stand.timestep_s for stand in fell] == [max(TIMESTEPS_S)] else mistake
@@ -81,6 +89,24 @@ def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
         measured.append(f"sinks {max(stand.sunk_share for stand in standing):.0%}, leans {max(stand.tilt_rad for stand in standing):.2f} rad "
                         f"at {_steps(standing)}")
     return Check(name="stands", findings=found, measured="; ".join(measured))
+
+
+def _mend_of_fall(config: RobotConfig) -> str:
+    """What lets a robot stand that falls, found by trying: stronger motors, its weight over its feet, stiffer gains."""
+    if not stand(config, TIMESTEPS_S[0], tireless=True).fell:
+        return "with motors as strong as need be it stands: raise max_torque_nm, or save mass"
+    model = load_model(config)
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+    mujoco.mj_forward(model, data)
+    ahead_m, left_m = data.subtree_com[0, :2] - np.mean([data.sensor(f"{foot.name}_foot_position").data[:2] for foot in config.feet], axis=0)
+    if math.hypot(ahead_m, left_m) > BESIDE_SHARE * data.qpos[2]:
+        return (f"bring its centre of mass over its feet by default_rad: it is {1e3 * ahead_m:.0f} mm ahead of their middle and "
+                f"{1e3 * left_m:.0f} mm to the left")
+    for stiffer in (2.0, 4.0, 8.0):
+        if not stand(config, TIMESTEPS_S[0], stiffer=stiffer, tireless=True).fell:
+            return f"raise kp and kd: with {stiffer:g} times kp and {math.sqrt(stiffer):.1f} times kd it stands"
+    return "raise kp, or kd where it shakes; with 8 times kp it falls too"
 
 
 def _steps(stands: Sequence[Stand]) -> str:
