@@ -27,7 +27,7 @@ STILL = {"uniform_velocity": {"vx": [0, 0], "vy": [0, 0], "yaw_rate": [0, 0]}}
 
 
 def make(num_envs=4, randomization=None, **overrides) -> LeggedEnv:
-    overrides = {"random_start_age": False, "resets": {}, "commands": STILL, "noise": {}, "pushes": {}, **overrides}
+    overrides = {"random_start_age": False, "resets": {}, "commands": STILL, "noise": {}, "pushes": {}, "timestep_s": 0.005, **overrides}
     return LeggedEnv(num_envs, task="go2", config=EnvConfig.load("go2", randomize=True, randomization=randomization or {}, **overrides))
 
 

@@ -186,7 +186,7 @@ def test_an_environment_goes_on_from_its_state_to_the_bit_levels_too():
 
 def test_flat_ground_is_as_it_was():
     """Recorded before there was terrain; heights are MuJoCo's own numbers, to the bit."""
-    env = LeggedEnv(4, task="go2", threads=1, randomize=False)
+    env = LeggedEnv(4, task="go2", threads=1, randomize=False, timestep_s=0.005)
     assert env.curriculum is None and env.simulation.ground is None and env.metrics() == {}
     env.reset(seed=11)
     for action in np.random.default_rng(2).uniform(-1, 1, (10, 4, 12)).astype(np.float32):

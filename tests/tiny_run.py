@@ -33,7 +33,7 @@ TINY = {"env.num_envs": 8, "env.episode_length_s": 0.6, "env.command_interval_s"
 
 def make_config(**changed) -> TrainConfig:
     whole = compose("robot", "go2")
-    values = {"robot": "go2", "env": whole["env"], "policy": {"critic_terms": whole["policy"]["critic_terms"]}, "ppo": {}, "trainer": {}}
+    values = {"robot": "go2", "env": whole["env"], "policy": {name: whole["policy"][name] for name in ("critic_terms", "symmetric")}, "ppo": {}, "trainer": {}}
     for key, value in (TINY | changed).items():
         group, _, name = key.rpartition(".")
         (values[group] if group else values)[name] = value
