@@ -54,7 +54,8 @@ def test_inspect(policy, capsys):
 @pytest.mark.parametrize("robot", ["mock", "sim"])
 def test_deploy(policy, robot, capsys):
     assert main(["deploy", policy, "--robot", robot, "--duration", "0.2", "--vx", "0.3"]) == 0
-    assert capsys.readouterr().out.startswith("10 steps, ")
+    steps = int(re.match(r"(\d+) steps, ", capsys.readouterr().out)[1])
+    assert 4 <= steps <= 10  # 0.2 s at 50 Hz; a busy machine leaves steps out
 
 
 @pytest.mark.parametrize("arguments, message", [
