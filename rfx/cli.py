@@ -8,10 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
-
-import numpy as np
 
 ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticError)  # what wrong input or a wrong machine leads to
 
@@ -21,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ.setdefault("DEV", "CPU")  # tinygrad, which reads this when it is imported, would look for GPUs: 0.3 s for one small network
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends as one that was interrupted: damped
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a terminated run, or one whose terminal is closed, ends as one that was interrupted
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         options.command(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -43,7 +42,8 @@ def inspect(options: argparse.Namespace) -> None:
     if robot is None:
         print("robot: none said")
     else:
-        print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {robot.action_scale.min():g} to {robot.action_scale.max():g} rad")
+        scales = " to ".join(f"{scale:g}" for scale in sorted({robot.action_scale.min(), robot.action_scale.max()}))
+        print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {scales} rad")
         frames = f", the last {info.arguments['history']} of them" if info.arguments.get("history", 1) != 1 else ""
         print(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
     print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
@@ -53,34 +53,9 @@ def inspect(options: argparse.Namespace) -> None:
 
 def deploy(options: argparse.Namespace) -> None:
     """Run a policy folder on a robot."""
-    from rfx.loaded_policy import load_policy
-    from rfx.session import Session
+    from rfx.deploy import deploy
 
-    policy = load_policy(options.path)
-    robot = _robot(options)
-    policy.check_robot(robot.config)
-    rate_hz = robot.config.control_freq_hz
-    if options.rate_hz not in (None, rate_hz):
-        raise ValueError(f"got --rate-hz {options.rate_hz:g}; the policy was trained for {rate_hz:g} Hz, and its gait clock with it")
-    robot.command(options.vx, options.vy, options.yaw)
-    with ExitStack() as stack:
-        decide = policy
-        if options.velocity == "keyboard":
-            from rfx.robots.keyboard import HELP, Keyboard
-
-            keyboard = stack.enter_context(Keyboard())
-            print(HELP)
-
-            def decide(observation: dict[str, Any]) -> Any:
-                robot.command(*keyboard.read())
-                return policy(observation)
-
-            decide.reset = policy.reset
-
-        stack.enter_context(robot)
-        session = Session(robot, decide, rate_hz=rate_hz)
-        stack.callback(lambda: print(_timing(session, robot)))
-        session.run(options.duration)
+    deploy(options)
 
 
 def emulate_go2(options: argparse.Namespace) -> None:
@@ -103,33 +78,6 @@ def replay(options: argparse.Namespace) -> None:
         show(recording)
 
 
-def _robot(options: argparse.Namespace) -> Any:
-    """The robot asked for, with the options that it has."""
-    from rfx.robots.go2.config import GO2_CONFIG
-    from rfx.robots.robot import make_robot
-
-    given: dict[str, Any] = {}
-    if options.robot == "go2":
-        given = {"velocity_from": "remote" if options.velocity == "remote" else "api", "motion_switcher": not options.no_motion_switcher,
-                 "silent_publishers": options.silent_publishers, "log_path": options.log}
-        given |= {"domain": options.domain} if options.domain is not None else {}
-        given |= {"interface": options.interface} if options.interface is not None else {}
-    elif options.robot == "sim":
-        given = {"viewer": options.viewer}
-    elif options.robot == "mock":
-        given = {"config": GO2_CONFIG, "tensors": "numpy"}
-    return make_robot(options.robot, **given)
-
-
-def _timing(session: Any, robot: Any) -> str:
-    stats = session.stats
-    text = (f"{stats.iterations} steps, {stats.overruns} overruns, period {stats.mean_period_s * 1e3:.2f} ms, jitter "
-            + ", ".join(f"{name} {getattr(stats, f'{name}_jitter_s') * 1e3:.2f}" for name in ("p50", "p95", "p99", "max")) + " ms")
-    if hasattr(robot, "latency_s") and not np.isnan(robot.latency_s()[0]):
-        text += "; LowState to LowCmd p50 {:.2f}, p99 {:.2f} ms".format(*(1e3 * value for value in robot.latency_s()))
-    return text
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rfx", description="Run policies on a Unitree Go2, simulated or real.")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
@@ -147,16 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)")
     sub.add_argument("--interface", help="network interface of the Go2: its Ethernet, or lo for a simulator (default: lo)")
     sub.add_argument("--domain", type=int, help="DDS domain (default: 1 on lo, else 0)")
-    sub.add_argument("--rate-hz", type=float, help="control rate; must be the policy's, which is the default")
-    sub.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
+    sub.add_argument("--duration", type=float, help="seconds of walking (default: until Ctrl-C)")
     sub.add_argument("--vx", type=float, default=0.0, help="velocity forward, m/s")
     sub.add_argument("--vy", type=float, default=0.0, help="velocity to the left, m/s")
     sub.add_argument("--yaw", type=float, default=0.0, help="yaw rate, rad/s")
-    sub.add_argument("--velocity", choices=("fixed", "keyboard", "remote"), default="fixed", help="where the velocity command comes from")
+    sub.add_argument("--velocity", choices=("fixed", "keyboard", "remote"),
+                     help="where the velocity command comes from (default: the remote of a go2, unless one is given)")
     sub.add_argument("--log", help="where the Go2's last seconds are written")
-    sub.add_argument("--viewer", action="store_true", help="show the simulated robot")
-    sub.add_argument("--no-motion-switcher", action="store_true", help="for simulators on lo that have none")
-    sub.add_argument("--silent-publishers", type=int, default=0, help="tolerate so many other publishers of rt/lowcmd while they are silent")
+    sub.add_argument("--viewer", action="store_true", default=None, help="show the simulated robot")
+    sub.add_argument("--no-motion-switcher", action="store_true", default=None, help="for simulators on lo that have none")
+    sub.add_argument("--silent-publishers", type=int, help="tolerate so many other publishers of rt/lowcmd while they are silent")
 
     sub = add("emulate-go2", emulate_go2)
     sub.add_argument("--domain", type=int, default=1, help="DDS domain (default: 1)")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +54,38 @@ def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+class Turn:
+    """One test process at a time has emulated robots: several would share the share of a core that real-time priority is granted, and the
+    kernel would hold up each other's senders. While a process has one robot, it may have more.
+    """
+
+    PATIENCE_S = 200.0  # then it goes on regardless
+    num_users, file = 0, None
+
+    @classmethod
+    def take(cls) -> None:
+        cls.num_users += 1
+        if cls.num_users > 1:
+            return
+        cls.file, until_s = (Path(tempfile.gettempdir()) / "rfx-go2-tests.lock").open("w"), time.monotonic() + cls.PATIENCE_S
+        while time.monotonic() < until_s:
+            try:
+                return fcntl.flock(cls.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)
+
+    @classmethod
+    def give(cls) -> None:
+        cls.num_users -= 1
+        if cls.num_users == 0:
+            cls.file.close()
+
+
 class EmulatorProcess:
     """`rfx emulate-go2` in a DDS domain of its own."""
 
     def __init__(self, *options: str):
+        Turn.take()
         self.domain = free_domain()
         self.process = subprocess.Popen([sys.executable, "-m", "rfx.cli", "emulate-go2", "--domain", str(self.domain), *options], cwd=ROOT,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -77,6 +107,7 @@ class EmulatorProcess:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+        Turn.give()
 
 
 @dataclass(frozen=True, kw_only=True)

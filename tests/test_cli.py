@@ -61,7 +61,12 @@ def test_deploy(policy, robot, capsys):
     (["inspect", "/nowhere"], "rfx inspect: got /nowhere"),
     (["deploy", "/nowhere"], "rfx deploy: got /nowhere"),
     (["deploy", "{policy}", "--robot", "go1"], "unknown robot 'go1': did you mean 'go2'?"),
-    (["deploy", "{policy}", "--rate-hz", "100"], "trained for 50 Hz"),
+    (["deploy", "{policy}", "--interface", "eth0"], "got --interface, which does nothing with --robot sim: it is for --robot go2"),
+    (["deploy", "{policy}", "--robot", "mock", "--silent-publishers", "1"], "got --silent-publishers, which does nothing with --robot mock"),
+    (["deploy", "{policy}", "--log", "x"], "got --log, which"), (["deploy", "{policy}", "--no-motion-switcher"], "got --no-motion-switcher, which"),
+    (["deploy", "{policy}", "--domain", "0"], "got --domain, which"),
+    (["deploy", "{policy}", "--robot", "go2", "--viewer"], "got --viewer, which does nothing with --robot go2: it is for --robot sim"),
+    (["deploy", "{policy}", "--velocity", "remote"], "--robot sim has no remote"),
     (["deploy", "{other}", "--robot", "sim"], "kp: 20.0, the robot has 35.0"),
     (["deploy", "{policy}", "--vx", "nan"], "expected finite numbers"),
     (["deploy", "{policy}", "--robot", "go2", "--interface", "eth9", "--no-motion-switcher"], "must be released first"),
@@ -86,43 +91,185 @@ def test_no_such_interface(policy, capfd):
     assert "cannot join DDS domain 0 on network interface 'eth9'" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_damps_and_exits_0(policy, number, tmp_path):
+class Deployed:
+    """`rfx deploy --robot go2` against an emulator, led by the remote's buttons."""
+
+    def __init__(self, emulator, policy, log, *options: str):
+        self.emulator, self.lines = emulator, []
+        self.process = start("deploy", policy, "--robot", "go2", "--domain", str(emulator.domain), "--log", str(log), *options,
+                             stdin=subprocess.DEVNULL)
+
+    def wait_for(self, begins: str) -> str:
+        """The next line that begins so."""
+        while not (line := self.process.stdout.readline()).startswith(begins):
+            assert line, f"it ended before {begins!r}: {self.process.stderr.read()}"
+            self.lines.append(line)
+        return line
+
+    def press(self, *names: str) -> None:
+        self.emulator.ask("press " + " ".join(names))
+        time.sleep(0.15)
+        self.emulator.ask("press")
+
+    def walk(self) -> None:
+        """From the beginning, or from Passive, until it walks."""
+        for state, button in (("Passive", "Start"), ("Stand:", "A")):
+            self.wait_for(state)
+            time.sleep(0.1)
+            self.press(button)
+        self.wait_for("Walk")
+
+    def end(self, number=signal.SIGINT) -> tuple[str, str]:
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=20.0)
+
+
+@pytest.fixture
+def emulator():
     pytest.importorskip("cyclonedds", reason="needs the extra go2")
-    with EmulatorProcess("--no-sport") as emulator:
-        wire, log = Listener(emulator.domain), tmp_path / "log.jsonl"
-        process = start("deploy", policy, "--robot", "go2", "--domain", str(emulator.domain), "--log", str(log))
-        deadline, seen = time.monotonic() + 20.0, np.zeros(0)
-        while (seen == 35.0).sum() < 100:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
-            seen = np.append(seen, wire.take().kp[:, 0])
-        process.send_signal(number)
-        out, error = process.communicate(timeout=10.0)
-        assert process.returncode == 0 and error == "interrupted\n"
-        assert "LowState to LowCmd p50" in out
-        last = wire.take()
-        assert last.damping[-700:].all() and last.damping.sum() > 700  # nearly two seconds of it
-
-        assert main(["replay", str(log), "--policy", policy]) == 0
+    with EmulatorProcess("--no-sport") as process:
+        yield process
 
 
-def test_replay_describes_and_computes_again(policy, tmp_path, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_lies_it_down_damps_and_exits_0(policy, number, tmp_path, emulator):
+    wire, log = Listener(emulator.domain), tmp_path / "log.jsonl"
+    deployed = Deployed(emulator, policy, log)
+    deployed.walk()
+    deadline, seen = time.monotonic() + 20.0, np.zeros(0)
+    while (seen == 35.0).sum() < 100:
+        assert time.monotonic() < deadline and deployed.process.poll() is None
+        time.sleep(0.05)
+        seen = np.append(seen, wire.take().kp[:, 0])
+    out, error = deployed.end(number)
+    assert deployed.process.returncode == 0 and error == "interrupted\n"
+    assert "LowState to LowCmd p50" in out
+    last = wire.take()
+    assert (last.kp[:, 0] == 60.0).sum() > 600, "1.9 s on stiff legs"
+    assert last.damping[-700:].all()  # nearly two seconds of it
+    assert main(["replay", str(log), "--policy", policy]) == 0
+
+
+def test_it_moves_nothing_before_somebody_has_said_so(policy, tmp_path, emulator):
+    """Not by itself, not on A, not on Start that was held while it connected."""
+    wire = Listener(emulator.domain)
+    emulator.ask("press Start")
+    deployed = Deployed(emulator, policy, tmp_path / "log.jsonl")
+    deployed.wait_for("Passive")
+    time.sleep(0.5)
+    emulator.ask("press")
+    deployed.press("A")
+    time.sleep(0.5)
+    assert wire.take().damping.all()
+    out, error = deployed.end()
+    assert deployed.process.returncode == 0 and "Standing up" not in out
+    assert wire.take().damping.all()
+
+
+def test_the_remote_leads(policy, tmp_path, emulator, record_property):
+    """Start, A, B, Start: stand, walk, stand, lie, without a drop faster than 0.3 m/s; and once more."""
+    deployed, rows = Deployed(emulator, policy, tmp_path / "log.jsonl"), []
+
+    def watch(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pose = emulator.ask("pose")
+            rows.append((pose["time_ns"] / 1e9, pose["position"][2]))
+            time.sleep(0.005)
+
+    deployed.walk()
+    watch(0.5)
+    assert rows[-1][1] > 0.2
+    deployed.press("B")
+    watch(2.0)
+    deployed.wait_for("Stand:")
+    assert rows[-1][1] > 0.2
+    time.sleep(0.1)
+    deployed.press("Start")
+    watch(3.0)
+    assert rows[-1][1] < 0.12
+    deployed.walk()
+    deployed.press("Start")  # from a walk, too
+    watch(4.0)
+    deployed.wait_for("Passive")
+    deployed.end()
+    times, height = np.array(rows).T
+    speed = (height[10:] - height[:-10]) / (times[10:] - times[:-10])
+    drop = -speed[times[10:] - times[:-10] < 0.5].min()
+    record_property("drop_m_s", round(float(drop), 3))
+    print(f"drop at most {drop:.3f} m/s")
+    assert drop < 0.3
+
+
+def test_after_a_fault_it_stands_up_again_without_a_restart(policy, tmp_path, emulator):
+    """L2+B damps at once; then it is Passive again, and Start, A walk it once more. Each fault has a log of its own."""
+    wire, log = Listener(emulator.domain), tmp_path / "log.jsonl"
+    deployed = Deployed(emulator, policy, log)
+    deployed.walk()
+    fault = emulator.ask("press L2 B")["time_ns"]
+    assert "L2+B on the remote" in deployed.wait_for("Fault")
+    seen = wire.take()
+    assert (seen.time_ns[seen.kp[:, 0] > 0.0][-1] - fault) < 100e6
+    time.sleep(0.3)
+    emulator.ask("press")
+    deployed.walk()
+    deployed.end()
+    assert log.is_file() and (tmp_path / "log-2.jsonl").is_file()
+
+
+@pytest.mark.parametrize("command, match", [("charge 10", "the battery is empty: battery 10%")])
+def test_an_empty_battery_lies_it_down(policy, tmp_path, emulator, command, match):
+    wire, deployed = Listener(emulator.domain), Deployed(emulator, policy, tmp_path / "log.jsonl")
+    deployed.walk()
+    emulator.ask(command)
+    deployed.wait_for(match)
+    deployed.wait_for("Passive")
+    assert (wire.take().kp[:, 0] == 60.0).sum() > 600
+    deployed.end()
+
+
+def test_a_low_battery_is_refused(policy, tmp_path, emulator, capsys):
+    emulator.ask("charge 19")
+    assert main(["deploy", policy, "--robot", "go2", "--domain", str(emulator.domain), "--log", str(tmp_path / "log.jsonl")]) == 1
+    assert "the battery is at 19%, expected 20% or more" in capsys.readouterr().err
+
+
+def test_a_duration_of_walking_ends_it(policy, tmp_path, emulator):
+    deployed = Deployed(emulator, policy, tmp_path / "log.jsonl", "--duration", "0.4")
+    deployed.walk()
+    out, error = deployed.process.communicate(timeout=20.0)
+    assert deployed.process.returncode == 0 and out.startswith("20 steps, ") and error == ""
+
+
+def test_enter_leads_where_there_is_no_remote(policy, tmp_path, emulator):
+    """In a terminal: Enter stands up, Enter walks, Enter stands again."""
+    ours, theirs = pty.openpty()
+    process = start("deploy", policy, "--robot", "go2", "--domain", str(emulator.domain), "--log", str(tmp_path / "log.jsonl"), stdin=theirs)
+    for state in ("Passive", "Stand:", "Walk", "Stand:"):
+        while not process.stdout.readline().startswith(state):
+            assert process.poll() is None
+        time.sleep(0.3)
+        if state != "Stand:" or process.poll() is None:
+            os.write(ours, b"\n")
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20.0)[1] == "interrupted\n" and process.returncode == 0
+    os.close(ours), os.close(theirs)
+
+
+def test_replay_describes_and_computes_again(policy, tmp_path, capsys, emulator):
     """A fall, on record: the reason, the extremes, and the same actions from the same observations."""
-    pytest.importorskip("cyclonedds", reason="needs the extra go2")
-    log = tmp_path / "log.jsonl"
-    with EmulatorProcess("--no-sport") as emulator:
-        wire = Listener(emulator.domain)
-        process = start("deploy", policy, "--robot", "go2", "--domain", str(emulator.domain), "--log", str(log))
-        deadline, seen = time.monotonic() + 20.0, np.zeros(0)
-        while (seen == 35.0).sum() < 250:  # half a second of the policy's own gain
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
-            seen = np.append(seen, wire.take().kp[:, 0])
-        emulator.ask("tip")
-        _, error = process.communicate(timeout=10.0)
-    assert process.returncode == 1
-    assert "damped and stopped: tilted by 1.5" in error
+    log, wire = tmp_path / "log.jsonl", Listener(emulator.domain)
+    deployed = Deployed(emulator, policy, log)
+    deployed.walk()
+    deadline, seen = time.monotonic() + 20.0, np.zeros(0)
+    while (seen == 35.0).sum() < 250:  # half a second of the policy's own gain
+        assert time.monotonic() < deadline and deployed.process.poll() is None
+        time.sleep(0.05)
+        seen = np.append(seen, wire.take().kp[:, 0])
+    emulator.ask("tip")
+    assert "the Go2 was damped: tilted by 1.5" in deployed.wait_for("Fault")
+    deployed.wait_for("Passive")
+    deployed.end()
     assert main(["replay", str(log), "--policy", policy]) == 0
     out = capsys.readouterr().out
     assert "stopped: tilted by 1.5" in out
@@ -146,19 +293,54 @@ def test_emulate_go2_ends_on_quit_and_on_ctrl_c():
     assert process.communicate(timeout=5.0)[1] == "interrupted\n" and process.returncode == 0
 
 
-def test_keyboard():
+@pytest.fixture
+def terminal():
+    """A terminal's two ends: what a user types goes into the first."""
     ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours), os.close(theirs)
+
+
+def typed(ours: int, keys: bytes) -> None:
+    os.write(ours, keys)
+    time.sleep(0.05)
+
+
+def test_keyboard(terminal):
+    ours, theirs = terminal
     with Keyboard(theirs) as keyboard:
         assert keyboard.read() == (0.0, 0.0, 0.0)
-        os.write(ours, b"wwwdqx")
-        time.sleep(0.05)
+        typed(ours, b"wwwdqx")
         assert keyboard.read() == (0.3, -0.1, 0.1)
-        os.write(ours, b" s")
-        time.sleep(0.05)
-        assert keyboard.read() == (-0.1, 0.0, 0.0)
-    os.close(ours), os.close(theirs)
+        typed(ours, b" s")
+        assert keyboard.read() == (-0.1, 0.0, 0.0) and not keyboard.entered()
+        typed(ours, b"\n")
+        assert keyboard.entered() and not keyboard.entered()
     with open(os.devnull) as nothing, pytest.raises(OSError, match="needs a terminal"):
         Keyboard(nothing.fileno()).__enter__()
+
+
+def test_keyboard_commands_do_not_wind_up(terminal):
+    """40 presses forward are 1.0 m/s, the limit; 4 of the brake leave 0.6."""
+    ours, theirs = terminal
+    with Keyboard(theirs, (1.0, 0.4, 0.8)) as keyboard:
+        typed(ours, b"w" * 40 + b"a" * 40 + b"e" * 40)
+        assert keyboard.read() == (1.0, 0.4, -0.8)
+        typed(ours, b"ssss")
+        assert keyboard.read()[0] == pytest.approx(0.6)
+
+
+def test_keyboard_commands_decay(terminal, monkeypatch):
+    """After a second without a press, by 0.5 m/s in a second, to zero and no further."""
+    ours, theirs = terminal
+    now = [100.0]
+    monkeypatch.setattr("rfx.robots.keyboard.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("rfx.robots.keyboard.HOLD_S", 1.0)
+    with Keyboard(theirs) as keyboard:
+        typed(ours, b"wwwwwwd")
+        for after_s, vx, vy in ((0.0, 0.6, -0.1), (0.9, 0.6, -0.1), (1.1, 0.55, -0.05), (1.5, 0.35, 0.0), (2.0, 0.1, 0.0), (9.0, 0.0, 0.0)):
+            now[0] = 100.0 + after_s
+            assert keyboard.read() == pytest.approx((vx, vy, 0.0))
 
 
 def test_keyboard_deploy_needs_a_terminal(policy, capsys, monkeypatch):

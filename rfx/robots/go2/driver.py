@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class Go2(SingleRobot):
                 self._request(Request.STAND)
         began_s = time.monotonic()
         while not (self._obeyed() and self._phase() == Phase.STANDING and self._states.read()["time_s"] > began_s):
-            self._raise_fault()
+            self.check()
             if self._stop_asked.wait(0.002):
                 raise Stopped("the Go2 was stopped while it stood up")
             if time.monotonic() - began_s > STAND_S:
@@ -128,7 +129,7 @@ class Go2(SingleRobot):
 
     def observe(self) -> dict[str, Array]:
         """{"state": (1, max_state_dim)}, float32, of the newest LowState. Raises RuntimeError after a fault or before reset."""
-        self._raise_fault()
+        self.check()
         measured, state = self._newest_state(), self.state
         state.joint_position[0], state.joint_velocity[0] = measured["joint_position"], measured["joint_velocity"]
         state.base_angular_velocity_b[0] = measured["gyroscope"]
@@ -143,7 +144,7 @@ class Go2(SingleRobot):
 
     def act(self, action: Any) -> None:
         """Hand the sender the targets of one control step. A wrong action damps for good: ValueError. RuntimeError when not standing."""
-        self._raise_fault()
+        self.check()
         phase = self._phase()
         if phase not in (Phase.STANDING, Phase.POLICY):
             raise RuntimeError(f"the Go2 is {phase.name}: call reset() first")
@@ -194,17 +195,14 @@ class Go2(SingleRobot):
         self._request(Request.CLOSE)
         process, self._process = self._process, None
         try:
-            process.wait(timeout=self.limits.recover_s + self.limits.lie_s + self.limits.damping_s + 10.0)
-        except subprocess.TimeoutExpired:
-            pass
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=self.limits.recover_s + self.limits.lie_s + self.limits.damping_s + 10.0)
         finally:  # also after Ctrl-C: nothing may stay behind
-            if process.poll() is None:
-                process.terminate()  # it damps on that too
-                try:
-                    process.wait(timeout=self.limits.damping_s + 5.0)
-                except subprocess.TimeoutExpired:
-                    process.kill()  # the guard damps
-                    process.wait()
+            process.terminate()  # where it is still there, it damps on that too
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=self.limits.damping_s + 5.0)
+            process.kill()  # where even that was in vain, the guard damps
+            process.wait()
             os.close(self._doorbell.descriptor)
 
     @property
@@ -214,9 +212,20 @@ class Go2(SingleRobot):
 
     @property
     def is_standing(self) -> bool:
-        """Whether it stands, and waits for a policy."""
-        self._raise_fault()
+        """Whether it stands, and waits for a policy. Raises RuntimeError after a fault."""
+        self.check()
         return self._phase() == Phase.STANDING
+
+    @property
+    def is_battery_empty(self) -> bool:
+        """Whether it is time to lie down. A battery of 0% is a simulator's that reports none."""
+        return self._process is not None and 0 < int(self._states.read()["battery"]) <= self.limits.empty_battery_percent
+
+    @property
+    def condition(self) -> str:
+        """Battery and hottest motor, in words."""
+        state = self._states.read() if self._process is not None else None
+        return "" if state is None else f"battery {int(state['battery'])}%, hottest motor {int(state['temperature'].max())} C"
 
     def latency_s(self) -> tuple[float, float]:
         """LowState in to the first LowCmd that the policy made of it: median and 99th percentile, s. nan before the second step."""
@@ -266,8 +275,8 @@ class Go2(SingleRobot):
         self._request(Request.FAIL)
         raise (ValueError if cause else RuntimeError)(reason) from cause
 
-    def _raise_fault(self) -> None:
-        """Raises RuntimeError when the sender damped for good, or is gone."""
+    def check(self) -> None:
+        """Raises RuntimeError before it is connected, or when the sender damped for good, or is gone."""
         if self._process is None:
             raise RuntimeError("the Go2 is not connected: call reset() first")
         if self._failure or self._phase() in (Phase.FAULT, Phase.DONE):

@@ -45,7 +45,6 @@ class Emulator:
         self._num = len(config.joints)
         self._state = np.zeros((), messages.LowState)
         self._state["head"], self._state["level_flag"], self._state["power_v"] = (0xFE, 0xEF), 0xFF, 29.0
-        self._state["bms_state"]["soc"] = 80
         self._ticks = 0
         self._be_well()
         self.lie()
@@ -55,6 +54,7 @@ class Emulator:
         self._commands = self._commands or self._bus.reader(LOW_CMD, LowCmd_)
         self._frozen, self._frozen_until_ticks, self._intruder, self._is_spoilt = False, 0, None, False
         self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
+        self._state["bms_state"]["soc"] = 80
         self._quaternion: list[float] | None = None
         self._stuck: dict[int, float] = {}  # motors that hold a position whatever is commanded
 
@@ -146,6 +146,9 @@ class Emulator:
     def _heat(self, temperature: str) -> None:
         self._temperature = int(temperature)
 
+    def _charge(self, percent: str) -> None:
+        self._state["bms_state"]["soc"] = int(percent)
+
     def _report(self, name: str, motor: str, value: str) -> None:
         self._overrides[name, int(motor)] = float(value)
 
@@ -181,6 +184,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "tip": Emulator._tip,  # onto its side
     "press": Emulator._press,  # press L2 B
     "sticks": Emulator._sticks,  # sticks ly=0.5 rx=-1
+    "charge": Emulator._charge,  # charge 15: percent of the battery
     "heat": Emulator._heat,  # heat 99
     "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
     "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd

@@ -46,6 +46,8 @@ class Link:
         """
         self._wait(self.receive, self._nothing_heard, check)
         self._wait(lambda: self.receive() and is_orientation(self.state["quaternion"]), self._no_orientation, check)
+        if (battery := int(self.state["battery"])) < self.limits.low_battery_percent and not (self._is_loopback and battery == 0):
+            raise ConnectionError(f"the battery is at {battery}%, expected {self.limits.low_battery_percent}% or more: charge it")
         release = Release(is_lying=self._is_lying, pose=self._pose, check=check)
         try:
             if motion_switcher:

@@ -37,6 +37,8 @@ class SafetyLimits:
     temperature_c: float = 85.0  # motor; our own choice, below where magnets and windings suffer
     target_velocity_factor: float = 4.0  # a target moves at most this times the joint's max_velocity_rad_s
     interpolation_s: float = 0.004  # two ticks, over which a target moves to the policy's next one
+    low_battery_percent: int = 20  # less: it is not taken over
+    empty_battery_percent: int = 10  # time to lie down
     take_over_s: float = 60.0  # for the robot's own controller to lie it down and let go, and for all else before the first command
     lead_s: float = 0.3  # of damping before anything else: a robot may meet the writer late
     stand_s: float = 1.2  # Unitree's examples stand up in about this time
