@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rfx.config import RobotConfig
 from rfx.session import Session
 
 POLL_S = 0.02
@@ -25,7 +26,7 @@ def deploy(options: argparse.Namespace) -> None:
     from rfx.robots.robot import MAX_VELOCITY_COMMAND
 
     policy = load_policy(options.path)
-    robot = make(options)
+    robot = make(options, policy.robot_config)
     policy.check_robot(robot.config)
     robot.command(options.vx, options.vy, options.yaw)
     is_led = hasattr(robot, "remote_buttons")
@@ -45,9 +46,12 @@ def deploy(options: argparse.Namespace) -> None:
             session.run(options.duration)
 
 
-def make(options: argparse.Namespace) -> Any:
-    """The robot asked for, with the options that it has. Raises ValueError for options that would do nothing."""
-    from rfx.robots.go2.config import GO2_CONFIG
+def make(options: argparse.Namespace, policy: RobotConfig | None) -> Any:
+    """The robot asked for, with the options that it has, and the gains and action scales of the policy.
+
+    Raises ValueError for options that would do nothing, and for gains or scales that are not safe.
+    """
+    from rfx.robots.go2.config import with_gains_of
     from rfx.robots.robot import make_robot
 
     for robot, names in ONLY_FOR.items():
@@ -62,13 +66,13 @@ def make(options: argparse.Namespace) -> Any:
             print("no --interface given: looking on lo, for a simulator on this computer; a robot needs the name of its Ethernet")
         still = not (options.vx or options.vy or options.yaw)
         by_remote = options.velocity == "remote" or (options.velocity is None and still)
-        given = {"velocity_from": "remote" if by_remote else "api", "motion_switcher": not options.no_motion_switcher,
+        given = {"config": with_gains_of(policy), "velocity_from": "remote" if by_remote else "api", "motion_switcher": not options.no_motion_switcher,
                  "silent_publishers": options.silent_publishers or 0, "log_path": options.log}
         given |= {name: getattr(options, name) for name in ("domain", "interface") if getattr(options, name) is not None}
     elif options.robot == "sim":
-        given = {"viewer": bool(options.viewer)}
+        given = {"config": with_gains_of(policy), "viewer": bool(options.viewer)}
     elif options.robot == "mock":
-        given = {"config": GO2_CONFIG, "tensors": "numpy"}
+        given = {"config": with_gains_of(policy), "tensors": "numpy"}
     return make_robot(options.robot, **given)
 
 

@@ -28,14 +28,17 @@ def policy(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def other_policy(tmp_path_factory):
-    """One that was made for other gains."""
+def other_policies(tmp_path_factory):
+    """Three that were made for other gains: kp 20, 120 and 0 N m/rad."""
     import dataclasses
 
     from rfx.nn import go2_mlp
 
-    joints = tuple(dataclasses.replace(joint, kp=20.0) for joint in GO2_CONFIG.joints)
-    return str(go2_mlp([32]).save(tmp_path_factory.mktemp("other") / "p", robot_config=dataclasses.replace(GO2_CONFIG, joints=joints)))
+    def made_for(kp):
+        config = dataclasses.replace(GO2_CONFIG, joints=tuple(dataclasses.replace(joint, kp=kp) for joint in GO2_CONFIG.joints))
+        return str(go2_mlp([32]).save(tmp_path_factory.mktemp("other") / "p", robot_config=config))
+
+    return {kp: made_for(kp) for kp in (20.0, 120.0, 0.0)}
 
 
 def start(*arguments: str, **options) -> subprocess.Popen:
@@ -67,14 +70,15 @@ def test_deploy(policy, robot, capsys):
     (["deploy", "{policy}", "--domain", "0"], "got --domain, which"),
     (["deploy", "{policy}", "--robot", "go2", "--viewer"], "got --viewer, which does nothing with --robot go2: it is for --robot sim"),
     (["deploy", "{policy}", "--velocity", "remote"], "--robot sim has no remote"),
-    (["deploy", "{other}", "--robot", "sim"], "kp: 20.0, the robot has 35.0"),
+    (["deploy", "{stiff}", "--robot", "sim"], "the policy asks for kp 120 of FR_hip_joint; expected 10 to 100, which is safe on a Go2"),
+    (["deploy", "{limp}", "--robot", "go2"], "the policy asks for kp 0 of FR_hip_joint"),
     (["deploy", "{policy}", "--vx", "nan"], "expected finite numbers"),
     (["deploy", "{policy}", "--robot", "go2", "--interface", "eth9", "--no-motion-switcher"], "must be released first"),
     (["replay", "/nowhere"], "rfx replay: no log at /nowhere"),
     (["replay", "{policy}/rfx_config.json"], "is no rfx Go2 log"),
 ])
-def test_errors_are_one_line_and_status_1(arguments, message, policy, other_policy, capsys):
-    assert main([argument.format(policy=policy, other=other_policy) for argument in arguments]) == 1
+def test_errors_are_one_line_and_status_1(arguments, message, policy, other_policies, capsys):
+    assert main([argument.format(policy=policy, stiff=other_policies[120.0], limp=other_policies[0.0]) for argument in arguments]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -129,6 +133,16 @@ def emulator():
     pytest.importorskip("cyclonedds", reason="needs the extra go2")
     with EmulatorProcess("--no-sport") as process:
         yield process
+
+
+def test_gains_are_the_policys_own(other_policies, tmp_path, emulator, capsys):
+    """A policy trained with kp 20 walks with kp 20, on the wire."""
+    assert main(["deploy", other_policies[20.0], "--robot", "sim", "--duration", "0.1"]) == 0
+    wire, deployed = Listener(emulator.domain), Deployed(emulator, other_policies[20.0], tmp_path / "log.jsonl")
+    deployed.walk()
+    time.sleep(0.5)
+    deployed.end()
+    assert set(wire.take().kp[:, 0].tolist()) == {0.0, 20.0, 60.0}  # damping, walking, standing
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rfx
+from rfx.robots.robot import Stopped
 from rfx.session import Session
 
 
@@ -187,3 +188,113 @@ def test_run_is_a_session():
     robot = Recorder()
     assert rfx.run(robot, still, 100.0, 0.05).iterations == 5
     assert robot.calls[-1] == "stop"
+
+
+def test_a_policy_that_is_steadily_too_slow_ends_the_session():
+    """80 ms a step at 50 Hz: its gait would run four times too slow. It ends after a second, not after one late step."""
+    robot = Recorder()
+
+    def policy(observation):
+        time.sleep(0.08)
+        return still(observation)
+
+    with pytest.raises(RuntimeError, match=r"made 1[0-3] steps in the last 1 s, expected 50"):
+        Session(robot, policy, warmup_s=0.0).run(10.0)
+    assert 10 <= len(robot.times) <= 16 and robot.calls[-1] == "stop"
+
+
+def test_a_simulation_may_be_slow():
+    def policy(observation):
+        time.sleep(0.08)
+        return still(observation)
+
+    assert Session(Recorder(), policy, warmup_s=0.0, min_rate_share=0.0).run(1.5).iterations < 25
+    with pytest.raises(ValueError, match="min_rate_share"):
+        Session(Recorder(), still, min_rate_share=1.5)
+
+
+class Slow(Recorder):
+    """A robot that takes a minute to stand up, unless it is stopped."""
+
+    def __init__(self):
+        super().__init__()
+        self.stopped = threading.Event()
+
+    def reset(self):
+        self.calls.append("reset")
+        if self.stopped.wait(60.0):
+            raise Stopped("stopped meanwhile")
+
+    def stop(self):
+        self.stopped.set()
+        super().stop()
+
+
+def test_stop_does_not_wait_for_the_robot_to_stand_up():
+    robot = Slow()
+    session = Session(robot, still, warmup_s=0.0)
+    session.start()
+    while "reset" not in robot.calls:
+        time.sleep(0.001)
+    asked_s = time.monotonic()
+    session.stop()
+    assert time.monotonic() - asked_s < 30.0 and not session.is_running
+    assert set(robot.calls) == {"reset", "stop"}
+
+
+class Careful(Recorder):
+    """A robot that takes its time to come to rest, and has a way to be damped at once."""
+
+    def damp(self):
+        self.calls.append("damp")
+
+
+def test_a_planned_end_stops_and_a_failure_damps():
+    robot = Careful()
+    Session(robot, still, rate_hz=200.0, warmup_s=0.0).run(0.02)
+    assert robot.calls[-1] == "stop" and "damp" not in robot.calls
+
+    def policy(observation):
+        if len(robot.times) == 3:
+            raise KeyboardInterrupt
+        return still(observation)
+
+    robot = Careful()
+    with pytest.raises(KeyboardInterrupt):
+        Session(robot, policy, rate_hz=200.0, warmup_s=0.0).run(1.0)
+    assert robot.calls[-1] == "stop" and "damp" not in robot.calls
+    robot = Careful(fail_at=2)
+    with pytest.raises(RuntimeError, match="leg fell off"):
+        Session(robot, still, rate_hz=200.0, warmup_s=0.0).run(1.0)
+    assert robot.calls[-1] == "damp" and "stop" not in robot.calls
+
+
+def test_until_and_finish():
+    """It ends when a condition is true, in the way that it is told to; a failure damps all the same."""
+    robot, finished = Careful(), []
+    Session(robot, still, rate_hz=200.0, warmup_s=0.0).run(until=lambda: len(robot.times) == 4, finish=lambda: finished.append(1))
+    assert len(robot.times) == 4 and finished == [1] and "stop" not in robot.calls
+    robot = Careful(fail_at=2)
+    with pytest.raises(RuntimeError, match="leg fell off"):
+        Session(robot, still, rate_hz=200.0, warmup_s=0.0).run(finish=lambda: finished.append(2))
+    assert finished == [1] and robot.calls[-1] == "damp"
+
+
+def test_commands_are_limited_before_anybody_sees_them():
+    """A thread that looks all the time never sees more than the limit: 1.0, 0.4 m/s, 0.8 rad/s."""
+    robot, seen, done = rfx.SimRobot(), set(), threading.Event()
+
+    def look():
+        while not done.is_set():
+            seen.update(robot.state.velocity_command[0].tolist())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(2000):
+        robot.command(9.0, -9.0, 9.0)
+        robot.command(0.0, 0.0, 0.0)
+    done.set()
+    thread.join()
+    assert max(map(abs, seen)) <= 1.0
+    robot.command(9.0, -9.0, -9.0)
+    np.testing.assert_allclose(robot.state.velocity_command[0], [1.0, -0.4, -0.8])
