@@ -85,7 +85,7 @@ class Session:
 
     def run(self, duration: float | None = None, *, until: Callable[[], bool] = lambda: False,
             finish: Callable[[], None] | None = None) -> SessionStats:
-        """Run in this thread for duration seconds, until a condition is true, or until Ctrl-C, then stop the robot.
+        """Run in this thread for duration seconds, until a condition (once true, always) is true, or until Ctrl-C, then stop the robot.
 
         finish is called in place of robot.stop when duration or until ended it. Raises RuntimeError when the loop fails.
         """
@@ -140,7 +140,7 @@ class Session:
         try:
             self._reset_robot()
             self._reset_policy()
-            self._warm_up()
+            self._warm_up(until)
             self._reset_policy()
             gc.collect()
             gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
@@ -178,9 +178,9 @@ class Session:
         if reset := getattr(self.policy, "reset", None):
             reset()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, until: Callable[[], bool]) -> None:
         ready_s = time.monotonic() + self._warmup_s
-        while not self._stop_asked:
+        while not self._stop_asked and not until():
             self.policy(self.robot.observe())
             if time.monotonic() >= ready_s:
                 return

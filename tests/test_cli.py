@@ -140,9 +140,13 @@ def test_gains_are_the_policys_own(other_policies, tmp_path, emulator, capsys):
     assert main(["deploy", other_policies[20.0], "--robot", "sim", "--duration", "0.1"]) == 0
     wire, deployed = Listener(emulator.domain), Deployed(emulator, other_policies[20.0], tmp_path / "log.jsonl")
     deployed.walk()
-    time.sleep(0.5)
+    seen, deadline = set(), time.monotonic() + 20.0
+    while seen != {0.0, 20.0, 60.0}:  # damping, walking, standing
+        assert time.monotonic() < deadline, seen
+        seen |= set(wire.take().kp[:, 0].tolist())
+        time.sleep(0.05)
     deployed.end()
-    assert set(wire.take().kp[:, 0].tolist()) == {0.0, 20.0, 60.0}  # damping, walking, standing
+    assert set(wire.take().kp[:, 0].tolist()) <= {0.0, 20.0, 60.0}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -182,17 +186,20 @@ def test_it_moves_nothing_before_somebody_has_said_so(policy, tmp_path, emulator
 
 def test_the_remote_leads(policy, tmp_path, emulator, record_property):
     """Start, A, B, Start: stand, walk, stand, lie, without a drop faster than 0.3 m/s; and once more."""
-    deployed, rows = Deployed(emulator, policy, tmp_path / "log.jsonl"), []
+    deployed, rows, drops = Deployed(emulator, policy, tmp_path / "log.jsonl"), [], []
 
-    def watch(seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def watch(seconds: float, planned: bool = True) -> None:
+        """Look at the base's height; where a motion is planned, and not an untrained policy's, note how fast it drops."""
+        end, rows[:] = time.monotonic() + seconds, []
         while time.monotonic() < end:
             pose = emulator.ask("pose")
             rows.append((pose["time_ns"] / 1e9, pose["position"][2]))
             time.sleep(0.005)
+        times, height = np.array(rows).T
+        drops.append(-((height[10:] - height[:-10]) / (times[10:] - times[:-10])).min() if planned else 0.0)
 
     deployed.walk()
-    watch(0.5)
+    watch(0.5, planned=False)
     assert rows[-1][1] > 0.2
     deployed.press("B")
     watch(2.0)
@@ -207,11 +214,9 @@ def test_the_remote_leads(policy, tmp_path, emulator, record_property):
     watch(4.0)
     deployed.wait_for("Passive")
     deployed.end()
-    times, height = np.array(rows).T
-    speed = (height[10:] - height[:-10]) / (times[10:] - times[:-10])
-    drop = -speed[times[10:] - times[:-10] < 0.5].min()
+    drop = max(drops)
     record_property("drop_m_s", round(float(drop), 3))
-    print(f"drop at most {drop:.3f} m/s")
+    print(f"drops at most {[round(float(value), 3) for value in drops]} m/s")
     assert drop < 0.3
 
 

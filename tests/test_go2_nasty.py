@@ -90,6 +90,13 @@ def test_a_service_that_hangs(emulator, tmp_path):
     assert emulator.ask("pose")["mode"] == "normal"
 
 
+def test_a_controller_that_does_not_let_go(emulator, tmp_path):
+    emulator.ask("again")
+    emulator.ask("fail keep")
+    assert "left without" not in refused(emulator, tmp_path, "motion_switcher service refused request 1003 with status 4201")
+    assert emulator.ask("pose")["mode"] == "normal"
+
+
 def test_samples_with_a_wrong_crc_are_no_cable(emulator, tmp_path):
     emulator.ask("again")
     emulator.ask("spoil")

@@ -18,14 +18,14 @@ from rfx.robots.go2.switcher import (CHECK_MODE, RELEASE_MODE, SELECT_MODE, SPOR
 
 LIE_S, KP, KD = 1.0, 60.0, 5.0  # how it lies down, and how it holds its legs
 NOT_IMPLEMENTED, REFUSED = 3203, 4201  # a status in Unitree's numbering, and some other
-FAULTS = ("late", "slow", "hung", "dazed", "refuse", "hidden")
+FAULTS = ("late", "slow", "hung", "dazed", "refuse", "keep", "hidden")
 
 
 class SportController:
     """Publishes rt/lowcmd (standing stiff, or damping) until released, and answers the services motion_switcher and sport.
 
     faults: late and slow are seconds, for which requests are lost as if its reader had not met their writer, counted from the first, or
-    which an answer takes; hung is a service that never answers, dazed are seconds without an answer once it was released; refuse refuses to lie down; hidden offers no sport service.
+    which an answer takes; hung is a service that never answers, dazed are seconds without an answer once it was released; refuse refuses to lie down, keep to let go; hidden offers no sport service.
     """
 
     def __init__(self, bus: Bus, config: RobotConfig, *, active: bool):
@@ -103,7 +103,9 @@ class SportController:
         if (service, identity.api_id) == (SWITCHER, CHECK_MODE):
             data = json.dumps({"form": "0", "name": self.mode})
         elif (service, identity.api_id) == (SWITCHER, RELEASE_MODE):
-            self.release()
+            status = REFUSED if "keep" in self._faults else 0
+            if status == 0:
+                self.release()
         elif (service, identity.api_id) == (SWITCHER, SELECT_MODE):
             self.activate()
         elif (service, identity.api_id) == (SPORT, STAND_DOWN):

@@ -94,14 +94,21 @@ class Release:
                 if not (name := active_mode(switcher, self.check)):
                     return
                 self._lie_down(sport, name)
-                self.released = name
-                switcher.call(RELEASE_MODE, check=self.check)
+                self._let_go(switcher, name)
             except TimeoutError:
                 if not self.released or time.monotonic() > deadline_s:
                     raise
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"the robot's controller is still active after {self.timeout_s:.0f} s: release it in Unitree's app")
             self._wait(lambda: False, 0.05)
+
+    def _let_go(self, switcher: Service, name: str) -> None:
+        self.released = name  # from the moment it is asked
+        try:
+            switcher.call(RELEASE_MODE, check=self.check)
+        except RuntimeError:  # it was refused
+            self.released = ""
+            raise
 
     def _lie_down(self, sport: Service, name: str) -> None:
         """Have the robot lie down, and make sure that it does: who releases the controller of a robot that stands lets it drop."""
