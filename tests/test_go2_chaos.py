@@ -67,7 +67,7 @@ def live(emulator, log_path, victim: str, number: int, after_s: float) -> int:
 
 
 def check(seen: Wire, hit_ns: int, victim: str, number: int) -> float:
-    """The time (s) from the hit to the last stiff command, nan where the legs were not stiff, or where stiff legs are right.
+    """The time (s) from the hit to the first command that damps for good, nan where the legs were not stiff, or where stiff legs are right.
 
     They are when the policy's process is stopped and does not walk: then the sender holds the stand, or goes on lying down.
     """
@@ -82,7 +82,7 @@ def check(seen: Wire, hit_ns: int, victim: str, number: int) -> float:
         return float("nan")
     if victim == "policy" and number == signal.SIGSTOP and seen.kp[before[-1], 0] != 35.0:
         return float("nan")
-    delay_s = (seen.time_ns[stiff][-1] - hit_ns) / 1e9
+    delay_s = (seen.time_ns[np.flatnonzero(stiff)[-1] + 1] - hit_ns) / 1e9
     assert delay_s <= BOUND_S, f"stiff for {delay_s * 1e3:.0f} ms after the hit"
     return delay_s
 
