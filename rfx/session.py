@@ -16,6 +16,7 @@ import numpy as np
 from rfx.robots.realtime import realtime_priority, sleep_until
 from rfx.robots.robot import Robot
 
+JOIN_S = 0.02  # how often stop() asks a robot that is still in its reset to stop
 PolicyFunction = Callable[[dict[str, Any]], Any]
 PRIORITY = 10  # of the loop's thread, where the system permits
 MAX_PERIODS = 1_000_000  # what statistics remember: over five hours at 50 Hz
@@ -39,13 +40,60 @@ class SessionStats:
         return dataclasses.asdict(self)
 
 
+class Rhythm:
+    """Absolute deadlines, period_s apart: being late moves no later one, and whole periods that were missed are left out."""
+
+    def __init__(self, period_s: float):
+        self.period_s = period_s
+        self._periods: deque[float] = deque(maxlen=MAX_PERIODS)
+        self.steps = self._overruns = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """The first step is now; a pause before it is no period."""
+        self.begun_s = self.due_s = time.monotonic()
+        self._last_s: float | None = None
+
+    def step(self) -> None:
+        """A step begins."""
+        now_s = time.monotonic()
+        if self._last_s is not None:
+            self._periods.append(now_s - self._last_s)
+        self._last_s = now_s
+
+    def wait(self) -> None:
+        """The step is done: return when the next is due."""
+        self.steps += 1
+        self.due_s += self.period_s
+        late_s = time.monotonic() - self.due_s
+        if late_s > 0.0:
+            self._overruns += 1
+            self.due_s += self.period_s * (late_s // self.period_s)  # leave out the steps that were missed, keep the rhythm
+        sleep_until(self.due_s)
+
+    @property
+    def last_period_s(self) -> float:
+        """nan before there was one."""
+        return self._periods[-1] if self._periods else float("nan")
+
+    @property
+    def stats(self) -> SessionStats:
+        """Timing so far."""
+        periods = np.array(list(self._periods))
+        jitter = np.abs(periods - self.period_s) if len(periods) else np.zeros(1)
+        p50, p95, p99 = np.percentile(jitter, (50, 95, 99))
+        return SessionStats(iterations=self.steps, overruns=self._overruns, target_period_s=self.period_s,
+                            mean_period_s=float(periods.mean()) if len(periods) else 0.0, p50_jitter_s=float(p50), p95_jitter_s=float(p95),
+                            p99_jitter_s=float(p99), max_jitter_s=float(jitter.max()))
+
+
 class Session:
     """Runs a policy on a robot at rate_hz: in the background between start and stop, or in the calling thread with run.
 
     policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up), then calls the
     policy on live observations for warmup_s, and at least once, without acting: a network is compiled by then. A policy that has a method
     reset, as one with a history does, is reset before that, and again before the first step.
-    However a session ends, it stops the robot. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
+    However a session ends, it stops the robot, and after an exception aborts what it does where it has a method abort. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
     on leaving the context. Raises ValueError for a rate that is not positive or a warm-up that is negative.
     """
 
@@ -55,11 +103,11 @@ class Session:
         if not warmup_s >= 0.0:
             raise ValueError(f"got warmup_s {warmup_s}; expected 0 or more")
         self.robot, self.policy = robot, policy
-        self._period_s, self._warmup_s = 1.0 / rate_hz, warmup_s
+        self._warmup_s, self._rhythm = warmup_s, Rhythm(1.0 / rate_hz)
         self._thread: threading.Thread | None = None
         self._running = self._stop_asked = False
+        self._is_resetting = False
         self._error: BaseException | None = None
-        self._clear()
 
     def start(self) -> None:
         """Begin in a thread of its own, and return at once. Raises RuntimeError while the session runs."""
@@ -68,10 +116,15 @@ class Session:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the loop and stop the robot. May be called again. Raises RuntimeError when the loop had failed."""
+        """End the loop and stop the robot, also in the middle of its reset. May be called again. Raises RuntimeError when the loop had failed."""
         self._stop_asked = True
+        if self._is_resetting:  # a real robot's takes many seconds
+            self.robot.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            while self._thread.is_alive():
+                if self._is_resetting:
+                    self.robot.stop()
+                self._thread.join(JOIN_S)
             self._thread = None
         self._raise_error()
 
@@ -90,17 +143,12 @@ class Session:
     @property
     def step_count(self) -> int:
         """Actions sent since the start."""
-        return self._step_count
+        return self._rhythm.steps
 
     @property
     def stats(self) -> SessionStats:
         """Timing so far."""
-        periods = np.array(list(self._periods))
-        jitter = np.abs(periods - self._period_s) if len(periods) else np.zeros(1)
-        p50, p95, p99 = np.percentile(jitter, (50, 95, 99))
-        return SessionStats(iterations=self._step_count, overruns=self._overruns, target_period_s=self._period_s,
-                            mean_period_s=float(periods.mean()) if len(periods) else 0.0, p50_jitter_s=float(p50), p95_jitter_s=float(p95),
-                            p99_jitter_s=float(p99), max_jitter_s=float(jitter.max()))
+        return self._rhythm.stats
 
     def __enter__(self) -> Session:
         self.start()
@@ -113,19 +161,16 @@ class Session:
             if value is None:  # an exception of the caller's own goes first
                 raise
 
-    def _clear(self) -> None:
-        self._periods: deque[float] = deque(maxlen=MAX_PERIODS)
-        self._step_count = self._overruns = 0
-
     def _begin(self) -> None:
         if self._running:
             raise RuntimeError("the session is running already: stop it first")
-        self._clear()
+        self._rhythm = Rhythm(self._rhythm.period_s)
         self._error, self._stop_asked, self._running = None, False, True
 
     def _loop(self, duration: float) -> None:
+        ended = False
         try:
-            self.robot.reset()
+            self._reset_robot()
             self._reset_policy()
             self._warm_up()
             self._reset_policy()
@@ -133,15 +178,26 @@ class Session:
             gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
             with realtime_priority(PRIORITY):
                 self._steps(duration)
+            ended = True
+        except KeyboardInterrupt:
+            ended = True
+            raise
         except Exception as error:
-            self._error = error
-        finally:  # Ctrl-C included
+            if not (self._stop_asked and self._is_resetting):  # stopped in its reset, a robot says that it does not stand
+                self._error = error
+        finally:
             gc.unfreeze()
             try:
-                self.robot.stop()
+                self.robot.stop() if ended else getattr(self.robot, "abort", self.robot.stop)()
             except Exception as error:
                 self._error = self._error or error
-            self._running = False
+            self._running = self._is_resetting = False
+
+    def _reset_robot(self) -> None:
+        self._is_resetting = True
+        if not self._stop_asked:
+            self.robot.reset()
+        self._is_resetting = False
 
     def _reset_policy(self) -> None:
         if reset := getattr(self.policy, "reset", None):
@@ -153,29 +209,20 @@ class Session:
             self.policy(self.robot.observe())
             if time.monotonic() >= ready_s:
                 return
-            time.sleep(self._period_s)
+            time.sleep(self._rhythm.period_s)
 
     def _steps(self, duration: float) -> None:
-        begun_s = due_s = time.monotonic()
-        last_s = None
-        while not self._stop_asked and due_s - begun_s < duration - 1e-9:
-            now_s = time.monotonic()
-            if last_s is not None:
-                self._periods.append(now_s - last_s)
-            last_s = now_s
+        rhythm = self._rhythm
+        rhythm.begin()
+        while not self._stop_asked and rhythm.due_s - rhythm.begun_s < duration - 1e-9:
+            rhythm.step()
             self.robot.act(self.policy(self.robot.observe()))
-            self._step_count += 1
-            due_s += self._period_s
-            late_s = time.monotonic() - due_s
-            if late_s > 0.0:
-                self._overruns += 1
-                due_s += self._period_s * (late_s // self._period_s)  # leave out the steps that were missed, keep the rhythm
-            sleep_until(due_s)
+            rhythm.wait()
 
     def _raise_error(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
-            raise RuntimeError(f"the session failed after {self._step_count} steps, and the robot was stopped: {error!r}") from error
+            raise RuntimeError(f"the session failed after {self.step_count} steps, and the robot was stopped: {error!r}") from error
 
 
 def run(robot: Robot, policy: PolicyFunction, rate_hz: float = 50.0, duration: float | None = None) -> SessionStats:

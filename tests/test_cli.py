@@ -146,21 +146,6 @@ def test_emulate_go2_ends_on_quit_and_on_ctrl_c():
     assert process.communicate(timeout=5.0)[1] == "interrupted\n" and process.returncode == 0
 
 
-def test_keyboard():
-    ours, theirs = pty.openpty()
-    with Keyboard(theirs) as keyboard:
-        assert keyboard.read() == (0.0, 0.0, 0.0)
-        os.write(ours, b"wwwdqx")
-        time.sleep(0.05)
-        assert keyboard.read() == (0.3, -0.1, 0.1)
-        os.write(ours, b" s")
-        time.sleep(0.05)
-        assert keyboard.read() == (-0.1, 0.0, 0.0)
-    os.close(ours), os.close(theirs)
-    with open(os.devnull) as nothing, pytest.raises(OSError, match="needs a terminal"):
-        Keyboard(nothing.fileno()).__enter__()
-
-
 def test_keyboard_deploy_needs_a_terminal(policy, capsys, monkeypatch):
     with open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)

@@ -8,6 +8,7 @@ import pytest
 from rfx.config import GO2_CONFIG
 from rfx.robots.go2.controller import Controller
 from rfx.robots.go2.mailbox import Phase, Request
+from rfx.robots.go2.remote import BUTTONS
 from rfx.robots.go2.safety import SafetyLimits
 from test_go2_safety import FINE, one
 
@@ -15,6 +16,7 @@ LIMITS = SafetyLimits()
 DEFAULT = GO2_CONFIG.default_position
 LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)
 TICK_S = 0.002
+EMERGENCY = BUTTONS["L2"] | BUTTONS["B"]
 
 
 class Bench:
@@ -26,10 +28,10 @@ class Bench:
         while lead and self.controller.phase == Phase.CONNECTING:
             self.tick(Request.IDLE)
 
-    def tick(self, request=Request.STAND, **changes):
+    def tick(self, request=Request.STAND, state_age_s=0.0, **changes):
         self.now_s += TICK_S
         snapshot = dataclasses.replace(
-            FINE, now_s=self.now_s, state_time_s=self.now_s, phase=self.controller.phase, phase_since_s=self.controller.phase_since_s,
+            FINE, now_s=self.now_s, state_time_s=self.now_s - state_age_s, phase=self.controller.phase, phase_since_s=self.controller.phase_since_s,
             joint_position=self.position, policy_time_s=self.step_time_s, target=self.target, **changes)
         command = self.controller.step(snapshot, request, self.step_number)
         if command.kp[0] > 0.0:
@@ -122,6 +124,130 @@ def test_a_violation_damps_for_good():
     for request in Request:
         assert is_damping(bench.tick(request))
     assert bench.controller.phase == Phase.FAULT and "other publisher" in bench.controller.reason
+
+
+def heights(positions):
+    """How far the hips are above the feet, from thigh and calf (0.213 m each in Unitree's go2_description). (T, 12) -> (T,), m."""
+    thigh, calf = positions[:, 1::3], positions[:, 2::3]
+    return (0.213 * np.cos(thigh) + 0.213 * np.cos(thigh + calf)).mean(axis=1)
+
+
+def lie_down(bench, request, **changes):
+    commands = [bench.tick(request, **changes)]
+    while bench.controller.phase == Phase.LYING_DOWN:
+        commands.append(bench.tick(request, **changes))
+    return commands
+
+
+@pytest.mark.parametrize("walking", [False, True])
+def test_a_planned_end_goes_to_the_default_pose_and_lies_down_in_1_5_seconds(walking):
+    bench = Bench()
+    bench.stand()
+    if walking:
+        bench.ask(DEFAULT + one(1, 0.4) + one(8, -0.5))
+        for _ in range(20):
+            bench.tick(Request.POLICY)
+    commands = lie_down(bench, Request.LIE)
+    stiff = np.array([command.position for command in commands[:-1]])
+    assert {(command.kp[0], command.kd[0]) for command in commands[:-1]} == {(60.0, 5.0)}
+    collect = 250 if walking else 0
+    assert np.abs(stiff[collect + 3] - DEFAULT).max() < 0.02
+    np.testing.assert_allclose(stiff[-1], LYING, atol=2e-3)  # a tick of the motion
+    assert len(stiff) - collect == pytest.approx(750, abs=5)  # 1.5 s
+    assert np.diff(heights(stiff)).min() / TICK_S > -0.3, "m/s"
+    assert is_damping(commands[-1]) and bench.controller.phase == Phase.IDLE
+    bench.stand()
+
+
+def test_lying_down_from_the_middle_of_standing_up_goes_straight_down():
+    bench = Bench()
+    for _ in range(300):
+        bench.tick(Request.STAND)
+    stiff = np.array([command.position for command in lie_down(bench, Request.LIE)[:-1]])
+    assert np.diff(heights(stiff)).max() <= 1e-6 and len(stiff) == pytest.approx(750, abs=5)
+
+
+def test_only_what_damps_interrupts_lying_down():
+    bench = Bench()
+    bench.stand()
+    for request in (Request.LIE, Request.STAND, Request.POLICY):
+        assert bench.tick(request).kp[0] == 60.0 and bench.controller.phase == Phase.LYING_DOWN
+    assert is_damping(bench.tick(Request.LIE, buttons=EMERGENCY)) and bench.controller.reason == "L2+B on the remote"
+    bench = Bench()
+    bench.stand()
+    bench.tick(Request.LIE)
+    assert is_damping(bench.tick(Request.IDLE)) and bench.controller.phase == Phase.IDLE
+
+
+def test_a_leg_that_does_not_move_is_no_standing():
+    """Its thigh stays 0.46 rad from the default pose, its calf 0.85 rad: half a second after the ramp it gives up."""
+    bench, ticks = Bench(), 0
+    while bench.controller.phase != Phase.FAULT:
+        bench.tick(Request.STAND)
+        bench.position[9:12] = LYING[9:12]
+        ticks += 1
+        assert bench.controller.phase in (Phase.STANDING_UP, Phase.FAULT)
+    assert ticks * TICK_S == pytest.approx(1.2 + 0.5, abs=0.02)
+    assert "RL_calf_joint is 0.85 rad from the default pose, limit 0.30 rad" in bench.controller.reason
+
+
+@pytest.mark.parametrize("charge, stands", [(19, False), (20, True), (0, False), (-1, True)])
+def test_a_low_battery_does_not_stand_up(charge, stands):
+    """Below 20%; -1 is a simulator that does not say."""
+    bench = Bench(lead=False)
+    for _ in range(155):
+        bench.tick(Request.STAND, battery=charge)
+    assert bench.controller.phase == (Phase.STANDING_UP if stands else Phase.FAULT)
+    assert stands or f"at {charge}%; standing up needs 20%" in bench.controller.reason
+
+
+def test_an_empty_battery_lies_down():
+    """10% for a second; for a moment only it is a slip of the gauge."""
+    bench = Bench()
+    bench.stand()
+    for charge, ticks in ((11, 600), (10, 400), (11, 1), (10, 499)):
+        for _ in range(ticks):
+            bench.tick(Request.STAND, battery=charge)
+    assert bench.controller.phase == Phase.STANDING
+    lie_down(bench, Request.STAND, battery=10)
+    lie_down(bench, Request.STAND, battery=10)
+    assert bench.controller.phase == Phase.FAULT and "battery is at 10%: it lay down" in bench.controller.reason
+    assert bench.controller.phase_since_s - bench.now_s < 0.01 and np.abs(bench.position - LYING).max() < 0.01, "it lay before it was damped"
+
+
+@pytest.mark.parametrize("period_ticks, ends", [(10, False), (14, False), (32, True), (40, True)])
+def test_a_policy_that_is_too_slow_lies_down(period_ticks, ends):
+    """At 50 Hz: a step every 20 ms, 28 ms, 64 ms and 80 ms. The gait clock of the last is four times too slow; 1.5 times is allowed."""
+    bench = Bench()
+    bench.stand()
+    for tick in range(1000):
+        if tick % period_ticks == 0:
+            bench.ask(DEFAULT)
+        bench.tick(Request.POLICY)
+        if bench.controller.phase != Phase.POLICY:
+            break
+    assert ends == (bench.controller.phase == Phase.LYING_DOWN)
+    if ends:
+        assert tick * TICK_S < 1.2 and "ms on average, its control period is 20 ms: it lay down" in bench.controller.reason
+
+
+def test_standing_without_a_driver_lies_down_after_a_minute():
+    bench = Bench()
+    bench.stand()
+    begun_s = bench.now_s
+    while bench.controller.phase == Phase.STANDING:
+        bench.tick(Request.STAND)
+    assert bench.now_s - begun_s == pytest.approx(60.0, abs=0.01) and bench.controller.phase == Phase.LYING_DOWN
+
+
+@pytest.mark.parametrize("changes", [{"state_age_s": 0.06}, {"buttons": EMERGENCY}])
+def test_it_waits_with_standing_up(changes):
+    """A gap in LowState, or L2+B, while the motors are not live ends nothing."""
+    bench = Bench()
+    for _ in range(5):
+        assert is_damping(bench.tick(Request.STAND, **changes)) and bench.controller.phase == Phase.IDLE
+    bench.tick(Request.STAND)
+    assert bench.controller.phase == Phase.STANDING_UP
 
 
 def test_the_first_reason_stays():

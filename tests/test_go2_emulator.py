@@ -97,9 +97,9 @@ def test_switcher_releases_and_selects(emulator, bus):
     with pytest.raises(RuntimeError, match="refused request 4711 with status 3203"):
         switcher.call(4711)
     rests = []
-    release_sport_controller(bus, lambda: rests.append(emulator.ask("pose")["mode"]))
+    assert release_sport_controller(bus, lambda sport: rests.append(emulator.ask("pose")["mode"])) == "normal"
     assert rests == ["normal"] and emulator.ask("pose")["mode"] == ""  # it came to rest before it was released
-    release_sport_controller(bus, lambda: pytest.fail("nothing is active"))
+    assert release_sport_controller(bus, lambda sport: pytest.fail("nothing is active")) == ""
 
 
 def test_no_answer_is_told(emulator, bus):

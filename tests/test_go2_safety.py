@@ -47,7 +47,14 @@ def test_all_is_well():
     ({"other_publishers": 2}, "2 other publisher(s) of rt/lowcmd: stop the other controller"),
     ({"state_time_s": 99.949}, "no LowState for 51 ms, limit 50 ms"),
     ({"policy_time_s": 99.909}, "no policy step for 91 ms, limit 90 ms"),
-    ({"phase": Phase.STANDING, "phase_since_s": 39.0}, "no policy step for 61000 ms, limit 60000 ms"),
+    ({"driver_stopped": True, "phase": Phase.LYING_DOWN}, "the policy's process was stopped"),
+    ({"guard_failure": "the guard process is gone"}, "the guard process is gone"),
+    ({"other_publishers": 1, "other_names": "'python3', process 7 on nx"},
+     "1 other publisher(s) of rt/lowcmd ('python3', process 7 on nx): stop the other controller"),
+    ({"state_time_s": 99.94, "num_damaged": 29}, "no intact LowState (29 came with a wrong checksum) for 60 ms, limit 50 ms"),
+    ({"phase": Phase.IDLE, "state_time_s": 96.9}, "no LowState for 3100 ms, limit 3000 ms"),
+    ({"quaternion": np.zeros(4, np.float32)}, "LowState's quaternion has norm 0.00; expected 1"),
+    ({"quaternion": np.array([0.8, 0.0, 0.0, 0.0], np.float32)}, "LowState's quaternion has norm 0.80; expected 1"),
     ({"joint_position": one(3, math.nan)}, "LowState's joint position is not finite"),
     ({"gyroscope": one(0, math.inf, num=3)}, "LowState's gyroscope is not finite"),
     ({"target": one(3, math.nan)}, "the policy's target is not finite"),
@@ -63,6 +70,8 @@ def test_each_rule(changes, reason):
 @pytest.mark.parametrize("changes", [
     {"buttons": BUTTONS["L2"]}, {"buttons": BUTTONS["B"]}, {"state_time_s": 99.951}, {"policy_time_s": 99.911}, {"quaternion": rolled(1.04)},
     {"joint_speed": one(0, 60.0)}, {"joint_velocity": one(0, -90.0)}, {"temperature": np.full(12, 85, np.uint8)}, {"phase": Phase.STANDING, "policy_time_s": 0.0},
+    {"phase": Phase.IDLE, "buttons": BUTTONS["L2"] | BUTTONS["B"]}, {"phase": Phase.CONNECTING, "state_time_s": 97.1},
+    {"phase": Phase.IDLE, "driver_stopped": True}, {"quaternion": np.array([1.05, 0.0, 0.0, 0.0], np.float32)},
     {"phase": Phase.STANDING, "target": one(0, math.nan)}, {"phase": Phase.IDLE, "quaternion": rolled(2.0)},
     {"phase": Phase.IDLE, "policy_time_s": 0.0}, {"phase": Phase.IDLE, "temperature": np.full(12, 99, np.uint8)},
 ])
@@ -130,6 +139,17 @@ def test_rate_and_torque_by_hand():
     assert sent[0] == pytest.approx(23.7 / 35.0, abs=1e-6)
     sent = limited(default + one(0, 1.0), default + one(0, 0.9), default, one(0, -10.0))  # 5 N m of the 23.7 go to damping already
     assert sent[0] == pytest.approx((23.7 - 5.0) / 35.0, abs=1e-6)
+
+
+def test_without_position_gain_there_is_no_nan():
+    """kp 0 asks for no torque, wherever the target is; other joints are limited as ever."""
+    kp = np.full(12, 35.0, np.float32)
+    kp[4] = 0.0
+    default = GO2_CONFIG.default_position
+    sent = limit_target(default + one(0, 1.0) + one(4, 0.1), default + one(0, 0.9) + one(4, 0.1), default, np.ones(12, np.float32), elapsed_s=0.002,
+                        kp=kp, kd=np.full(12, 0.5, np.float32), limits=LIMITS, config=GO2_CONFIG)
+    assert np.isfinite(sent).all()
+    assert sent[4] == pytest.approx(default[4] + 0.1, abs=1e-6) and sent[0] == pytest.approx((23.7 + 0.5) / 35.0, abs=1e-6)
 
 
 def test_speed_is_smoothed():

@@ -32,3 +32,27 @@ def realtime_priority(priority: int) -> Iterator[bool]:
         yield True
     finally:
         os.sched_setscheduler(0, *before)
+
+
+class ProcessWatch:
+    """Whether this process's parent, by its number, lives and runs. What the system does not tell (outside Linux) counts as running."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        try:
+            self._status: int | None = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        except OSError:
+            self._status = None
+
+    def is_alive(self) -> bool:
+        """Whether it still is this process's parent."""
+        return os.getppid() == self._pid
+
+    def is_stopped(self) -> bool:
+        """Whether a signal or a debugger has stopped it."""
+        if self._status is None:
+            return False
+        try:
+            return os.pread(self._status, 512, 0).rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except (OSError, IndexError):  # it is gone
+            return False

@@ -17,6 +17,7 @@ from rfx.state import Array, RobotState
 from rfx.terms import nearest
 
 Factory = TypeVar("Factory", bound=Callable[..., "Robot"])
+MAX_VELOCITY_COMMAND = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s: what policies are trained for
 
 
 @runtime_checkable
@@ -54,7 +55,10 @@ class Robot(Protocol):
         """The velocity to walk at from now on, base frame, m/s and rad/s. Raises ValueError for a value that is not finite."""
 
     def stop(self) -> None:
-        """Come to rest safely, at once, and stay so until reset. May be called at any time and again."""
+        """Come to rest safely, from now on, and stay so until reset. May be called at any time, again, and during reset from another thread.
+
+        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none.
+        """
 
     def __enter__(self) -> Robot: ...
 
@@ -65,6 +69,7 @@ class SingleRobot:
     """What a simulated and a real robot have in common: one RobotState, observed by the terms that its config names."""
 
     num_envs = 1
+    max_velocity_command = MAX_VELOCITY_COMMAND
 
     def __init__(self, config: RobotConfig):
         self.config = config
@@ -73,10 +78,10 @@ class SingleRobot:
         self.max_state_dim, self.max_action_dim = config.max_state_dim, config.max_action_dim
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at from now on, base frame, m/s and rad/s. Raises ValueError for a value that is not finite."""
+        """The velocity to walk at from now on, limited to max_velocity_command, base frame. Raises ValueError for a value that is not finite."""
         if not all(map(math.isfinite, (vx, vy, yaw_rate))):
             raise ValueError(f"got the command vx {vx}, vy {vy}, yaw_rate {yaw_rate}; expected finite numbers")
-        self.state.velocity_command[0] = vx, vy, yaw_rate
+        self.state.velocity_command[0] = clip_velocity((vx, vy, yaw_rate), self.max_velocity_command)
 
     def _clear(self) -> None:
         """Forget the last action and start the gait clock at zero."""
@@ -88,6 +93,11 @@ class SingleRobot:
 
     def _action(self, action: Any) -> Array:
         return checked_action(action, self.num_envs, self.action_dim, self.max_action_dim)
+
+
+def clip_velocity(velocity: tuple[float, float, float], limits: tuple[float, float, float]) -> tuple[float, float, float]:
+    """vx, vy, yaw rate, each within plus and minus its limit."""
+    return tuple(max(-limit, min(limit, value)) for value, limit in zip(velocity, limits))
 
 
 def checked_action(action: Any, num_envs: int, action_dim: int, max_action_dim: int) -> Array:

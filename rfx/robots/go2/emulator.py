@@ -21,57 +21,15 @@ import numpy as np
 from rfx.config import GO2_CONFIG, RobotConfig
 from rfx.robots.go2 import messages, remote
 from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus
-from rfx.robots.go2.idl import (LowCmd_, LowState_, Request_, RequestIdentity_, Response_, ResponseHeader_, ResponseStatus_)
-from rfx.robots.go2.switcher import (CHECK_MODE, RELEASE_MODE, SELECT_MODE, SPORT, STAND_DOWN, SWITCHER, request_topic, response_topic)
+from rfx.robots.go2.emulated_sport import SportController
+from rfx.robots.go2.idl import LowCmd_, LowState_
+from rfx.robots.go2.pose import LYING
 from rfx.robots.realtime import realtime_priority, sleep_until
 from rfx.robots.sim import Physics
 
 STEP_S = 0.002
-LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)  # folded legs, as in Unitree's go2_stand_example
 LYING_HEIGHT_M = 0.09
 ON_ITS_SIDE = (math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0)
-
-
-class SportController:
-    """The robot's own controller: publishes rt/lowcmd (damping) until released, and answers the motion switcher's requests."""
-
-    def __init__(self, bus: Bus, active: bool):
-        self._bus = bus
-        self._services = {name: (bus.reliable_reader(request_topic(name), Request_), bus.writer(response_topic(name), Response_))
-                          for name in (SWITCHER, SPORT)}
-        self._writer = None
-        self.activate() if active else self.release()
-
-    def activate(self) -> None:
-        """Take the motors."""
-        self.mode, self._writer = "normal", self._bus.writer(LOW_CMD, LowCmd_)
-        self._command = messages.damping_cmd(2.0)
-
-    def release(self) -> None:
-        """Let go of the motors."""
-        self.mode, self._writer = "", None
-
-    def step(self) -> None:
-        """Publish, and answer what was asked."""
-        if self._writer is not None:
-            self._writer.write(LowCmd_(self._command))
-        for name, (requests, responses) in self._services.items():
-            for request in requests.take(8):
-                if hasattr(request, "header"):
-                    status, data = self._answer(name, request.header.identity.api_id)
-                    identity = RequestIdentity_(id=request.header.identity.id, api_id=request.header.identity.api_id)
-                    responses.write(Response_(header=ResponseHeader_(identity=identity, status=ResponseStatus_(code=status)), data=data))
-
-    def _answer(self, service: str, api: int) -> tuple[int, str]:
-        if (service, api) == (SWITCHER, CHECK_MODE):
-            return 0, json.dumps({"form": "0", "name": self.mode})
-        if (service, api) == (SWITCHER, RELEASE_MODE):
-            self.release()
-        elif (service, api) == (SWITCHER, SELECT_MODE):
-            self.activate()
-        elif (service, api) != (SPORT, STAND_DOWN):  # it lies already
-            return 3203, ""  # not implemented, in Unitree's numbering
-        return 0, ""
 
 
 class Emulator:
@@ -85,11 +43,16 @@ class Emulator:
         self._num = len(config.joints)
         self._state = np.zeros((), messages.LowState)
         self._state["head"], self._state["level_flag"], self._state["power_v"] = (0xFE, 0xEF), 0xFF, 29.0
-        self._state["bms_state"]["soc"] = 80
         self._ticks = 0
-        self._frozen, self._intruder = False, None
-        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
+        self._repair()
         self.lie()
+
+    def _repair(self) -> None:
+        self._frozen_s, self._intruder, self._stuck = 0.0, None, None
+        self._is_corrupt = self._is_unoriented = False
+        self._remote, self._temperature, self._charge, self._overrides = remote.pack(), 30, 80, {}
+        if self._commands is None:
+            self._commands = self._bus.reader(LOW_CMD, LowCmd_)
 
     def lie(self) -> None:
         """Lie on the floor with folded legs, motors off."""
@@ -99,12 +62,12 @@ class Emulator:
 
     def step(self) -> None:
         """Two milliseconds of the robot's life."""
-        for sample in self._commands.take(1):
+        for sample in self._commands.take(1) if self._commands is not None else ():
             if hasattr(sample, "record") and messages.is_intact(sample.record):
                 self._obey(sample.record["motor_cmd"][:self._num])
         self.physics.step()
         self._ticks += 1
-        if not self._frozen:
+        if time.monotonic() >= self._frozen_s:
             self._publish()
         self._sport.step()
         if self._intruder is not None:
@@ -113,6 +76,8 @@ class Emulator:
     def _obey(self, motors: np.ndarray) -> None:
         on = motors["mode"] == messages.MOTOR_ON
         kp, kd = np.where(on, motors["kp"], 0.0), np.where(on, motors["kd"], 0.0)
+        if self._stuck is not None:
+            kp[self._stuck], kd[self._stuck] = 0.0, 200.0
         self.physics.set_motors(motors["q"], velocity=motors["dq"], torque=np.where(on, motors["tau"], 0.0), kp=kp, kd=kd)
 
     def _publish(self) -> None:
@@ -125,9 +90,13 @@ class Emulator:
         imu["rpy"] = _roll_pitch_yaw(physics.base_quaternion)
         for (name, index), value in self._overrides.items():
             motors[name][index] = value
+        state["bms_state"]["soc"] = self._charge
+        if self._is_unoriented:
+            imu["quaternion"] = 0.0
         state["tick"] = round(self._ticks * STEP_S * 1e3)
         state["wireless_remote"] = np.frombuffer(self._remote, np.uint8)
         messages.seal(state)
+        state["crc"] ^= np.uint32(self._is_corrupt)
         self._states.write(LowState_(state))
 
     def command(self, line: str) -> dict[str, Any]:
@@ -137,11 +106,27 @@ class Emulator:
             raise ValueError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}")
         return COMMANDS[name](self, *arguments) or {}
 
-    def _freeze(self) -> None:
-        self._frozen = True
+    def _freeze(self, duration_s: str = "inf") -> None:
+        self._frozen_s = time.monotonic() + float(duration_s)
 
     def _thaw(self) -> None:
-        self._frozen = False
+        self._frozen_s = 0.0
+
+    def _corrupt(self) -> None:
+        self._is_corrupt = True
+
+    def _disorient(self) -> None:
+        self._is_unoriented = True
+
+    def _stick(self, leg: str) -> None:
+        first = 3 * ("FR", "FL", "RR", "RL").index(leg)
+        self._stuck = slice(first, first + 3)
+
+    def _charge_to(self, percent: str) -> None:
+        self._charge = int(percent)
+
+    def _deafen(self) -> None:
+        self._commands = None
 
     def _tip(self) -> None:
         self.physics.place(self.physics.joint_position, height=0.2, quaternion=ON_ITS_SIDE)
@@ -173,23 +158,35 @@ class Emulator:
                 "joints": physics.joint_position.tolist(), "mode": self._sport.mode}
 
     def _again(self, sport: str = "active") -> None:
-        self._frozen, self._intruder = False, None
-        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
-        self._sport.activate() if sport == "active" else self._sport.release()
+        self._repair()
+        self._sport.repair()
         self.lie()
+        if sport == "standing":
+            self.physics.place(self.physics.config.default_position)
+        self._sport.release() if sport == "released" else self._sport.activate(standing=sport == "standing")
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
-    "freeze": Emulator._freeze,  # stop reporting LowState
+    "freeze": Emulator._freeze,  # stop reporting LowState, for good or for a time in s
     "thaw": Emulator._thaw,
     "tip": Emulator._tip,  # onto its side
     "press": Emulator._press,  # press L2 B
     "sticks": Emulator._sticks,  # sticks ly=0.5 rx=-1
     "heat": Emulator._heat,  # heat 99
+    "charge": Emulator._charge_to,  # charge 15: the battery's, in %
     "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
+    "corrupt": Emulator._corrupt,  # LowState with a wrong checksum
+    "disorient": Emulator._disorient,  # LowState with a quaternion of zeros
+    "stick": Emulator._stick,  # stick RL: a leg that hardly moves, whatever it is commanded
+    "deafen": Emulator._deafen,  # listen to no LowCmd
     "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd
+    "late": lambda emulator, seconds: emulator._sport.be_late(float(seconds)),  # services do not see what a new client asks in its first s
+    "slow": lambda emulator, service, seconds: emulator._sport.be_slow(service, float(seconds)),  # slow sport 2: or inf, it never answers
+    "refuse": lambda emulator: emulator._sport.refuse(),  # the sport service refuses to lie down
+    "hide": lambda emulator: emulator._sport.hide(),  # there is no sport service
+    "cling": lambda emulator: emulator._sport.cling(),  # the sport controller says that it lets go, and does not
     "pose": Emulator._pose,
-    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller
+    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller, `again standing` by it
 }
 
 
