@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MCL_CURRENT, MCL_FUTURE = 1, 2  # Linux, sys/mman.h
 SPIN_S = 0.0003  # the end of a wait is spent spinning: the kernel wakes a sleeper up to some 0.1 ms late
 
 
@@ -32,6 +34,17 @@ def realtime_priority(priority: int) -> Iterator[bool]:
         yield True
     finally:
         os.sched_setscheduler(0, *before)
+
+
+def lock_memory() -> bool:
+    """Keep all memory of this process, now and later, in real memory: a page that must be fetched first can take many milliseconds.
+
+    Returns whether the system permits it (Linux: RLIMIT_MEMLOCK).
+    """
+    try:
+        return ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE) == 0
+    except (OSError, AttributeError):
+        return False
 
 
 class ProcessWatch:

@@ -54,8 +54,8 @@ class Go2(SingleRobot):
     interface is the network interface of the robot: its Ethernet, or "lo" for a simulator. domain is the DDS domain, by default 1 on
     loopback and 0 elsewhere. velocity_from is "api" (command) or "remote" (the sticks). log_path is where the last seconds before an end are
     written, and the whole run beside it (log.Recorder). motion_switcher=False is for simulators that have none: nobody is asked to let go
-    of the motors then. silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing. restore gives the motors
-    back to the robot's own controller when it is closed without a fault.
+    of the motors then. silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing. restore has the robot's
+    own controller take the motors again when it is closed without a fault: the one of this name, or with "" the one that let go of them.
 
     Keep the robot on the ground, in the open, with somebody at its remote: L2+B damps.
     Raises ValueError for a config out of bounds and for options that do not fit together.
@@ -63,7 +63,7 @@ class Go2(SingleRobot):
 
     def __init__(self, config: RobotConfig = GO2_CONFIG, *, interface: str = LOOPBACK, domain: int | None = None,
                  limits: SafetyLimits = SafetyLimits(), velocity_from: str = "api", log_path: str | Path | None = None,
-                 motion_switcher: bool = True, silent_publishers: int = 0, restore: bool = False):
+                 motion_switcher: bool = True, silent_publishers: int = 0, restore: str | None = None):
         super().__init__(adopt(config))
         if velocity_from not in ("api", "remote"):
             raise ValueError(f"got velocity_from {velocity_from!r}; expected 'api' or 'remote'")
@@ -73,7 +73,9 @@ class Go2(SingleRobot):
         self.limits, self.velocity_from = limits, velocity_from
         self.max_velocity_command = limits.max_velocity_command
         self.log_path = self._first_log_path = Path(log_path) if log_path is not None else default_path()
-        self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers, "restore": restore}
+        self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers}
+        self._restore = restore
+        self.left_without = ""  # the robot's own controller, which let go of the motors and has not taken them again
         self._process: subprocess.Popen | None = None
         self._command: np.ndarray
         self._lock = threading.Lock()  # stop() may be called from another thread than the one that steps
@@ -89,7 +91,7 @@ class Go2(SingleRobot):
         if self._process is not None:
             raise RuntimeError("the Go2 is connected already")
         if importlib.util.find_spec("cyclonedds") is None:
-            raise ModuleNotFoundError("the Go2 driver needs cyclonedds: pip install 'rfx[go2]'")
+            raise ModuleNotFoundError("the Go2 driver needs cyclonedds: pip install -e '.[go2]'")
         self.log_path = unused_path(self._first_log_path)  # an earlier fault's log stays
         self._failure, self._command, self._is_stopping = "", np.zeros((), command_dtype(self.config)), False
         self._latencies_s = []
@@ -98,7 +100,8 @@ class Go2(SingleRobot):
         self._doorbell = Doorbell(our_end)
         options = {"config": self.config.to_dict(), "limits": dataclasses.asdict(self.limits), "domain": self.domain,
                    "interface": self.interface, "memory": descriptor, "doorbell": bell_end,
-                   "driver_pid": os.getpid(), "log_path": str(self.log_path)}
+                   "driver_pid": os.getpid(), "log_path": str(self.log_path),
+                   "restore": None if self._restore is None else self._restore or self.left_without}
         self._states, self._commands = mailboxes(memory, self.config)
         self._request(Request.IDLE)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds rfx wherever this process did
@@ -117,6 +120,7 @@ class Go2(SingleRobot):
         except BaseException:
             self.close()
             raise
+        self.left_without = self._states.read()["released"].decode() or self.left_without
         if self._phase() != Phase.IDLE or self._is_stopping:
             self.close()
             raise ConnectionError(f"no Go2 in DDS domain {self.domain} on {self.interface!r}: {reason}")
@@ -232,6 +236,8 @@ class Go2(SingleRobot):
             except subprocess.TimeoutExpired:
                 end()
         reason, had_failed = self._reason(), bool(self._failure)
+        if self._states.read()["is_restored"]:
+            self.left_without = ""
         os.close(self._doorbell.descriptor)
         self._process = None
         self._recorder.close()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from rfx.robots.go2 import messages
-from rfx.robots.realtime import realtime_priority
+from rfx.robots.realtime import lock_memory, realtime_priority
 
 READY, ARM, ARMED, BEAT, FAREWELL = b"r", b"a", b"A", b"b", b"f"
 PRIORITY = 35  # above the sender, whom it watches
@@ -115,6 +115,7 @@ def main() -> None:
     channel = int(descriptor)
     with realtime_priority(PRIORITY):
         bus, sample = Bus(int(domain), interface), LowCmd_(messages.damping_cmd(float(damping_kd)))
+        lock_memory()
         os.write(channel, READY + bus.key.bytes)
         if _next_words(channel) != ARM:  # nothing was ever commanded, and the robot's own controller may be at work
             return

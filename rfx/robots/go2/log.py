@@ -34,6 +34,7 @@ class Log:
     def __init__(self, config: RobotConfig, limits: SafetyLimits, num_rows: int):
         self._config, self._limits = config, limits
         self._rows = np.zeros(num_rows, np.dtype([("time_s", "f8"), ("state", state_dtype(config)), ("command", command_dtype(config))]))
+        self._rows[...] = np.zeros((), self._rows.dtype)  # claims the memory now, not tick by tick
         self._count = 0
 
     def add(self, now_s: float, state: np.ndarray, command: np.ndarray) -> None:

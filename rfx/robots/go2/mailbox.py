@@ -56,7 +56,7 @@ def state_dtype(config: RobotConfig) -> np.dtype:
         ("alive_s", "f8"), ("time_s", "f8"), ("phase", "u1"), ("joint_position", "f4", num), ("joint_velocity", "f4", num),
         ("joint_torque", "f4", num), ("temperature", "u1", num), ("gyroscope", "f4", 3), ("accelerometer", "f4", 3), ("quaternion", "f4", 4),
         ("remote", "u1", 40), ("battery", "i2"), ("sent", "f4", num), ("kp", "f4"), ("kd", "f4"), ("latency_s", "f4"),
-        ("released", "S40"), ("reason", f"S{REASON_SIZE}")])
+        ("released", "S40"), ("is_restored", "?"), ("reason", f"S{REASON_SIZE}")])
 
 
 def command_dtype(config: RobotConfig) -> np.dtype:

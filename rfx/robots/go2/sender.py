@@ -29,7 +29,7 @@ from rfx.robots.go2.log import Log
 from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes
 from rfx.robots.go2.safety import SafetyLimits, Snapshot, smoothed_speed
 from rfx.robots.go2.switcher import select_controller
-from rfx.robots.realtime import ProcessWatch, realtime_priority
+from rfx.robots.realtime import ProcessWatch, lock_memory, realtime_priority
 
 PRIORITY = 30  # above the policy's loop
 MAX_RATE_HZ = 500.0  # a Go2 should be sent 200 to 500 commands a second
@@ -51,7 +51,7 @@ class SenderOptions:
     log_s: float = 5.0
     motion_switcher: bool = True
     silent_publishers: int = 0  # this many other publishers of rt/lowcmd are tolerated as long as they send nothing
-    restore: bool = False  # have the robot's own controller take the motors again at the end
+    restore: str | None = None  # have the robot's own controller of this name, or with "" the one that let go, take the motors at the end
 
 
 class Sender:
@@ -86,6 +86,7 @@ class Sender:
             released = self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=limits.rest_velocity_rad_s,
                                             check=self._check_wanted)
             self._link.state["released"] = released.encode()[:40]
+            lock_memory()
             gc.collect()
             gc.freeze()
             gc.disable()  # nothing in the loop makes cycles
@@ -102,8 +103,8 @@ class Sender:
             self._damp_blindly()
         self._guard.dismiss()
         self._write_log()
-        if self.options.restore and released and not self._controller.reason:
-            self._restore(released)
+        if self.options.restore is not None and not self._controller.reason:
+            self._restore(self.options.restore or released)
         self._report(Phase.DONE)
         return self._controller.reason
 
@@ -182,9 +183,12 @@ class Sender:
     def _restore(self, name: str) -> None:
         self._link.leave()
         try:
+            if not name:
+                raise RuntimeError("it had let go before this run, and --restore needs its name")
             select_controller(self._link.bus, name)
+            self._link.state["is_restored"] = True
         except (TimeoutError, RuntimeError) as error:
-            self._controller.reason = (f"the robot was left without its own controller {name!r}, which did not take the motors again ({error}): "
+            self._controller.reason = (f"the robot was left without its own controller, which did not take the motors again ({error}): "
                                        "select it in Unitree's app, or start the robot again")
 
     def _report(self, phase: Phase) -> None:

@@ -1,0 +1,170 @@
+"""A policy on a Go2 that its remote leads: Passive, Stand, Walk."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rfx.robots.go2.driver import Go2, Report
+from rfx.robots.go2.mailbox import UNKNOWN, Phase
+from rfx.robots.go2.remote import BUTTONS
+from rfx.robots.keyboard import BACK, FORWARD, Keyboard
+from rfx.robots.realtime import realtime_priority
+from rfx.session import Rhythm
+
+PRIORITY = 10
+WARMUP_S = 0.5
+STATUS_S = 0.2
+HELP = ("remote: Start stands up, A walks, B stands again, Start lies down, L2+B damps at once, always. "
+        "Terminal: Enter goes one state on, Backspace one back, Ctrl-C lies down and ends, twice damps at once")
+LEADING = ("Start", "A", "B")
+NAMES = {Phase.CONNECTING: "Passive", Phase.IDLE: "Passive", Phase.STANDING_UP: "Stand (on the way up)", Phase.STANDING: "Stand",
+         Phase.POLICY: "Walk", Phase.LYING_DOWN: "lying down", Phase.FAULT: "damped", Phase.DONE: "damped"}
+
+
+class Deployment:
+    """Runs policy on robot, in the states that the remote's buttons, or a terminal's keys, ask for; it begins Passive.
+
+    velocity, for a robot that does not take it from its remote: a function that returns vx, vy, yaw rate. say is told what happens, a line
+    each; on a terminal there is a status line below that. After a fault it connects anew and is Passive again.
+    """
+
+    def __init__(self, robot: Go2, policy: Callable[[dict[str, Any]], Any], *, velocity: Callable[[], tuple[float, float, float]] | None = None,
+                 keyboard: Keyboard | None = None, say: Callable[[str], None] = lambda line: print(line, flush=True)):
+        self.robot, self.policy = robot, policy
+        self.rhythm = Rhythm(1.0 / robot.config.control_freq_hz)
+        self._velocity, self._keyboard, self._say = velocity, keyboard, say
+        self._buttons = ~0  # what was pressed before; a button that is held from the start on says nothing
+        self._is_walking, self._phase, self._shown_s = False, None, 0.0
+
+    def run(self, walk_s: float | None = None) -> None:
+        """Serve until Ctrl-C, or until the policy has walked for walk_s, then lie down.
+
+        Raises ConnectionError when the robot cannot be had, or not again after a fault, and whatever the policy raises, after damping.
+        """
+        robot, period_s = self.robot, self.rhythm.period_s
+        robot.connect()
+        self._say(HELP)
+        self._warm_up()
+        with realtime_priority(PRIORITY):
+            while walk_s is None or self.rhythm.steps * period_s < walk_s:
+                try:
+                    self._tick()
+                except PolicyError as error:
+                    robot.abort()
+                    raise error.__cause__ from None
+                except RuntimeError as error:  # of the robot
+                    self._start_anew(error)
+        self._say("lying down")
+        robot.stop()
+
+    def _tick(self) -> None:
+        """One control period: what was asked for, and a step of the policy while it walks."""
+        report = self.robot.look()
+        keys = self._keyboard.read() if self._keyboard is not None else None
+        asked = self._asked(report)
+        if report.phase == Phase.IDLE and "Start" in asked:
+            self.robot.stand()
+        elif report.phase in (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY) and "Start" in asked:
+            self.robot.lie()
+            self._is_walking = False
+        elif report.phase == Phase.STANDING and "A" in asked and not self._is_walking:
+            self._begin_to_walk()
+        elif self._is_walking and "B" in asked:
+            self._is_walking = False
+            self.robot.stand()
+        elif report.phase == Phase.STANDING and not self._is_walking:
+            self.robot.stand()  # a word that somebody is there
+        elif report.phase == Phase.LYING_DOWN:
+            self._is_walking = False
+        self._show(report)
+        if self._is_walking:
+            self._walk(keys)
+        else:
+            time.sleep(self.rhythm.period_s)
+
+    def _walk(self, keys: tuple[float, float, float] | None) -> None:
+        self.rhythm.step()
+        if self._velocity is not None:
+            self.robot.command(*self._velocity())
+        elif keys is not None and self.robot.velocity_from == "api":
+            self.robot.command(*keys)
+        observation = self.robot.observe()
+        try:
+            action = self.policy(observation)
+        except Exception as error:
+            raise PolicyError from error
+        try:
+            self.robot.act(action)
+        except ValueError as error:
+            raise PolicyError from error
+        self.rhythm.wait()
+
+    def _begin_to_walk(self) -> None:
+        self._is_walking = True
+        if reset := getattr(self.policy, "reset", None):
+            reset()
+        self.rhythm.begin()
+
+    def _asked(self, report: Report) -> set[str]:
+        """What the remote's buttons ask for that were pressed since the last call, or the terminal's keys."""
+        new, self._buttons = report.buttons & ~self._buttons, report.buttons
+        asked = {name for name in LEADING if new & BUTTONS[name]}
+        for move in self._keyboard.moves() if self._keyboard is not None else ():
+            if move == FORWARD:
+                asked.add("Start" if report.phase == Phase.IDLE else "A")
+            elif move == BACK:
+                asked.add("B" if self._is_walking else "Start")
+        return asked - {"Start"} if report.phase == Phase.IDLE and report.buttons & BUTTONS["L2"] else asked
+
+    def _warm_up(self) -> None:
+        """Run the policy on what the robot reports, and act on nothing: a network is compiled by then."""
+        until_s = time.monotonic() + WARMUP_S
+        while time.monotonic() < until_s:
+            self.policy(self.robot.observe())
+            time.sleep(self.rhythm.period_s)
+        gc.collect()
+        gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
+
+    def _start_anew(self, error: RuntimeError) -> None:
+        """After a fault: say why, and connect again."""
+        self._is_walking = False
+        self._clear_line()
+        self._say(str(error))
+        self.robot.close()
+        self.robot.connect()
+        self._buttons = ~0
+        self._say("connected again")
+
+    def _show(self, report: Report) -> None:
+        if report.phase != self._phase and not (self._phase == Phase.CONNECTING):
+            self._phase = report.phase
+            self._clear_line()
+            self._say(NAMES[report.phase] + (f": {report.reason}" if report.reason else ""))
+        now_s = time.monotonic()
+        if sys.stdout.isatty() and now_s - self._shown_s >= STATUS_S:
+            self._shown_s = now_s
+            print(f"\r\x1b[K{status_line(report, self.robot, self.rhythm)}", end="", flush=True)
+
+    def _clear_line(self) -> None:
+        if sys.stdout.isatty():
+            print("\r\x1b[K", end="", flush=True)
+
+
+class PolicyError(Exception):
+    """The policy, not the robot, has failed: its cause says how."""
+
+
+def status_line(report: Report, robot: Go2, rhythm: Rhythm) -> str:
+    """State, command, rate, jitter, battery, hottest motor, in under 120 columns."""
+    vx, vy, yaw_rate = robot.state.velocity_command[0].tolist()
+    walks = report.phase == Phase.POLICY
+    rate = f"{1.0 / rhythm.last_period_s:.0f} Hz, jitter {abs(rhythm.last_period_s - rhythm.period_s) * 1e3:.1f} ms" if walks else "no policy"
+    battery = "battery unknown" if report.battery == UNKNOWN else f"battery {report.battery}%"
+    joint, temperature = report.hottest
+    age = f" | no LowState for {report.state_age_s:.1f} s" if report.state_age_s > 0.1 else ""
+    return (f"{NAMES[report.phase]} | {vx:+.2f} {vy:+.2f} m/s {yaw_rate:+.2f} rad/s | {rate} | {battery} | "
+            f"{joint.removesuffix('_joint')} {temperature} C{'' if report.remote_seen else ' | remote not seen'}{age}")
