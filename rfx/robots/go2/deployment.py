@@ -17,11 +17,12 @@ from rfx.session import Rhythm
 
 PRIORITY = 10
 WARMUP_S = 0.5
+MAX_FAULTS = 3  # in a row without having stood: then something is wrong that connecting anew does not mend
 STATUS_S = 0.2
 HELP = ("remote: Start stands up, A walks, B stands again, Start lies down, L2+B damps at once, always. "
         "Terminal: Enter goes one state on, Backspace one back, Ctrl-C lies down and ends, twice damps at once")
 LEADING = ("Start", "A", "B")
-NAMES = {Phase.CONNECTING: "Passive", Phase.IDLE: "Passive", Phase.STANDING_UP: "Stand (on the way up)", Phase.STANDING: "Stand",
+NAMES = {Phase.CONNECTING: "Passive", Phase.IDLE: "Passive", Phase.STANDING_UP: "standing up", Phase.STANDING: "Stand",
          Phase.POLICY: "Walk", Phase.LYING_DOWN: "lying down", Phase.FAULT: "damped", Phase.DONE: "damped"}
 
 
@@ -38,32 +39,48 @@ class Deployment:
         self.rhythm = Rhythm(1.0 / robot.config.control_freq_hz)
         self._velocity, self._keyboard, self._say = velocity, keyboard, say
         self._buttons = ~0  # what was pressed before; a button that is held from the start on says nothing
-        self._is_walking, self._phase, self._shown_s = False, None, 0.0
+        self._is_walking = self._has_stood = False
+        self._phase, self._shown_s = None, 0.0
 
     def run(self, walk_s: float | None = None) -> None:
         """Serve until Ctrl-C, or until the policy has walked for walk_s, then lie down.
 
         Raises ConnectionError when the robot cannot be had, or not again after a fault, and whatever the policy raises, after damping.
         """
-        robot, period_s = self.robot, self.rhythm.period_s
-        robot.connect()
+        num_faults = 0  # since it last stood
+        self.robot.connect()
         self._say(HELP)
-        self._warm_up()
-        with realtime_priority(PRIORITY):
-            while walk_s is None or self.rhythm.steps * period_s < walk_s:
-                try:
-                    self._tick()
-                except PolicyError as error:
-                    robot.abort()
-                    raise error.__cause__ from None
-                except RuntimeError as error:  # of the robot
-                    self._start_anew(error)
+        while fault := self._serve(walk_s):
+            self._clear_line()
+            self._say(str(fault))
+            num_faults = 1 if self._has_stood else num_faults + 1
+            self.robot.close()
+            if num_faults >= MAX_FAULTS:
+                raise fault
+            self.robot.connect()
+            self._say("connected again")
         self._say("lying down")
-        robot.stop()
+        self.robot.stop()
+
+    def _serve(self, walk_s: float | None) -> RuntimeError | None:
+        """Serve one connection. Returns the robot's fault that ended it, or None when the time is up."""
+        self._buttons, self._is_walking, self._has_stood = ~0, False, False
+        try:
+            self._warm_up()
+            with realtime_priority(PRIORITY):  # not around connecting, whose processes would inherit it for all their imports
+                while walk_s is None or self.rhythm.steps * self.rhythm.period_s < walk_s:
+                    self._tick()
+            return None
+        except PolicyError as error:
+            self.robot.abort()
+            raise error.__cause__ from None
+        except RuntimeError as error:
+            return error
 
     def _tick(self) -> None:
         """One control period: what was asked for, and a step of the policy while it walks."""
         report = self.robot.look()
+        self._has_stood = self._has_stood or report.phase == Phase.STANDING
         keys = self._keyboard.read() if self._keyboard is not None else None
         asked = self._asked(report)
         if report.phase == Phase.IDLE and "Start" in asked:
@@ -92,16 +109,18 @@ class Deployment:
             self.robot.command(*self._velocity())
         elif keys is not None and self.robot.velocity_from == "api":
             self.robot.command(*keys)
-        observation = self.robot.observe()
-        try:
-            action = self.policy(observation)
-        except Exception as error:
-            raise PolicyError from error
+        action = self._decide(self.robot.observe())
         try:
             self.robot.act(action)
         except ValueError as error:
             raise PolicyError from error
         self.rhythm.wait()
+
+    def _decide(self, observation: dict[str, Any]) -> Any:
+        try:
+            return self.policy(observation)
+        except Exception as error:
+            raise PolicyError from error
 
     def _begin_to_walk(self) -> None:
         self._is_walking = True
@@ -124,23 +143,13 @@ class Deployment:
         """Run the policy on what the robot reports, and act on nothing: a network is compiled by then."""
         until_s = time.monotonic() + WARMUP_S
         while time.monotonic() < until_s:
-            self.policy(self.robot.observe())
+            self._decide(self.robot.observe())
             time.sleep(self.rhythm.period_s)
         gc.collect()
         gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
 
-    def _start_anew(self, error: RuntimeError) -> None:
-        """After a fault: say why, and connect again."""
-        self._is_walking = False
-        self._clear_line()
-        self._say(str(error))
-        self.robot.close()
-        self.robot.connect()
-        self._buttons = ~0
-        self._say("connected again")
-
     def _show(self, report: Report) -> None:
-        if report.phase != self._phase and not (self._phase == Phase.CONNECTING):
+        if report.phase != self._phase:
             self._phase = report.phase
             self._clear_line()
             self._say(NAMES[report.phase] + (f": {report.reason}" if report.reason else ""))

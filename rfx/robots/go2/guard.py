@@ -1,6 +1,6 @@
 """A process that does nothing but damp when the sender does not: killed, crashed, out of memory, or standing still.
 
-The sender starts it, keeps one end of a socket to it, arms it before its own first command, and sends it a word at every tick. When that
+The sender starts it, keeps one end of a socket to it, arms it before its own first command, and sends it a word every few ticks. When that
 end closes without a farewell, or no word comes for a while, an armed guard joins in: at once, because it has had its writer, silent, since
 it was armed, and the robot has met it. A sender that stands still it kills first, so that it can never go on from where it was.
 """
@@ -23,6 +23,7 @@ from rfx.robots.realtime import lock_memory, realtime_priority
 READY, ARM, ARMED, BEAT, FAREWELL = b"r", b"a", b"A", b"b", b"f"
 PRIORITY = 35  # above the sender, whom it watches
 RATE_HZ = 500.0
+BEAT_S = 0.01
 ARM_S = 15.0  # for its start, and for the robot to meet its writer
 AWAY_S = 0.005  # woken up so much later than it should be, the guard knows that the whole machine was away,
 GRACE_S = 0.01  # and leaves the sender so much to wake up too
@@ -33,7 +34,7 @@ class Guard:
 
     def __init__(self, domain: int, interface: str, damping_kd: float, damping_s: float, timeout_s: float):
         self._socket, theirs = socket.socketpair()
-        self._timeout_s, self._heard_s = timeout_s, 0.0
+        self._timeout_s, self._heard_s, self._beat_s = timeout_s, 0.0, 0.0
         with theirs:
             arguments = [str(value) for value in (theirs.fileno(), os.getpid(), domain, interface, damping_kd, damping_s, timeout_s)]
             self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.guard", *arguments], pass_fds=(theirs.fileno(),),
@@ -57,8 +58,11 @@ class Guard:
         return UUID(bytes=word[1:])
 
     def beat(self) -> str:
-        """Tell the guard that all is well here. Returns what is wrong with the guard, nothing if it has answered of late."""
+        """Tell the guard that all is well here, every BEAT_S at most. Returns what is wrong with it, nothing if it has answered of late."""
         now_s = time.monotonic()
+        if now_s - self._beat_s < BEAT_S:
+            return ""
+        self._beat_s = now_s
         try:
             self._socket.send(BEAT)
         except BlockingIOError:

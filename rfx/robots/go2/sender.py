@@ -57,8 +57,8 @@ class SenderOptions:
 class Sender:
     """The loop between the mailboxes, the controller and the link."""
 
-    def __init__(self, options: SenderOptions):
-        self.options = options
+    def __init__(self, options: SenderOptions, guard: Guard):
+        self.options, self._guard = options, guard
         self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
         self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
         self._doorbell = Doorbell(options.doorbell)
@@ -81,7 +81,6 @@ class Sender:
         Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
         """
         limits = self.limits
-        self._guard = Guard(self.options.domain, self.options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
         try:
             released = self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=limits.rest_velocity_rad_s,
                                             check=self._check_wanted)
@@ -207,9 +206,12 @@ class Sender:
 
 def main() -> None:
     options = SenderOptions(**json.loads(sys.argv[1]))
+    limits = SafetyLimits(**options.limits)
+    # Before the priority is raised, which it would inherit: two seconds of imports that nothing else could run beside.
+    guard = Guard(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
     with realtime_priority(PRIORITY):  # the DDS threads inherit it
         try:
-            reason = Sender(options).run()
+            reason = Sender(options, guard).run()
         except (OSError, RuntimeError) as error:  # told to the driver where that was possible
             sys.exit(f"go2: {error}")
     if reason:
