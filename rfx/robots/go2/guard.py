@@ -174,3 +174,4 @@ def _next_words(channel: int) -> bytes:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # DDS threads that still receive crash in an interpreter that is being taken down

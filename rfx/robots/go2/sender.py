@@ -209,13 +209,17 @@ def main() -> None:
     limits = SafetyLimits(**options.limits)
     # Before the priority is raised, which it would inherit: two seconds of imports that nothing else could run beside.
     guard = Guard(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
+    status = ""
     with realtime_priority(PRIORITY):  # the DDS threads inherit it
         try:
-            reason = Sender(options, guard).run()
+            if reason := Sender(options, guard).run():
+                status = f"damped and stopped: {reason}; log: {options.log_path}"
         except (OSError, RuntimeError) as error:  # told to the driver where that was possible
-            sys.exit(f"go2: {error}")
-    if reason:
-        sys.exit(f"go2: damped and stopped: {reason}; log: {options.log_path}")
+            guard.dismiss()
+            status = str(error)
+    if status:
+        print(f"go2: {status}", file=sys.stderr, flush=True)
+    os._exit(bool(status))  # DDS threads that still receive crash in an interpreter that is being taken down
 
 
 if __name__ == "__main__":
