@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,8 @@ def walk(emulator, tmp_path, policy=still, **options) -> tuple[Go2, Session]:
     session.start()
     deadline = time.monotonic() + 20.0
     while session.step_count < 10:
+        if not session.is_running:
+            session.stop()  # says why
         assert session.is_running and time.monotonic() < deadline
         time.sleep(0.01)
     return robot, session
@@ -209,10 +212,10 @@ WALKER = textwrap.dedent("""
 
 
 @pytest.mark.parametrize("number, reason", [
-    (signal.SIGKILL, "the policy's process is gone"), (signal.SIGSTOP, "no policy step"), (signal.SIGTERM, "the policy's process is gone"),
-    (signal.SIGINT, None)], ids=lambda value: getattr(value, "name", ""))
+    (signal.SIGKILL, "the policy's process is gone"), (signal.SIGSTOP, "the policy's process was stopped"),
+    (signal.SIGTERM, "the policy's process is gone")], ids=lambda value: getattr(value, "name", ""))
 def test_policy_process_gets_a_signal(emulator, wire, tmp_path, record_property, number, reason):
-    """SIGINT is Ctrl-C: the process ends in good order, without a fault. The others leave it no say."""
+    """These leave it no say; Ctrl-C does (test_go2_deploy)."""
     process = subprocess.Popen([sys.executable, "-c", WALKER, str(emulator.domain), str(tmp_path / "log.jsonl")], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "walking\n"
@@ -223,10 +226,7 @@ def test_policy_process_gets_a_signal(emulator, wire, tmp_path, record_property,
     if number == signal.SIGSTOP:
         process.kill()
     _, error = process.communicate(timeout=10.0)
-    if reason is None:
-        assert "KeyboardInterrupt" in error and "damped" not in error
-    else:
-        assert error.count("\n") == 1 and reason in error and str(tmp_path / "log.jsonl") in error
+    assert error.count("\n") == 1 and reason in error and str(tmp_path / "log.jsonl") in error
     assert (tmp_path / "log.jsonl").is_file()
 
 
@@ -234,17 +234,44 @@ def test_sender_is_terminated(emulator, wire, tmp_path, record_property):
     """The process that talks to the robot damps too before it goes."""
     robot, session = walk(emulator, tmp_path)
     fault = time.time_ns()
-    robot._process.send_signal(signal.SIGTERM)
+    robot._connection.process.send_signal(signal.SIGTERM)
     finish(robot, session, "SIGTERM")
     check_damping(wire, fault, record_property, "sender terminated")
+
+
+@pytest.mark.parametrize("number, match", [(signal.SIGSTOP, "did not answer for [5-9][0-9] ms"), (signal.SIGKILL, "the guard process is gone")],
+                         ids=lambda value: getattr(value, "name", ""))
+def test_guard_is_lost(emulator, wire, tmp_path, record_property, number, match):
+    """Nobody would damp if the sender were lost next: it damps itself, and leaves no guard behind."""
+    robot, session = walk(emulator, tmp_path)
+    guard = int(Path(f"/proc/{robot._connection.process.pid}/task/{robot._connection.process.pid}/children").read_text())
+    fault = time.time_ns()
+    os.kill(guard, number)
+    finish(robot, session, match)
+    check_damping(wire, fault, record_property, f"guard, {number.name}")
+    assert not Path(f"/proc/{guard}").exists()
+
+
+def test_sender_is_stopped(emulator, wire, tmp_path, record_property):
+    """The guard damps, the driver says so, and the sender is killed: it can never go on with stiff legs."""
+    robot, session = walk(emulator, tmp_path)
+    process, fault = robot._connection.process, time.time_ns()
+    process.send_signal(signal.SIGSTOP)
+    finish(robot, session, "stood still for [0-9]+ ms and was killed|sender ended with status -9")
+    assert process.poll() == -signal.SIGKILL
+    time.sleep(0.4)
+    seen = wire.take()
+    stiff = np.flatnonzero(~seen.damping)
+    assert (seen.time_ns[stiff[-1] + 1] - fault) / 1e6 <= BOUND_MS and seen.damping[stiff[-1] + 1:].all()
+    assert len(set(seen.writer[stiff[-1] + 1:].tolist())) == 1, "the guard alone"
 
 
 def test_sender_is_killed(emulator, wire, tmp_path, record_property):
     """Nothing that process could do about it: the guard, a process of its own, damps."""
     robot, session = walk(emulator, tmp_path)
     fault = time.time_ns()
-    robot._process.send_signal(signal.SIGKILL)
-    finish(robot, session, "sender ended with status -9")
+    robot._connection.process.send_signal(signal.SIGKILL)
+    finish(robot, session, "sender ended with status -9|stood still")
     time.sleep(0.4)
     seen = wire.take()
     sender = seen.writer[np.argmax(seen.kp[:, 0] == 35.0)]

@@ -220,7 +220,7 @@ def test_stop_does_not_wait_for_standing_up(emulator, tmp_path):
         robot = Go2(domain=emulator.domain, limits=limits, log_path=tmp_path / "log.jsonl")
         session = Session(robot, lambda observation: np.zeros((1, 12), np.float32), warmup_s=0.0)
         session.start()
-        while robot._process is None or robot._phase() != wait:
+        while robot._connection is None or robot._connection.phase != wait:
             time.sleep(0.01)
         time.sleep(0.5)
         begun_s = time.monotonic()
@@ -234,9 +234,9 @@ def test_closing_while_connecting_leaves_no_process(emulator, robot):
     emulator.ask("slow motion_switcher inf")
     connecting = threading.Thread(target=lambda: pytest.raises(ConnectionError, robot.connect))
     connecting.start()
-    while robot._process is None or not robot._states.read()["alive_s"]:
+    while robot._connection is None or not robot._connection.state["alive_s"]:
         time.sleep(0.01)
-    process = robot._process
+    process = robot._connection.process
     robot.stop()
     connecting.join(timeout=10.0)
     assert not connecting.is_alive() and process.poll() is not None

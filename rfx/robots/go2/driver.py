@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -18,19 +13,16 @@ import numpy as np
 
 from rfx.config import GO2_CONFIG, RobotConfig, joint_targets
 from rfx.robots.go2 import remote
-from rfx.robots.go2.log import Recorder, default_path, unused_path
-from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, command_dtype, create_memory, mailboxes
+from rfx.robots.go2.connection import Connection
+from rfx.robots.go2.log import default_path, unused_path
+from rfx.robots.go2.mailbox import REASON_SIZE, Phase, Request
 from rfx.robots.go2.pose import adopt
 from rfx.robots.go2.safety import SafetyLimits
 from rfx.robots.robot import SingleRobot
 from rfx.state import Array, advance, projected_gravity
 
 LOOPBACK = "lo"
-REFRESH_S = 0.001
 STAND_S = 20.0
-START_S = 30.0  # for the sender's interpreter and imports, on a busy machine
-SILENT_S = {Phase.CONNECTING: 2.0, Phase.DONE: float("inf")}  # without a word from the sender, by what it last said it does
-SETTLED = (Phase.IDLE, Phase.FAULT, Phase.DONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +36,6 @@ class Report:
     remote_seen: bool  # the remote has sent something
     battery: int  # charge in %, mailbox.UNKNOWN where a simulator does not say
     hottest: tuple[str, int]  # joint, and its motor's temperature in degrees C
-    released: str  # the robot's own controller that let go of the motors for us, if any
 
 
 class Go2(SingleRobot):
@@ -73,11 +64,11 @@ class Go2(SingleRobot):
         self.limits, self.velocity_from = limits, velocity_from
         self.max_velocity_command = limits.max_velocity_command
         self.log_path = self._first_log_path = Path(log_path) if log_path is not None else default_path()
-        self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers}
+        self._options = {"motion_switcher": motion_switcher, "silent_publishers": silent_publishers, "domain": self.domain,
+                         "interface": interface}
         self._restore = restore
         self.left_without = ""  # the robot's own controller, which let go of the motors and has not taken them again
-        self._process: subprocess.Popen | None = None
-        self._command: np.ndarray
+        self._connection: Connection | None = None
         self._lock = threading.Lock()  # stop() may be called from another thread than the one that steps
         self._failure, self._is_stopping, self._remote_seen = "", False, False
         self._latencies_s: list[float] = []
@@ -88,52 +79,37 @@ class Go2(SingleRobot):
         Raises ModuleNotFoundError without the extra `go2`, ConnectionError with the reason when the robot cannot be had, or when it is
         stopped or closed meanwhile.
         """
-        if self._process is not None:
+        if self._connection is not None:
             raise RuntimeError("the Go2 is connected already")
         if importlib.util.find_spec("cyclonedds") is None:
             raise ModuleNotFoundError("the Go2 driver needs cyclonedds: pip install -e '.[go2]'")
         self.log_path = unused_path(self._first_log_path)  # an earlier fault's log stays
-        self._failure, self._command, self._is_stopping = "", np.zeros((), command_dtype(self.config)), False
-        self._latencies_s = []
-        descriptor, memory = create_memory(self.config)
-        bell_end, our_end = os.pipe()
-        self._doorbell = Doorbell(our_end)
-        options = {"config": self.config.to_dict(), "limits": dataclasses.asdict(self.limits), "domain": self.domain,
-                   "interface": self.interface, "memory": descriptor, "doorbell": bell_end,
-                   "driver_pid": os.getpid(), "log_path": str(self.log_path),
-                   "restore": None if self._restore is None else self._restore or self.left_without}
-        self._states, self._commands = mailboxes(memory, self.config)
-        self._request(Request.IDLE)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds rfx wherever this process did
-        self._began_s = time.monotonic()
-        self._process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.sender", json.dumps(options | self._options)],
-                                         env=environment, pass_fds=(descriptor, bell_end), stdin=subprocess.DEVNULL, start_new_session=True)
-        os.close(descriptor), os.close(bell_end)
-        self._recorder = Recorder(self.log_path, memory, self.config, self.limits)
+        self._failure, self._is_stopping, self._latencies_s = "", False, []
+        restore = None if self._restore is None else self._restore or self.left_without
+        self._connection = connection = Connection(self.config, self.limits, self.log_path, self._options | {"restore": restore})
         try:
-            while self._phase() == Phase.CONNECTING and self._process.poll() is None:
-                self._check_sender(self._process)
+            while connection.phase == Phase.CONNECTING and connection.is_running:
+                connection.check()
                 time.sleep(0.005)
-            reason = self._reason() or ("it was stopped while connecting" if self._is_stopping else "the sender did not connect")
+            reason = connection.reason or ("it was stopped while connecting" if self._is_stopping else "the sender did not connect")
         except RuntimeError as error:
             reason = str(error)
         except BaseException:
             self.close()
             raise
-        self.left_without = self._states.read()["released"].decode() or self.left_without
-        if self._phase() != Phase.IDLE or self._is_stopping:
+        self.left_without = connection.state["released"].decode() or self.left_without
+        if connection.phase != Phase.IDLE or self._is_stopping:
             self.close()
             raise ConnectionError(f"no Go2 in DDS domain {self.domain} on {self.interface!r}: {reason}")
 
     def reset(self) -> None:
         """Stand up from the measured pose, connecting first where need be. Raises ConnectionError, or RuntimeError when it stops instead."""
-        if self._process is None:
+        if self._connection is None:
             self.connect()
         self._is_stopping = False
         self.stand()
         began_s = time.monotonic()
-        while not (self._phase() == Phase.STANDING and self._states.read()["time_s"] > began_s):
-            self._raise_fault()
+        while not ((state := self._connected().state)["phase"] == Phase.STANDING and state["time_s"] > began_s):
             if self._is_stopping:
                 raise RuntimeError("the Go2 was stopped before it stood")
             if time.monotonic() - began_s > STAND_S:
@@ -142,29 +118,29 @@ class Go2(SingleRobot):
 
     def stand(self) -> None:
         """Begin to stand up, or go back to standing from walking, and return at once. Raises RuntimeError after a fault."""
-        self._raise_fault()
+        self._connected()
         self._clear()
         self._request(Request.STAND)
 
     def lie(self) -> None:
         """Begin to lie down, and return at once: damping follows. Raises RuntimeError after a fault."""
-        self._raise_fault()
+        self._connected()
         self._request(Request.LIE)
 
     def look(self) -> Report:
         """What the sender last said. Raises RuntimeError after a fault or before connecting."""
-        self._raise_fault()
-        state = self._states.read()
+        connection = self._connected()
+        state = connection.state
         self._remote_seen = self._remote_seen or bool(state["remote"].any())
         joint = int(np.argmax(state["temperature"]))
-        return Report(phase=Phase(state["phase"]), reason=self._reason(), state_age_s=time.monotonic() - float(state["time_s"]),
+        return Report(phase=Phase(state["phase"]), reason=connection.reason, state_age_s=time.monotonic() - float(state["time_s"]),
                       buttons=remote.buttons(state["remote"].tobytes()), remote_seen=self._remote_seen, battery=int(state["battery"]),
-                      hottest=(self.config.joint_names[joint], int(state["temperature"][joint])), released=state["released"].decode())
+                      hottest=(self.config.joint_names[joint], int(state["temperature"][joint])))
 
     def observe(self) -> dict[str, Array]:
         """{"state": (1, max_state_dim)}, float32, of the newest LowState. Raises RuntimeError after a fault or before reset."""
-        self._raise_fault()
-        measured, state = self._newest_state(), self.state
+        connection = self._connected()
+        measured, state, command = connection.newest_state(), self.state, connection.command
         state.joint_position[0], state.joint_velocity[0] = measured["joint_position"], measured["joint_velocity"]
         state.base_angular_velocity_b[0] = measured["gyroscope"]
         projected_gravity(measured["quaternion"][None], out=state.projected_gravity_b)
@@ -173,8 +149,8 @@ class Go2(SingleRobot):
         observation = self._observation()
         if not np.isfinite(observation["state"]).all():
             self._fail("the observation is not finite")
-        self._command["state_time_s"], self._command["observation"] = measured["time_s"], observation["state"][0]
-        self._command["velocity_command"] = state.velocity_command[0]
+        command["state_time_s"], command["observation"] = measured["time_s"], observation["state"][0]
+        command["velocity_command"] = state.velocity_command[0]
         return observation
 
     def act(self, action: Any) -> None:
@@ -182,67 +158,57 @@ class Go2(SingleRobot):
 
         When the robot lies down of itself, as with an empty battery, this returns to the caller only once it lies, with a RuntimeError.
         """
-        self._raise_fault()
-        if self._phase() == Phase.LYING_DOWN:
-            self._wait_until_settled()
-            self._raise_fault()
-        phase = self._phase()
+        connection = self._connected()
+        if connection.phase == Phase.LYING_DOWN:
+            connection.wait_until_settled(self._lying_s)
+            self._connected()
+        phase = connection.phase
         if phase not in (Phase.STANDING, Phase.POLICY) or self._is_stopping:
             raise RuntimeError(f"the Go2 is {phase.name}: call reset() first")
         try:
             values = self._action(action)
         except ValueError as error:
             self._fail(str(error), error)
-        self._command["target"], self._command["action"] = joint_targets(self.config, values)[0], values[0]
-        self._command["step"] += 1
+        connection.command["target"], connection.command["action"] = joint_targets(self.config, values)[0], values[0]
+        connection.command["step"] += 1
         self._request(Request.POLICY)
         advance(self.state, values)
-        self._latencies_s.append(float(self._states.read()["latency_s"]))
+        self._latencies_s.append(float(connection.state["latency_s"]))
 
     def stop(self) -> None:
         """Lie down: to the default pose, then onto folded legs; then damp until the next reset. Returns once damping is being sent.
 
         While connecting, it gives up. Interrupted (Ctrl-C), it damps at once. May be called from another thread.
         """
-        if self._process is None:
+        if (connection := self._connection) is None:
             return
         self._is_stopping = True
-        self._request(Request.CLOSE if self._phase() == Phase.CONNECTING else Request.LIE)
+        self._request(Request.CLOSE if connection.phase == Phase.CONNECTING else Request.LIE)
         try:
-            self._wait_until_settled()
+            connection.wait_until_settled(self._lying_s)
         except KeyboardInterrupt:
             self.abort()
             raise
 
     def abort(self) -> None:
         """Damp at once: the robot drops, held back by its motors. Returns once damping is being sent, or the sender is gone."""
-        if self._process is None:
+        if (connection := self._connection) is None:
             return
         self._is_stopping = True
         self._request(Request.IDLE)
-        deadline_s = time.monotonic() + 0.5
-        while self._phase() not in SETTLED and self._process.poll() is None and time.monotonic() < deadline_s:
-            time.sleep(0.001)
+        connection.wait_until_settled(0.5)
 
     def close(self) -> None:
         """Damp for limits.damping_s and disconnect. Raises RuntimeError when the robot's own controller was to be restored and was not."""
-        if self._process is None:
+        if (connection := self._connection) is None:
             return
         self._request(Request.CLOSE)
-        for end, wait_s in ((self._process.terminate, self.limits.damping_s + 15.0), (self._process.kill, 5.0), (lambda: None, None)):
-            try:  # it damps on SIGTERM too; after SIGKILL its guard does
-                self._process.wait(timeout=wait_s)
-                break
-            except subprocess.TimeoutExpired:
-                end()
-        reason, had_failed = self._reason(), bool(self._failure)
-        if self._states.read()["is_restored"]:
+        connection.close()
+        self._connection = None
+        if connection.state["is_restored"]:
             self.left_without = ""
-        os.close(self._doorbell.descriptor)
-        self._process = None
-        self._recorder.close()
-        if "left without its own controller" in reason and not had_failed:
-            raise RuntimeError(reason)
+        if "left without its own controller" in connection.reason and not self._failure:
+            raise RuntimeError(connection.reason)
 
     def latency_s(self) -> tuple[float, float]:
         """LowState in to the first LowCmd that the policy made of it: median and 99th percentile, s. nan before the second step."""
@@ -261,71 +227,35 @@ class Go2(SingleRobot):
         finally:
             self.close()
 
+    @property
+    def _lying_s(self) -> float:
+        """How long lying down takes at most, with some to spare."""
+        return self.limits.collect_s + self.limits.lie_s + 2.0 * self.limits.settle_s + 2.0
+
     def _request(self, request: Request) -> None:
         with self._lock:
             if self._failure:  # nothing takes that back, or overwrites it before the sender has seen it
                 request = Request.FAIL
             elif self._is_stopping and request in (Request.STAND, Request.POLICY):  # another thread has just stopped it
                 raise RuntimeError("the Go2 was stopped: call reset() first")
-            self._command["time_s"], self._command["request"] = time.monotonic(), request
-            self._commands.write(self._command)
-        self._doorbell.ring()
-
-    def _newest_state(self) -> np.void:
-        """What the sender reports after a look at the robot of this moment; if that takes it too long, what it reported last."""
-        state, until_s = self._states.read(), time.monotonic() + REFRESH_S
-        number = self._states.number
-        self._doorbell.ring()
-        while self._states.number == number and time.monotonic() < until_s:
-            time.sleep(0.0)
-            state = self._states.read()
-        return state
-
-    def _phase(self) -> Phase:
-        return Phase(self._states.read()["phase"])
-
-    def _reason(self) -> str:
-        return self._states.read()["reason"].decode(errors="replace")
-
-    def _wait_until_settled(self) -> None:
-        """Until the robot is damped, or the sender gone or found standing still."""
-        limits, process = self.limits, self._process  # a connection that another thread has just given up has none any more
-        deadline_s = time.monotonic() + limits.collect_s + limits.lie_s + 2.0 * limits.settle_s + 2.0
-        while process is not None and self._phase() not in SETTLED and process.poll() is None and time.monotonic() < deadline_s:
-            try:
-                self._check_sender(process)
-            except RuntimeError:
-                return  # the guard damps
-            time.sleep(0.002)
-
-    def _check_sender(self, process: subprocess.Popen) -> None:
-        """Raise RuntimeError when the sender has said nothing for too long, and kill it: it could go on at any moment. Its guard damps."""
-        state = self._states.read()
-        heard_s, limit_s = float(state["alive_s"]), SILENT_S.get(Phase(state["phase"]), self.limits.guard_timeout_s)
-        if not heard_s:
-            heard_s, limit_s = self._began_s, START_S
-        if (silent_s := time.monotonic() - heard_s) <= limit_s or process.poll() is not None:
-            return
-        time.sleep(0.01)  # this whole process may have been away: a word that has come meanwhile counts
-        if float(self._states.read()["alive_s"]) > heard_s or process.poll() is not None:
-            return
-        process.kill()
-        process.wait()
-        raise RuntimeError(f"the Go2's sender stood still for {silent_s * 1e3:.0f} ms and was killed; its guard damps")
+            if (connection := self._connection) is not None:
+                connection.request(request)
 
     def _fail(self, reason: str, cause: ValueError | None = None) -> None:
         """Have the sender damp for good, and raise: the cause's kind, or RuntimeError."""
         with self._lock:
-            self._failure, self._command["reason"] = reason, reason.encode()[:REASON_SIZE]
+            self._failure, self._connection.command["reason"] = reason, reason.encode()[:REASON_SIZE]
         self._request(Request.FAIL)
         raise (ValueError if cause else RuntimeError)(reason) from cause
 
-    def _raise_fault(self) -> None:
-        """Raises RuntimeError when the sender damped for good, stands still, or is gone."""
-        if self._process is None:
+    def _connected(self) -> Connection:
+        """The connection. Raises RuntimeError when there is none, or the sender damped for good, stands still, or is gone."""
+        connection = self._connection
+        if connection is None:
             raise RuntimeError("the Go2 is not connected: call reset() first")
-        if self._failure or self._phase() in (Phase.FAULT, Phase.DONE):
-            raise RuntimeError(f"the Go2 was damped: {self._failure or self._reason()}; log: {self.log_path}")
-        self._check_sender(self._process)
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the Go2's sender ended with status {self._process.returncode}")
+        if self._failure or connection.phase in (Phase.FAULT, Phase.DONE):
+            raise RuntimeError(f"the Go2 was damped: {self._failure or connection.reason}; log: {self.log_path}")
+        connection.check()
+        if not connection.is_running:
+            raise RuntimeError(f"the Go2's sender ended with status {connection.process.returncode}")
+        return connection
