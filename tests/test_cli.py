@@ -86,7 +86,9 @@ def test_a_policy_that_fails_is_one_line_and_status_1(policy, capsys, monkeypatc
 
 def test_no_such_interface(policy, capfd):
     assert main(["deploy", policy, "--robot", "go2", "--interface", "eth9"]) == 1
-    assert "cannot join DDS domain 0 on network interface 'eth9'" in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert "rfx deploy: no Go2 in DDS domain 0 on 'eth9': cannot join DDS domain 0 on network interface 'eth9'" in error
+    assert "Traceback" not in error
 
 
 def lead(emulator, process) -> None:

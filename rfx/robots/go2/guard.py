@@ -118,7 +118,11 @@ def main() -> None:
 
     channel = int(descriptor)
     with realtime_priority(PRIORITY):
-        bus, sample = Bus(int(domain), interface), LowCmd_(messages.damping_cmd(float(damping_kd)))
+        try:
+            bus = Bus(int(domain), interface)
+        except ConnectionError:
+            return  # the sender meets the same, and says so
+        sample = LowCmd_(messages.damping_cmd(float(damping_kd)))
         lock_memory()
         os.write(channel, READY + bus.key.bytes)
         if _next_words(channel) != ARM:  # nothing was ever commanded, and the robot's own controller may be at work

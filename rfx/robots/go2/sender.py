@@ -26,7 +26,7 @@ from rfx.robots.go2.controller import Controller
 from rfx.robots.go2.guard import Guard
 from rfx.robots.go2.link import Link
 from rfx.robots.go2.log import Log
-from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes
+from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes, state_dtype
 from rfx.robots.go2.safety import SafetyLimits, Snapshot, smoothed_speed
 from rfx.robots.go2.switcher import select_controller
 from rfx.robots.realtime import ProcessWatch, lock_memory, realtime_priority
@@ -63,8 +63,14 @@ class Sender:
         self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
         self._doorbell = Doorbell(options.doorbell)
         self._driver = ProcessWatch(options.driver_pid)
-        self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
         self._controller = Controller(self.config, self.limits)
+        try:
+            self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
+        except ConnectionError as error:
+            state = np.zeros((), state_dtype(self.config))
+            state["phase"], state["reason"] = Phase.DONE, str(error).encode()[:REASON_SIZE]
+            self._states.write(state)
+            raise
         self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
         self._command = self._commands.read()
         self._signal = self._guard_failure = ""
