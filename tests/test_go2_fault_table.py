@@ -134,6 +134,7 @@ def table(num_strikes: int, tmp_path: Path, seed: int) -> None:
                 for number in SIGNALS:
                     moment = list(MOMENTS)[index % 4] if num_strikes < 4 else rng.choice(list(MOMENTS))
                     delay_ms = strike(emulator, wire, tmp_path, target, number, moment, rng)
+                    print(f"{index}: {target}, {number.name}, {moment}: {'nothing stiff' if delay_ms is None else f'{delay_ms:.1f} ms'}", flush=True)
                     key = target, number.name, moment
                     untouched[key] += delay_ms is None
                     delays[key] += [] if delay_ms is None else [delay_ms]
