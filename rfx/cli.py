@@ -1,4 +1,4 @@
-"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx emulate-go2`, `rfx replay`."""
+"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx preflight`, `rfx interfaces`, `rfx emulate-go2`, `rfx replay`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from ctypes.util import find_library
 from typing import Any
 
-import numpy as np
+from rfx.deploy import add_arguments, add_network_arguments, deploy, go2_interface
 
 ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticError)  # what wrong input or a wrong machine leads to
 
@@ -20,7 +19,6 @@ ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticE
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, also after Ctrl-C, or 1 with one line of what was wrong."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("DEV", "CPU")  # tinygrad, which reads this when it is imported, would look for GPUs: 0.3 s for one small network
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends as one that was interrupted: damped
         options.command(options)
@@ -63,38 +61,21 @@ def check_robot(options: argparse.Namespace) -> None:
     report(options.robot, options.picture, Console())
 
 
-def deploy(options: argparse.Namespace) -> None:
-    """Run a policy folder on a robot."""
-    from rfx.loaded_policy import load_policy
-    from rfx.session import Session
+def preflight(options: argparse.Namespace) -> None:
+    """Check everything that can be checked before a Go2 moves; nothing is commanded."""
+    from rfx.robots.go2.preflight import run
 
-    policy = load_policy(options.path)
-    if policy.robot_config is None:
-        raise ValueError(f"{options.path} does not say which robot it is for: save it with robot_config")
-    robot = _robot(options, policy.robot_config)
-    policy.check_robot(robot.config)
-    rate_hz = robot.config.control_freq_hz
-    if options.rate_hz not in (None, rate_hz):
-        raise ValueError(f"got --rate-hz {options.rate_hz:g}; the policy was trained for {rate_hz:g} Hz, and its gait clock with it")
-    robot.command(options.vx, options.vy, options.yaw)
-    with ExitStack() as stack:
-        decide = policy
-        if options.velocity == "keyboard":
-            from rfx.robots.keyboard import HELP, Keyboard
+    interface = go2_interface(options)
+    if not run(interface, options.domain if options.domain is not None else int(interface == "lo"), options.path):
+        raise ValueError("not ready: see what is marked FAULT above")
 
-            keyboard = stack.enter_context(Keyboard())
-            print(HELP)
 
-            def decide(observation: dict[str, Any]) -> Any:
-                robot.command(*keyboard.read())
-                return policy(observation)
+def interfaces(options: argparse.Namespace) -> None:
+    """This computer's network interfaces, the one first that leads to a Go2."""
+    from rfx.robots.go2.interfaces import interfaces as found
 
-            decide.reset = policy.reset
-
-        stack.enter_context(robot)
-        session = Session(robot, decide, rate_hz=rate_hz)
-        stack.callback(lambda: print(_timing(session, robot)))
-        session.run(options.duration)
+    for interface in found():
+        print(interface.describe())
 
 
 def emulate_go2(options: argparse.Namespace) -> None:
@@ -107,40 +88,16 @@ def emulate_go2(options: argparse.Namespace) -> None:
 def replay(options: argparse.Namespace) -> None:
     """What a Go2's log of its last seconds says."""
     from rfx.robots.go2.log import Recording
-    from rfx.robots.go2.replay import describe, recompute, show
+    from rfx.robots.go2.replay import describe, plot, recompute, show
 
     recording = Recording.load(options.path)
     print(describe(recording))
     if options.policy is not None:
         print(recompute(recording, options.policy))
+    if options.plot is not None:
+        print(f"plotted: {plot(recording, options.plot)}")
     if options.viewer:
         show(recording)
-
-
-def _robot(options: argparse.Namespace, config: Any) -> Any:
-    """The robot asked for, with the options that it has; a simulated one is that of config."""
-    from rfx.robots.robot import make_robot
-
-    given: dict[str, Any] = {}
-    if options.robot == "go2":
-        given = {"velocity_from": "remote" if options.velocity == "remote" else "api", "motion_switcher": not options.no_motion_switcher,
-                 "silent_publishers": options.silent_publishers, "log_path": options.log}
-        given |= {"domain": options.domain} if options.domain is not None else {}
-        given |= {"interface": options.interface} if options.interface is not None else {}
-    elif options.robot == "sim":
-        given = {"config": config, "viewer": options.viewer}
-    elif options.robot == "mock":
-        given = {"config": config, "tensors": "numpy"}
-    return make_robot(options.robot, **given)
-
-
-def _timing(session: Any, robot: Any) -> str:
-    stats = session.stats
-    text = (f"{stats.iterations} steps, {stats.overruns} overruns, period {stats.mean_period_s * 1e3:.2f} ms, jitter "
-            + ", ".join(f"{name} {getattr(stats, f'{name}_jitter_s') * 1e3:.2f}" for name in ("p50", "p95", "p99", "max")) + " ms")
-    if hasattr(robot, "latency_s") and not np.isnan(robot.latency_s()[0]):
-        text += "; LowState to LowCmd p50 {:.2f}, p99 {:.2f} ms".format(*(1e3 * value for value in robot.latency_s()))
-    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,21 +116,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")
     sub.add_argument("--picture", help="where a picture of it is written, as PNG")
 
-    sub = add("deploy", deploy)
-    sub.add_argument("path", help="a policy folder, or hf://owner/name")
-    sub.add_argument("--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)")
-    sub.add_argument("--interface", help="network interface of the Go2: its Ethernet, or lo for a simulator (default: lo)")
-    sub.add_argument("--domain", type=int, help="DDS domain (default: 1 on lo, else 0)")
-    sub.add_argument("--rate-hz", type=float, help="control rate; must be the policy's, which is the default")
-    sub.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
-    sub.add_argument("--vx", type=float, default=0.0, help="velocity forward, m/s")
-    sub.add_argument("--vy", type=float, default=0.0, help="velocity to the left, m/s")
-    sub.add_argument("--yaw", type=float, default=0.0, help="yaw rate, rad/s")
-    sub.add_argument("--velocity", choices=("fixed", "keyboard", "remote"), default="fixed", help="where the velocity command comes from")
-    sub.add_argument("--log", help="where the Go2's last seconds are written")
-    sub.add_argument("--viewer", action="store_true", help="show the simulated robot")
-    sub.add_argument("--no-motion-switcher", action="store_true", help="for simulators on lo that have none")
-    sub.add_argument("--silent-publishers", type=int, default=0, help="tolerate so many other publishers of rt/lowcmd while they are silent")
+    add_arguments(add("deploy", deploy))
+
+    sub = add("preflight", preflight)
+    sub.add_argument("path", nargs="?", help="a policy folder that shall run on it")
+    sub.add_argument("--robot", choices=("go2",), default="go2", help="which robot (default: go2)")
+    add_network_arguments(sub)
+
+    add("interfaces", interfaces)
 
     sub = add("emulate-go2", emulate_go2)
     sub.add_argument("--domain", type=int, default=1, help="DDS domain (default: 1)")
@@ -184,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("replay", replay)
     sub.add_argument("path", help="a log that a Go2 run wrote")
     sub.add_argument("--policy", help="a policy folder, to compute the recorded actions again")
+    sub.add_argument("--plot", metavar="FILE", help="plot it into a picture, such as run.png")
     sub.add_argument("--viewer", action="store_true", help="show the recorded motion")
     return parser
 

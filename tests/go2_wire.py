@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,31 +33,42 @@ def free_domain() -> int:
                 continue
 
 
-def children(pid: int) -> list[int]:
-    """Processes that this one started and that are still there."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+class Turn:
+    """One emulated robot on this machine at a time: two sets of real-time processes would starve each other on two cores.
 
+    Emulators of one process share a turn. After PATIENCE_S it goes on without, as somebody may have left an old test hanging.
+    """
 
-def is_running(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    PATIENCE_S = 200.0
+    path = Path(tempfile.gettempdir()) / "rfx-go2-tests.lock"
+    num_users, file = 0, None
 
+    @classmethod
+    def take(cls) -> None:
+        """Wait for it."""
+        cls.num_users += 1
+        if cls.num_users == 1:
+            cls.file = cls.path.open("w")
+            until_s = time.monotonic() + cls.PATIENCE_S
+            while time.monotonic() < until_s:
+                try:
+                    return fcntl.flock(cls.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(0.1)
 
-def wait_until_gone(pids: list[int], timeout_s: float = 10.0) -> None:
-    """Fail when one of the processes is still there after a while."""
-    deadline_s = time.monotonic() + timeout_s
-    while left := [pid for pid in pids if is_running(pid)]:
-        assert time.monotonic() < deadline_s, f"orphans: {left}"
-        time.sleep(0.01)
+    @classmethod
+    def give(cls) -> None:
+        """Let the next one have it."""
+        cls.num_users -= 1
+        if cls.num_users == 0:
+            cls.file.close()
 
 
 class EmulatorProcess:
     """`rfx emulate-go2` in a DDS domain of its own."""
 
     def __init__(self, *options: str):
+        Turn.take()
         self.domain = free_domain()
         self.process = subprocess.Popen([sys.executable, "-m", "rfx.cli", "emulate-go2", "--domain", str(self.domain), *options], cwd=ROOT,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -77,6 +90,7 @@ class EmulatorProcess:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+        Turn.give()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import pytest
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.controller import Controller
 from rfx.robots.go2.mailbox import Phase, Request
+from rfx.robots.go2.remote import BUTTONS
 from rfx.robots.go2.safety import SafetyLimits
 from test_go2_safety import FINE, one
 
@@ -15,28 +16,25 @@ LIMITS = SafetyLimits()
 DEFAULT = GO2_CONFIG.default_position
 LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)
 TICK_S = 0.002
+EMERGENCY = BUTTONS["L2"] | BUTTONS["B"]
 
 
 class Bench:
-    """A controller that has damped for its first moment, whose robot follows perfectly (unless told), with a clock of its own."""
+    """A controller that has damped for its first moment, whose robot follows perfectly, with a clock of its own."""
 
     def __init__(self, position=LYING, lead=True):
-        self.follows = True
         self.controller, self.now_s, self.position = Controller(GO2_CONFIG, LIMITS), 50.0, position.copy()
         self.step_number, self.step_time_s, self.target = 0, 0.0, DEFAULT
-        self.last_request, self.asked_s = None, 0.0
         while lead and self.controller.phase == Phase.CONNECTING:
             self.tick(Request.IDLE)
 
-    def tick(self, request=Request.STAND, **changes):
+    def tick(self, request=Request.STAND, state_age_s=0.0, **changes):
         self.now_s += TICK_S
-        if request != self.last_request:  # as the driver does, whose last request stays where it is
-            self.last_request, self.asked_s = request, self.now_s
         snapshot = dataclasses.replace(
-            FINE, now_s=self.now_s, state_time_s=self.now_s - changes.pop("age_s", 0.0), phase=self.controller.phase, phase_since_s=self.controller.phase_since_s,
-            joint_position=self.position, request_time_s=self.asked_s, policy_time_s=self.step_time_s, target=self.target, **changes)
+            FINE, now_s=self.now_s, state_time_s=self.now_s - state_age_s, phase=self.controller.phase, phase_since_s=self.controller.phase_since_s,
+            joint_position=self.position, policy_time_s=self.step_time_s, target=self.target, **changes)
         command = self.controller.step(snapshot, request, self.step_number)
-        if command.kp[0] > 0.0 and self.follows:
+        if command.kp[0] > 0.0:
             self.position = command.position.copy()
         return command
 
@@ -128,6 +126,130 @@ def test_a_violation_damps_for_good():
     assert bench.controller.phase == Phase.FAULT and "other publisher" in bench.controller.reason
 
 
+def heights(positions):
+    """How far the hips are above the feet, from thigh and calf (0.213 m each in Unitree's go2_description). (T, 12) -> (T,), m."""
+    thigh, calf = positions[:, 1::3], positions[:, 2::3]
+    return (0.213 * np.cos(thigh) + 0.213 * np.cos(thigh + calf)).mean(axis=1)
+
+
+def lie_down(bench, request, **changes):
+    commands = [bench.tick(request, **changes)]
+    while bench.controller.phase == Phase.LYING_DOWN:
+        commands.append(bench.tick(request, **changes))
+    return commands
+
+
+@pytest.mark.parametrize("walking", [False, True])
+def test_a_planned_end_goes_to_the_default_pose_and_lies_down_in_1_5_seconds(walking):
+    bench = Bench()
+    bench.stand()
+    if walking:
+        bench.ask(DEFAULT + one(1, 0.4) + one(8, -0.5))
+        for _ in range(20):
+            bench.tick(Request.POLICY)
+    commands = lie_down(bench, Request.LIE)
+    stiff = np.array([command.position for command in commands[:-1]])
+    assert {(command.kp[0], command.kd[0]) for command in commands[:-1]} == {(60.0, 5.0)}
+    collect = 250 if walking else 0
+    assert np.abs(stiff[collect + 3] - DEFAULT).max() < 0.02
+    np.testing.assert_allclose(stiff[-1], LYING, atol=2e-3)  # a tick of the motion
+    assert len(stiff) - collect == pytest.approx(750, abs=5)  # 1.5 s
+    assert np.diff(heights(stiff)).min() / TICK_S > -0.3, "m/s"
+    assert is_damping(commands[-1]) and bench.controller.phase == Phase.IDLE
+    bench.stand()
+
+
+def test_lying_down_from_the_middle_of_standing_up_goes_straight_down():
+    bench = Bench()
+    for _ in range(300):
+        bench.tick(Request.STAND)
+    stiff = np.array([command.position for command in lie_down(bench, Request.LIE)[:-1]])
+    assert np.diff(heights(stiff)).max() <= 1e-6 and len(stiff) == pytest.approx(750, abs=5)
+
+
+def test_only_what_damps_interrupts_lying_down():
+    bench = Bench()
+    bench.stand()
+    for request in (Request.LIE, Request.STAND, Request.POLICY):
+        assert bench.tick(request).kp[0] == 60.0 and bench.controller.phase == Phase.LYING_DOWN
+    assert is_damping(bench.tick(Request.LIE, buttons=EMERGENCY)) and bench.controller.reason == "L2+B on the remote"
+    bench = Bench()
+    bench.stand()
+    bench.tick(Request.LIE)
+    assert is_damping(bench.tick(Request.IDLE)) and bench.controller.phase == Phase.IDLE
+
+
+def test_a_leg_that_does_not_move_is_no_standing():
+    """Its thigh stays 0.46 rad from the default pose, its calf 0.85 rad: half a second after the ramp it gives up."""
+    bench, ticks = Bench(), 0
+    while bench.controller.phase != Phase.FAULT:
+        bench.tick(Request.STAND)
+        bench.position[9:12] = LYING[9:12]
+        ticks += 1
+        assert bench.controller.phase in (Phase.STANDING_UP, Phase.FAULT)
+    assert ticks * TICK_S == pytest.approx(1.2 + 0.5, abs=0.02)
+    assert "RL_calf_joint is 0.85 rad from the default pose, limit 0.30 rad" in bench.controller.reason
+
+
+@pytest.mark.parametrize("charge, stands", [(19, False), (20, True), (0, False), (-1, True)])
+def test_a_low_battery_does_not_stand_up(charge, stands):
+    """Below 20%; -1 is a simulator that does not say."""
+    bench = Bench(lead=False)
+    for _ in range(155):
+        bench.tick(Request.STAND, battery=charge)
+    assert bench.controller.phase == (Phase.STANDING_UP if stands else Phase.FAULT)
+    assert stands or f"at {charge}%; standing up needs 20%" in bench.controller.reason
+
+
+def test_an_empty_battery_lies_down():
+    """10% for a second; for a moment only it is a slip of the gauge."""
+    bench = Bench()
+    bench.stand()
+    for charge, ticks in ((11, 600), (10, 400), (11, 1), (10, 499)):
+        for _ in range(ticks):
+            bench.tick(Request.STAND, battery=charge)
+    assert bench.controller.phase == Phase.STANDING
+    lie_down(bench, Request.STAND, battery=10)
+    lie_down(bench, Request.STAND, battery=10)
+    assert bench.controller.phase == Phase.FAULT and "battery is at 10%: it lay down" in bench.controller.reason
+    assert bench.controller.phase_since_s - bench.now_s < 0.01 and np.abs(bench.position - LYING).max() < 0.01, "it lay before it was damped"
+
+
+@pytest.mark.parametrize("period_ticks, ends", [(10, False), (14, False), (32, True), (40, True)])
+def test_a_policy_that_is_too_slow_lies_down(period_ticks, ends):
+    """At 50 Hz: a step every 20 ms, 28 ms, 64 ms and 80 ms. The gait clock of the last is four times too slow; 1.5 times is allowed."""
+    bench = Bench()
+    bench.stand()
+    for tick in range(1000):
+        if tick % period_ticks == 0:
+            bench.ask(DEFAULT)
+        bench.tick(Request.POLICY)
+        if bench.controller.phase != Phase.POLICY:
+            break
+    assert ends == (bench.controller.phase == Phase.LYING_DOWN)
+    if ends:
+        assert tick * TICK_S < 1.2 and "ms on average, its control period is 20 ms: it lay down" in bench.controller.reason
+
+
+def test_standing_without_a_driver_lies_down_after_a_minute():
+    bench = Bench()
+    bench.stand()
+    begun_s = bench.now_s
+    while bench.controller.phase == Phase.STANDING:
+        bench.tick(Request.STAND)
+    assert bench.now_s - begun_s == pytest.approx(60.0, abs=0.01) and bench.controller.phase == Phase.LYING_DOWN
+
+
+@pytest.mark.parametrize("changes", [{"state_age_s": 0.06}, {"buttons": EMERGENCY}])
+def test_it_waits_with_standing_up(changes):
+    """A gap in LowState, or L2+B, while the motors are not live ends nothing."""
+    bench = Bench()
+    for _ in range(5):
+        assert is_damping(bench.tick(Request.STAND, **changes)) and bench.controller.phase == Phase.IDLE
+    bench.tick(Request.STAND)
+    assert bench.controller.phase == Phase.STANDING_UP
+
+
 def test_the_first_reason_stays():
     bench = Bench()
     bench.tick(Request.STAND, driver_alive=False)
@@ -136,12 +258,12 @@ def test_the_first_reason_stays():
     assert bench.controller.reason == "the policy's process is gone"
 
 
-def test_damping_on_request_is_at_once_and_standing_up_again_works():
+def test_stopping_damps_and_standing_up_again_works():
     bench = Bench()
     bench.stand()
     bench.ask(DEFAULT)
     bench.tick(Request.POLICY)
-    assert is_damping(bench.tick(Request.DAMP)) and bench.controller.phase == Phase.IDLE
+    assert is_damping(bench.tick(Request.IDLE))
     bench.position = LYING.copy()
     np.testing.assert_allclose(bench.tick(Request.STAND).position, LYING, atol=1e-6)
     bench.stand()
@@ -155,93 +277,3 @@ def test_a_silent_policy_is_damped():
     while not is_damping(bench.tick(Request.POLICY)):
         ticks += 1
     assert ticks * TICK_S == pytest.approx(0.09, abs=0.003)
-
-
-@pytest.mark.parametrize("request_", [Request.IDLE, Request.CLOSE])
-def test_a_planned_end_goes_to_the_default_pose_lies_down_and_damps(request_):
-    """From mid-stride: 0.4 s to the default pose, 1.5 s down, then no stiffness. 2 ms a tick."""
-    bench = Bench()
-    bench.stand()
-    bench.ask(DEFAULT + one(1, 0.4))
-    for _ in range(20):
-        bench.tick(Request.POLICY)
-    commands = [bench.tick(request_) for _ in range(960)]
-    positions = np.array([command.position for command in commands])
-    stiff = np.array([command.kp[0] for command in commands])
-    assert (stiff[:950] == 60.0).all() and is_damping(commands[-1]) and bench.controller.phase == Phase.IDLE
-    np.testing.assert_allclose(positions[100, 1], 0.9 + 0.2, atol=5e-3)  # half way back after 0.2 s
-    np.testing.assert_allclose(positions[200], DEFAULT, atol=5e-3)
-    np.testing.assert_allclose(positions[575], (DEFAULT + LYING) / 2, atol=5e-3)
-    np.testing.assert_allclose(positions[949], LYING, atol=5e-3)
-
-
-def test_an_end_while_standing_up_goes_straight_down():
-    bench = Bench()
-    for _ in range(300):
-        bench.tick(Request.STAND)
-    half_way = bench.position.copy()
-    np.testing.assert_allclose(bench.tick(Request.IDLE).position, half_way, atol=1e-2)
-    for _ in range(755):
-        bench.tick(Request.IDLE)
-    np.testing.assert_allclose(bench.position, LYING, atol=1e-3)
-    assert bench.controller.phase == Phase.IDLE
-
-
-@pytest.mark.parametrize("change, reason", [({"buttons": 0x0220}, "L2+B on the remote"), ({"driver_failure": "broke"}, "broke")])
-def test_a_fault_while_lying_down_damps_at_once(change, reason):
-    bench = Bench()
-    bench.stand()
-    bench.tick(Request.IDLE)
-    assert bench.controller.phase == Phase.LYING_DOWN
-    assert is_damping(bench.tick(Request.IDLE, **change)) and bench.controller.reason == reason
-
-
-def test_legs_that_do_not_move_are_no_standing():
-    bench = Bench()
-    bench.follows = False
-    ticks = 0
-    while bench.controller.phase in (Phase.IDLE, Phase.STANDING_UP):
-        bench.tick(Request.STAND)
-        ticks += 1
-    assert ticks * TICK_S == pytest.approx(1.2 + 0.5, abs=0.01)
-    assert bench.controller.phase == Phase.FAULT
-    assert "FR_calf_joint is 0.85 rad from the default pose, limit 0.30 rad" in bench.controller.reason
-
-
-def test_it_stands_within_0_3_rad_and_not_beyond():
-    for error, phase in ((0.29, Phase.STANDING), (0.31, Phase.FAULT)):
-        bench = Bench(DEFAULT + one(7, error))
-        bench.follows = False
-        for _ in range(900):
-            bench.tick(Request.STAND)
-        assert bench.controller.phase == phase
-
-
-def test_a_robot_that_stands_for_too_long_lies_down_and_stays_there():
-    """Nobody walks it: after stand_timeout_s it lies down, though the last request is still to stand; a new one is heard."""
-    bench = Bench()
-    bench.stand()
-    bench.now_s += LIMITS.stand_timeout_s
-    for _ in range(2000):
-        bench.tick(Request.STAND)
-    assert bench.controller.phase == Phase.IDLE
-    bench.asked_s = bench.now_s
-    bench.stand()
-
-
-def test_gaps_of_low_state_before_the_motors_are_live_are_waited_for():
-    bench = Bench(lead=False)
-    for _ in range(100):
-        bench.tick(Request.IDLE)
-    for age in range(30, 300, 2):  # 0.3 s without LowState
-        bench.tick(Request.STAND, age_s=age * 1e-3)
-    assert bench.controller.phase == Phase.CONNECTING
-    for _ in range(145):
-        bench.tick(Request.IDLE)
-    assert bench.controller.phase == Phase.CONNECTING, "damping for 0.3 s begins again"
-    for _ in range(7):
-        bench.tick(Request.IDLE)
-    assert bench.controller.phase == Phase.IDLE
-    assert is_damping(bench.tick(Request.STAND, age_s=0.06)) and bench.controller.phase == Phase.IDLE
-    bench.tick(Request.STAND)
-    assert bench.controller.phase == Phase.STANDING_UP

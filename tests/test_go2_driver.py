@@ -1,5 +1,6 @@
 """The driver against the emulator, where nothing goes wrong or little does."""
 
+import dataclasses
 import importlib.util
 import os
 import signal
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from go2_wire import EmulatorProcess, Listener
-from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2 import Go2, SafetyLimits
+from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.log import Recording
+from rfx.robots.go2.mailbox import create_memory, mailboxes, state_dtype
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.3, lie_s=0.4, damping_s=0.2)
+LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.1, damping_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,9 @@ def test_the_remote_steers(emulator, tmp_path):
 
 
 def test_commands_are_limited(emulator, tmp_path):
-    robot = go2(emulator, tmp_path)
+    robot = Go2(domain=emulator.domain, limits=dataclasses.replace(LIMITS, max_velocity_command=(0.5, 0.3, 0.6)))
     robot.command(9.0, -9.0, 0.5)
-    np.testing.assert_allclose(robot.state.velocity_command[0], [1.0, -0.4, 0.5])
+    np.testing.assert_allclose(robot.state.velocity_command[0], [0.5, -0.3, 0.5])
 
 
 def test_observations_are_what_the_robot_reports(emulator, tmp_path):
@@ -107,7 +109,7 @@ def test_a_sender_that_is_killed_while_connecting_leaves_the_robots_own_controll
 
         def kill(*arguments):
             robot_process["killed"] = True
-            os.kill(robot._process.pid, signal.SIGKILL)
+            os.kill(robot._connection.process.pid, signal.SIGKILL)
 
         previous = signal.signal(signal.SIGALRM, kill)
         signal.setitimer(signal.ITIMER_REAL, 1.5)
@@ -132,7 +134,7 @@ def test_before_connecting(emulator, tmp_path):
 
 def test_without_the_extra(emulator, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[go2\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[go2\]'"):
         go2(emulator, tmp_path).connect()
 
 
@@ -141,6 +143,63 @@ def test_without_the_extra(emulator, tmp_path, monkeypatch):
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         Go2(**options)
+
+
+def test_a_policys_own_gains_are_taken_within_bounds():
+    """kp 0.5 to 1.5 times 35, kd 0.5 to 3 times 0.5, an action of up to 1 rad; limits are the robot's, whatever a folder says."""
+    joints = tuple(dataclasses.replace(joint, kp=20.0, kd=1.2, max_torque_nm=99.0, max_rad=joint.max_rad + 0.5, default_rad=joint.default_rad + 0.1)
+                   for joint in GO2_CONFIG.joints)
+    config = Go2(dataclasses.replace(GO2_CONFIG, joints=joints)).config
+    assert (config.joint_array("kp") == 20.0).all() and config.joint_array("kd") == pytest.approx(1.2)
+    np.testing.assert_array_equal(config.joint_array("max_torque_nm"), GO2_CONFIG.joint_array("max_torque_nm"))
+    np.testing.assert_array_equal(config.joint_range, GO2_CONFIG.joint_range)
+    np.testing.assert_allclose(config.default_position, GO2_CONFIG.default_position + 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"kp": 17.4}, "FL_thigh_joint kp is 17.4, allowed are 17.5 to 52.5"), ({"kp": 52.6}, "kp is 52.6"), ({"kd": 0.24}, "kd is 0.24, allowed are 0.25 to 1.5"),
+    ({"kd": 1.6}, "kd is 1.6"), ({"default_rad": 1.3}, "default_rad is 1.3, allowed are 0.6 to 1.2")])
+def test_gains_out_of_bounds_are_refused(changes, message):
+    joints = tuple(dataclasses.replace(joint, **(changes if joint.name == "FL_thigh_joint" else {})) for joint in GO2_CONFIG.joints)
+    with pytest.raises(ValueError, match=message):
+        Go2(dataclasses.replace(GO2_CONFIG, joints=joints))
+
+
+def test_other_robots_and_rates_are_refused():
+    joints = tuple(dataclasses.replace(joint, name=f"A1_{joint.name}", mirror=f"A1_{joint.mirror}") for joint in GO2_CONFIG.joints)
+    with pytest.raises(ValueError, match="got a policy for joints A1_FR_hip_joint, .*expected FR_hip_joint"):
+        Go2(dataclasses.replace(GO2_CONFIG, joints=joints))
+    with pytest.raises(ValueError, match="control_freq_hz is 10, allowed are 25 to 100"):
+        Go2(dataclasses.replace(GO2_CONFIG, control_freq_hz=10.0))
+
+
+def test_logs_are_never_overwritten_and_runs_rotate(tmp_path, monkeypatch):
+    from rfx.robots.go2 import log
+
+    first = tmp_path / "log.jsonl"
+    assert log.unused_path(first) == first
+    first.touch()
+    log.run_path(tmp_path / "log-2.jsonl").touch()
+    assert log.unused_path(first).name == "log-3.jsonl"
+    monkeypatch.setattr(log, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(log, "RUN_FILES", 3)
+    monkeypatch.setattr(log, "RUN_RATE_HZ", 1000.0)
+    descriptor, memory = create_memory(GO2_CONFIG)
+    os.close(descriptor)
+    states, _ = mailboxes(memory, GO2_CONFIG)
+    state = np.zeros((), state_dtype(GO2_CONFIG))
+    state["time_s"], state["battery"] = 1.0, 55
+    states.write(state)
+    recorder = log.Recorder(tmp_path / "new.jsonl", memory, GO2_CONFIG, LIMITS)
+    deadline_s = time.monotonic() + 20.0
+    while not (tmp_path / "new-run.2.jsonl").exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    time.sleep(0.3)
+    recorder.close()
+    assert sorted(path.name for path in tmp_path.glob("new*")) == ["new-run.1.jsonl", "new-run.2.jsonl", "new-run.jsonl"]
+    assert all(path.stat().st_size < 25_000 for path in tmp_path.glob("new*"))
+    assert (Recording.load(tmp_path / "new-run.1.jsonl").arrays["battery"] == 55).all()
 
 
 def test_domains():

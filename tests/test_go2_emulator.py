@@ -16,7 +16,8 @@ pytest.importorskip("cyclonedds", reason="needs the extra go2")
 from rfx.robots.go2 import messages, remote  # noqa: E402
 from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus  # noqa: E402
 from rfx.robots.go2.idl import LowCmd_, LowState_  # noqa: E402
-from rfx.robots.go2.switcher import RELEASE_MODE, SELECT_MODE, SWITCHER, Release, Service, active_mode  # noqa: E402
+from rfx.robots.go2.switcher import (RELEASE_MODE, SELECT_MODE, SWITCHER, Service, active_mode,  # noqa: E402
+                                     release_sport_controller)
 
 
 @pytest.fixture(scope="module")
@@ -96,39 +97,9 @@ def test_switcher_releases_and_selects(emulator, bus):
     with pytest.raises(RuntimeError, match="refused request 4711 with status 3203"):
         switcher.call(4711)
     rests = []
-    release = Release(is_lying=lambda: rests.append(emulator.ask("pose")["mode"]) or True, pose=lambda: "", check=lambda: None)
-    release.run(bus)
-    assert set(rests) == {"normal"} and release.released == "normal" and emulator.ask("pose")["mode"] == ""  # it lay before it was released
-    release = Release(is_lying=lambda: pytest.fail("nothing is active"), pose=lambda: "", check=lambda: None)
-    release.run(bus)
-    assert release.released == ""
-
-
-@pytest.mark.parametrize("fault", ["late 0.7", "slow 0.8"])
-def test_a_request_is_sent_until_it_is_answered(emulator, bus, fault):
-    """A reader that meets our writer 0.7 s after we have met it has lost what was sent before; a slow answer is no reason to ask anew."""
-    emulator.ask("again")
-    switcher = Service(bus, SWITCHER)
-    wait(switcher.is_there)
-    emulator.ask(f"fail {fault}")
-    began = time.monotonic()
-    assert active_mode(switcher) == "normal"
-    assert 0.6 < time.monotonic() - began < 4.0
-
-
-def test_a_repeated_request_keeps_its_identity(emulator, bus):
-    emulator.ask("again")
-    emulator.ask("fail hung motion_switcher")
-    from rfx.robots.go2.idl import Request_
-    from rfx.robots.go2.switcher import request_topic
-
-    heard = bus.another().reliable_reader(request_topic(SWITCHER), Request_)
-    switcher = Service(bus, SWITCHER)
-    wait(switcher.is_there)
-    with pytest.raises(TimeoutError, match="did not answer request 1001 within 1 s"):
-        switcher.call(1001, timeout_s=1.0)
-    identities = [(s.header.identity.id, s.header.identity.api_id) for s in heard.take(32) if hasattr(s, "header")]
-    assert len(identities) >= 3 and len(set(identities)) == 1
+    assert release_sport_controller(bus, lambda sport: rests.append(emulator.ask("pose")["mode"])) == "normal"
+    assert rests == ["normal"] and emulator.ask("pose")["mode"] == ""  # it came to rest before it was released
+    assert release_sport_controller(bus, lambda sport: pytest.fail("nothing is active")) == ""
 
 
 def test_no_answer_is_told(emulator, bus):

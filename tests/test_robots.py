@@ -175,6 +175,24 @@ def test_stopped_motors_only_damp():
     assert robot.physics.base_position_w[2] < height - 0.1
 
 
+def test_no_velocity_command_is_ever_beyond_its_limit():
+    """Not even for another thread that looks on while it is set."""
+    robot = rfx.SimRobot()
+    robot.command(9.0, -9.0, 0.5)
+    np.testing.assert_allclose(robot.observe()["state"][0, 30:33], [1.0, -0.4, 0.5], rtol=1e-6)
+
+    class Noting(np.ndarray):
+        seen = []
+
+        def __setitem__(self, key, value):
+            self.seen.append(np.array(value))
+            super().__setitem__(key, value)
+
+    object.__setattr__(robot.state, "velocity_command", robot.state.velocity_command.view(Noting))
+    robot.command(9.0, -9.0, 9.0)
+    assert len(Noting.seen) == 1 and np.abs(Noting.seen[0]).max() <= 1.0
+
+
 def test_realtime_pacing():
     robot = rfx.SimRobot(realtime=True)
     begun = time.monotonic()

@@ -187,3 +187,51 @@ def test_run_is_a_session():
     robot = Recorder()
     assert rfx.run(robot, still, 100.0, 0.05).iterations == 5
     assert robot.calls[-1] == "stop"
+
+
+class Slow(Recorder):
+    """A robot whose reset takes long, unless it is stopped."""
+
+    def __init__(self):
+        super().__init__()
+        self.stopped = threading.Event()
+
+    def reset(self):
+        super().reset()
+        if self.stopped.wait(60.0):
+            raise RuntimeError("stopped before it stood")
+
+    def stop(self):
+        super().stop()
+        self.stopped.set()
+
+
+def test_stop_does_not_wait_for_a_reset():
+    robot = Slow()
+    session = Session(robot, still, warmup_s=0.0)
+    session.start()
+    while "reset" not in robot.calls:
+        time.sleep(0.001)
+    session.stop()  # raises nothing: it is what was asked for
+    assert not session.is_running and robot.times == [] and robot.calls[-1] == "stop"
+
+
+def test_a_reset_that_fails_of_itself_is_raised():
+    robot = Slow()
+    robot.stopped.set()
+    with pytest.raises(RuntimeError, match="stopped before it stood"):
+        Session(robot, still, warmup_s=0.0).run(1.0)
+
+
+def test_an_error_aborts_where_a_robot_can_and_a_planned_end_does_not():
+    class Aborting(Recorder):
+        def abort(self):
+            self.calls.append("abort")
+
+    robot = Aborting(fail_at=2)
+    with pytest.raises(RuntimeError, match="leg fell off"):
+        Session(robot, still, rate_hz=200.0, warmup_s=0.0).run(1.0)
+    assert robot.calls[-1] == "abort" and "stop" not in robot.calls
+    robot = Aborting()
+    Session(robot, still, rate_hz=200.0, warmup_s=0.0).run(0.02)
+    assert robot.calls[-1] == "stop" and "abort" not in robot.calls

@@ -22,10 +22,6 @@ Factory = TypeVar("Factory", bound=Callable[..., "Robot"])
 MAX_VELOCITY_COMMAND = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s: what the walking tasks train for
 
 
-class Stopped(RuntimeError):
-    """reset was given up because stop was called meanwhile, from another thread."""
-
-
 @runtime_checkable
 class Robot(Protocol):
     """A robot that a policy can drive. State and action widths are the real ones; max_ widths are the padded ones.
@@ -62,7 +58,10 @@ class Robot(Protocol):
         """The velocity to walk at from now on, base frame, m/s and rad/s. Raises ValueError for a value that is not finite."""
 
     def stop(self) -> None:
-        """Come to rest safely, and stay so until reset. May be called at any time and again, and from another thread during reset."""
+        """Come to rest safely, from now on, and stay so until reset. May be called at any time, again, and during reset from another thread.
+
+        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none.
+        """
 
     def __enter__(self) -> Robot: ...
 

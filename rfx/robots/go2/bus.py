@@ -31,22 +31,34 @@ class Bus:
             raise ConnectionError(f"cannot join DDS domain {domain} on network interface {interface!r}: does the interface exist, "
                                   f"and has it an address? ({error})") from error
         self._topics: dict[str, Topic] = {}
+        self._participants = BuiltinDataReader(self._participant, BuiltinTopicDcpsParticipant)
+        self._names: dict[UUID, str] = {}
 
     @property
     def key(self) -> UUID:
         """The participant's, which others know it by."""
         return self._participant.guid
 
-    def participants(self) -> dict[UUID, str]:
-        """Every participant of the domain that discovery has met, by key, in words: program, process and computer where it says so."""
-        samples = BuiltinDataReader(self._participant, BuiltinTopicDcpsParticipant).take(1000)
-        return {sample.key: _in_words(sample) for sample in samples if hasattr(sample, "qos")}
-
     def another(self) -> Bus:
         """A second participant of the same domain in this process."""
         bus = object.__new__(Bus)
         bus._domain, bus._number, bus._participant, bus._topics = self._domain, self._number, DomainParticipant(self._number), {}
+        bus._participants, bus._names = BuiltinDataReader(bus._participant, BuiltinTopicDcpsParticipant), {}
         return bus
+
+    def participants(self) -> dict[UUID, str]:
+        """Everybody who was met in the domain so far, this participant included: key, and what it says of itself."""
+        for sample in self._participants.take(100):
+            if getattr(sample, "qos", None) is not None:
+                said = {policy.key: policy.value for policy in sample.qos if isinstance(policy, Policy.Property)}
+                where = f" on {said['__Hostname']}" if "__Hostname" in said else ""
+                self._names[sample.key] = (f"{said['__ProcessName']!r}, process {said.get('__Pid', '?')}{where}" if "__ProcessName" in said
+                                           else f"participant {sample.key}")
+        return dict(self._names)
+
+    def name_of(self, key: UUID) -> str:
+        """What a participant says of itself: process, its number, host."""
+        return self.participants().get(key, f"participant {key}")
 
     def reader(self, topic: str, message: type, *, depth: int = 1, others_only: bool = False) -> DataReader:
         """A reader of the newest depth samples; others_only leaves out what this participant writes itself."""
@@ -67,14 +79,6 @@ class Bus:
         if name not in self._topics:
             self._topics[name] = Topic(self._participant, name, message)
         return self._topics[name]
-
-
-def _in_words(participant: BuiltinTopicDcpsParticipant) -> str:
-    """What Cyclone DDS tells of a participant; another make of DDS tells nothing but its key."""
-    said = {policy.key: policy.value for policy in participant.qos if isinstance(policy, Policy.Property)}
-    if "__ProcessName" not in said:
-        return f"participant {participant.key}"
-    return f"{said['__ProcessName']}, process {said.get('__Pid', '?')} on {said.get('__Hostname', '?')}"
 
 
 def _settings(interface: str) -> str:

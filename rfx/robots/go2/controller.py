@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from rfx.config import RobotConfig
-from rfx.robots.go2.mailbox import Phase, Request
-from rfx.robots.go2.safety import LYING, MOVING, SafetyLimits, Snapshot, limit_target, violation
+from rfx.robots.go2.mailbox import UNKNOWN, Phase, Request
+from rfx.robots.go2.pose import LYING
+from rfx.robots.go2.remote import EMERGENCY
+from rfx.robots.go2.safety import MOVING, SafetyLimits, Snapshot, limit_target, violation
 from rfx.state import Array
 
 
@@ -25,8 +28,8 @@ class MotorTarget:
 class Controller:
     """Turns snapshots and the driver's requests into motor targets.
 
-    It damps until asked to stand, follows the policy once it stands, lies down when that is over, and damps at once, for good, after the
-    first violation of a safety rule.
+    It damps until asked to stand, follows the policy once it stands, lies down when asked to, and damps for good after the first violation
+    of a safety rule. What is no danger at once (`end`) lies the robot down first, and damps for good after that.
     For limits.lead_s it hears no request: DDS drops what comes from a writer that the reader has not met yet, and a robot that meets
     this one late (80 ms are usual on a busy machine, 0.3 s were seen once) must not come into the middle of standing up.
     """
@@ -34,33 +37,39 @@ class Controller:
     def __init__(self, config: RobotConfig, limits: SafetyLimits):
         self.config, self.limits = config, limits
         self.phase, self.phase_since_s, self.reason = Phase.CONNECTING, 0.0, ""
-        self._begun_s, self._tired_s = math.inf, -math.inf
+        self._begun_s = math.inf
         num = len(config.joints)
         self._zeros = np.zeros(num, np.float32)
         self._policy_gains = config.joint_array("kp"), config.joint_array("kd")
         self._stand_gains = self._zeros + np.float32(limits.stand_kp), self._zeros + np.float32(limits.stand_kd)
         self._start, self._sent, self._goal = (np.zeros(num, np.float32) for _ in range(3))  # of the motion in progress
-        self._then: Array | None = None  # where it leads next
         self._motion_since_s = self._motion_s = self._last_s = 0.0
-        self._step = 0
+        self._next_goal: Array | None = None  # of lying down, which may go by way of the default pose
+        self._step, self._step_times_s = 0, deque[float]()
+        self._charged_s = 0.0  # when the battery last was above least_charge
 
     def step(self, now: Snapshot, request: Request, policy_step: int) -> MotorTarget:
         """The command for this moment. policy_step numbers the target in the snapshot: a new number, a new target."""
         self._change_phase(now, request)
         elapsed_s, self._last_s = min(now.now_s - self._last_s, 0.01), now.now_s  # a pause must not become a jump
         if self.phase not in MOVING:
-            return MotorTarget(position=self._zeros, kp=self._zeros, kd=self._zeros + np.float32(self.limits.damping_kd))
+            return self.damping()
         if self.phase == Phase.POLICY and policy_step != self._step:
             self._step = policy_step
             self._move(now.now_s - elapsed_s, now.target, self.limits.interpolation_s)  # as if begun a tick ago: no tick is idle
+            self._time_step(now.now_s)
         kp, kd = self._policy_gains if self.phase == Phase.POLICY else self._stand_gains
         done = min(1.0, (now.now_s - self._motion_since_s) / self._motion_s) if self._motion_s > 0.0 else 1.0
         wanted = self._start + np.float32(done) * (self._goal - self._start)
         self._sent = limit_target(wanted, self._sent, now.joint_position, now.joint_velocity, elapsed_s=elapsed_s, kp=kp, kd=kd,
                                   limits=self.limits, config=self.config)
-        if done == 1.0:
+        if self.phase != Phase.POLICY and done == 1.0 and self._is_settled(now):
             self._arrive(now)
-        return MotorTarget(position=self._sent, kp=kp, kd=kd)
+        return MotorTarget(position=self._sent, kp=kp, kd=kd) if self.phase in MOVING else self.damping()
+
+    def damping(self) -> MotorTarget:
+        """Joints that resist motion and hold nothing."""
+        return MotorTarget(position=self._zeros, kp=self._zeros, kd=self._zeros + np.float32(self.limits.damping_kd))
 
     def fail(self, now_s: float, reason: str) -> None:
         """Damp from now on, for good."""
@@ -68,67 +77,107 @@ class Controller:
             self.reason = reason
             self._enter(Phase.FAULT, now_s)
 
+    def end(self, now_s: float, reason: str) -> None:
+        """Lie down, then damp for good."""
+        if not self.reason:
+            self.reason = reason
+            self._lie_down(now_s)
+
     def _change_phase(self, now: Snapshot, request: Request) -> None:
         if self.phase == Phase.FAULT:
             return
-        reason = violation(now, self.limits, self.config)
-        if reason:
+        if reason := violation(now, self.limits, self.config):
+            self.reason = ""  # a fault while lying down goes before what that was for
             self.fail(now.now_s, reason)
         elif self.phase == Phase.CONNECTING:
-            if now.now_s - now.state_time_s > self.limits.state_timeout_s:  # a gap here is no harm: begin again
-                self._begun_s = math.inf
             self._begun_s = min(self._begun_s, now.now_s)
             if now.now_s - self._begun_s >= self.limits.lead_s:
                 self._enter(Phase.IDLE, now.now_s)
-        elif request == Request.STAND and self.phase in (Phase.IDLE, Phase.POLICY, Phase.LYING_DOWN):
-            fresh = self.phase in MOVING or now.now_s - now.state_time_s <= self.limits.state_timeout_s
-            if fresh and now.request_time_s > self._tired_s:
+                self._check_charge(now)
+        elif request in (Request.IDLE, Request.CLOSE):
+            if self.phase != Phase.IDLE:
+                self._enter(Phase.IDLE, now.now_s)
+        elif self.phase == Phase.LYING_DOWN:
+            pass  # it is only interrupted by what damps
+        elif request == Request.LIE:
+            if self.phase != Phase.IDLE:
+                self._lie_down(now.now_s)
+        elif request == Request.STAND and self.phase in (Phase.IDLE, Phase.POLICY):
+            self._check_charge(now)
+            if self.phase in (Phase.IDLE, Phase.POLICY) and self._may_stand(now):
                 self._stand_up(now)
         elif request == Request.POLICY and self.phase == Phase.STANDING:
+            self._step_times_s.clear()
             self._enter(Phase.POLICY, now.now_s)
-        elif request == Request.DAMP and self.phase != Phase.IDLE:
-            self._enter(Phase.IDLE, now.now_s)
-        elif request in (Request.IDLE, Request.CLOSE) and self.phase in (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY):
-            self._lie_down(now)
-        elif self.phase == Phase.STANDING and now.now_s - self.phase_since_s > self.limits.stand_timeout_s:
-            self._tired_s = now.now_s  # the request to stand that lies there has been obeyed
-            self._lie_down(now)
+        if self.phase in MOVING and self.phase != Phase.LYING_DOWN:
+            self._end_when_due(now)
+
+    def _check_charge(self, now: Snapshot) -> None:
+        if self.phase == Phase.IDLE and UNKNOWN < now.battery < self.limits.stand_charge:
+            self.fail(now.now_s, f"the battery is at {now.battery}%; standing up needs {self.limits.stand_charge}%: charge it")
+
+    def _may_stand(self, now: Snapshot) -> bool:
+        """Whether what a robot may lack while it is damped is there."""
+        return now.now_s - now.state_time_s <= self.limits.state_timeout_s and now.buttons & EMERGENCY != EMERGENCY
+
+    def _end_when_due(self, now: Snapshot) -> None:
+        if not UNKNOWN < now.battery <= self.limits.least_charge:
+            self._charged_s = now.now_s
+        elif now.now_s - self._charged_s > self.limits.low_charge_s:
+            self.end(now.now_s, f"the battery is at {now.battery}%: it lay down")
+        if self.phase == Phase.STANDING and now.now_s - max(self.phase_since_s, now.policy_time_s) > self.limits.stand_timeout_s:
+            self.end(now.now_s, f"it stood without a policy step for {self.limits.stand_timeout_s:.0f} s, and lay down")
+
+    def _time_step(self, now_s: float) -> None:
+        """Note a policy step; too few of them for a while, and the policy's gait clock is not the world's."""
+        times, limits = self._step_times_s, self.limits
+        times.append(now_s)
+        while times[0] < now_s - limits.slow_policy_s:
+            times.popleft()
+        period_s, wanted_s = limits.slow_policy_s / len(times), 1.0 / self.config.control_freq_hz
+        if now_s - self.phase_since_s > limits.slow_policy_s + wanted_s and period_s > limits.slow_policy_factor * wanted_s:
+            self.end(now_s, f"a policy step took {period_s * 1e3:.0f} ms on average, its control period is {wanted_s * 1e3:.0f} ms: it lay down")
+
+    def _is_settled(self, now: Snapshot) -> bool:
+        late = now.now_s - self._motion_since_s - self._motion_s > self.limits.settle_s
+        return late or float(np.abs(now.joint_velocity).max()) < self.limits.rest_velocity_rad_s
+
+    def _arrive(self, now: Snapshot) -> None:
+        """A motion has come to its end."""
+        if self.phase == Phase.STANDING_UP:
+            error = np.abs(now.joint_position - self.config.default_position)
+            joint = int(np.argmax(error))
+            if error[joint] <= self.limits.stand_error_rad:
+                self._enter(Phase.STANDING, now.now_s)
+            elif now.now_s - self._motion_since_s - self._motion_s > self.limits.settle_s:
+                self.fail(now.now_s, f"it did not stand up: {self.config.joint_names[joint]} is {error[joint]:.2f} rad from the default pose, "
+                                     f"limit {self.limits.stand_error_rad:.2f} rad. Is a leg stuck, or a motor off?")
+        elif self.phase == Phase.LYING_DOWN:
+            if self._next_goal is not None:
+                goal, self._next_goal = self._next_goal, None
+                self._move(now.now_s, goal, self.limits.lie_s)
+            elif self.reason:
+                self._enter(Phase.FAULT, now.now_s)
+            else:
+                self._enter(Phase.IDLE, now.now_s)
 
     def _stand_up(self, now: Snapshot) -> None:
-        if self.phase not in MOVING:
-            self._sent = now.joint_position.copy()
+        self._sent = now.joint_position.copy()
         distance = float(np.abs(self.config.default_position - now.joint_position).max())
         self._move(now.now_s, self.config.default_position, max(self.limits.stand_s, distance / self.limits.stand_velocity_rad_s))
         self._enter(Phase.STANDING_UP, now.now_s)
 
-    def _lie_down(self, now: Snapshot) -> None:
-        """From a stride over the default pose, from the others straight down."""
-        if self.phase == Phase.POLICY:
-            self._move(now.now_s, self.config.default_position, self.limits.recover_s, then=LYING)
+    def _lie_down(self, now_s: float) -> None:
+        if self.phase == Phase.STANDING_UP:  # it may not be up yet: from where it is
+            self._next_goal = None
+            self._move(now_s, LYING, self.limits.lie_s)
         else:
-            self._move(now.now_s, LYING, self.limits.lie_s)
-        self._enter(Phase.LYING_DOWN, now.now_s)
+            self._next_goal = LYING
+            self._move(now_s, self.config.default_position, self.limits.collect_s if self.phase == Phase.POLICY else 0.0)
+        self._enter(Phase.LYING_DOWN, now_s)
 
-    def _arrive(self, now: Snapshot) -> None:
-        """What comes after a motion that is done."""
-        if self.phase == Phase.STANDING_UP:
-            late = now.now_s - self._motion_since_s - self._motion_s > self.limits.settle_s
-            error = np.abs(now.joint_position - self.config.default_position)
-            worst = int(np.argmax(error))
-            if error[worst] <= self.limits.stand_error_rad:
-                if late or float(np.abs(now.joint_velocity).max()) < self.limits.rest_velocity_rad_s:
-                    self._enter(Phase.STANDING, now.now_s)
-            elif late:
-                self.fail(now.now_s, f"it does not stand: {self.config.joint_names[worst]} is {error[worst]:.2f} rad from the default pose, "
-                                     f"limit {self.limits.stand_error_rad:.2f} rad")
-        elif self.phase == Phase.LYING_DOWN:
-            if self._then is None:
-                self._enter(Phase.IDLE, now.now_s)
-            else:
-                self._move(now.now_s, self._then, self.limits.lie_s)
-
-    def _move(self, since_s: float, goal: Array, duration_s: float, then: Array | None = None) -> None:
-        self._start, self._goal, self._then = self._sent, np.array(goal, np.float32), then
+    def _move(self, since_s: float, goal: Array, duration_s: float) -> None:
+        self._start, self._goal = self._sent, np.array(goal, np.float32)
         self._motion_since_s, self._motion_s = since_s, duration_s
 
     def _enter(self, phase: Phase, now_s: float) -> None:

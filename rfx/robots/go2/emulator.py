@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from rfx.config import RobotConfig
-from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2 import messages, remote
 from rfx.robots.go2.bus import LOW_CMD, LOW_STATE, Bus
+from rfx.robots.go2.config import GO2_CONFIG
+from rfx.robots.go2.emulated_sport import SportController
 from rfx.robots.go2.idl import LowCmd_, LowState_
-from rfx.robots.go2.safety import LYING
-from rfx.robots.go2.sport import SportController
+from rfx.robots.go2.pose import LYING
 from rfx.robots.realtime import realtime_priority, sleep_until
 from rfx.robots.sim import Physics
 
@@ -38,25 +38,22 @@ class Emulator:
 
     def __init__(self, domain: int, interface: str, *, config: RobotConfig = GO2_CONFIG, sport: bool = True, viewer: bool = False):
         self._bus = Bus(domain, interface)
-        self._commands = None
-        self._sport = SportController(self._bus.another(), config, active=sport)
-        self._states = self._bus.writer(LOW_STATE, LowState_)
+        self._sport = SportController(self._bus.another(), sport)
+        self._states, self._commands = self._bus.writer(LOW_STATE, LowState_), self._bus.reader(LOW_CMD, LowCmd_)
         self.physics = Physics(config, timestep_s=STEP_S, viewer=viewer)
         self._num = len(config.joints)
         self._state = np.zeros((), messages.LowState)
         self._state["head"], self._state["level_flag"], self._state["power_v"] = (0xFE, 0xEF), 0xFF, 29.0
-        self._state["bms_state"]["soc"] = 80
         self._ticks = 0
-        self._be_well()
+        self._repair()
         self.lie()
 
-    def _be_well(self) -> None:
-        """Without faults."""
-        self._commands = self._commands or self._bus.reader(LOW_CMD, LowCmd_)
-        self._frozen, self._frozen_until_ticks, self._intruder, self._is_spoilt = False, 0, None, False
-        self._remote, self._temperature, self._overrides = remote.pack(), 30, {}
-        self._quaternion: list[float] | None = None
-        self._stuck: dict[int, float] = {}  # motors that hold a position whatever is commanded
+    def _repair(self) -> None:
+        self._frozen_s, self._intruder, self._stuck = 0.0, None, None
+        self._is_corrupt = self._is_unoriented = False
+        self._remote, self._temperature, self._charge, self._overrides = remote.pack(), 30, 80, {}
+        if self._commands is None:
+            self._commands = self._bus.reader(LOW_CMD, LowCmd_)
 
     def lie(self) -> None:
         """Lie on the floor with folded legs, motors off."""
@@ -66,12 +63,12 @@ class Emulator:
 
     def step(self) -> None:
         """Two milliseconds of the robot's life."""
-        for sample in self._commands.take(1) if self._commands else []:
-            if hasattr(sample, "record") and messages.is_intact(sample.record, allow_unset=True):
+        for sample in self._commands.take(1) if self._commands is not None else ():
+            if hasattr(sample, "record") and messages.is_intact(sample.record):
                 self._obey(sample.record["motor_cmd"][:self._num])
         self.physics.step()
         self._ticks += 1
-        if not self._frozen and self._ticks >= self._frozen_until_ticks:
+        if time.monotonic() >= self._frozen_s:
             self._publish()
         self._sport.step()
         if self._intruder is not None:
@@ -80,10 +77,9 @@ class Emulator:
     def _obey(self, motors: np.ndarray) -> None:
         on = motors["mode"] == messages.MOTOR_ON
         kp, kd = np.where(on, motors["kp"], 0.0), np.where(on, motors["kd"], 0.0)
-        position = motors["q"].copy()
-        for index, held in self._stuck.items():
-            position[index], kp[index], kd[index] = held, 200.0, 5.0
-        self.physics.set_motors(position, velocity=motors["dq"], torque=np.where(on, motors["tau"], 0.0), kp=kp, kd=kd)
+        if self._stuck is not None:
+            kp[self._stuck], kd[self._stuck] = 0.0, 200.0
+        self.physics.set_motors(motors["q"], velocity=motors["dq"], torque=np.where(on, motors["tau"], 0.0), kp=kp, kd=kd)
 
     def _publish(self) -> None:
         state, physics = self._state, self.physics
@@ -92,15 +88,16 @@ class Emulator:
         motors["q"], motors["dq"], motors["tau_est"] = physics.joint_position, physics.joint_velocity, physics.joint_torque
         imu["quaternion"], imu["gyroscope"] = physics.base_quaternion, physics.base_angular_velocity_b
         imu["accelerometer"] = physics.base_acceleration_b
-        if self._quaternion is not None:
-            imu["quaternion"] = self._quaternion
         imu["rpy"] = _roll_pitch_yaw(physics.base_quaternion)
         for (name, index), value in self._overrides.items():
             motors[name][index] = value
+        state["bms_state"]["soc"] = self._charge
+        if self._is_unoriented:
+            imu["quaternion"] = 0.0
         state["tick"] = round(self._ticks * STEP_S * 1e3)
         state["wireless_remote"] = np.frombuffer(self._remote, np.uint8)
         messages.seal(state)
-        state["crc"] ^= self._is_spoilt
+        state["crc"] ^= np.uint32(self._is_corrupt)
         self._states.write(LowState_(state))
 
     def command(self, line: str) -> dict[str, Any]:
@@ -110,29 +107,27 @@ class Emulator:
             raise ValueError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}")
         return COMMANDS[name](self, *arguments) or {}
 
-    def _freeze(self) -> None:
-        self._frozen = True
+    def _freeze(self, duration_s: str = "inf") -> None:
+        self._frozen_s = time.monotonic() + float(duration_s)
 
     def _thaw(self) -> None:
-        self._frozen = False
+        self._frozen_s = 0.0
 
-    def _gap(self, seconds: str) -> None:
-        self._frozen_until_ticks = self._ticks + round(float(seconds) / STEP_S)
+    def _corrupt(self) -> None:
+        self._is_corrupt = True
 
-    def _be_deaf(self) -> None:
+    def _disorient(self) -> None:
+        self._is_unoriented = True
+
+    def _stick(self, leg: str) -> None:
+        first = 3 * ("FR", "FL", "RR", "RL").index(leg)
+        self._stuck = slice(first, first + 3)
+
+    def _charge_to(self, percent: str) -> None:
+        self._charge = int(percent)
+
+    def _deafen(self) -> None:
         self._commands = None
-
-    def _spoil(self) -> None:
-        self._is_spoilt = True
-
-    def _zero(self) -> None:
-        self._quaternion = [0.0] * 4
-
-    def _stick(self, *motors: str) -> None:
-        self._stuck = {int(motor): float(self.physics.joint_position[int(motor)]) for motor in motors}
-
-    def _fail(self, name: str, value: str = "") -> None:
-        self._sport.fail(name, value)
 
     def _tip(self) -> None:
         self.physics.place(self.physics.joint_position, height=0.2, quaternion=ON_ITS_SIDE)
@@ -164,28 +159,35 @@ class Emulator:
                 "joints": physics.joint_position.tolist(), "mode": self._sport.mode}
 
     def _again(self, sport: str = "active") -> None:
-        self._be_well()
-        self._sport.restart(active=sport != "released", standing=sport == "standing")
-        self.physics.place(self.physics.config.default_position) if sport == "standing" else self.lie()
+        self._repair()
+        self._sport.repair()
+        self.lie()
+        if sport == "standing":
+            self.physics.place(self.physics.config.default_position)
+        self._sport.release() if sport == "released" else self._sport.activate(standing=sport == "standing")
 
 
 COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
-    "freeze": Emulator._freeze,  # stop reporting LowState
+    "freeze": Emulator._freeze,  # stop reporting LowState, for good or for a time in s
     "thaw": Emulator._thaw,
-    "gap": Emulator._gap,  # gap 0.2: no LowState for so many seconds
-    "deaf": Emulator._be_deaf,  # nobody reads rt/lowcmd
-    "spoil": Emulator._spoil,  # a wrong CRC in every LowState
-    "zero": Emulator._zero,  # a quaternion of zeros
-    "stick": Emulator._stick,  # stick 2 5: motors that stay where they are, whatever is commanded
-    "fail": Emulator._fail,  # fail late 0.6: a fault of its own controller's services (sport.FAULTS)
     "tip": Emulator._tip,  # onto its side
     "press": Emulator._press,  # press L2 B
     "sticks": Emulator._sticks,  # sticks ly=0.5 rx=-1
     "heat": Emulator._heat,  # heat 99
+    "charge": Emulator._charge_to,  # charge 15: the battery's, in %
     "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
+    "corrupt": Emulator._corrupt,  # LowState with a wrong checksum
+    "disorient": Emulator._disorient,  # LowState with a quaternion of zeros
+    "stick": Emulator._stick,  # stick RL: a leg that hardly moves, whatever it is commanded
+    "deafen": Emulator._deafen,  # listen to no LowCmd
     "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd
+    "late": lambda emulator, seconds: emulator._sport.be_late(float(seconds)),  # services do not see what a new client asks in its first s
+    "slow": lambda emulator, service, seconds: emulator._sport.be_slow(service, float(seconds)),  # slow sport 2: or inf, it never answers
+    "refuse": lambda emulator: emulator._sport.refuse(),  # the sport service refuses to lie down
+    "hide": lambda emulator: emulator._sport.hide(),  # there is no sport service
+    "cling": lambda emulator: emulator._sport.cling(),  # the sport controller says that it lets go, and does not
     "pose": Emulator._pose,
-    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller, `again standing` on its legs
+    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller, `again standing` by it
 }
 
 

@@ -13,65 +13,59 @@ from rfx.robots.go2 import messages
 from rfx.robots.go2.bus import LOOPBACK, LOW_CMD, LOW_STATE, Bus
 from rfx.robots.go2.controller import MotorTarget
 from rfx.robots.go2.idl import LowCmd_, LowState_
-from rfx.robots.go2.mailbox import state_dtype
-from rfx.robots.go2.safety import SafetyLimits, is_orientation, unfolded
-from rfx.robots.go2.switcher import Release
+from rfx.robots.go2.mailbox import UNKNOWN, state_dtype
+from rfx.robots.go2.pose import unfolded_legs
+from rfx.robots.go2.switcher import DISCOVERY_S, STAND_DOWN, Check, Service, release_sport_controller
 
-CONNECT_S = 5.0  # for the first LowState, for another publisher to leave, and for a reader of our commands
+CONNECT_S = 3.0  # for the first LowState, and for the robot to listen to our LowCmd
 LISTEN_S = 0.3  # before the first command: another publisher may be there that discovery has not met yet
 REST_S = 0.3
+LIE_DOWN_S = 10.0
 
 
 class Link:
     """One robot on one bus. `state` is the record that the driver gets (state_dtype), updated in place by receive."""
 
-    def __init__(self, config: RobotConfig, limits: SafetyLimits, domain: int, interface: str, silent_publishers: int = 0):
+    def __init__(self, config: RobotConfig, domain: int, interface: str, silent_publishers: int = 0):
         self.state = np.zeros((), state_dtype(config))
-        self.config, self.limits = config, limits
-        self.num_broken = 0  # LowStates that were thrown away since the last good one: a wrong CRC, or no LowState at all
-        self._num, self._silent_publishers = len(config.joints), silent_publishers
-        self._bus, self._is_loopback = Bus(domain, interface), interface == LOOPBACK
-        self._low_states = self._bus.reader(LOW_STATE, LowState_)
-        self._others = self._bus.reader(LOW_CMD, LowCmd_, depth=16, others_only=True)
+        self._num, self._silent_publishers, self._is_simulator = len(config.joints), silent_publishers, interface == LOOPBACK
+        self.bus = Bus(domain, interface)
+        self._low_states = self.bus.reader(LOW_STATE, LowState_)
+        self._others = self.bus.reader(LOW_CMD, LowCmd_, depth=16, others_only=True)
         self._low_cmd = messages.new_low_cmd()
         self._trusted: UUID | None = None
         self._is_trusted: dict[int, bool] = {}  # publications of LowCmd by handle
-        self._at_rest_since_s = 0.0
+        self.num_damaged = 0  # LowStates with a wrong checksum since the last intact one
 
-    def take_over(self, *, motion_switcher: bool, check: Callable[[], None]) -> None:
-        """Wait for the robot, have its own controller let go, and make sure that it reads our commands and nobody else's.
+    def take_over(self, *, motion_switcher: bool, rest_velocity_rad_s: float, check: Check) -> str:
+        """Wait for the robot, have its own controller lie it down and let go, and make sure that nobody else commands the motors.
 
-        check is called while waiting, to raise when waiting has become pointless. Raises ConnectionError with what is in the way, and
-        says so where the robot's own controller has gone by then.
+        check is called while waiting, to raise when waiting has become pointless. Returns the name of the controller that let go, if any.
+        Raises ConnectionError, TimeoutError or RuntimeError with what is in the way.
         """
-        self._wait(self.receive, self._nothing_heard, check)
-        self._wait(lambda: self.receive() and is_orientation(self.state["quaternion"]), self._no_orientation, check)
-        release = Release(is_lying=self._is_lying, pose=self._pose, check=check)
+        self._wait(self.receive, CONNECT_S, self._silence, check)
+        released = ""
+        if motion_switcher:
+            released = release_sport_controller(self.bus, lambda sport: self._lie_down(sport, rest_velocity_rad_s, check), check)
         try:
-            if motion_switcher:
-                release.run(self._bus)
-            self._wait(lambda: not self._num_others(), self.publishers, check)
+            self._wait(lambda: not self._num_others(), 2.0, self._other_publisher, check)
             self._others.take(16)  # what the robot's own controller sent before it was released
             listen_until_s = time.monotonic() + LISTEN_S
             while time.monotonic() < listen_until_s:
                 if self.other_publishers():
-                    raise ConnectionError(self.publishers())
+                    raise ConnectionError(self._other_publisher())
                 check()
                 time.sleep(0.005)
-            self._low_cmds = self._bus.writer(LOW_CMD, LowCmd_)
-            self._wait(lambda: len(self._low_cmds.get_matched_subscriptions()) > 0,
-                       lambda: f"nobody reads {LOW_CMD}: the robot would not hear a command; is it in low-level mode, of this firmware?", check)
-        except (OSError, RuntimeError) as error:
-            if release.released:
-                raise type(error)(f"{error}; the robot was left without its own controller, {release.released!r}: "
-                                  "select it again in Unitree's app, or switch the robot off and on") from error
-            raise
-        self.receive()
-
-    @property
-    def key(self) -> UUID:
-        """What other DDS participants know this one by."""
-        return self._bus.key
+            self._low_cmds = self.bus.writer(LOW_CMD, LowCmd_)
+            self._wait(lambda: bool(self._low_cmds.get_matched_subscriptions()), CONNECT_S,
+                       lambda: "nobody listens to rt/lowcmd: this is no Go2's domain, or its motors are not to be commanded", check)
+            self._wait(self.receive, CONNECT_S, self._silence, check)
+        except ConnectionError as error:
+            if not released:
+                raise
+            raise ConnectionError(f"{error}. The robot lies without its own controller {released!r}: select it again in Unitree's app, "
+                                  "or start the robot again") from error
+        return released
 
     def trust(self, key: UUID) -> None:
         """Do not count the publications of the participant with this key among others."""
@@ -83,21 +77,20 @@ class Link:
         try:
             samples = self._low_states.take(1)
         except ValueError:  # not a LowState
-            self.num_broken += 1
             return False
         if not samples or not hasattr(samples[0], "record"):
             return False
         low_state, state = samples[0].record, self.state
-        if not messages.is_intact(low_state, allow_unset=self._is_loopback):
-            self.num_broken += 1
+        if not messages.is_intact(low_state, may_lack_crc=self._is_simulator):
+            self.num_damaged += 1
             return False
         motors, imu = low_state["motor_state"][:self._num], low_state["imu_state"]
-        state["time_s"], self.num_broken = time.monotonic(), 0
+        state["time_s"], self.num_damaged = time.monotonic(), 0
         state["joint_position"], state["joint_velocity"], state["joint_torque"] = motors["q"], motors["dq"], motors["tau_est"]
         state["temperature"], state["gyroscope"], state["quaternion"] = motors["temperature"], imu["gyroscope"], imu["quaternion"]
-        state["remote"], state["battery"] = low_state["wireless_remote"], low_state["bms_state"]["soc"]
-        if not np.abs(state["joint_velocity"]).max() <= self.limits.rest_velocity_rad_s:
-            self._at_rest_since_s = float(state["time_s"])
+        state["accelerometer"], state["remote"] = imu["accelerometer"], low_state["wireless_remote"]
+        charge = int(low_state["bms_state"]["soc"])
+        state["battery"] = UNKNOWN if charge == 0 and self._is_simulator else charge
         return True
 
     def send(self, target: MotorTarget) -> None:
@@ -107,20 +100,28 @@ class Link:
         messages.seal(self._low_cmd)
         self._low_cmds.write(LowCmd_(self._low_cmd))
 
+    def leave(self) -> None:
+        """Command the motors no more: others see no publisher here from now on."""
+        del self._low_cmds
+
     def other_publishers(self) -> int:
         """How many others publish rt/lowcmd: tolerated silent ones left out, until they send."""
         return max(1, self._num_others()) if self._others.take(16) else self._num_others()
 
-    def publishers(self) -> str:
-        """Who else publishes rt/lowcmd, and what to do."""
-        known, found = self._bus.participants(), []
-        for handle in self._others.get_matched_publications():
-            publication = None if self._ours(handle) else self._others.get_matched_publication_data(handle)
-            if publication is not None:
-                found.append(known.get(publication.participant_key, f"participant {publication.participant_key}"))
-        who = "; ".join(found) or "it has left again"
-        return (f"another publisher of {LOW_CMD} is there ({who}): stop the other controller, or, where it surely stays silent, "
-                f"tolerate it with --silent-publishers {max(1, len(found))}")
+    def names_of_others(self) -> str:
+        """Who else publishes rt/lowcmd, as far as they say: process, its number, and host."""
+        keys = [data.participant_key for handle in self._others.get_matched_publications()
+                if (data := self._others.get_matched_publication_data(handle)) is not None and data.participant_key != self._trusted]
+        return ", ".join(self.bus.name_of(key) for key in keys) or "one that has left again"
+
+    def _other_publisher(self) -> str:
+        return (f"another publisher of rt/lowcmd is there ({self.names_of_others()}): stop the other controller, or if it never sends, tolerate it "
+                f"with --silent-publishers {self._silent_publishers + 1}")
+
+    def _silence(self) -> str:
+        if self.num_damaged:
+            return f"{self.num_damaged} LowStates came, each with a wrong checksum: does this robot's firmware use another message format?"
+        return "no LowState from the robot: check cable, address, domain and interface"
 
     def _num_others(self) -> int:
         others = [handle for handle in self._others.get_matched_publications() if not self._ours(handle)]
@@ -135,30 +136,44 @@ class Link:
             self._is_trusted[handle] = publication.participant_key == self._trusted
         return self._is_trusted[handle]
 
-    def _wait(self, condition: Callable[[], bool], message: Callable[[], str], check: Callable[[], None]) -> None:
-        deadline_s = time.monotonic() + CONNECT_S
+    def _wait(self, condition: Callable[[], bool], timeout_s: float, message: Callable[[], str], check: Check) -> None:
+        deadline_s = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline_s:
                 raise ConnectionError(message())
             check()
             time.sleep(0.005)
 
-    def _nothing_heard(self) -> str:
-        if self.num_broken:
-            return (f"got {self.num_broken} samples of {LOW_STATE}, none of them intact (wrong CRC or length): the cable works; "
-                    "is this a Go2, with a firmware that speaks unitree_go messages?")
-        return "no LowState from the robot: check cable, address, domain and interface"
+    def _lie_down(self, sport: Service, rest_velocity_rad_s: float, check: Check) -> None:
+        """Return once the robot lies at rest on folded legs, so that letting go of it drops nothing.
 
-    def _no_orientation(self) -> str:
-        norm = float(np.linalg.norm(self.state["quaternion"]))
-        return f"LowState's quaternion has norm {norm:.2f}, expected 1: the robot's IMU reports no orientation (yet); try again, or restart it"
+        The sport service is asked for that; what counts is how the legs are. Raises ConnectionError when the robot does not lie.
+        """
+        answer = "its sport service did not appear"
+        if self._lies(rest_velocity_rad_s, REST_S + 0.1, check) and not sport.is_there():
+            return
+        if sport.wait(DISCOVERY_S, check):
+            try:
+                sport.call(STAND_DOWN, check=check)
+                answer = "its sport service was told to lie it down"
+            except (TimeoutError, RuntimeError) as error:
+                answer = str(error)
+        if not self._lies(rest_velocity_rad_s, LIE_DOWN_S, check):
+            legs = ", ".join(unfolded_legs(self.state["joint_position"])) or "none, but they move"
+            raise ConnectionError(f"the robot does not lie at rest on folded legs (not folded: {legs}), and would fall if its own controller let go; "
+                                  f"{answer}. Lie it down with its remote, then try again; its own controller still has it")
 
-    def _is_lying(self) -> bool:
-        """Whether the legs are folded, and no joint has moved for a while."""
-        self.receive()
-        now_s, heard_s = time.monotonic(), float(self.state["time_s"])
-        return (now_s - heard_s <= self.limits.state_timeout_s and heard_s - self._at_rest_since_s >= REST_S
-                and not unfolded(self.state["joint_position"], self.limits, self.config))
-
-    def _pose(self) -> str:
-        return unfolded(self.state["joint_position"], self.limits, self.config) or "its joints do not come to rest"
+    def _lies(self, rest_velocity_rad_s: float, timeout_s: float, check: Check) -> bool:
+        """Whether, within timeout_s, all legs are folded and no joint moves for a while."""
+        begun_s = rest_since_s = time.monotonic()
+        while (now_s := time.monotonic()) < begun_s + timeout_s:
+            self.receive()
+            check()
+            state = self.state
+            moves = np.abs(state["joint_velocity"]).max() > rest_velocity_rad_s or now_s - state["time_s"] > REST_S
+            if moves or unfolded_legs(state["joint_position"]):
+                rest_since_s = now_s
+            elif now_s >= rest_since_s + REST_S:
+                return True
+            time.sleep(0.01)
+        return False

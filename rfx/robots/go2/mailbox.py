@@ -20,7 +20,8 @@ from rfx.config import RobotConfig
 from rfx.robots.realtime import sleep_until
 
 MAX_TRIES = 50
-REASON_SIZE = 600  # bytes
+REASON_SIZE = 500
+UNKNOWN = -1  # a battery's charge that a simulator does not report
 SHARED_FOLDER = "/dev/shm"  # memory, never written to a disk
 
 
@@ -34,27 +35,28 @@ class Phase(IntEnum):
     POLICY = 4  # following targets
     FAULT = 5  # damping, for good
     DONE = 6  # nothing is sent any more
-    LYING_DOWN = 7  # back to the default pose, then down
+    LYING_DOWN = 7  # to the default pose, then down onto folded legs, then IDLE
 
 
 class Request(IntEnum):
     """What the driver asks of the sender."""
 
-    IDLE = 0  # lying down first where it stands or walks, then damping
+    IDLE = 0  # damping, at once
     STAND = 1
     POLICY = 2
     FAIL = 3  # damping for good, with a reason
-    CLOSE = 4  # as IDLE, for a while, then exit
-    DAMP = 5  # damping at once
+    CLOSE = 4  # damping for a while, then exit
+    LIE = 5  # lie down, then damping
 
 
 def state_dtype(config: RobotConfig) -> np.dtype:
-    """From the sender: what the robot last reported (at time_s), and what the sender does (at written_s) about the request of obeyed_s."""
+    """From the sender: what the robot last reported, and what the sender does."""
     num = len(config.joints)
     return np.dtype([
-        ("time_s", "f8"), ("written_s", "f8"), ("obeyed_s", "f8"), ("phase", "u1"), ("joint_position", "f4", num), ("joint_velocity", "f4", num), ("joint_torque", "f4", num),
-        ("temperature", "u1", num), ("gyroscope", "f4", 3), ("quaternion", "f4", 4), ("remote", "u1", 40), ("battery", "u1"),
-        ("latency_s", "f4"), ("reason", f"S{REASON_SIZE}")])
+        ("alive_s", "f8"), ("time_s", "f8"), ("phase", "u1"), ("joint_position", "f4", num), ("joint_velocity", "f4", num),
+        ("joint_torque", "f4", num), ("temperature", "u1", num), ("gyroscope", "f4", 3), ("accelerometer", "f4", 3), ("quaternion", "f4", 4),
+        ("remote", "u1", 40), ("battery", "i2"), ("sent", "f4", num), ("kp", "f4"), ("kd", "f4"), ("latency_s", "f4"),
+        ("released", "S40"), ("is_restored", "?"), ("reason", f"S{REASON_SIZE}")])
 
 
 def command_dtype(config: RobotConfig) -> np.dtype:
@@ -62,7 +64,7 @@ def command_dtype(config: RobotConfig) -> np.dtype:
     num = len(config.joints)
     return np.dtype([
         ("time_s", "f8"), ("step", "u8"), ("request", "u1"), ("target", "f4", num), ("state_time_s", "f8"), ("action", "f4", num),
-        ("observation", "f4", config.max_state_dim), ("reason", f"S{REASON_SIZE}")])
+        ("velocity_command", "f4", 3), ("observation", "f4", config.max_state_dim), ("reason", f"S{REASON_SIZE}")])
 
 
 class Mailbox:

@@ -102,10 +102,9 @@ def seal(record: Record) -> None:
     record["crc"] = _crc(record)
 
 
-def is_intact(record: Record, *, allow_unset: bool = False) -> bool:
-    """Whether the CRC is right. With allow_unset a CRC of 0 is one too: simulators leave it so, a robot never does."""
-    crc = int(record["crc"])
-    return crc == _crc(record) or (allow_unset and crc == 0)
+def is_intact(record: Record, *, may_lack_crc: bool = False) -> bool:
+    """Whether the CRC is right. may_lack_crc takes a CRC of 0, which simulators leave so, as right too: never on a real robot's network."""
+    return int(record["crc"]) == _crc(record) or (may_lack_crc and int(record["crc"]) == 0)
 
 
 def _crc(record: Record) -> int:

@@ -12,46 +12,48 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfx.config import RobotConfig
-from rfx.robots.go2.mailbox import Phase
+from rfx.robots.go2.mailbox import UNKNOWN, Phase
 from rfx.robots.go2.remote import EMERGENCY
+from rfx.robots.robot import MAX_VELOCITY_COMMAND
 from rfx.state import Array, projected_gravity
 
-MOVING = (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY, Phase.LYING_DOWN)
-CALVES = (2, 5, 8, 11)
-LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)  # folded legs, as in Unitree's go2_stand_example
+MOVING = (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY, Phase.LYING_DOWN)  # the motors are stiff
 
 
 @dataclass(frozen=True, kw_only=True)
 class SafetyLimits:
     """Where the driver draws the line, and how it stands up and damps."""
 
-    state_timeout_s: float = 0.05  # without LowState, while the legs are stiff
-    lost_timeout_s: float = 3.0  # without LowState, while they are damped
-    sender_timeout_s: float = 0.05  # without a sign of life from the sender: then the guard damps
-    guard_timeout_s: float = 0.08  # without a sign of life from the guard: the sender does not go on without
+    state_timeout_s: float = 0.05  # without LowState, while the motors are stiff
+    idle_state_timeout_s: float = 3.0  # without LowState, while they are not
+    guard_timeout_s: float = 0.05  # of the sender, before its guard takes over
     policy_timeout_s: float = 0.09  # without a policy step: damping is on the wire before 100 ms
-    stand_timeout_s: float = 300.0  # standing without a policy step: then it lies down
+    stand_timeout_s: float = 60.0  # standing without a word from the driver, then it lies down
+    slow_policy_factor: float = 1.5  # times the control period, on average over slow_policy_s: then it lies down
+    slow_policy_s: float = 1.0
     tilt_rad: float = 1.05  # 60 degrees, where training ends an episode too
     joint_velocity_factor: float = 2.0  # times the joint's max_velocity_rad_s: simulated gaits touch 1.6 as a foot lands
     joint_velocity_smoothing_s: float = 0.01  # time constant: a foot that lands kicks its joints for a few milliseconds
     temperature_c: float = 85.0  # motor; our own choice, below where magnets and windings suffer
     target_velocity_factor: float = 4.0  # a target moves at most this times the joint's max_velocity_rad_s
     interpolation_s: float = 0.004  # two ticks, over which a target moves to the policy's next one
-    take_over_s: float = 60.0  # for the robot's own controller to lie it down and let go, and for all else before the first command
+    quaternion_norm: float = 0.1  # how far it may be from 1
+    stand_charge: int = 20  # %, below it does not stand up
+    least_charge: int = 10  # %, at it it lies down
+    low_charge_s: float = 1.0  # for how long that must be reported
     lead_s: float = 0.3  # of damping before anything else: a robot may meet the writer late
     stand_s: float = 1.2  # Unitree's examples stand up in about this time
     stand_velocity_rad_s: float = 2.0  # slower than stand_s where a joint has far to go
     rest_velocity_rad_s: float = 0.3  # below it a joint counts as at rest
-    settle_s: float = 0.5  # what standing up waits at most for the joints to come to rest
-    stand_error_rad: float = 0.3  # of any joint from the default pose: beyond it the robot does not stand
-    recover_s: float = 0.4  # from a stride back to the default pose, before lying down
-    lie_s: float = 1.5  # from the default pose down
-    folded_calf_rad: float = -2.4  # a leg whose knee is bent beyond this is folded: hip to foot 0.15 m, a drop of some 7 cm at most
+    settle_s: float = 0.5  # what a motion waits at most for the joints to come to rest
+    stand_error_rad: float = 0.3  # a robot with a joint further from the default pose does not stand
+    collect_s: float = 0.5  # from wherever the policy left the legs to the default pose, before lying down
+    lie_s: float = 1.5  # onto folded legs, from the default pose or wherever standing up had got to
     stand_kp: float = 60.0  # N m/rad, Unitree's examples
     stand_kd: float = 5.0  # N m s/rad, Unitree's examples
     damping_kd: float = 2.0  # N m s/rad, Unitree's examples
     damping_s: float = 2.0  # how long damping is sent on the way out
-    max_velocity_command: tuple[float, float, float] = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s
+    max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +72,15 @@ class Snapshot:
     quaternion: Array  # (4,), wxyz
     buttons: int
     other_publishers: int  # of rt/lowcmd
-    broken_states: int  # LowStates since the last intact one
-    gap_s: float  # since the sender's last tick
-    guard_failure: str  # what is wrong with the guard, or nothing
     driver_alive: bool
     driver_failure: str  # what the driver reports, or nothing
-    request_time_s: float  # of the driver's last request
-    policy_time_s: float  # of the last policy step
+    policy_time_s: float  # of the driver's last word: in Phase.POLICY the last policy step
     target: Array  # what it asked for, rad
+    other_names: str = ""  # who they are
+    num_damaged: int = 0  # LowStates with a wrong checksum since the last intact one
+    battery: int = UNKNOWN  # charge, %
+    driver_stopped: bool = False  # as SIGSTOP or a debugger stops a process
+    guard_failure: str = ""
 
 
 Rule = Callable[[Snapshot, SafetyLimits, RobotConfig], str | None]
@@ -93,62 +96,66 @@ def driver_gone(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str
     return None if now.driver_alive else "the policy's process is gone"
 
 
+def driver_stopped(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The process that runs the policy stands still: nobody could end what the robot does."""
+    return "the policy's process was stopped" if now.driver_stopped and now.phase in MOVING else None
+
+
+def guard_failed(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """Nobody would damp if the sender ended now."""
+    return now.guard_failure or None
+
+
 def remote_stop(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """L2 and B together on the remote."""
-    return "L2+B on the remote" if now.buttons & EMERGENCY == EMERGENCY else None
+    """L2 and B together on the remote. (A robot that is damped anyway only stays so: the controller sees to that.)"""
+    return "L2+B on the remote" if now.phase in MOVING and now.buttons & EMERGENCY == EMERGENCY else None
 
 
 def other_publisher(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
     """Somebody else may command the motors."""
-    return f"{now.other_publishers} other publisher(s) of rt/lowcmd: stop the other controller" if now.other_publishers else None
+    if not now.other_publishers:
+        return None
+    who = f" ({now.other_names})" if now.other_names else ""
+    return f"{now.other_publishers} other publisher(s) of rt/lowcmd{who}: stop the other controller"
 
 
 def stale_state(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The robot has not reported for too long. A gap while it is damped is waited for."""
-    age_s, limit_s = now.now_s - now.state_time_s, limits.state_timeout_s if now.phase in MOVING else limits.lost_timeout_s
-    if age_s > limit_s:
-        broken = f" ({now.broken_states} came with a wrong CRC)" if now.broken_states else ""
-        return f"no LowState for {age_s * 1e3:.0f} ms, limit {limit_s * 1e3:.0f} ms{broken}"
-    return None
-
-
-def held_up(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The sender itself was away: stopped, swapped out, blocked."""
-    if now.phase in MOVING and now.gap_s > limits.sender_timeout_s:
-        return f"the sender was held up for {now.gap_s * 1e3:.0f} ms, limit {limits.sender_timeout_s * 1e3:.0f} ms"
-    return None
-
-
-def guard_failed(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """Nobody would damp if the sender were killed."""
-    return now.guard_failure or None
+    """The robot has not reported for too long; longer is not too long while the motors are not stiff."""
+    age_s, limit_s = now.now_s - now.state_time_s, limits.state_timeout_s if now.phase in MOVING else limits.idle_state_timeout_s
+    if age_s <= limit_s:
+        return None
+    what = f"no intact LowState ({now.num_damaged} came with a wrong checksum)" if now.num_damaged else "no LowState"
+    return f"{what} for {age_s * 1e3:.0f} ms, limit {limit_s * 1e3:.0f} ms"
 
 
 def silent_policy(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
     """The policy has not made a step for too long."""
-    age_s = now.now_s - now.policy_time_s
-    if now.phase == Phase.POLICY and age_s > limits.policy_timeout_s:
-        return f"no policy step for {age_s * 1e3:.0f} ms, limit {limits.policy_timeout_s * 1e3:.0f} ms"
-    return None
+    age_s, limit_s = now.now_s - now.policy_time_s, limits.policy_timeout_s
+    return f"no policy step for {age_s * 1e3:.0f} ms, limit {limit_s * 1e3:.0f} ms" if now.phase == Phase.POLICY and age_s > limit_s else None
 
 
 def not_finite(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """A measurement or a target is not a number, or no orientation."""
+    """A measurement or a target is not a number."""
     for name in ("joint_position", "joint_velocity", "gyroscope", "quaternion"):
         if not np.isfinite(getattr(now, name)).all():
             return f"LowState's {name.replace('_', ' ')} is not finite"
-    if not is_orientation(now.quaternion):
-        return f"LowState's quaternion has norm {float(np.linalg.norm(now.quaternion)):.2f}, expected 1"
     if now.phase == Phase.POLICY and not np.isfinite(now.target).all():
         return "the policy's target is not finite"
     return None
+
+
+def no_orientation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
+    """The orientation is none: zeros, say, would count as level."""
+    norm = float(np.linalg.norm(now.quaternion))
+    return f"LowState's quaternion has norm {norm:.2f}; expected 1" if abs(norm - 1.0) > limits.quaternion_norm else None
 
 
 def tilted(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
     """The body leans too far: it has fallen or is about to."""
     if now.phase not in MOVING:
         return None
-    down = -float(projected_gravity(np.asarray(now.quaternion, np.float32)[None])[0, 2])
+    quaternion = np.asarray(now.quaternion, np.float32)
+    down = -float(projected_gravity((quaternion / max(float(np.linalg.norm(quaternion)), 1e-6))[None])[0, 2])
     tilt_rad = math.acos(max(-1.0, min(1.0, down)))
     return f"tilted by {tilt_rad:.2f} rad, limit {limits.tilt_rad:.2f} rad" if tilt_rad > limits.tilt_rad else None
 
@@ -169,8 +176,8 @@ def too_hot(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | N
     return _worst(np.asarray(now.temperature, np.float32), limit, config, "has a motor of {:.0f} C, limit {:.0f} C")
 
 
-RULES: tuple[Rule, ...] = (driver_failed, driver_gone, remote_stop, other_publisher, guard_failed, held_up, stale_state, silent_policy,
-                           not_finite, tilted, too_fast, too_hot)
+RULES: tuple[Rule, ...] = (driver_failed, driver_gone, driver_stopped, guard_failed, remote_stop, other_publisher, stale_state, silent_policy,
+                           not_finite, no_orientation, tilted, too_fast, too_hot)
 
 
 def violation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
@@ -180,19 +187,6 @@ def violation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str |
         if reason:
             return reason
     return None
-
-
-def is_orientation(quaternion: Array) -> bool:
-    """Whether quaternion (4,) is one: its norm is 1, give or take 0.1. Zeros, which an IMU that is not there reports, would count as level."""
-    return abs(float(np.linalg.norm(quaternion)) - 1.0) <= 0.1  # false for nan
-
-
-def unfolded(joint_position: Array, limits: SafetyLimits, config: RobotConfig) -> str:
-    """Which joint says that the robot does not lie with folded legs, or nothing. joint_position (num_joints,), rad."""
-    calf = max(CALVES, key=lambda index: joint_position[index] if np.isfinite(joint_position[index]) else math.inf)
-    if joint_position[calf] <= limits.folded_calf_rad:
-        return ""
-    return f"{config.joint_names[calf]} is at {joint_position[calf]:.2f} rad, expected {limits.folded_calf_rad:.2f} or less"
 
 
 def smoothed_speed(speed: Array, joint_velocity: Array, elapsed_s: float, limits: SafetyLimits) -> Array:
@@ -212,10 +206,10 @@ def limit_target(target: Array, last_target: Array, joint_position: Array, joint
     reach = limits.target_velocity_factor * config.joint_array("max_velocity_rad_s") * np.float32(elapsed_s)
     torque = config.joint_array("max_torque_nm")
     position = np.clip(target, last_target - reach, last_target + reach)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre = joint_position + kd * joint_velocity / kp
-        within = np.clip(position, centre - torque / kp, centre + torque / kp)
-    position = np.where(kp > 0.0, within, position)  # without stiffness no position asks for torque
+    holds = kp > 0.0  # without position gain no position asks for torque
+    gain = np.where(holds, kp, np.float32(1.0))
+    centre = joint_position + kd * joint_velocity / gain
+    position = np.where(holds, np.clip(position, centre - torque / gain, centre + torque / gain), position)
     return np.clip(position, low, high)
 
 

@@ -1,8 +1,8 @@
 """The process that talks to the robot: up to 500 times a second LowState in, safety rules, LowCmd out. The driver starts it.
 
 It holds and interpolates the policy's targets, so the policy's rate never gates the motors', and it outlives the policy's process: when
-that stalls, crashes or is killed, this one damps. Whatever ends it, it sends damping for a while first, and a guard process does when it
-is killed itself. It has a session of its own, so the terminal's Ctrl-C reaches the policy's process only, which then asks for damping.
+that stalls, stops, crashes or is killed, this one damps. Whatever ends it, it sends damping for a while first, and a guard process does
+when it is killed or stopped itself. It has a session of its own, so the terminal's Ctrl-C reaches the policy's process only, which then asks for damping.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import numpy as np
 
 from rfx.config import RobotConfig
 from rfx.robots.go2 import remote
-from rfx.robots.go2.controller import Controller, MotorTarget
+from rfx.robots.go2.controller import Controller
 from rfx.robots.go2.guard import Guard
 from rfx.robots.go2.link import Link
 from rfx.robots.go2.log import Log
-from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes
+from rfx.robots.go2.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes, state_dtype
 from rfx.robots.go2.safety import SafetyLimits, Snapshot, smoothed_speed
-from rfx.robots.realtime import realtime_priority
+from rfx.robots.go2.switcher import select_controller
+from rfx.robots.realtime import ProcessWatch, lock_memory, realtime_priority
 
 PRIORITY = 30  # above the policy's loop
 MAX_RATE_HZ = 500.0  # a Go2 should be sent 200 to 500 commands a second
@@ -50,6 +51,7 @@ class SenderOptions:
     log_s: float = 5.0
     motion_switcher: bool = True
     silent_publishers: int = 0  # this many other publishers of rt/lowcmd are tolerated as long as they send nothing
+    restore: str | None = None  # have the robot's own controller of this name, or with "" the one that let go, take the motors at the end
 
 
 class Sender:
@@ -60,11 +62,18 @@ class Sender:
         self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
         self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
         self._doorbell = Doorbell(options.doorbell)
-        self._link = Link(self.config, self.limits, options.domain, options.interface, options.silent_publishers)
+        self._driver = ProcessWatch(options.driver_pid)
         self._controller = Controller(self.config, self.limits)
+        try:
+            self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
+        except ConnectionError as error:
+            state = np.zeros((), state_dtype(self.config))
+            state["phase"], state["reason"] = Phase.DONE, str(error).encode()[:REASON_SIZE]
+            self._states.write(state)
+            raise
         self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
         self._command = self._commands.read()
-        self._signal = ""
+        self._signal = self._guard_failure = ""
         self._latencies_s: list[float] = []
         self._max_gap_s = self._last_sent_s = 0.0
         self._last_step, self._last_now_s = 0, time.monotonic()
@@ -77,18 +86,20 @@ class Sender:
 
         Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
         """
+        limits = self.limits
         try:
-            self._give_up_s = time.monotonic() + self.limits.take_over_s
-            self._link.take_over(motion_switcher=self.options.motion_switcher, check=self._check_wanted)
+            released = self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=limits.rest_velocity_rad_s,
+                                            check=self._check_wanted)
+            self._link.state["released"] = released.encode()[:40]
+            lock_memory()
             gc.collect()
             gc.freeze()
             gc.disable()  # nothing in the loop makes cycles
-            self._check_wanted()
-            self._link.trust(self._guard.arm(self._link.key))
+            self._link.trust(self._guard.arm(self._check_wanted))
         except (OSError, RuntimeError) as error:
             self._controller.fail(time.monotonic(), str(error))
-            self._report(Phase.DONE)
             self._guard.dismiss()
+            self._report(Phase.DONE)
             raise
         try:
             self._loop()
@@ -97,6 +108,8 @@ class Sender:
             self._damp_blindly()
         self._guard.dismiss()
         self._write_log()
+        if self.options.restore is not None and not self._controller.reason:
+            self._restore(self.options.restore or released)
         self._report(Phase.DONE)
         return self._controller.reason
 
@@ -104,15 +117,12 @@ class Sender:
         self._signal = f"the sender was sent {signal.Signals(number).name}"
 
     def _check_wanted(self) -> None:
-        """Called while connecting. Raises ConnectionError when there is no use in going on."""
-        self._guard.tell_alive()
-        self._report(Phase.CONNECTING)
-        if self._signal or os.getppid() != self.options.driver_pid:
+        """Tell the driver that this process is at work, and find out whether it still should be: nothing moves yet."""
+        if self._signal or not self._driver.is_alive():
             raise ConnectionError(self._signal or "the policy's process is gone")
-        if self._commands.read()["request"] in (Request.CLOSE, Request.FAIL):
-            raise ConnectionError("it was asked to close while it connected")
-        if time.monotonic() > self._give_up_s:
-            raise ConnectionError(f"the robot was not ready within {self.limits.take_over_s:.0f} s")
+        if Request(self._commands.read()["request"]) == Request.CLOSE:
+            raise ConnectionError("it was closed while connecting")
+        self._report(Phase.CONNECTING)
 
     def _loop(self) -> None:
         due_s = time.monotonic()
@@ -123,13 +133,16 @@ class Sender:
                 due_s = time.monotonic()
 
     def _tick(self) -> None:
-        self._guard.tell_alive()
         self._link.receive()
         self._command = self._commands.read()
         step = int(self._command["step"])
         now = self._snapshot()
         target = self._controller.step(now, Request(self._command["request"]), step)
+        if (late_s := time.monotonic() - now.now_s) > self.limits.guard_timeout_s:  # this process stood still in between: the target is old
+            self._controller.fail(time.monotonic(), f"the sender stood still for {late_s * 1e3:.0f} ms")
+            target = self._controller.damping()
         self._link.send(target)
+        self._guard_failure = self._guard.beat()
         sent_s = time.monotonic()
         if self._controller.phase == Phase.POLICY and step != self._last_step:
             self._last_step = step
@@ -138,23 +151,26 @@ class Sender:
         if self._last_sent_s:
             self._max_gap_s = max(self._max_gap_s, sent_s - self._last_sent_s)
         self._last_sent_s = sent_s
+        state = self._link.state
+        state["sent"], state["kp"], state["kd"] = target.position, target.kp[0], target.kd[0]
         self._report(self._controller.phase)
-        self._log.add(now.now_s, self._controller.phase, self._link.state, self._command, target)
+        self._log.add(now.now_s, state, self._command)
 
     def _snapshot(self) -> Snapshot:
         state, command, request = self._link.state, self._command, Request(self._command["request"])
         now_s = time.monotonic()
         self._speed = smoothed_speed(self._speed, state["joint_velocity"], now_s - self._last_now_s, self.limits)
-        gap_s, self._last_now_s = now_s - self._last_now_s, now_s
+        self._last_now_s = now_s
+        others = self._link.other_publishers()
         failure = command["reason"].decode(errors="replace") if request == Request.FAIL else self._signal
         return Snapshot(
             now_s=now_s, phase=self._controller.phase, phase_since_s=self._controller.phase_since_s,
             state_time_s=float(state["time_s"]), joint_position=state["joint_position"], joint_velocity=state["joint_velocity"],
             joint_speed=self._speed, temperature=state["temperature"], gyroscope=state["gyroscope"], quaternion=state["quaternion"],
-            buttons=remote.buttons(state["remote"].tobytes()), other_publishers=self._link.other_publishers(),
-            broken_states=self._link.num_broken, gap_s=gap_s, guard_failure=self._guard.failure(),
-            driver_alive=request == Request.CLOSE or os.getppid() == self.options.driver_pid, driver_failure=failure,
-            request_time_s=float(command["time_s"]), policy_time_s=float(command["time_s"]), target=command["target"])
+            buttons=remote.buttons(state["remote"].tobytes()), other_publishers=others, other_names=self._link.names_of_others() if others else "",
+            driver_alive=request == Request.CLOSE or self._driver.is_alive(), driver_stopped=self._driver.is_stopped(), driver_failure=failure,
+            policy_time_s=float(command["time_s"]), target=command["target"], num_damaged=self._link.num_damaged,
+            battery=int(state["battery"]), guard_failure=self._guard_failure)
 
     def _is_done(self, now_s: float) -> bool:
         """Whether damping has been sent for long enough on the way out."""
@@ -163,17 +179,27 @@ class Sender:
         return leaving and now_s - controller.phase_since_s > self.limits.damping_s
 
     def _damp_blindly(self) -> None:
-        zeros = np.zeros(len(self.config.joints), np.float32)
         end_s = time.monotonic() + self.limits.damping_s
         while time.monotonic() < end_s:
-            self._guard.tell_alive()
-            self._link.send(MotorTarget(position=zeros, kp=zeros, kd=zeros + np.float32(self.limits.damping_kd)))
+            self._link.send(self._controller.damping())
+            self._guard.beat()
             time.sleep(1.0 / self.options.rate_hz)
 
+    def _restore(self, name: str) -> None:
+        self._link.leave()
+        try:
+            if not name:
+                raise RuntimeError("it had let go before this run, and --restore needs its name")
+            select_controller(self._link.bus, name)
+            self._link.state["is_restored"] = True
+        except (TimeoutError, RuntimeError) as error:
+            self._controller.reason = (f"the robot was left without its own controller, which did not take the motors again ({error}): "
+                                       "select it in Unitree's app, or start the robot again")
+
     def _report(self, phase: Phase) -> None:
-        self._link.state["written_s"], self._link.state["obeyed_s"] = time.monotonic(), self._command["time_s"]
-        self._link.state["phase"], self._link.state["reason"] = phase, self._controller.reason.encode()[:REASON_SIZE]
-        self._states.write(self._link.state)
+        state = self._link.state
+        state["alive_s"], state["phase"], state["reason"] = time.monotonic(), phase, self._controller.reason.encode()[:REASON_SIZE]
+        self._states.write(state)
 
     def _write_log(self) -> None:
         p50, p99 = np.percentile(self._latencies_s, (50, 99)).tolist() if self._latencies_s else (None, None)
@@ -186,14 +212,20 @@ class Sender:
 
 def main() -> None:
     options = SenderOptions(**json.loads(sys.argv[1]))
-    guard = Guard(options.domain, options.interface, SafetyLimits(**options.limits))  # before it would inherit the priority: see there
+    limits = SafetyLimits(**options.limits)
+    # Before the priority is raised, which it would inherit: two seconds of imports that nothing else could run beside.
+    guard = Guard(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
+    status = ""
     with realtime_priority(PRIORITY):  # the DDS threads inherit it
         try:
-            reason = Sender(options, guard).run()
+            if reason := Sender(options, guard).run():
+                status = f"damped and stopped: {reason}; log: {options.log_path}"
         except (OSError, RuntimeError) as error:  # told to the driver where that was possible
-            sys.exit(f"go2: {error}")
-    if reason:
-        sys.exit(f"go2: damped and stopped: {reason}; log: {options.log_path}")
+            guard.dismiss()
+            status = str(error)
+    if status:
+        print(f"go2: {status}", file=sys.stderr, flush=True)
+    os._exit(bool(status))  # DDS threads that still receive crash in an interpreter that is being taken down
 
 
 if __name__ == "__main__":
