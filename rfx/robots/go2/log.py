@@ -78,11 +78,12 @@ class Recorder:
     def _run(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            while not self._ended.is_set():
+            while True:
                 with self.path.open("w", buffering=1) as file:
                     self._fill(file)
-                if not self._ended.is_set():
-                    self._rotate()
+                if self._ended.is_set():  # looked at once: after a rotation there always is a newest file
+                    return
+                self._rotate()
         except OSError as error:
             print(f"go2: the run is recorded no further: {error}", file=sys.stderr, flush=True)
 
