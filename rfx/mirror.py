@@ -2,7 +2,7 @@
 
 A reflection in y keeps x and z of a vector and turns its y around; of a rotation (an axial vector: angular velocity) it turns x and z around
 and keeps y. Joints change places with those that the config names as their mirror images. Where the feet of the two sides are half a cycle
-apart, as in a walk or a trot, the clock is half a cycle on, but where the command is zero it waits (rfx.state.advance), and is its own image.
+apart, as in a walk or a trot, the clock is half a cycle on, but a clock that waits (rfx.state.advance) is its own image.
 """
 
 from __future__ import annotations

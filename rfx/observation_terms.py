@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rfx.state import Array, RobotState
+from rfx.state import Array, RobotState, stepping
 
 
 def joint_position(state: RobotState) -> Array:
@@ -41,10 +41,9 @@ def last_action(state: RobotState) -> Array:
 
 
 def gait_clock(state: RobotState) -> Array:
-    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while the command is to stand. (N, 3).
+    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while it waits (rfx.state.advance). (N, 3).
 
     The clock's mirror image, half a cycle on, is then a change of signs: (-, -, +).
     """
     phase = state.gait_phase
-    moving = state.velocity_command.any(axis=1, keepdims=True)
-    return np.stack((np.sin(phase), np.cos(phase), np.sin(np.float32(2.0) * phase)), axis=1) * moving
+    return np.stack((np.sin(phase), np.cos(phase), np.sin(np.float32(2.0) * phase)), axis=1) * stepping(state)[:, None]

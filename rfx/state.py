@@ -9,6 +9,7 @@ import numpy as np
 from rfx.config import RobotConfig
 
 Array = np.ndarray
+TURN = 2.0 * np.pi  # rad, a whole cycle of the gait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +46,26 @@ class RobotState:
 def advance(state: RobotState, action: Array) -> None:
     """Note the action of the control step that just ended and move the gait clock on by it, in place. action (N, num_joints).
 
-    The clock of a robot that is told to stand waits at 0: nothing then urges it to lift its feet. The simulator and the drivers both call
-    this once per control step, so the clock and the last action mean the same on both.
+    The clock of a robot that is told to stand runs on to the end of its half cycle, where feet that are in the air come down, and waits at
+    0: nothing then urges it to lift its feet. The simulator and the drivers both call this once per control step, so the clock and the last
+    action mean the same on both.
     """
     state.last_action[...] = action
     config, phase = state.config, state.gait_phase
-    phase += np.float32(2.0 * np.pi * config.gait_freq_hz / config.control_freq_hz)
-    np.mod(phase, np.float32(2.0 * np.pi), out=phase)
-    phase[~state.velocity_command.any(axis=1)] = 0.0
+    waits, half_cycles = phase == 0.0, _half_cycles(phase)
+    phase += np.float32(TURN * config.gait_freq_hz / config.control_freq_hz)
+    waits |= _half_cycles(phase) != half_cycles
+    np.mod(phase, np.float32(TURN), out=phase)
+    phase[waits & ~state.velocity_command.any(axis=1)] = 0.0
+
+
+def stepping(state: RobotState) -> Array:
+    """Which robots' gait clocks run: those that are told to move, or end their last step. (N,), bool."""
+    return state.velocity_command.any(axis=1) | (state.gait_phase != 0.0)
+
+
+def _half_cycles(phase: Array) -> Array:
+    return np.floor(phase * np.float32(2.0 / TURN) + np.float32(1e-3))  # so much earlier, that rounding errors add no step
 
 
 def heading(quaternion: Array) -> Array:

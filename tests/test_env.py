@@ -61,18 +61,23 @@ def test_observation_is_48_real_numbers_then_zeros():
     np.testing.assert_allclose(state[:, 45:48], np.tile([1.0, 0.0, 0.0], (4, 1)), atol=1e-6)
 
 
-def test_the_clock_waits_while_the_robot_is_told_to_stand():
+def test_the_clock_of_a_robot_that_is_told_to_stand_ends_its_half_cycle_and_waits():
+    """At 2.5 Hz and 50 Hz half a cycle is ten steps: feet that swing come down in its last one."""
     env = make(2, randomize=False)
     env.reset(seed=0)
     command = env.state.robot.velocity_command
-    clocks = []
-    for wanted in ([0.3, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, -0.1]):
+    clocks, swing = [], []
+    for num_steps, wanted in ((7, [0.3, 0.0, 0.0]), (15, [0.0, 0.0, 0.0]), (13, [0.0, 0.0, -0.1]), (12, [0.0, 0.0, 0.0])):
         command[0], command[1] = wanted, [0.5, 0.0, 0.0]
-        for _ in range(2):
+        for _ in range(num_steps):
             observation = env.step(np.zeros((2, 12), np.float32))[0]["state"]
-        clocks.append(observation[:, 45:48])
-    two, four, six = (np.array([np.sin(p), np.cos(p), np.sin(2 * p)]) for p in np.array([2, 4, 6]) * 2 * np.pi * 2.5 / 50)
-    np.testing.assert_allclose(clocks, [[two, two], [[0, 0, 0], four], [two, six]], atol=1e-6)
+            clocks.append(observation[:, 45:48])
+            swing.append(env.state.foot_swing[0].any())
+    waits = [0, 0, 0]
+    runs = [[np.sin(p), np.cos(p), np.sin(2 * p)] for p in np.arange(1, 48) * 2 * np.pi * 2.5 / 50]
+    first = runs[:9] + [waits] * 13 + runs[:19] + [waits] * 6
+    np.testing.assert_allclose(clocks, np.stack([first, runs], axis=1), atol=2e-5)  # float32 phases add up
+    assert not any(swing[9:23]) and any(swing[3:9]) and not any(swing[41:])
 
 
 def test_observations_are_not_overwritten_by_later_steps():

@@ -60,10 +60,12 @@ def test_the_clocks_image_is_that_of_a_phase_half_a_cycle_on():
     np.testing.assert_allclose(MIRROR.observation(state)[:, 45:], expected, atol=5e-7)
 
 
-def test_a_robot_that_is_told_to_stand_sees_no_clock():
-    state = RobotState.zeros(GO2_CONFIG, 2)
-    state.gait_phase[:], state.velocity_command[1, 2] = 1.0, 0.1
-    np.testing.assert_allclose(observe(state)[:, 45:48], [[0, 0, 0], [np.sin(1.0), np.cos(1.0), np.sin(2.0)]], atol=1e-7)
+def test_a_robot_that_stands_sees_no_clock():
+    """It stands when it is told to and has ended its last step."""
+    state = RobotState.zeros(GO2_CONFIG, 3)
+    state.gait_phase[:2], state.velocity_command[1, 2] = 1.0, 0.1
+    runs = [np.sin(1.0), np.cos(1.0), np.sin(2.0)]
+    np.testing.assert_allclose(observe(state)[:, 45:48], [runs, runs, [0, 0, 0]], atol=1e-7)
 
 
 def test_feet_in_step_have_a_clock_that_is_its_own_image():

@@ -27,6 +27,18 @@ def yaw_rate(state: SimState, variance: float = 0.25) -> Array:
     return np.exp(np.square(error) / np.float32(-variance))
 
 
+def mean_linear_velocity(state: SimState, variance: float = 0.25) -> Array:
+    """As linear_velocity, of the velocity's running mean: steps sway, and exploration shakes, which hides whether the command is followed."""
+    error = state.mean_velocity_b[:, :2] - state.robot.velocity_command[:, :2]
+    return np.exp(_square_sum(error) / np.float32(-variance))
+
+
+def mean_yaw_rate(state: SimState, variance: float = 0.25) -> Array:
+    """As yaw_rate, of the yaw rate's running mean."""
+    error = state.mean_velocity_b[:, 2] - state.robot.velocity_command[:, 2]
+    return np.exp(np.square(error) / np.float32(-variance))
+
+
 def vertical_velocity(state: SimState) -> Array:
     """Squared vertical velocity of the base, (m/s)^2."""
     return np.square(state.base_linear_velocity_b[:, 2])

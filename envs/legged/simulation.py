@@ -14,7 +14,7 @@ from envs.legged.state import SimState, load_arrays
 from rfx.config import RobotConfig, joint_targets
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model, motor_addresses, quiet_mujoco, trunk_body
-from rfx.state import Array, advance, projected_gravity
+from rfx.state import Array, advance, projected_gravity, stepping
 
 
 class Simulation:
@@ -43,6 +43,7 @@ class Simulation:
         self._foot_position = np.array([[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in config.foot_names])
         self._gait_offset = np.array([foot.gait_offset for foot in config.feet], np.float32)  # cycles
         self._stance_share = 1.0 - config.swing_share  # of the cycle
+        self._mean_share = np.float32(min(1.0, self.control_step_s * 2.0 * config.gait_freq_hz))  # of the newest velocity, in the mean
         self._last_foot_position = np.zeros((num_envs, len(config.feet), 3), np.float32)
         self._target, self._last_target = np.zeros((2, num_envs, len(config.joints)), np.float32)
         self.encoder_offset = np.zeros((num_envs, len(config.joints)), np.float32)  # rad, measured minus true position
@@ -67,6 +68,8 @@ class Simulation:
         advance(state.robot, action)
         state.step[...] += 1
         self._refresh(slice(None))
+        mean_velocity = state.mean_velocity_b
+        mean_velocity += self._mean_share * (self._velocity() - mean_velocity)
         self.failed |= ~np.isfinite(self.batch.state.sum(axis=1))
         warnings = self.batch.warning
         if not np.array_equal(warnings, self._last_warnings):
@@ -128,6 +131,7 @@ class Simulation:
         for array in (state.robot.last_action, state.previous_action, state.earlier_action, state.robot.gait_phase, state.step):
             array[ids] = 0
         self._refresh(ids)
+        state.mean_velocity_b[ids] = self._velocity()[ids]
         state.joint_acceleration[ids] = 0.0
         state.foot_velocity_w[ids] = 0.0
         state.foot_landed[ids] = False
@@ -174,6 +178,11 @@ class Simulation:
         """Where the joints stand in a row of qpos, in motor order."""
         return self._joint_qpos
 
+    def _velocity(self) -> Array:
+        """What a velocity command asks for, as it is now: vx, vy, yaw rate in the base frame. (N, 3)."""
+        state = self.state
+        return np.concatenate([state.base_linear_velocity_b[:, :2], state.robot.base_angular_velocity_b[:, 2:]], axis=1)
+
     def _refresh(self, rows: slice | Array) -> None:
         """Fill SimState's rows from MuJoCo's. Derived quantities (sensors, torque) are one substep old, as after mj_step."""
         state, robot = self.state, self.state.robot
@@ -201,8 +210,7 @@ class Simulation:
         state.foot_contact[rows] = contact
         state.base_contact[rows] = sensor[:, self._base_touch] > 0.0
         cycle = (robot.gait_phase[rows, None] * np.float32(0.5 / np.pi) + self._gait_offset) % np.float32(1.0)
-        moving = robot.velocity_command[rows].any(axis=1)[:, None]  # a robot that is told to stand keeps its feet on the ground
-        state.foot_swing[rows] = (cycle >= self._stance_share) & moving
+        state.foot_swing[rows] = (cycle >= self._stance_share) & stepping(robot)[rows, None]
 
 
 def rotate_inverse(quaternion: Array, vector: Array) -> Array:

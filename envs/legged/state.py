@@ -22,6 +22,7 @@ class SimState:
     robot: RobotState
     base_height: Array  # (N,), m above the ground below it
     base_linear_velocity_b: Array  # (N, 3), m/s
+    mean_velocity_b: Array  # (N, 3), vx, vy in m/s and yaw rate in rad/s, averaged over the last steps: see Simulation
     previous_action: Array  # (N, num_joints), the action before robot.last_action
     earlier_action: Array  # (N, num_joints), the one before previous_action
     joint_torque: Array  # (N, num_joints), N m, over the last substep
@@ -30,7 +31,7 @@ class SimState:
     foot_velocity_w: Array  # (N, num_feet, 3), m/s, mean over the control step
     foot_contact: Array  # (N, num_feet), bool
     foot_landed: Array  # (N, num_feet), bool: on the ground, and was not at the last control step
-    foot_swing: Array  # (N, num_feet), bool: the gait clock wants the foot in the air; never under a zero command
+    foot_swing: Array  # (N, num_feet), bool: the gait clock wants the foot in the air; never while it waits
     base_contact: Array  # (N,), bool: the trunk touches something
     floor_friction: Array  # (N,), sliding friction of the floor
     trunk_mass: Array  # (N,), kg, its payload included
@@ -45,7 +46,7 @@ class SimState:
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_envs, *shape), dtype)
 
-        return cls(robot=RobotState.zeros(config, num_envs), base_height=zeros(), base_linear_velocity_b=zeros(3),
+        return cls(robot=RobotState.zeros(config, num_envs), base_height=zeros(), base_linear_velocity_b=zeros(3), mean_velocity_b=zeros(3),
                    previous_action=zeros(num_joints), earlier_action=zeros(num_joints),
                    joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints), foot_height=zeros(num_feet),
                    foot_velocity_w=zeros(num_feet, 3), foot_contact=zeros(num_feet, dtype=bool), foot_landed=zeros(num_feet, dtype=bool),
