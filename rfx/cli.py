@@ -1,4 +1,4 @@
-"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx preflight`, `rfx interfaces`, `rfx emulate-go2`, `rfx replay`."""
+"""The command line: `rfx inspect`, `check-robot`, `export`, `push`, `deploy`, `preflight`, `interfaces`, `emulate-go2`, `replay`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from ctypes.util import find_library
 from typing import Any
 
 from rfx.deploy import add_arguments, add_network_arguments, deploy, go2_interface
+from rfx.extras import MissingExtra
+from rfx.text import printable
 
 ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticError)  # what wrong input or a wrong machine leads to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, also after Ctrl-C, or 1 with one line of what was wrong."""
+    """Run one command. Returns the exit status: 0, also after Ctrl-C; 1 with one line of what was wrong, 2 where a package is missing."""
     options = _parser().parse_args(arguments)
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends as one that was interrupted: damped
@@ -25,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     except ERRORS as error:
-        print(f"rfx {options.name}: " + " ".join(str(error).split()), file=sys.stderr)
-        return 1
+        print(f"rfx {options.name}: " + printable(" ".join(str(error).split())), file=sys.stderr)
+        return 2 if isinstance(error, MissingExtra) else 1
     return 0
 
 
@@ -36,18 +38,28 @@ def inspect(options: argparse.Namespace) -> None:
 
     info = inspect_policy(options.path)
     count = sum(math.prod(shape) for shape in info.weight_shapes.values())
-    print(f"{info.policy_type}, {count:,} weights, saved by rfx {info.rfx_version}")
-    print("arguments: " + (", ".join(f"{key}={value}" for key, value in info.arguments.items()) or "none"))
+    lines = [f"{info.policy_type}, {count:,} weights, saved by rfx {info.rfx_version}",
+             "arguments: " + (", ".join(f"{key}={value}" for key, value in info.arguments.items()) or "none")]
     robot = info.robot_config
     if robot is None:
-        print("robot: none said")
+        lines.append("robot: none said")
     else:
-        print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {robot.action_scale.min():g} to {robot.action_scale.max():g} rad")
+        lines.append(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale "
+                     f"{robot.action_scale.min():g} to {robot.action_scale.max():g} rad")
         frames = f", the last {info.arguments['history']} of them" if info.arguments.get("history", 1) != 1 else ""
-        print(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
-    print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
-    for key, value in info.training_info.items():
-        print(f"training {key}: {value}")
+        lines.append(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
+    lines.append("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
+    lines += [f"training {key}: {value}" for key, value in info.training_info.items()]
+    for line in lines:
+        print(printable(line))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a policy as an ONNX file for other runtimes: normalizer inside, and what they must know as metadata."""
+    from rfx.onnx_export import export_onnx
+
+    path = export_onnx(options.path, options.onnx or beside(options.path, ".onnx"))
+    print(f"exported: {path}, which `rfx deploy {path}` runs too")
 
 
 def check_robot(options: argparse.Namespace) -> None:
@@ -100,6 +112,12 @@ def replay(options: argparse.Namespace) -> None:
         show(recording)
 
 
+def beside(source: str, suffix: str) -> str:
+    """The name of a file beside the policy folder source; in the current folder for one from the hub."""
+    source = source.rstrip("/").partition("@")[0].rpartition("/")[2] if source.startswith("hf://") else source.rstrip("/")
+    return source.removesuffix(".safetensors") + suffix
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rfx", description="Run policies on a Unitree Go2, simulated or real.")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
@@ -110,7 +128,11 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = add("inspect", inspect)
+    sub.add_argument("path", help="a policy folder, hf://owner/name, or an .onnx file that rfx exported")
+
+    sub = add("export", export)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
+    sub.add_argument("--onnx", nargs="?", const="", required=True, metavar="FILE", help="as ONNX (default FILE: beside the folder, PATH.onnx)")
 
     sub = add("check-robot", check_robot)
     sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")
@@ -119,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(add("deploy", deploy))
 
     sub = add("preflight", preflight)
-    sub.add_argument("path", nargs="?", help="a policy folder that shall run on it")
+    sub.add_argument("path", nargs="?", help="a policy folder, or .onnx file, that shall run on it")
     sub.add_argument("--robot", choices=("go2",), default="go2", help="which robot (default: go2)")
     add_network_arguments(sub)
 

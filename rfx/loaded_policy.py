@@ -13,6 +13,7 @@ from rfx.arrays import Array
 from rfx.config import RobotConfig
 from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
+from rfx.onnx_policy import OnnxPolicy, is_onnx, load_onnx
 from rfx.policy_folder import inspect_policy
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
 
 def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> LoadedPolicy:
-    """The policy in a folder (a path, or hf://owner/name) or a bare .safetensors file, ready to run on robot_config if that is given.
+    """The policy in a folder (a path, or hf://owner/name), an .onnx file that rfx exported or a bare .safetensors file, ready to run.
 
-    Raises as `Policy.load`, and ValueError that lists what differs when the policy is not for that robot.
+    Raises as `Policy.load`, and ValueError that lists what differs when the policy is not for robot_config, if that is given.
     """
     from rfx.nn.policy import Policy
 
-    if Path(source).is_file():
+    if is_onnx(source):
+        info, policy = load_onnx(source)
+        loaded = LoadedPolicy(policy, robot_config=info.robot_config, training_info=info.training_info)
+    elif Path(source).is_file():
         loaded = LoadedPolicy(Policy.load(source))
     else:
         info = inspect_policy(source)
@@ -42,11 +46,12 @@ class LoadedPolicy:
 
     A policy that reads more than one observation (`history`) is given the last ones, of each row of the batch its own: call it once a
     control step, always with the same robots in the same rows, and `reset` where an episode begins. The weights of an MLP or ActorCritic
-    are read once, here, and run in NumPy: a fifteenth of the time that a compiled tinygrad call takes for one observation. Any other
-    policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
+    are read once, here, and run in NumPy: a fifteenth of the time that a compiled tinygrad call takes for one observation. An OnnxPolicy,
+    which normalizes by itself, runs in ONNX Runtime; any other policy is called with a tinygrad Tensor. Raises ValueError where normalizer
+    or robot_config do not fit.
     """
 
-    def __init__(self, policy: Policy, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
+    def __init__(self, policy: Policy | OnnxPolicy, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
                  training_info: Mapping[str, Any] | None = None):
         from rfx.nn.policy import policy_history, policy_widths
         from rfx.policy_folder import check_widths
@@ -106,15 +111,22 @@ class LoadedPolicy:
             raise ValueError(f"this {self.policy_type} is not for robot {config.name!r}; it was made for " + "; ".join(found))
 
 
-def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from observations to actions, (N, history * obs_dim) -> (N, act_dim), float32."""
+def actor_layers(policy: Policy) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Weight (in, out) and bias (out,) of each layer of the actor of an MLP or ActorCritic, tanh after each; None for any other policy."""
     from rfx.nn.networks import MLP, ActorCritic, PrivilegedActorCritic
-    from tinygrad import Tensor
 
     mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic) else policy
-    if type(mlp) is MLP:
-        layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
+    return [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers] if type(mlp) is MLP else None
+
+
+def _inference(policy: Policy | OnnxPolicy) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from observations to actions, (N, history * obs_dim) -> (N, act_dim), float32."""
+    if isinstance(policy, OnnxPolicy):
+        return policy
+    if layers := actor_layers(policy):
         return lambda state: _tanh_layers(state, layers)
+    from tinygrad import Tensor
+
     return lambda state: policy(Tensor(np.ascontiguousarray(state))).numpy()
 
 

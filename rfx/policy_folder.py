@@ -52,23 +52,18 @@ class PolicyInfo:
 
 
 def inspect_policy(path: str | Path) -> PolicyInfo:
-    """Read a policy folder without its weights. path may also be hf://owner/name.
+    """Read a policy folder without its weights. path may also be hf://owner/name, or an .onnx file that rfx exported.
 
     Raises FileNotFoundError for a missing folder or file, ValueError that names the file and what is wrong in it.
     """
+    from rfx.onnx_policy import inspect_onnx, is_onnx
+
+    if is_onnx(path):
+        return inspect_onnx(path)
     path = local_folder(path)
-    data = _read(path / CONFIG, MAX_JSON_BYTES)
+    data = read_bounded(path / CONFIG, MAX_JSON_BYTES)
     with naming(path / CONFIG):
-        config = _read_json(data)
-    expected = {"format": int, "rfx_version": str, "policy_type": str, "arguments": dict, "robot_config": dict | None,
-                "training_info": dict, "files": dict}
-    for key, kind in expected.items():
-        if key not in config or not isinstance(config[key], kind):
-            found = reprlib.repr(config[key]) if key in config else "nothing"
-            raise ValueError(f"{path / CONFIG}: got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
-    if config["format"] != FORMAT:
-        raise ValueError(f"{path / CONFIG}: got format {config['format']}; this rfx reads format {FORMAT}: install rfx "
-                         f"{config['rfx_version']}, which wrote it")
+        config = read_config(data, {"files": dict})
     digests = config["files"]
     if not {WEIGHTS} <= digests.keys() <= {WEIGHTS, NORMALIZER}:
         raise ValueError(f"{path / CONFIG}: got files {sorted(digests)}; expected {WEIGHTS} and, at most, {NORMALIZER}")
@@ -77,7 +72,7 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
         with naming(path / CONFIG):
             robot_config = RobotConfig.from_dict(config["robot_config"])
     if NORMALIZER in digests:
-        data = _read(path / NORMALIZER, MAX_JSON_BYTES)
+        data = read_bounded(path / NORMALIZER, MAX_JSON_BYTES)
         _check_digest(path / NORMALIZER, data, digests[NORMALIZER])
         with naming(path / NORMALIZER):
             normalizer = ObservationNormalizer.from_dict(_read_json(data))
@@ -86,6 +81,20 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
     return PolicyInfo(path=path, rfx_version=config["rfx_version"], policy_type=config["policy_type"], arguments=config["arguments"],
                       weight_shapes=_weight_shapes(path / WEIGHTS), robot_config=robot_config, normalizer=normalizer,
                       training_info=config["training_info"], digests=digests)
+
+
+def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
+    """What a policy says of itself, of the format that this rfx reads. others are further entries and their types. Raises ValueError."""
+    config = _read_json(data)
+    expected = {"format": int, "rfx_version": str, "policy_type": str, "arguments": dict, "robot_config": dict | None,
+                "training_info": dict, **others}
+    for key, kind in expected.items():
+        if key not in config or not isinstance(config[key], kind):
+            found = reprlib.repr(config[key]) if key in config else "nothing"
+            raise ValueError(f"got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
+    if config["format"] != FORMAT:
+        raise ValueError(f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx {config['rfx_version']}, which wrote it")
+    return config
 
 
 def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.ndarray]:
@@ -98,7 +107,7 @@ def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.nd
 
     path = Path(path)
     _weight_shapes(path)
-    data = _read(path)
+    data = path.read_bytes()
     if digest is not None:
         _check_digest(path, data, digest)
     weights = safetensors.numpy.load(data)
@@ -233,9 +242,10 @@ def _require_file(path: Path) -> None:
         raise FileNotFoundError(f"{path} is {'no ordinary file' if path.exists() else 'missing'}; expected a policy saved by rfx there")
 
 
-def _read(path: Path, max_bytes: int | None = None) -> bytes:
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """What a file holds. Raises FileNotFoundError for no ordinary file, ValueError for more than max_bytes."""
     _require_file(path)
-    if max_bytes is not None and path.stat().st_size > max_bytes:
+    if path.stat().st_size > max_bytes:
         raise ValueError(f"{path}: got {path.stat().st_size} bytes; expected at most {max_bytes}")
     return path.read_bytes()
 
