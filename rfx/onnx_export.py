@@ -83,7 +83,10 @@ def _robot_properties(robot: RobotConfig) -> dict[str, str]:
 
 
 def _csv(values: Iterable[Any]) -> str:
-    return ",".join(map(_text, values))
+    texts = [_text(value) for value in values]
+    if any("," in text for text in texts):
+        raise ValueError(f"got names with commas, {texts}, which separate names in ONNX metadata; rename them")
+    return ",".join(texts)
 
 
 def _text(value: Any) -> str:
