@@ -51,7 +51,7 @@ def inspect(options: argparse.Namespace) -> None:
     lines.append("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
     lines += [f"training {key}: {value}" for key, value in info.training_info.items()]
     for line in lines:
-        print(printable(line))
+        say(line)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -62,10 +62,23 @@ def export(options: argparse.Namespace) -> None:
     print(f"exported: {path}, which `rfx deploy {path}` runs too")
 
 
+def push(options: argparse.Namespace) -> None:
+    """Upload a policy folder to the Hugging Face Hub, with a page written from what it says."""
+    from rfx.hub import check_repo_id
+    from rfx.model_card import card_files
+    from rfx.policy_folder import push_policy
+
+    check_repo_id(options.repository)
+    draw_without_screen()
+    card = {} if options.no_card else card_files(options.path, options.repository, lambda note: print(printable(note), file=sys.stderr))
+    source = push_policy(options.path, options.repository, private=options.private, commit_message=options.message, card=card)
+    print(f"pushed: {source}")
+
+
 def check_robot(options: argparse.Namespace) -> None:
     """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
-    if options.picture and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, which then draws without a screen
+    if options.picture:
+        draw_without_screen()
     from rich.console import Console
 
     from rfx.robots.check.show import report
@@ -78,7 +91,7 @@ def preflight(options: argparse.Namespace) -> None:
     from rfx.robots.go2.preflight import run
 
     interface = go2_interface(options)
-    if not run(interface, options.domain if options.domain is not None else int(interface == "lo"), options.path):
+    if not run(interface, options.domain if options.domain is not None else int(interface == "lo"), options.path, say):
         raise ValueError("not ready: see what is marked FAULT above")
 
 
@@ -103,13 +116,25 @@ def replay(options: argparse.Namespace) -> None:
     from rfx.robots.go2.replay import describe, plot, recompute, show
 
     recording = Recording.load(options.path)
-    print(describe(recording))
+    for line in describe(recording).splitlines():
+        say(line)
     if options.policy is not None:
         print(recompute(recording, options.policy))
     if options.plot is not None:
         print(f"plotted: {plot(recording, options.plot)}")
     if options.viewer:
         show(recording)
+
+
+def say(line: str) -> None:
+    """Print a line that holds text from a policy, a log or the hub: a terminal must not obey it."""
+    print(printable(line), flush=True)
+
+
+def draw_without_screen() -> None:
+    """Have mujoco, which is not imported yet, draw through EGL where there is no screen."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def beside(source: str, suffix: str) -> str:
@@ -133,6 +158,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("export", export)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
     sub.add_argument("--onnx", nargs="?", const="", required=True, metavar="FILE", help="as ONNX (default FILE: beside the folder, PATH.onnx)")
+
+    sub = add("push", push)
+    sub.add_argument("path", help="a policy folder")
+    sub.add_argument("repository", help="owner/name, made if it is not there")
+    sub.add_argument("--private", action="store_true", help="if it is made, only you can see it")
+    sub.add_argument("--message", default="Policy saved by rfx", help="of the commit")
+    sub.add_argument("--no-card", action="store_true", help="leave the page there as it is: upload the policy alone")
 
     sub = add("check-robot", check_robot)
     sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")

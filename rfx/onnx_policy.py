@@ -14,6 +14,7 @@ import numpy as np
 
 from rfx.config import RobotConfig
 from rfx.extras import import_extra
+from rfx.hub import SCHEME
 from rfx.normalizer import ObservationNormalizer
 from rfx.observe import term_widths
 from rfx.policy_folder import PolicyInfo, naming, read_bounded, read_config
@@ -48,7 +49,7 @@ class OnnxPolicy:
 
 def is_onnx(source: str | Path) -> bool:
     """Whether source is the path of an ONNX file, by its name."""
-    return str(source).endswith(SUFFIX) and not str(source).startswith("hf://")
+    return str(source).endswith(SUFFIX) and not str(source).startswith(SCHEME)
 
 
 def term_order(widths: Sequence[int], history: int) -> Array:

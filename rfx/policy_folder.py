@@ -23,6 +23,7 @@ from rfx import hub
 from rfx.config import RobotConfig
 from rfx.folders import replace_folder
 from rfx.normalizer import ObservationNormalizer
+from rfx.text import printable
 
 WEIGHTS, CONFIG, NORMALIZER = "model.safetensors", "rfx_config.json", "normalizer.json"
 FILES = [CONFIG, NORMALIZER, WEIGHTS]
@@ -93,7 +94,8 @@ def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
             found = reprlib.repr(config[key]) if key in config else "nothing"
             raise ValueError(f"got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
     if config["format"] != FORMAT:
-        raise ValueError(f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx {config['rfx_version']}, which wrote it")
+        raise ValueError(f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx {printable(config['rfx_version'])}, which "
+                         "wrote it")
     return config
 
 
@@ -137,15 +139,19 @@ def write_policy(path: str | Path, *, policy_type: str, arguments: Mapping[str, 
     return replace_folder(path, {**files, CONFIG: _json_bytes(config)}, obsolete=(NORMALIZER,))
 
 
-def push_policy(path: str | Path, repo_id: str, *, private: bool = False, commit_message: str = "Policy saved by rfx") -> str:
-    """Upload the policy folder at path to the Hugging Face repository owner/name. Returns its hf:// source.
+def push_policy(path: str | Path, repo_id: str, *, private: bool = False, commit_message: str = "Policy saved by rfx",
+                card: Mapping[str, bytes] | None = None) -> str:
+    """Upload the policy folder at path to the Hugging Face repository owner/name, with the files of a model card. Returns its hf:// source.
 
-    Raises ValueError for a folder that is not whole, and otherwise as `hub.upload`.
+    The source names the new commit. Without card, a README.md that is there stays. Raises ValueError for a folder that is not whole, and
+    otherwise as `hub.upload`.
     """
     hub.check_repo_id(repo_id)
+    path = local_folder(path)
     info = inspect_policy(path)
     info.read_weights()
-    return hub.upload(info.path, repo_id, FILES, private=private, commit_message=commit_message)
+    files = {name: (path / name).read_bytes() for name in FILES if name == CONFIG or name in info.digests}
+    return hub.upload({**files, **(card or {})}, repo_id, replaced=FILES, private=private, commit_message=commit_message)
 
 
 def check_widths(obs_dim: int | None, act_dim: int | None, robot_config: RobotConfig | None,
@@ -165,7 +171,7 @@ def check_finite(weights: Mapping[str, np.ndarray], where: str) -> None:
     """Raise ValueError that names the first of the arrays with values that are not finite."""
     for name, array in weights.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{where}: got values in {name} that are not finite; such a policy cannot run")
+            raise ValueError(f"{where}: got values in {printable(name)} that are not finite; such a policy cannot run")
 
 
 @contextmanager
@@ -200,8 +206,8 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder that source names, fetched first if it is hf://owner/name. Raises FileNotFoundError where there is none."""
-    if str(source).startswith("hf://"):
+    """The folder that source names, fetched first as `hub.download` does if it is hf://. Raises FileNotFoundError where there is none."""
+    if str(source).startswith(hub.SCHEME):
         return hub.download(str(source), FILES)
     path = Path(source)
     if not path.is_dir():
@@ -228,7 +234,7 @@ def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     for name, dtype in dtypes.items():
         if dtype not in DTYPES:
-            raise ValueError(f"{path}: got {name} of type {dtype}; expected one of {', '.join(DTYPES)}")
+            raise ValueError(f"{path}: got {printable(name)} of type {dtype}; expected one of {', '.join(DTYPES)}")
     return shapes
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from envs.configs import CONFIGS, compose, options
+from rfx.text import printable
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term
@@ -160,11 +161,11 @@ def known_keys(config_name: str) -> list[str]:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message on one line, without OmegaConf's notes below it."""
+    """The message on one line, without OmegaConf's notes below it, and nothing in it that a terminal would obey."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {str(Path(error.filename))!r}: {error.strerror.lower()}"
     lines = [line for line in str(error).splitlines() if not line.strip().startswith(("full_key:", "object_type=", "reference_type="))]
-    return " ".join(" ".join(lines).split()) or type(error).__name__
+    return printable(" ".join(" ".join(lines).split())) or type(error).__name__
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
