@@ -55,11 +55,18 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write a policy as an ONNX file for other runtimes: normalizer inside, and what they must know as metadata."""
-    from rfx.onnx_export import export_onnx
+    """Write a policy for other runtimes: an ONNX file, normalizer inside, or the folder that Unitree's C++ deployment takes."""
+    if options.onnx is None and options.unitree is None:
+        raise ValueError("got nothing to write; expected --onnx, --unitree FOLDER, or both")
+    if options.onnx is not None:
+        from rfx.onnx_export import export_onnx
 
-    path = export_onnx(options.path, options.onnx or beside(options.path, ".onnx"))
-    print(f"exported: {path}, which `rfx deploy {path}` runs too")
+        path = export_onnx(options.path, options.onnx or beside(options.path, ".onnx"))
+        print(f"exported: {path}, which `rfx deploy {path}` runs too")
+    if options.unitree is not None:
+        from rfx.unitree_export import ONNX, SETTINGS, export_unitree
+
+        print(f"exported: {ONNX} and {SETTINGS} in {export_unitree(options.path, options.unitree)}")
 
 
 def push(options: argparse.Namespace) -> None:
@@ -157,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("export", export)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
-    sub.add_argument("--onnx", nargs="?", const="", required=True, metavar="FILE", help="as ONNX (default FILE: beside the folder, PATH.onnx)")
+    sub.add_argument("--onnx", nargs="?", const="", metavar="FILE", help="as ONNX (default FILE: beside the folder, PATH.onnx)")
+    sub.add_argument("--unitree", metavar="FOLDER", help="as unitree_rl_lab and unitree_rl_mjlab deploy it: exported/policy.onnx, params/deploy.yaml")
 
     sub = add("push", push)
     sub.add_argument("path", help="a policy folder")

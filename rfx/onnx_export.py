@@ -6,7 +6,6 @@ Names and formats of the properties are those of mjlab (src/mjlab/rl/exporter_ut
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import rfx
 from rfx.config import RobotConfig
 from rfx.extras import import_extra
+from rfx.folders import replace_file
 from rfx.loaded_policy import LoadedPolicy, actor_layers, load_policy
 from rfx.onnx_policy import INPUT, OUTPUT, PROPERTY, SUFFIX, term_order, terms_of
 from rfx.policy_folder import FORMAT, plain
@@ -48,7 +48,7 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
     model = _model(onnx, layers, policy, term_order(tuple(terms.values()), policy.history), obs_dim)
     onnx.helper.set_model_props(model, properties(policy, [weight.shape[1] for weight, _ in layers], terms))
     onnx.checker.check_model(model)
-    _replace(path, model.SerializeToString())
+    replace_file(path, model.SerializeToString())
     return path
 
 
@@ -130,17 +130,3 @@ def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], policy: LoadedPolic
     graph = onnx.helper.make_graph(nodes, "actor", ends[:1], ends[1:], constants, doc_string=ABOUT)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="rfx",
                                   producer_version=rfx.__version__)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, force to disk, put in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import rfx
 from rfx.cli import main
@@ -31,7 +34,7 @@ def normalizer_of(width: int, seed: int = 7) -> ObservationNormalizer:
     return normalizer
 
 
-def go2_folder(path, *, history: int = 1, symmetric: bool = False, hidden=(64, 32)):
+def go2_folder(path, *, history: int = 1, symmetric: bool = False, hidden=(64, 32), training_info=None):
     """A policy folder of a network that nobody trained, with large actions and a normalizer."""
     rng = np.random.default_rng(history)
     policy, normalizer = ActorCritic(48, 12, hidden, history=history, rng=rng), normalizer_of(48)
@@ -45,7 +48,7 @@ def go2_folder(path, *, history: int = 1, symmetric: bool = False, hidden=(64, 3
         weights = {name: symmetry.initial(name, values) for name, values in weights.items()}
         normalizer.symmetrize(mirror)
     rfx.nn.policy._set_weights(rfx.nn.policy.get_state_dict(policy), weights)
-    return policy.actor().save(path, robot_config=GO2_CONFIG, normalizer=normalizer, training_info={"name": "walker", "seed": 3})
+    return policy.actor().save(path, robot_config=GO2_CONFIG, normalizer=normalizer, training_info=training_info or {"name": "walker", "seed": 3})
 
 
 def session_of(path):
@@ -134,6 +137,45 @@ def test_the_metadata_is_mjlabs(tmp_path):
         "observation_terms_flatten_history_dim": "1,1,1,1,1,1,1", "step_dt": "0.02", "gait_freq_hz": "2.5", "gait_swing_share": "0.4",
         "foot_names": "FR,FL,RR,RL", "gait_offsets": "0.5,0,0,0.5"}
     assert config["arguments"] == {"obs_dim": 48, "act_dim": 12, "hidden": [64, 32], "history": 3}
+
+
+def test_the_page_says_what_is_in_the_file(tmp_path, monkeypatch):
+    """docs/export.md: its table names every property and no other, and its Python runs."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text()
+    path = export_onnx(go2_folder(tmp_path / "policy", history=3), tmp_path / "policy.onnx")
+    table = page[page.index("| property |"):page.index("`rfx inspect FILE.onnx`")]
+    named = {name for line in table.splitlines()[2:] if line for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == set(session_of(path).get_modelmeta().custom_metadata_map)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    assert names["actions"].shape == (1, 12) and names["scale"].tolist() == [0.5] * 12 and names["names"][0] == "FR_hip_joint"
+
+
+def test_unitrees_folder(tmp_path, capsys):
+    """The keys that its C++ reads (manager_based_rl_env.h, observation_manager.h, joint_actions.h), spelled out for a Go2."""
+    folder = go2_folder(tmp_path / "policy", history=3, training_info={"env": {"commands": {"velocity": {"vx": [-0.6, 1], "vy": [-0.4, 0.4],
+                                                                                                       "yaw_rate": [-0.8, 0.8]}}}})
+    assert main(["export", str(folder), "--unitree", str(tmp_path / "v0")]) == 0 and "params/deploy.yaml in" in capsys.readouterr().out
+    assert sorted(str(path.relative_to(tmp_path / "v0")) for path in (tmp_path / "v0").rglob("*.*")) == ["exported/policy.onnx", "params/deploy.yaml"]
+    text = (tmp_path / "v0" / "params" / "deploy.yaml").read_text()
+    values = yaml.safe_load(text)
+    assert "&" not in text  # no YAML anchors for other readers to stumble over
+    observations = values.pop("observations")
+    assert list(observations) == ["joint_pos_rel", "joint_vel_rel", "base_ang_vel", "projected_gravity", "velocity_commands", "last_action", "gait_clock"]
+    assert [len(term["scale"]) for term in observations.values()] == [12, 12, 3, 3, 3, 12, 3]
+    assert all(set(term["scale"]) == {1.0} and term["clip"] is None and term["history_length"] == 3 for term in observations.values())
+    assert observations["gait_clock"]["params"] == {"gait_freq_hz": 2.5} and observations["last_action"]["params"] == {}
+    pose = [0.0, 0.9, -1.8] * 4
+    front, rear = [[-1.0472, 1.0472], [-1.5708, 3.4907], [-2.7227, -0.83776]], [[-1.0472, 1.0472], [-0.5236, 4.5379], [-2.7227, -0.83776]]
+    assert values == {"joint_ids_map": list(range(12)), "step_dt": 0.02, "stiffness": [35.0] * 12, "damping": [0.5] * 12, "default_joint_pos": pose,
+                      "commands": {"base_velocity": {"ranges": {"lin_vel_x": [-0.6, 1.0], "lin_vel_y": [-0.4, 0.4], "ang_vel_z": [-0.8, 0.8],
+                                                                "heading": None}}},
+                      "actions": {"JointPositionAction": {"clip": [*front, *front, *rear, *rear], "joint_names": [".*"], "scale": [0.5] * 12,
+                                                          "offset": pose, "joint_ids": None}}}
+    assert main(["export", str(MLP(4, 2, [3]).save(tmp_path / "none")), "--unitree", str(tmp_path / "v1")]) == 1
+    assert "does not say which robot it is for" in capsys.readouterr().err and not (tmp_path / "v1").exists()
+    assert main(["export", str(folder)]) == 1 and "expected --onnx, --unitree FOLDER, or both" in capsys.readouterr().err
 
 
 def test_everything_a_robot_needs_is_rebuilt(tmp_path):

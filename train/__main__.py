@@ -31,7 +31,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from envs.configs import CONFIGS, options
-from train.runs.disk import replace_file
+from rfx.folders import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.runs.sweep import SweepFolder, finish_sweep
 

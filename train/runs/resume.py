@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rfx.folders import replace_file
 from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
 from train.config import TrainConfig
-from train.runs.disk import Writes, replace_file
+from train.runs.disk import Writes
 from train.errors import InputError, bad_input
 from train.runs.fingerprint import fingerprint, provenance
 from train.runs.metrics import MetricsWriter
