@@ -14,7 +14,7 @@ import numpy as np
 
 import rfx
 from rfx.config import RobotConfig
-from rfx.extras import import_extra
+from rfx.extras import missing
 from rfx.folders import replace_file
 from rfx.loaded_policy import LoadedPolicy, actor_layers, load_policy
 from rfx.onnx_policy import INPUT, OUTPUT, PROPERTY, SUFFIX, term_order, terms_of
@@ -32,13 +32,16 @@ ABOUT = ("obs: the observation terms of observation_names, in this order, not no
 def export_onnx(source: str | Path, path: str | Path) -> Path:
     """Write the policy at source (as `load_policy` takes it) as an ONNX file at path, replacing what is there. Returns path.
 
-    Padding of observation and action is taken off. Raises MissingExtra without the package onnx, ValueError for a policy that is neither
+    Padding of observation and action is taken off. Raises ModuleNotFoundError without the package onnx, ValueError for a policy that is neither
     an MLP nor an ActorCritic, or a path that does not end in .onnx, and otherwise as `load_policy`.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"got {str(path)!r} to write to; expected a name that ends in {SUFFIX}")
-    onnx = import_extra("onnx", "onnx")
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing("this", "onnx") from error
     policy = load_policy(source)
     layers = actor_layers(policy.policy)
     if layers is None:

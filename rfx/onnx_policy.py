@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rfx.config import RobotConfig
-from rfx.extras import import_extra
+from rfx.extras import missing
 from rfx.hub import SCHEME
 from rfx.normalizer import ObservationNormalizer
 from rfx.observe import term_widths
@@ -80,10 +80,13 @@ def inspect_onnx(path: str | Path) -> PolicyInfo:
 def load_onnx(path: str | Path) -> tuple[PolicyInfo, OnnxPolicy]:
     """The policy in a file that rfx exported, and what the file says of it. No file but this one is read for it.
 
-    Raises MissingExtra without ONNX Runtime, FileNotFoundError, and ValueError for a file that is too large, damaged, or not from rfx.
+    Raises ModuleNotFoundError without ONNX Runtime, FileNotFoundError, and ValueError for a file that is too large, damaged, or not from rfx.
     """
-    path, session = Path(path), None
-    runtime = import_extra("onnxruntime", "onnx")
+    try:
+        import onnxruntime as runtime
+    except ImportError as error:
+        raise missing("this", "onnxruntime") from error
+    path = Path(path)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # its fastest for so small a network
     options.log_severity_level = 3  # errors

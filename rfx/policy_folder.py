@@ -208,7 +208,7 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 def local_folder(source: str | Path) -> Path:
     """The folder that source names, fetched first as `hub.download` does if it is hf://. Raises FileNotFoundError where there is none."""
     if str(source).startswith(hub.SCHEME):
-        return hub.download(str(source), FILES)
+        return hub.download(str(source), (CONFIG, WEIGHTS), optional=(NORMALIZER,))
     path = Path(source)
     if not path.is_dir():
         problem = "no folder" if path.exists() else "not there"

@@ -26,7 +26,7 @@ RANGES = {"vx": "lin_vel_x", "vy": "lin_vel_y", "yaw_rate": "ang_vel_z"}
 def export_unitree(source: str | Path, folder: str | Path) -> Path:
     """Write the policy at source into folder, replacing the two files where they are. Returns folder.
 
-    Raises MissingExtra without onnx and onnxruntime, ValueError for a policy that says no robot, and otherwise as `export_onnx`.
+    Raises ModuleNotFoundError without onnx and onnxruntime, ValueError for a policy that says no robot, and otherwise as `export_onnx`.
     """
     import yaml
 

@@ -123,7 +123,7 @@ def test_a_listing_that_lies_about_sizes_is_caught_on_disk(rfx_, hub, tmp_path, 
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
     hub.commit("someone/liar", files)
     hub.listed_sizes = {WEIGHTS: 1, CONFIG: 1}
-    code = "import sys; from rfx.hub import download; download('hf://someone/liar', sys.argv[1].split(), 100)"
+    code = "import sys; from rfx.hub import download; download('hf://someone/liar', sys.argv[1].split(), max_bytes=100)"
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, f"{CONFIG} {WEIGHTS}"], env=environment, capture_output=True, text=True)
     assert f"ValueError: hf://someone/liar: got {sum(map(len, files.values()))} bytes; expected a policy of at most 100 bytes" in done.stderr
@@ -170,7 +170,7 @@ def test_the_missing_client_is_asked_for_by_the_name_of_its_extra(tmp_path):
     code = "import sys; sys.modules['huggingface_hub'] = None; " + RUN
     commands = json.dumps([["inspect", "hf://a/b"]])
     done = subprocess.run([sys.executable, "-c", code, commands], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 2 and done.stderr == "rfx inspect: this needs huggingface_hub, which is not installed: pip install -e '.[hub]'\n"
+    assert done.returncode == 2 and done.stderr == "rfx inspect: this needs huggingface-hub, which is not installed: pip install -e '.[hub]'\n"
 
 
 def test_the_page_of_a_policy_of_no_robot_and_of_a_stranger(tmp_path):
@@ -193,3 +193,16 @@ def test_figures_of_another_policy_are_left_alone(tmp_path):
         (tmp_path / "evaluation.json").write_text(text)
         assert find_evaluation(info)["score"] == score
     assert "## Evaluation" not in model_card(info, "a/b")
+
+
+def test_a_commit_that_is_not_all_there_is_fetched_again(rfx_, hub, tmp_path):
+    """As after an interrupted download: a pinned source opens without the network only where its files are."""
+    folder = small(tmp_path / "p")
+    commit = hub.commit("someone/walker", {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)})
+    source = f"hf://someone/walker@{commit}"
+    assert rfx_(["inspect", source]).returncode == 0
+    kept, = (tmp_path / "hf").rglob(f"{commit}/{WEIGHTS}")
+    kept.unlink()
+    assert rfx_(["inspect", source]).returncode == 0 and kept.exists()
+    hub.commits.clear()
+    assert rfx_(["inspect", source]).returncode == 0

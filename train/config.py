@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rfx.extras import install_command
 from rfx.reader import read
 from rfx.terms import nearest
 from train.ppo.update import PPOConfig
@@ -74,7 +75,7 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if self.onnx and importlib.util.find_spec("onnx") is None:
-            raise ValueError("export.onnx is true, which needs onnx: pip install -e '.[onnx]'")
+            raise ValueError(f"export.onnx is true, which needs onnx: {install_command('onnx')}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,11 +88,14 @@ class BestPolicy:
         try:
             self._write()
             (self.folder / "evaluation.json").write_text(json.dumps(self.judgement.to_dict(), indent=2) + "\n")
-            if self.onnx is not None:
-                export_onnx(self.path, self.onnx)
         except OSError as error:
             raise InputError(f"training is done, but its policy could not be written: {one_line(error)}; make room, then "
                              f"resume={self.folder}") from error
+        if self.onnx is not None:
+            try:
+                export_onnx(self.path, self.onnx)
+            except (OSError, ValueError) as error:
+                self._writes.tell(f"the policy is saved, but could not be written as ONNX: {one_line(error)}")
 
     def save_unless_saved(self) -> None:
         """Save the policy as it is now if none was saved yet: better than nothing."""
