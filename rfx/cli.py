@@ -12,12 +12,13 @@ from ctypes.util import find_library
 from typing import Any
 
 from rfx.deploy import add_arguments, add_network_arguments, deploy, go2_interface
+from rfx.extras import mend
 
 ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticError)  # what wrong input or a wrong machine leads to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, also after Ctrl-C, or 1 with one line of what was wrong."""
+    """Run one command. Returns the exit status: 0, also after Ctrl-C, or with one line of what was wrong 1, or 2 for an extra that is missing."""
     options = _parser().parse_args(arguments)
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends as one that was interrupted: damped
@@ -25,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     except ERRORS as error:
-        print(f"rfx {options.name}: " + " ".join(str(error).split()), file=sys.stderr)
-        return 1
+        wanting = mend(error)
+        print(f"rfx {options.name}: " + " ".join((wanting or str(error)).split()), file=sys.stderr)
+        return 2 if wanting else 1
     return 0
 
 

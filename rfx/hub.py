@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rfx.extras import missing
+
+
 def upload(path: Path, repo_id: str, files: Sequence[str], *, private: bool, commit_message: str) -> str:
     """Upload these files of a folder to the repository owner/name, made if it is not there. Returns its hf:// source.
 
@@ -41,4 +44,4 @@ def _client() -> Any:
     try:
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise ImportError("this needs huggingface_hub, which is not installed: pip install 'rfx[hub]'") from error
+        raise missing("this", "huggingface_hub") from error

@@ -114,4 +114,4 @@ def test_a_name_that_is_no_repository_is_refused(remote, tmp_path, name):
 def test_the_missing_client_is_asked_for_by_the_name_of_its_extra():
     code = "import sys; sys.modules['huggingface_hub'] = None; import rfx; rfx.inspect_policy('hf://a/b')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "rfx[hub]" in done.stderr.splitlines()[-1]
+    assert "pip install -e '.[hub]'" in done.stderr.splitlines()[-1]

@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    path, = target.glob("rfx-*.whl")
+    path, = target.glob("rfx_legged-*.whl")
     return path
 
 
@@ -62,7 +62,7 @@ def test_the_wheel_installed_in_a_fresh_environment_trains(wheel: Path, tmp_path
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True, env=environment)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[train]"], check=True, env=environment)
     done = subprocess.run([python, "-m", "train", *TINY], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     shown = subprocess.run([tmp_path / "venv" / "bin" / "rfx", "inspect", "run/policy"], cwd=tmp_path, env=environment, capture_output=True, text=True)
