@@ -26,12 +26,12 @@ def missing(user: str, module: str) -> ModuleNotFoundError:
     return ModuleNotFoundError(f"{user} needs {module.replace('_', '-')}, which is not installed: {command}", name=module)
 
 
-def mend(error: BaseException) -> str | None:
-    """One line for an error of import that an extra mends, or None for any other error."""
+def mend(error: BaseException, user: str = "this") -> str | None:
+    """One line for an error of import, in what user needs, that an extra mends; None for any other error."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module not in EXTRA_OF:
         return None
-    return str(error if "pip install" in str(error) else missing("this", module))
+    return str(error if "pip install" in str(error) else missing(user, error.name))
 
 
 def exit_without(extra: str, user: str) -> None:
