@@ -92,7 +92,7 @@ class Go2(SingleRobot):
             while connection.phase == Phase.CONNECTING and connection.is_running:
                 connection.check()
                 time.sleep(0.005)
-            reason = connection.reason or ("it was stopped while connecting" if self._is_stopping else "the sender did not connect")
+            reason = connection.reason or ("it was stopped while connecting" if self._is_stopping else _why_the_sender_ended())
         except RuntimeError as error:
             reason = str(error)
         except BaseException:
@@ -260,3 +260,12 @@ class Go2(SingleRobot):
         if not connection.is_running:
             raise RuntimeError(f"the Go2's sender ended with status {connection.process.returncode}")
         return connection
+
+
+def _why_the_sender_ended() -> str:
+    """For one that could say nothing itself."""
+    try:
+        importlib.import_module("rfx.robots.go2.bus")
+    except ImportError as error:
+        return str(error)
+    return "the sender did not connect"
