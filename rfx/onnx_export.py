@@ -16,8 +16,8 @@ import rfx
 from rfx.config import RobotConfig
 from rfx.extras import missing
 from rfx.folders import replace_file
-from rfx.loaded_policy import LoadedPolicy, actor_layers, load_policy
-from rfx.onnx_policy import INPUT, OUTPUT, PROPERTY, SUFFIX, term_order, terms_of
+from rfx.loaded_policy import LoadedPolicy, actor_of, load_policy
+from rfx.onnx_policy import INPUT, OUTPUT, PROPERTY, SUFFIX, OnnxPolicy, term_order, terms_of
 from rfx.policy_folder import FORMAT, plain
 from rfx.state import Array
 
@@ -43,10 +43,10 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
     except ImportError as error:
         raise missing("this", "onnx") from error
     policy = load_policy(source)
-    layers = actor_layers(policy.policy)
-    if layers is None:
+    actor = None if isinstance(policy.policy, OnnxPolicy) else actor_of(policy.policy)
+    if actor is None:
         raise ValueError(f"got a {policy.policy_type}; expected an MLP or ActorCritic: of another network its class must write the ONNX graph")
-    layers, obs_dim = _without_padding(layers, policy)
+    layers, obs_dim = _without_padding(actor.layers, policy)
     terms = terms_of(policy.robot_config, obs_dim)
     model = _model(onnx, layers, policy, term_order(tuple(terms.values()), policy.history), obs_dim)
     onnx.helper.set_model_props(model, properties(policy, [weight.shape[1] for weight, _ in layers], terms))

@@ -16,6 +16,9 @@ def leave(number: int, _: FrameType | None) -> None:
 
 if __name__ == "__main__":  # before the imports, which take a second; train.run takes over while there is something to save
     signal.signal(signal.SIGINT, leave)
+    from rfx.extras import exit_without
+
+    exit_without("train", "python -m train")
 
 import json
 import re
