@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-DEV_EXTRAS := dev,go2,hub,menagerie,onnx,torch,viz
+DEV_EXTRAS := dev,go2,hub,menagerie,onnx,torch,train,viz
 
 .PHONY: help train test test-long benchmark clean
 
@@ -39,7 +39,7 @@ $(BIN)/python:
 
 # The stamps, not the python, depend on pyproject.toml. The second installs everything that the tests and comparisons use.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python

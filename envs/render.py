@@ -15,6 +15,7 @@ if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get(
 import mujoco
 import numpy as np
 
+from rfx.extras import missing
 from rfx.state import Array
 
 AHEAD_M = 0.03  # from the foremost point of the base to where arrows begin
@@ -58,7 +59,7 @@ def write_video(path: str | Path, frames: Iterable[Array], fps_hz: float) -> Non
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise ImportError("writing a video needs imageio-ffmpeg: pip install rfx[viz]") from error
+        raise missing("writing a video", "imageio_ffmpeg") from error
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -83,7 +84,7 @@ def write_picture(path: str | Path, frame: Array) -> None:
     try:
         from matplotlib.image import imsave
     except ImportError as error:
-        raise ImportError("writing a picture needs matplotlib: pip install rfx[viz]") from error
+        raise missing("writing a picture", "matplotlib") from error
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     imsave(path, frame, format="png")
 

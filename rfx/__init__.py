@@ -31,7 +31,14 @@ __all__ = [*_MODULE_OF, "__version__"]
 def __getattr__(name: str):
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'rfx' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    try:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    except ModuleNotFoundError as error:
+        from rfx.extras import mend
+
+        if (sentence := mend(error, f"rfx.{name}")) is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from error
     globals()[name] = value
     return value
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from rfx.extras import missing
+
 Array = Any  # numpy.ndarray, tinygrad.Tensor or torch.Tensor
 LIBRARIES = ("numpy", "tinygrad", "torch")
 
@@ -41,7 +43,7 @@ def import_torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError as error:
-        raise ImportError("this needs torch, which is not installed: pip install 'rfx[torch]'") from error
+        raise missing("this", "torch") from error
 
 
 def tinygrad_tensor() -> Any:

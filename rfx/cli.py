@@ -1,4 +1,4 @@
-"""The command line: `rfx inspect`, `rfx check-robot`, `rfx deploy`, `rfx preflight`, `rfx interfaces`, `rfx emulate-go2`, `rfx replay`."""
+"""The command line: `rfx inspect`, `check-robot`, `export`, `push`, `deploy`, `preflight`, `interfaces`, `emulate-go2`, `replay`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from ctypes.util import find_library
 from typing import Any
 
 from rfx.deploy import add_arguments, add_network_arguments, deploy, go2_interface
+from rfx.extras import mend
+from rfx.text import printable
 
 ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticError)  # what wrong input or a wrong machine leads to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, also after Ctrl-C, or 1 with one line of what was wrong."""
+    """Run one command. Returns the exit status: 0, also after Ctrl-C, or with one line of what was wrong 1, or 2 for an extra that is missing."""
     options = _parser().parse_args(arguments)
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run ends as one that was interrupted: damped
@@ -25,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     except ERRORS as error:
-        print(f"rfx {options.name}: " + " ".join(str(error).split()), file=sys.stderr)
-        return 1
+        wanting = mend(error)
+        print(f"rfx {options.name}: " + printable(" ".join((wanting or str(error)).split())), file=sys.stderr)
+        return 2 if wanting else 1
     return 0
 
 
@@ -36,24 +39,54 @@ def inspect(options: argparse.Namespace) -> None:
 
     info = inspect_policy(options.path)
     count = sum(math.prod(shape) for shape in info.weight_shapes.values())
-    print(f"{info.policy_type}, {count:,} weights, saved by rfx {info.rfx_version}")
-    print("arguments: " + (", ".join(f"{key}={value}" for key, value in info.arguments.items()) or "none"))
+    lines = [f"{info.policy_type}, {count:,} weights, saved by rfx {info.rfx_version}",
+             "arguments: " + (", ".join(f"{key}={value}" for key, value in info.arguments.items()) or "none")]
     robot = info.robot_config
     if robot is None:
-        print("robot: none said")
+        lines.append("robot: none said")
     else:
-        print(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale {robot.action_scale.min():g} to {robot.action_scale.max():g} rad")
+        lines.append(f"robot: {robot.name}, {len(robot.joints)} joints, {robot.control_freq_hz:g} Hz, action scale "
+                     f"{robot.action_scale.min():g} to {robot.action_scale.max():g} rad")
         frames = f", the last {info.arguments['history']} of them" if info.arguments.get("history", 1) != 1 else ""
-        print(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
-    print("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
-    for key, value in info.training_info.items():
-        print(f"training {key}: {value}")
+        lines.append(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
+    lines.append("normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none"))
+    lines += [f"training {key}: {value}" for key, value in info.training_info.items()]
+    for line in lines:
+        say(line)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a policy for other runtimes: an ONNX file, normalizer inside, or the folder that Unitree's C++ deployment takes."""
+    if options.onnx is None and options.unitree is None:
+        raise ValueError("got nothing to write; expected --onnx, --unitree FOLDER, or both")
+    if options.onnx is not None:
+        from rfx.onnx_export import export_onnx
+
+        path = export_onnx(options.path, options.onnx or beside(options.path, ".onnx"))
+        print(f"exported: {path}, which `rfx deploy {path}` runs too")
+    if options.unitree is not None:
+        from rfx.unitree_export import ONNX, SETTINGS, export_unitree
+
+        print(f"exported: {ONNX} and {SETTINGS} in {export_unitree(options.path, options.unitree)}")
+
+
+def push(options: argparse.Namespace) -> None:
+    """Upload a policy folder to the Hugging Face Hub, with a page written from what it says."""
+    from rfx.hub import check_repo_id
+    from rfx.model_card import card_files
+    from rfx.policy_folder import push_policy
+
+    check_repo_id(options.repository)
+    draw_without_screen()
+    card = {} if options.no_card else card_files(options.path, options.repository, lambda note: print(printable(note), file=sys.stderr))
+    source = push_policy(options.path, options.repository, private=options.private, commit_message=options.message, card=card)
+    print(f"pushed: {source}")
 
 
 def check_robot(options: argparse.Namespace) -> None:
     """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
-    if options.picture and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco is imported, which then draws without a screen
+    if options.picture:
+        draw_without_screen()
     from rich.console import Console
 
     from rfx.robots.check.show import report
@@ -66,7 +99,7 @@ def preflight(options: argparse.Namespace) -> None:
     from rfx.robots.go2.preflight import run
 
     interface = go2_interface(options)
-    if not run(interface, options.domain if options.domain is not None else int(interface == "lo"), options.path):
+    if not run(interface, options.domain if options.domain is not None else int(interface == "lo"), options.path, say):
         raise ValueError("not ready: see what is marked FAULT above")
 
 
@@ -91,13 +124,31 @@ def replay(options: argparse.Namespace) -> None:
     from rfx.robots.go2.replay import describe, plot, recompute, show
 
     recording = Recording.load(options.path)
-    print(describe(recording))
+    for line in describe(recording).splitlines():
+        say(line)
     if options.policy is not None:
         print(recompute(recording, options.policy))
     if options.plot is not None:
         print(f"plotted: {plot(recording, options.plot)}")
     if options.viewer:
         show(recording)
+
+
+def say(line: str) -> None:
+    """Print a line that holds text from a policy, a log or the hub: a terminal must not obey it."""
+    print(printable(line), flush=True)
+
+
+def draw_without_screen() -> None:
+    """Have mujoco, which is not imported yet, draw through EGL where there is no screen."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def beside(source: str, suffix: str) -> str:
+    """The name of a file beside the policy folder source; in the current folder for one from the hub."""
+    source = source.rstrip("/").partition("@")[0].rpartition("/")[2] if source.startswith("hf://") else source.rstrip("/")
+    return source.removesuffix(".safetensors") + suffix
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,7 +161,19 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = add("inspect", inspect)
+    sub.add_argument("path", help="a policy folder, hf://owner/name, or an .onnx file that rfx exported")
+
+    sub = add("export", export)
     sub.add_argument("path", help="a policy folder, or hf://owner/name")
+    sub.add_argument("--onnx", nargs="?", const="", metavar="FILE", help="as ONNX (default FILE: beside the folder, PATH.onnx)")
+    sub.add_argument("--unitree", metavar="FOLDER", help="as unitree_rl_lab and unitree_rl_mjlab deploy it: exported/policy.onnx, params/deploy.yaml")
+
+    sub = add("push", push)
+    sub.add_argument("path", help="a policy folder")
+    sub.add_argument("repository", help="owner/name, made if it is not there")
+    sub.add_argument("--private", action="store_true", help="if it is made, only you can see it")
+    sub.add_argument("--message", default="Policy saved by rfx", help="of the commit")
+    sub.add_argument("--no-card", action="store_true", help="leave the page there as it is: upload the policy alone")
 
     sub = add("check-robot", check_robot)
     sub.add_argument("robot", help="the folder of its robot.yaml, or the name of a robot that rfx has")
@@ -119,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(add("deploy", deploy))
 
     sub = add("preflight", preflight)
-    sub.add_argument("path", nargs="?", help="a policy folder that shall run on it")
+    sub.add_argument("path", nargs="?", help="a policy folder, or .onnx file, that shall run on it")
     sub.add_argument("--robot", choices=("go2",), default="go2", help="which robot (default: go2)")
     add_network_arguments(sub)
 

@@ -212,8 +212,14 @@ def _require_positive(config: Any, where: str, *names: str) -> None:
 
 
 def _check_numbers(config: Any, where: str) -> None:
-    """Raise ValueError for a number that is not finite or an empty name; make numbers of float fields floats."""
+    """Raise ValueError for a number that is not finite, an empty name or a text that is not printable; make numbers of float fields floats.
+
+    A config may come from a stranger's policy, and a terminal obeys what is not printable.
+    """
     for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        for text in value if isinstance(value, tuple) else (value,):
+            _require(not isinstance(text, str) or text.isprintable(), f"{where}: got {item.name} {text!r}; expected printable text")
         if item.type == "float":
             try:
                 value = float(getattr(config, item.name))

@@ -30,7 +30,7 @@ def deploy(options: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `rfx deploy` takes."""
-    parser.add_argument("path", help="a policy folder, or hf://owner/name")
+    parser.add_argument("path", help="a policy folder, hf://owner/name, or an .onnx file that rfx exported")
     parser.add_argument("--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)")
     parser.add_argument("--duration", type=float, help="seconds, on a Go2 of walking (default: until Ctrl-C)")
     parser.add_argument("--velocity", choices=("fixed", "keyboard", "remote"),

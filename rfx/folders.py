@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: written beside, forced to disk, then put in place in one step."""
+"""Folders and files that are whole or absent: written beside, forced to disk, then put in place in one step."""
 
 from __future__ import annotations
 
@@ -31,16 +31,33 @@ def replace_folder(path: str | Path, files: Mapping[str, bytes], *, obsolete: Co
     beside.mkdir()
     try:
         for name, data in files.items():
-            with open(beside / name, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(beside / name, data)
         _sync_folder(beside)
         _put_in_place(beside, target)
         _sync_folder(target.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # what was there before, or what could not be finished
     return path
+
+
+def replace_file(path: str | Path, data: bytes) -> None:
+    """Make path a file of exactly this data; until that is done, what was there stays as it was. Raises OSError."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        _write(beside, data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A new file, forced to disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _put_in_place(beside: Path, target: Path) -> None:

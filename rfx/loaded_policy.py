@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rfx import arrays
+from rfx.actor import ACTORS, Actor, policy_history, policy_widths
 from rfx.arrays import Array
 from rfx.config import RobotConfig
+from rfx.extras import missing
 from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
-from rfx.policy_folder import inspect_policy
+from rfx.onnx_policy import OnnxPolicy, is_onnx, load_onnx
+from rfx.policy_folder import PolicyInfo, check_widths, inspect_policy, naming, read_weights
 
 if TYPE_CHECKING:
     from rfx.nn.policy import Policy
 
 
 def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> LoadedPolicy:
-    """The policy in a folder (a path, or hf://owner/name) or a bare .safetensors file, ready to run on robot_config if that is given.
+    """The policy in a folder (a path, or hf://owner/name), an .onnx file that rfx exported or a bare .safetensors file, ready to run.
 
-    Raises as `Policy.load`, and ValueError that lists what differs when the policy is not for that robot.
+    Without tinygrad, as on a robot's computer, a policy in a folder is the Actor alone. Raises as `Policy.load`, ModuleNotFoundError for a
+    policy that cannot do without tinygrad, and ValueError that lists what differs when the policy is not for robot_config, if that is given.
     """
-    from rfx.nn.policy import Policy
-
-    if Path(source).is_file():
-        loaded = LoadedPolicy(Policy.load(source))
+    if is_onnx(source):
+        info, policy = load_onnx(source)
+        loaded = LoadedPolicy(policy, robot_config=info.robot_config, training_info=info.training_info)
+    elif Path(source).is_file():
+        loaded = LoadedPolicy(_policy(Path(source)))
     else:
         info = inspect_policy(source)
-        loaded = LoadedPolicy(Policy.from_info(info), robot_config=info.robot_config, normalizer=info.normalizer,
-                              training_info=info.training_info)
+        loaded = LoadedPolicy(_policy(info), robot_config=info.robot_config, normalizer=info.normalizer, training_info=info.training_info)
     if robot_config is not None:
         loaded.check_robot(robot_config)
     return loaded
+
+
+def _policy(source: Path | PolicyInfo) -> Policy | Actor:
+    """The policy in a bare .safetensors file or in an inspected folder: its actor alone where tinygrad is not installed."""
+    if arrays.is_installed("tinygrad"):
+        from rfx.nn.policy import Policy
+
+        return Policy.load(source) if isinstance(source, Path) else Policy.from_info(source)
+    if isinstance(source, Path):
+        weights = read_weights(source)
+        policy_type, arguments, path = "MLP" if "layers.0.weight" in weights else "ActorCritic", {}, source
+    else:
+        policy_type, arguments, path = source.policy_type, source.arguments, source.path
+        if policy_type not in ACTORS:
+            raise missing(f"a policy of type {policy_type}", "tinygrad")
+        weights = source.read_weights()
+    with naming(path):
+        return Actor.of(weights, policy_type, arguments)
 
 
 class LoadedPolicy:
@@ -42,18 +64,17 @@ class LoadedPolicy:
 
     A policy that reads more than one observation (`history`) is given the last ones, of each row of the batch its own: call it once a
     control step, always with the same robots in the same rows, and `reset` where an episode begins. The weights of an MLP or ActorCritic
-    are read once, here, and run in NumPy: a fifteenth of the time that a compiled tinygrad call takes for one observation. Any other
-    policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
+    are read once, here, and run in NumPy (Actor): a fifteenth of the time that a compiled tinygrad call takes for one observation. An
+    OnnxPolicy, which normalizes by itself, runs in ONNX Runtime; any other policy is called with a tinygrad Tensor. Raises ValueError where
+    normalizer or robot_config do not fit.
     """
 
-    def __init__(self, policy: Policy, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
+    def __init__(self, policy: Policy | Actor | OnnxPolicy, *, robot_config: RobotConfig | None = None,
+                 normalizer: ObservationNormalizer | None = None,
                  training_info: Mapping[str, Any] | None = None):
-        from rfx.nn.policy import policy_history, policy_widths
-        from rfx.policy_folder import check_widths
-
         self.policy, self.robot_config, self.normalizer = policy, robot_config, normalizer
         self.training_info = dict(training_info or {})
-        self.policy_type = type(policy).__name__
+        self.policy_type = policy.policy_type if isinstance(policy, Actor) else type(policy).__name__
         obs_dim, act_dim = policy_widths(policy)
         check_widths(obs_dim, act_dim, robot_config, normalizer)
         if robot_config is not None:
@@ -106,23 +127,22 @@ class LoadedPolicy:
             raise ValueError(f"this {self.policy_type} is not for robot {config.name!r}; it was made for " + "; ".join(found))
 
 
-def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from observations to actions, (N, history * obs_dim) -> (N, act_dim), float32."""
+def actor_of(policy: Policy | Actor) -> Actor | None:
+    """The actor of an MLP or ActorCritic; None for any other policy."""
+    if isinstance(policy, Actor):
+        return policy
     from rfx.nn.networks import MLP, ActorCritic, PrivilegedActorCritic
-    from tinygrad import Tensor
 
     mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic) else policy
-    if type(mlp) is MLP:
-        layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
-        return lambda state: _tanh_layers(state, layers)
+    return Actor([(layer.weight.numpy(), layer.bias.numpy()) for layer in mlp.layers], history=mlp.history) if type(mlp) is MLP else None
+
+
+def _inference(policy: Policy | Actor | OnnxPolicy) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from observations to actions, (N, history * obs_dim) -> (N, act_dim), float32."""
+    if isinstance(policy, OnnxPolicy):
+        return policy
+    if actor := actor_of(policy):
+        return actor
+    from tinygrad import Tensor
+
     return lambda state: policy(Tensor(np.ascontiguousarray(state))).numpy()
-
-
-def _tanh_layers(x: np.ndarray, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """tanh(x @ weight + bias), layer after layer. weight (in, out): a product with rows of x then reads memory in order."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by whoever checks the action
-        for weight, bias in layers:
-            x = x @ weight
-            x += bias
-            np.tanh(x, out=x)
-    return x

@@ -70,6 +70,11 @@ class ObservationNormalizer:
         self._set(self.mean + delta * (num_rows / total), squares / total)
         self.count = total
 
+    @property
+    def mean_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is subtracted, and what the difference is then multiplied by, before it is clipped. Two (state_dim,), float32."""
+        return self._mean32.copy(), self._scale32.copy()
+
     def symmetrize(self, mirror: Mirror) -> None:
         """Make the statistics those of the rows seen and of their mirror images together, so that normalizing and mirroring commute."""
         mean, image = self.mean, mirror.observation(self.mean)

@@ -17,10 +17,15 @@ def _bound_terms(names: tuple[str, ...]) -> tuple:
     return tuple(find(observation_terms, name) for name in names)
 
 
+def term_widths(config: RobotConfig) -> tuple[int, ...]:
+    """How wide each observation term that the config names is. Raises ValueError for an unknown term."""
+    state = RobotState.zeros(config, 1)
+    return tuple(term(state).shape[1] for term in _bound_terms(config.observation_terms))
+
+
 def observation_width(config: RobotConfig) -> int:
     """How wide the observation terms that the config names are, side by side. Raises ValueError for an unknown term."""
-    state = RobotState.zeros(config, 1)
-    return sum(term(state).shape[1] for term in _bound_terms(config.observation_terms))
+    return sum(term_widths(config))
 
 
 def observe(state: RobotState, out: Array | None = None) -> Array:

@@ -23,6 +23,7 @@ from rfx import hub
 from rfx.config import RobotConfig
 from rfx.folders import replace_folder
 from rfx.normalizer import ObservationNormalizer
+from rfx.text import printable
 
 WEIGHTS, CONFIG, NORMALIZER = "model.safetensors", "rfx_config.json", "normalizer.json"
 FILES = [CONFIG, NORMALIZER, WEIGHTS]
@@ -52,23 +53,18 @@ class PolicyInfo:
 
 
 def inspect_policy(path: str | Path) -> PolicyInfo:
-    """Read a policy folder without its weights. path may also be hf://owner/name.
+    """Read a policy folder without its weights. path may also be hf://owner/name, or an .onnx file that rfx exported.
 
     Raises FileNotFoundError for a missing folder or file, ValueError that names the file and what is wrong in it.
     """
+    from rfx.onnx_policy import inspect_onnx, is_onnx
+
+    if is_onnx(path):
+        return inspect_onnx(path)
     path = local_folder(path)
-    data = _read(path / CONFIG, MAX_JSON_BYTES)
+    data = read_bounded(path / CONFIG, MAX_JSON_BYTES)
     with naming(path / CONFIG):
-        config = _read_json(data)
-    expected = {"format": int, "rfx_version": str, "policy_type": str, "arguments": dict, "robot_config": dict | None,
-                "training_info": dict, "files": dict}
-    for key, kind in expected.items():
-        if key not in config or not isinstance(config[key], kind):
-            found = reprlib.repr(config[key]) if key in config else "nothing"
-            raise ValueError(f"{path / CONFIG}: got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
-    if config["format"] != FORMAT:
-        raise ValueError(f"{path / CONFIG}: got format {config['format']}; this rfx reads format {FORMAT}: install rfx "
-                         f"{config['rfx_version']}, which wrote it")
+        config = read_config(data, {"files": dict})
     digests = config["files"]
     if not {WEIGHTS} <= digests.keys() <= {WEIGHTS, NORMALIZER}:
         raise ValueError(f"{path / CONFIG}: got files {sorted(digests)}; expected {WEIGHTS} and, at most, {NORMALIZER}")
@@ -77,7 +73,7 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
         with naming(path / CONFIG):
             robot_config = RobotConfig.from_dict(config["robot_config"])
     if NORMALIZER in digests:
-        data = _read(path / NORMALIZER, MAX_JSON_BYTES)
+        data = read_bounded(path / NORMALIZER, MAX_JSON_BYTES)
         _check_digest(path / NORMALIZER, data, digests[NORMALIZER])
         with naming(path / NORMALIZER):
             normalizer = ObservationNormalizer.from_dict(_read_json(data))
@@ -86,6 +82,21 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
     return PolicyInfo(path=path, rfx_version=config["rfx_version"], policy_type=config["policy_type"], arguments=config["arguments"],
                       weight_shapes=_weight_shapes(path / WEIGHTS), robot_config=robot_config, normalizer=normalizer,
                       training_info=config["training_info"], digests=digests)
+
+
+def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
+    """What a policy says of itself, of the format that this rfx reads. others are further entries and their types. Raises ValueError."""
+    config = _read_json(data)
+    expected = {"format": int, "rfx_version": str, "policy_type": str, "arguments": dict, "robot_config": dict | None,
+                "training_info": dict, **others}
+    for key, kind in expected.items():
+        if key not in config or not isinstance(config[key], kind):
+            found = reprlib.repr(config[key]) if key in config else "nothing"
+            raise ValueError(f"got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
+    if config["format"] != FORMAT:
+        raise ValueError(f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx {printable(config['rfx_version'])}, which "
+                         "wrote it")
+    return config
 
 
 def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.ndarray]:
@@ -98,7 +109,7 @@ def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.nd
 
     path = Path(path)
     _weight_shapes(path)
-    data = _read(path)
+    data = path.read_bytes()
     if digest is not None:
         _check_digest(path, data, digest)
     weights = safetensors.numpy.load(data)
@@ -128,15 +139,19 @@ def write_policy(path: str | Path, *, policy_type: str, arguments: Mapping[str, 
     return replace_folder(path, {**files, CONFIG: _json_bytes(config)}, obsolete=(NORMALIZER,))
 
 
-def push_policy(path: str | Path, repo_id: str, *, private: bool = False, commit_message: str = "Policy saved by rfx") -> str:
-    """Upload the policy folder at path to the Hugging Face repository owner/name. Returns its hf:// source.
+def push_policy(path: str | Path, repo_id: str, *, private: bool = False, commit_message: str = "Policy saved by rfx",
+                card: Mapping[str, bytes] | None = None) -> str:
+    """Upload the policy folder at path to the Hugging Face repository owner/name, with the files of a model card. Returns its hf:// source.
 
-    Raises ValueError for a folder that is not whole, and otherwise as `hub.upload`.
+    The source names the new commit. Without card, a README.md that is there stays. Raises ValueError for a folder that is not whole, and
+    otherwise as `hub.upload`.
     """
     hub.check_repo_id(repo_id)
+    path = local_folder(path)
     info = inspect_policy(path)
     info.read_weights()
-    return hub.upload(info.path, repo_id, FILES, private=private, commit_message=commit_message)
+    files = {name: (path / name).read_bytes() for name in FILES if name == CONFIG or name in info.digests}
+    return hub.upload({**files, **(card or {})}, repo_id, replaced=FILES, private=private, commit_message=commit_message)
 
 
 def check_widths(obs_dim: int | None, act_dim: int | None, robot_config: RobotConfig | None,
@@ -156,7 +171,7 @@ def check_finite(weights: Mapping[str, np.ndarray], where: str) -> None:
     """Raise ValueError that names the first of the arrays with values that are not finite."""
     for name, array in weights.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{where}: got values in {name} that are not finite; such a policy cannot run")
+            raise ValueError(f"{where}: got values in {printable(name)} that are not finite; such a policy cannot run")
 
 
 @contextmanager
@@ -191,9 +206,9 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder that source names, fetched first if it is hf://owner/name. Raises FileNotFoundError where there is none."""
-    if str(source).startswith("hf://"):
-        return hub.download(str(source), FILES)
+    """The folder that source names, fetched first as `hub.download` does if it is hf://. Raises FileNotFoundError where there is none."""
+    if str(source).startswith(hub.SCHEME):
+        return hub.download(str(source), (CONFIG, WEIGHTS), optional=(NORMALIZER,))
     path = Path(source)
     if not path.is_dir():
         problem = "no folder" if path.exists() else "not there"
@@ -219,7 +234,7 @@ def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     for name, dtype in dtypes.items():
         if dtype not in DTYPES:
-            raise ValueError(f"{path}: got {name} of type {dtype}; expected one of {', '.join(DTYPES)}")
+            raise ValueError(f"{path}: got {printable(name)} of type {dtype}; expected one of {', '.join(DTYPES)}")
     return shapes
 
 
@@ -233,9 +248,10 @@ def _require_file(path: Path) -> None:
         raise FileNotFoundError(f"{path} is {'no ordinary file' if path.exists() else 'missing'}; expected a policy saved by rfx there")
 
 
-def _read(path: Path, max_bytes: int | None = None) -> bytes:
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """What a file holds. Raises FileNotFoundError for no ordinary file, ValueError for more than max_bytes."""
     _require_file(path)
-    if max_bytes is not None and path.stat().st_size > max_bytes:
+    if path.stat().st_size > max_bytes:
         raise ValueError(f"{path}: got {path.stat().st_size} bytes; expected at most {max_bytes}")
     return path.read_bytes()
 

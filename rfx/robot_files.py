@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from rfx import extras
 from rfx.config import RobotConfig
 from rfx.observe import observation_width
 from rfx.reader import read_yaml
@@ -59,7 +60,7 @@ def _of_menagerie(reference: str) -> Path:
     try:
         import mujoco_menagerie
     except ImportError as error:
-        raise ImportError(f"{reference} needs mujoco-menagerie, which is not installed: pip install 'rfx[menagerie]'") from error
+        raise extras.missing(reference, "mujoco_menagerie") from error
     name, _, entry = reference.removeprefix(MENAGERIE).partition("/")
     try:
         robot = mujoco_menagerie.get(name)

@@ -11,7 +11,8 @@ import pytest
 from tiny_run import assert_same_run, finish, reference_run, refuse_to_tell, run, start
 
 from train.runs.checkpoint import checkpoints, newest_checkpoint
-from train.runs.disk import Writes, replace_file
+from rfx.folders import replace_file
+from train.runs.disk import Writes
 from train.runs.resume import read_record
 
 LONGER = {"trainer.total_steps": 120 * 64}

@@ -80,12 +80,13 @@ class Deployed:
         self.process = subprocess.Popen([sys.executable, "-m", "rfx.cli", "deploy", policy, "--robot", "go2", "--interface", "lo", "--domain",
                                          str(emulator.domain), "--log", str(log), *arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.lines = []
+        self.lines, self.said_s = [], []  # what it said, and when, by time.time()
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
 
     def _read(self):
         for line in self.process.stdout:
+            self.said_s.append(time.time())
             self.lines.append(line.strip())
 
     def wait_for(self, line, count=1, timeout_s=30.0):

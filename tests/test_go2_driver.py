@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -136,6 +138,16 @@ def test_without_the_extra(emulator, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[go2\]'"):
         go2(emulator, tmp_path).connect()
+
+
+def test_a_library_that_does_not_load_is_named(tmp_path):
+    """As of a cyclonedds that was built from source, with a CYCLONEDDS_HOME that is wrong: its loader's exceptions are of no common class."""
+    (tmp_path / "cyclonedds").mkdir()
+    (tmp_path / "cyclonedds" / "__init__.py").write_text("class LoaderException(Exception): pass\nraise LoaderException('no lib/libddsc.so')\n")
+    code = (f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from rfx.robots.go2 import Go2\n"
+            f"try: Go2(log_path={str(tmp_path / 'log.jsonl')!r}).connect()\nexcept ConnectionError as error: print(error)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cyclonedds is installed, but does not load: no lib/libddsc.so. Where CYCLONEDDS_HOME is set" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("options, message", [({"velocity_from": "thought"}, "expected 'api' or 'remote'"),

@@ -98,10 +98,10 @@ def test_what_it_does_not_have(menagerie, reference, message):
 
 def test_without_the_package_use_names_the_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "mujoco_menagerie", None)
-    with pytest.raises(ImportError, match=r"menagerie:unitree_go1 needs mujoco-menagerie, which is not installed: pip install 'rfx\[menagerie\]'"):
+    with pytest.raises(ImportError, match=r"menagerie:unitree_go1 needs mujoco-menagerie, which is not installed: pip install -e '.\[menagerie\]'"):
         load_model(GO1, "menagerie:unitree_go1")
     text = (ASSETS / "go1" / "robot.yaml").read_text().replace("mjcf: go1.xml", "mjcf: menagerie:unitree_go1")
     (tmp_path / "robot.yaml").write_text(text)
     assert load_robot(tmp_path).mjcf == "menagerie:unitree_go1"  # what the robot is can be read without
-    assert main(["check-robot", str(tmp_path)]) == 1
+    assert main(["check-robot", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("rfx check-robot: menagerie:unitree_go1 needs mujoco-menagerie")

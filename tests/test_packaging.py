@@ -28,7 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    path, = target.glob("rfx-*.whl")
+    path, = target.glob("rfx_legged-*.whl")
     return path
 
 
@@ -62,8 +62,35 @@ def test_the_wheel_installed_in_a_fresh_environment_trains(wheel: Path, tmp_path
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True, env=environment)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[train]"], check=True, env=environment)
     done = subprocess.run([python, "-m", "train", *TINY], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     shown = subprocess.run([tmp_path / "venv" / "bin" / "rfx", "inspect", "run/policy"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.long
+def test_the_wheel_installed_for_a_robot_alone_is_small_and_runs_a_policy(wheel: Path, tmp_path: Path) -> None:
+    """With the extra go2 only: under 180 MB, nothing that trains or simulates, and a policy folder runs."""
+    from rfx.nn import go2_mlp
+    from rfx.robots.go2.config import GO2_CONFIG
+
+    policy = go2_mlp([128, 128]).save(tmp_path / "policy", robot_config=GO2_CONFIG)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    programs = tmp_path / "venv" / "bin"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", f"{wheel}[go2]"], check=True, env=environment)
+    packages, = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    assert not {path.name for path in packages.iterdir()} & {"tinygrad", "hydra", "ziglang", "mujoco", "gymnasium", "torch"}
+    size = int(subprocess.run(["du", "-sm", packages], check=True, capture_output=True, text=True).stdout.split()[0])
+    print(f"site-packages: {size} MB")
+    assert size < 180
+
+    def rfx(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([programs / "rfx", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    done = rfx("deploy", str(policy), "--robot", "mock", "--duration", "0.5")
+    assert done.returncode == 0 and "steps" in done.stdout, done.stderr
+    done = rfx("preflight", str(policy), "--interface", "lo", "--domain", "99")
+    assert done.returncode == 1 and "ok    policy: MLP for go2" in done.stdout and "FAULT LowState: none" in done.stdout
+    assert (rfx("deploy", str(policy)).returncode, rfx("emulate-go2").returncode) == (2, 2)

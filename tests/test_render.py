@@ -132,7 +132,7 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     for module, write in (("imageio_ffmpeg", lambda: write_video(tmp_path / "a.mp4", [frame], 25)),
                           ("matplotlib.image", lambda: write_picture(tmp_path / "a.png", frame))):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ImportError, match=r"pip install rfx\[viz\]"):
+        with pytest.raises(ImportError, match=r"pip install -e '.\[viz\]'"):
             write()
 
 

@@ -16,6 +16,9 @@ def leave(number: int, _: FrameType | None) -> None:
 
 if __name__ == "__main__":  # before the imports, which take a second; train.run takes over while there is something to save
     signal.signal(signal.SIGINT, leave)
+    from rfx.extras import exit_without
+
+    exit_without("train", "python -m train")
 
 import json
 import re
@@ -31,7 +34,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from envs.configs import CONFIGS, options
-from train.runs.disk import replace_file
+from rfx.folders import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.runs.sweep import SweepFolder, finish_sweep
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from rfx.extras import exit_without
+
+    exit_without("train", "python -m train.benchmark")
+
 import dataclasses
 import json
 import os
@@ -107,7 +112,7 @@ def describe_machine() -> dict[str, Any]:
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0] if names else cpu
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    versions = {name: version(name) for name in ("mujoco", "tinygrad", "numpy")}
+    versions = {name: version(name) for name in ("tinygrad", "numpy")} | {"mujoco": version("mujoco-core")}
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_gb": round(memory_gb, 1), "python": platform.python_version(),
             **versions, "date": time.strftime("%Y-%m-%d")}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rfx.extras import install_command
 from rfx.reader import read
 from rfx.terms import nearest
 from train.ppo.update import PPOConfig
@@ -66,6 +68,17 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What a run that came to its end writes beside its policy folder."""
+
+    onnx: bool = False  # policy.onnx, for other runtimes: docs/export.md
+
+    def __post_init__(self) -> None:
+        if self.onnx and importlib.util.find_spec("onnx") is None:
+            raise ValueError(f"export.onnx is true, which needs onnx: {install_command('onnx')}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. env is the task's own: a dataclass that has num_envs."""
 
@@ -78,6 +91,7 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     start_from: str | None = None  # a run's folder, or latest: begin with its network and normalizers
     resume: str | None = None  # a run's folder, or latest
     resume_overrides: bool = False  # a configuration that differs from the checkpoint's is accepted

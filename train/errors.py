@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 from envs.configs import CONFIGS, compose, options
+from rfx.extras import install_command
+from rfx.text import printable
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term
@@ -96,7 +98,7 @@ def explain(error: Exception, config_name: str) -> str:
             return f"{key}= chooses from a group, and is written with a plus: +{key}=NAME, possible are {', '.join(options(key))}"
         return unknown_key(key, config_name)
     if match := re.search(r"Could not find '([^']*)/([^'/]*)'(?:\s*Available options in '[^']*':\n((?:\t.*\n?)*))?", message):
-        extra = "; pip install 'rfx[ray]' adds the launcher ray" if match[1] == "hydra/launcher" else ""
+        extra = f"; {install_command('ray')} adds the launcher ray" if match[1] == "hydra/launcher" else ""
         return f"unknown {match[1]} {match[2]!r}: {_nearest(match[2], (match[3] or '').split())}{extra}"
     if match := re.search(r"Could not delete from config\. '?([^' ]*)'?", message):
         return unknown_key(match[1], config_name)
@@ -160,11 +162,11 @@ def known_keys(config_name: str) -> list[str]:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message on one line, without OmegaConf's notes below it."""
+    """The message on one line, without OmegaConf's notes below it, and nothing in it that a terminal would obey."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {str(Path(error.filename))!r}: {error.strerror.lower()}"
     lines = [line for line in str(error).splitlines() if not line.strip().startswith(("full_key:", "object_type=", "reference_type="))]
-    return " ".join(" ".join(lines).split()) or type(error).__name__
+    return printable(" ".join(" ".join(lines).split())) or type(error).__name__
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

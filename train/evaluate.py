@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from rfx.extras import exit_without
+
+    exit_without("train", "python -m train.evaluate")
+
 import dataclasses
 import importlib.util
 import json
@@ -21,6 +26,7 @@ from envs.configs import CONFIGS
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
+from rfx.extras import missing
 from rfx.robots.mjcf import load_model
 from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
@@ -62,7 +68,7 @@ class EvaluateConfig:
             raise ValueError(f"suite is {self.suite!r}: it must be full, or null for the plain evaluation")
         for key, module in (("video", "imageio_ffmpeg"), ("suite", "imageio_ffmpeg"), ("suite", "matplotlib")):
             if getattr(self, key) and importlib.util.find_spec(module) is None:
-                raise ValueError(f"{key} is {getattr(self, key)!r}, which needs {module.replace('_', '-')}: pip install 'rfx[viz]'")
+                raise missing(f"{key}={getattr(self, key)}", module)
 
 
 def run(config: EvaluateConfig, console: Console) -> Evaluation:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
+from rfx.extras import missing
 from rfx.state import Array
 
 WAIT_S = 5.0  # that a request for the next picture waits for it
@@ -136,7 +137,7 @@ def jpeg(frame: Array) -> bytes:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("the live page needs Pillow: pip install 'rfx[viz]'") from error
+        raise missing("the live page", "PIL") from error
     data = io.BytesIO()
     Image.fromarray(frame).save(data, format="JPEG", quality=85)
     return data.getvalue()

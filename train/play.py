@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from rfx.extras import exit_without
+
+    exit_without("train", "python -m train.play")
+
 import os
 import sys
 import threading

@@ -177,6 +177,8 @@ def _report(best: BestPolicy, stopped: int, failure: str | None, steps: int, sec
         console.print(figures_table({"": best.judgement.figures}), f"[dim]{best.judgement.note}[/]\n", highlight=False)
     else:
         console.print("It was not evaluated yet.\n")
+    if best.onnx is not None and best.onnx.exists():
+        console.print(f"{'ONNX':<10}{_short(best.onnx)}", markup=False, highlight=False, soft_wrap=True)
     for what, command in best.trainer.task.commands(path).items():
         console.print(f"{what:<10}{command}", markup=False, highlight=False, soft_wrap=True)
 

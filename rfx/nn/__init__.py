@@ -1,5 +1,12 @@
 """Policies as tinygrad networks: build, call, save and load them."""
 
+from rfx import extras
+
+try:
+    import tinygrad  # noqa: F401
+except ModuleNotFoundError as error:
+    raise extras.missing("rfx.nn", "tinygrad") from error
+
 from rfx.nn.networks import MLP, ActorCritic, JitPolicy, PrivilegedActorCritic, go2_actor_critic, go2_mlp
 from rfx.nn.policy import Policy, register_policy
 from rfx.nn.torch_jit import TorchJitPolicy

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from rfx.actor import chain, policy_history, width
 from rfx.nn.dense import mlp
-from rfx.nn.policy import Policy, policy_history, register_policy
+from rfx.nn.policy import Policy, register_policy
 from tinygrad import Tensor
 from tinygrad.nn import Linear
 
@@ -70,24 +71,6 @@ def _log_std(act_dim: int, initial_std: float) -> Tensor:
     return Tensor(np.full(act_dim, math.log(initial_std), np.float32))
 
 
-def _width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | None = None) -> tuple[int, int]:
-    """Inputs and outputs of the linear layer called name. Raises ValueError unless these shapes have it, with num_inputs inputs."""
-    weight, bias = shapes.get(f"{name}.weight", ()), shapes.get(f"{name}.bias", ())
-    if len(weight) != 2 or bias != weight[:1] or 0 in weight or num_inputs not in (None, weight[1]):
-        raise ValueError(f"got {name}.weight of shape {weight} and {name}.bias of shape {bias}; "
-                         f"expected (out, {num_inputs or 'in'}) and (out,)")
-    return weight[1], weight[0]
-
-
-def _chain(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> list[int]:
-    """Widths of the layers prefix.0, prefix.1, ..., input to output; none without layers. Raises ValueError where two do not fit."""
-    sizes: list[int] = []
-    while f"{prefix}.{max(len(sizes) - 1, 0)}.weight" in shapes:
-        num_inputs, num_outputs = _width(shapes, f"{prefix}.{max(len(sizes) - 1, 0)}", sizes[-1] if sizes else None)
-        sizes += [num_outputs] if sizes else [num_inputs, num_outputs]
-    return sizes
-
-
 @register_policy
 class MLP(Policy):
     """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
@@ -113,7 +96,7 @@ class MLP(Policy):
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """obs_dim (times history), act_dim and hidden, as the shapes of `layers.{i}` tell. Raises ValueError where they do not."""
-        sizes = _chain(shapes, "layers")
+        sizes = chain(shapes, "layers")
         if not sizes:
             raise ValueError(f"got weights {', '.join(shapes) or 'none'}; expected layers.0.weight and so on")
         return {"obs_dim": sizes[0], "act_dim": sizes[-1], "hidden": sizes[1:-1]}
@@ -173,9 +156,9 @@ class ActorCritic(Policy):
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell. Raises ValueError otherwise."""
-        sizes = _chain(shapes, "backbone")
-        num_inputs, act_dim = _width(shapes, "actor_head", sizes[-1] if sizes else None)
-        if _width(shapes, "critic_head", num_inputs)[1] != 1 or shapes.get("log_std") != (act_dim,):
+        sizes = chain(shapes, "backbone")
+        num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
+        if width(shapes, "critic_head", num_inputs)[1] != 1 or shapes.get("log_std") != (act_dim,):
             raise ValueError(f"got critic_head.weight {shapes['critic_head.weight']} and log_std {shapes.get('log_std')}; "
                              f"expected (1, {num_inputs}) and ({act_dim},)")
         return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "hidden": sizes[1:]}
@@ -223,8 +206,8 @@ class PrivilegedActorCritic(Policy):
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """obs_dim (times history), act_dim, critic_dim and hidden, as the shapes tell. Raises ValueError where they do not."""
-        sizes, critic_sizes = _chain(shapes, "backbone"), _chain(shapes, "critic")
-        num_inputs, act_dim = _width(shapes, "actor_head", sizes[-1] if sizes else None)
+        sizes, critic_sizes = chain(shapes, "backbone"), chain(shapes, "critic")
+        num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if not critic_sizes or critic_sizes[1:] != [*sizes[1:], 1] or shapes.get("log_std") != (act_dim,):
             raise ValueError(f"got a critic of widths {critic_sizes} beside an actor of {[*(sizes or [num_inputs]), act_dim]} and log_std "
                              f"{shapes.get('log_std')}; expected the same hidden widths, one value, and ({act_dim},)")

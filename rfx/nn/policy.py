@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rfx.actor import policy_widths
 from rfx.config import RobotConfig
 from rfx.nn.compiler import ensure_compiler
 from rfx.nn.deadlock import avoid_deadlock
@@ -141,18 +142,6 @@ def registered_policy(name: str) -> type[Policy]:
         raise ValueError(f"no policy class {name!r} is registered; {nearest(name, _registered)}: import the module that defines it, "
                          "with @register_policy above the class")
     return _registered[name]
-
-
-def policy_widths(policy: Policy) -> tuple[int | None, int | None]:
-    """Widths of observation and action where the policy has attributes obs_dim and act_dim, else None."""
-    widths = getattr(policy, "obs_dim", None), getattr(policy, "act_dim", None)
-    return tuple(width if isinstance(width, int) else None for width in widths)
-
-
-def policy_history(policy: Policy) -> int:
-    """How many observations the policy reads, its attribute history, or else 1."""
-    history = getattr(policy, "history", None)
-    return history if isinstance(history, int) else 1
 
 
 def _copy(tensor: Tensor) -> Tensor:

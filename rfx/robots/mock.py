@@ -23,7 +23,7 @@ class MockRobot:
 
     Without a config, an action is the joint position in rad, and the state is joint positions (rad), velocities (rad/s) and the last
     action, cut or zero-filled to state_dim. With a config, widths, joints, action rule and observation terms are the config's.
-    tensors is "numpy", "tinygrad" or "torch"; by default observations are torch tensors where torch is installed, else tinygrad's.
+    tensors is "numpy", "tinygrad" or "torch"; by default the first of torch, tinygrad and numpy that is installed.
     seed draws the small offsets from the default pose that a reset starts with. Raises ValueError for widths that do not fit.
     """
 
@@ -49,7 +49,7 @@ class MockRobot:
     def observe(self) -> dict[str, Array]:
         """What the robots sense now: {"state": (num_envs, max_state_dim)}, float32, zero beyond state_dim; a new array each time."""
         state = observe(self.state) if self.config.observation_terms else self._plain_state()
-        return {"state": arrays.from_numpy(state, self.tensors or ("torch" if arrays.is_installed("torch") else "tinygrad"))}
+        return {"state": arrays.from_numpy(state, self.tensors or next(filter(arrays.is_installed, ("torch", "tinygrad", "numpy"))))}
 
     def act(self, action: Any) -> None:
         """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim), clipped to [-1, 1].

@@ -9,7 +9,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from rfx.arrays import is_installed
 from rfx.config import RobotConfig, joint_targets
+from rfx.extras import missing
 from rfx.height_field import HeightField
 from rfx.robot_files import load_robot
 from rfx.robots.mjcf import load_model, motor_addresses
@@ -35,6 +37,8 @@ class Physics:
         self._viewer = None
         self.place(config.default_position)
         if viewer:
+            if not is_installed("glfw"):
+                raise missing("the viewer", "glfw")
             from mujoco import viewer as window  # here, because it loads a display library
 
             self._viewer = window.launch_passive(self.model, self.data)

@@ -26,7 +26,7 @@ def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'rfx[viz]'") from error
+        raise missing("a plot", "matplotlib") from error
     with matplotlib.rc_context(STYLE):
         return {"commands": commands(suites), "sweeps": sweeps(suites), "pushes": pushes(suites), "terrain": terrain(suites)}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rfx
+from rfx.onnx_export import export_onnx
 from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
 from train.errors import InputError, one_line
@@ -52,6 +53,7 @@ class BestPolicy:
 
     def __init__(self, trainer: Trainer, folder: Path, display: Progress, writes: Writes):
         self.trainer, self.folder, self.path = trainer, folder, folder / "policy"
+        self.onnx = folder / "policy.onnx" if trainer.config.export.onnx else None  # where it is exported to in the end
         self.judgement: Judgement | None = None  # of saved
         self.saved: Snapshot | None = None
         self._last: Snapshot | None = None
@@ -73,7 +75,7 @@ class BestPolicy:
         return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
     def choose(self, after_step: Callable[[], None]) -> None:
-        """Judge the best and the last policy at length, and save the better one with its figures.
+        """Judge the best and the last policy at length, save the better one with its figures, and export it where that is asked for.
 
         Raises InputError where the disk does not take it.
         """
@@ -89,6 +91,11 @@ class BestPolicy:
         except OSError as error:
             raise InputError(f"training is done, but its policy could not be written: {one_line(error)}; make room, then "
                              f"resume={self.folder}") from error
+        if self.onnx is not None:
+            try:
+                export_onnx(self.path, self.onnx)
+            except (OSError, ValueError) as error:
+                self._writes.tell(f"the policy is saved, but could not be written as ONNX: {one_line(error)}")
 
     def save_unless_saved(self) -> None:
         """Save the policy as it is now if none was saved yet: better than nothing."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 class Writes:
@@ -26,17 +23,3 @@ class Writes:
                 self._told.add(what)
                 where = f" in {error.filename}" if error.filename else ""
                 self.tell(f"could not write {what}{where}: {(error.strerror or str(error)).lower()}; training goes on and tries again")
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Make path a file of exactly this data; until that is done, what was there stays as it was. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

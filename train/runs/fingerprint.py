@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+import rfx
 from tinygrad import Device
 
-PACKAGES = ("rfx", "mujoco", "numpy", "tinygrad", "ziglang", "gymnasium", "safetensors")
+PACKAGES = ("numpy", "tinygrad", "ziglang", "gymnasium", "safetensors")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,7 +32,8 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
 
 def provenance() -> dict[str, Any]:
     """Versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's model and features."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}, "commit": _commit(), "device": Device.DEFAULT,
+    return {"python": platform.python_version(), "rfx": rfx.__version__, "mujoco": _version("mujoco-core"),
+            **{name: _version(name) for name in PACKAGES}, "commit": _commit(), "device": Device.DEFAULT,
             "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), **_processor()}
 
 

@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rfx.folders import replace_file
 from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
 from train.config import TrainConfig
-from train.runs.disk import Writes, replace_file
+from train.runs.disk import Writes
 from train.errors import InputError, bad_input
 from train.runs.fingerprint import fingerprint, provenance
 from train.runs.metrics import MetricsWriter
@@ -26,7 +27,8 @@ CHECKPOINTS = "checkpoints"
 MOST_TOLD = 4  # differences that a message names
 RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
 # Differences that change no result, and those that nothing after a run's beginning reads.
-FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "trainer.checkpoint_every", "trainer.keep_checkpoints")
+FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "export.onnx", "trainer.checkpoint_every",
+        "trainer.keep_checkpoints")
 FIXED = ("seed", "task", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
          "policy.critic")
 

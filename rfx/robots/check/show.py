@@ -51,15 +51,18 @@ def show(checks: Sequence[Check], console: Console) -> None:
             console.print(f"{finding.text}: {finding.mend}", markup=False, highlight=False, soft_wrap=True)
 
 
-def draw(config: RobotConfig, path: str | Path) -> None:
-    """Write a picture of the robot at its default pose, as PNG. Raises RuntimeError without OpenGL."""
+def draw(config: RobotConfig, path: str | Path, qpos: Array | None = None) -> None:
+    """Write a picture of the robot at its default pose, or as qpos (nq,) says, as PNG. Raises RuntimeError without OpenGL."""
     model = load_model(config, visual=True)
     model.vis.global_.offwidth, model.vis.global_.offheight = max(model.vis.global_.offwidth, WIDTH), max(model.vis.global_.offheight, HEIGHT)
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+    distance_m = 4.0 * data.qpos[2]
+    if qpos is not None:
+        data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
     camera, options = mujoco.MjvCamera(), mujoco.MjvOption()
-    camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = data.qpos[:3], 4.0 * data.qpos[2], 130.0, -15.0
+    camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = data.qpos[:3], distance_m, 130.0, -15.0
     if not np.any((model.geom_group < 3) & (model.geom_bodyid > 0)):
         options.geomgroup[3] = 1  # a model without looks: draw what collides
     try:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
-from cyclonedds.core import DDSException, Policy, Qos
-from cyclonedds.domain import Domain, DomainParticipant
-from cyclonedds.pub import DataWriter
-from cyclonedds.sub import DataReader
-from cyclonedds.topic import Topic
-from cyclonedds.util import duration
+try:
+    from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsParticipant
+    from cyclonedds.core import DDSException, Policy, Qos
+    from cyclonedds.domain import Domain, DomainParticipant
+    from cyclonedds.pub import DataWriter
+    from cyclonedds.sub import DataReader
+    from cyclonedds.topic import Topic
+    from cyclonedds.util import duration
+except ModuleNotFoundError:
+    raise
+except Exception as error:  # its loader's own, where it was built from source
+    raise ImportError(f"cyclonedds is installed, but does not load: {error}. Where CYCLONEDDS_HOME is set it must be the library's folder "
+                      "(docs/deploy.md)") from error
 
 LOW_STATE, LOW_CMD = "rt/lowstate", "rt/lowcmd"
 LOOPBACK = "lo"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rfx.config import RobotConfig, joint_targets
+from rfx.extras import missing
 from rfx.robots.go2 import remote
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.connection import Connection
@@ -82,7 +83,7 @@ class Go2(SingleRobot):
         if self._connection is not None:
             raise RuntimeError("the Go2 is connected already")
         if importlib.util.find_spec("cyclonedds") is None:
-            raise ModuleNotFoundError("the Go2 driver needs cyclonedds: pip install -e '.[go2]'")
+            raise missing("the Go2 driver", "cyclonedds")
         self.log_path = unused_path(self._first_log_path)  # an earlier fault's log stays
         self._failure, self._is_stopping, self._latencies_s = "", False, []
         restore = None if self._restore is None else self._restore or self.left_without
@@ -91,7 +92,7 @@ class Go2(SingleRobot):
             while connection.phase == Phase.CONNECTING and connection.is_running:
                 connection.check()
                 time.sleep(0.005)
-            reason = connection.reason or ("it was stopped while connecting" if self._is_stopping else "the sender did not connect")
+            reason = connection.reason or ("it was stopped while connecting" if self._is_stopping else _why_the_sender_ended())
         except RuntimeError as error:
             reason = str(error)
         except BaseException:
@@ -259,3 +260,12 @@ class Go2(SingleRobot):
         if not connection.is_running:
             raise RuntimeError(f"the Go2's sender ended with status {connection.process.returncode}")
         return connection
+
+
+def _why_the_sender_ended() -> str:
+    """For one that could say nothing itself."""
+    try:
+        importlib.import_module("rfx.robots.go2.bus")
+    except ImportError as error:
+        return str(error)
+    return "the sender did not connect"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rfx.extras import install_command
 from rfx.robots.go2 import messages
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.interfaces import ROBOT_ADDRESS, interfaces
@@ -59,7 +60,7 @@ def check(interface: str, domain: int, policy: str | None = None) -> Iterator[Fi
         yield _policy(policy)
     yield _interface(interface)
     if importlib.util.find_spec("cyclonedds") is None:
-        yield Finding(mark=FAULT, name="cyclonedds", found="not installed", mend="pip install -e '.[go2]'")
+        yield Finding(mark=FAULT, name="cyclonedds", found="not installed", mend=install_command("go2"))
         return
     from rfx.robots.go2.bus import LOW_CMD, Bus
     from rfx.robots.go2.idl import LowCmd_

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from rfx.extras import missing
 from rfx.robots.go2.log import Recording
 from rfx.robots.go2.mailbox import UNKNOWN
 from rfx.robots.go2.pose import adopt
@@ -63,7 +64,7 @@ def plot(recording: Recording, path: str) -> str:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("plotting needs matplotlib: pip install -e '.[viz]'") from error
+        raise missing("plotting", "matplotlib") from error
     arrays, config = recording.arrays, recording.config
     if not len(arrays["time_s"]):
         raise ValueError("the log holds no tick")
