@@ -95,6 +95,25 @@ def test_standing_up_from_far_away_takes_longer():
     assert ticks * TICK_S == pytest.approx(1.5, abs=0.005)
 
 
+def test_standing_from_a_walk_begins_at_what_was_sent_and_takes_half_a_second():
+    """Legs give way under the weight, here by 0.1 rad: to hold them where they are measured would let go of it."""
+    bench = Bench()
+    bench.stand()
+    for _ in range(20):
+        bench.ask(DEFAULT + one(1, 0.2))
+        walking = bench.tick(Request.POLICY).position
+        bench.position = walking - 0.1
+    np.testing.assert_allclose(walking, DEFAULT + one(1, 0.2), atol=1e-3)
+    positions = []
+    while bench.controller.phase != Phase.STANDING:
+        positions.append(bench.tick(Request.STAND).position)
+        bench.position = positions[-1] - 0.1
+    assert np.abs(positions[0] - walking).max() < 0.005
+    assert len(positions) * TICK_S == pytest.approx(0.5, abs=0.005)
+    np.testing.assert_allclose(positions[125], DEFAULT + one(1, 0.1), atol=2e-3)  # 0.25 s: half way
+    np.testing.assert_allclose(positions[-1], DEFAULT, atol=1e-6)
+
+
 def test_standing_up_waits_for_rest_but_not_for_ever():
     bench, ticks = Bench(), 0
     while bench.controller.phase != Phase.STANDING:

@@ -127,7 +127,7 @@ def test_states_from_the_remote_are_gentle(run, tmp_path, record_property):
             press("Start", "Stand", 1)
             time.sleep(1.0)
             press("A", "Walk", 1)
-            for sticks in ("ly=0.6", "ly=0.4 rx=-0.8", "lx=0.8"):
+            for sticks in ("ly=0.6", "ly=0.4 rx=-0.8", "lx=1"):
                 watcher.ask(f"sticks {sticks}")
                 time.sleep(2.5)
             ends.append(len(watcher.rows))

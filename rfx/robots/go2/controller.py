@@ -162,9 +162,11 @@ class Controller:
                 self._enter(Phase.IDLE, now.now_s)
 
     def _stand_up(self, now: Snapshot) -> None:
-        self._sent = now.joint_position.copy()
-        distance = float(np.abs(self.config.default_position - now.joint_position).max())
-        self._move(now.now_s, self.config.default_position, max(self.limits.stand_s, distance / self.limits.stand_velocity_rad_s))
+        duration_s = self.limits.collect_s
+        if self.phase != Phase.POLICY:  # from a walk, it begins at what was sent: legs held where they are give way under the weight, 0.33 m/s were seen
+            self._sent, duration_s = now.joint_position.copy(), self.limits.stand_s
+        distance = float(np.abs(self.config.default_position - self._sent).max())
+        self._move(now.now_s, self.config.default_position, max(duration_s, distance / self.limits.stand_velocity_rad_s))
         self._enter(Phase.STANDING_UP, now.now_s)
 
     def _lie_down(self, now_s: float) -> None:

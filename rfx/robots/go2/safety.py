@@ -47,7 +47,7 @@ class SafetyLimits:
     rest_velocity_rad_s: float = 0.3  # below it a joint counts as at rest
     settle_s: float = 0.5  # what a motion waits at most for the joints to come to rest
     stand_error_rad: float = 0.3  # a robot with a joint further from the default pose does not stand
-    collect_s: float = 0.5  # from wherever the policy left the legs to the default pose, before lying down
+    collect_s: float = 0.5  # from wherever the policy left the legs to the default pose, to stand or before lying down
     lie_s: float = 1.5  # onto folded legs, from the default pose or wherever standing up had got to
     stand_kp: float = 60.0  # N m/rad, Unitree's examples
     stand_kd: float = 5.0  # N m s/rad, Unitree's examples
