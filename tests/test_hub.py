@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,16 @@ def test_a_walking_policy_goes_there_and_back(rfx_, hub, tmp_path):
     assert done.returncode == 0 and re.fullmatch(r"pushed: hf://someone/walker@[0-9a-f]{40}\n", done.stdout), done.stderr
     commit, files = hub.find("someone/walker", "main")
     assert told_commit(done.stdout) == commit and hub.private["someone/walker"]
-    assert set(files) == {".gitattributes", "README.md", "robot.png", WEIGHTS, CONFIG, NORMALIZER}
+    can_draw = find_library("EGL") is not None or bool(os.environ.get("DISPLAY"))
+    assert set(files) == {".gitattributes", "README.md", WEIGHTS, CONFIG, NORMALIZER, *(["robot.png"] if can_draw else [])}
     assert all(files[name] == (folder / name).read_bytes() for name in (WEIGHTS, CONFIG, NORMALIZER))
     card = files["README.md"].decode()
     assert "# walker" in card and "| falls\\_per\\_episode | 0.25 |" in card and "| error\\_vx | 0.04123 |" in card and "| steps | 1000 |" in card
-    assert "rfx deploy hf://someone/walker --robot sim" in card and "![the robot, under this policy](robot.png)" in card
-    assert files["robot.png"].startswith(b"\x89PNG") and len(files["robot.png"]) > 10_000
+    assert "rfx deploy hf://someone/walker --robot sim" in card
+    if can_draw:
+        assert "![the robot, under this policy](robot.png)" in card and files["robot.png"].startswith(b"\x89PNG") and len(files["robot.png"]) > 10_000
+    else:
+        assert "the page has no picture: no OpenGL" in done.stderr and "robot.png" not in card
 
     done = rfx_(["deploy", "hf://someone/walker", "--duration", "0.1"], ["inspect", "hf://someone/walker"])
     assert done.returncode == 0 and "robot: go2, 12 joints" in done.stdout and told_commit(done.stderr) == commit
