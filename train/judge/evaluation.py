@@ -22,7 +22,7 @@ GRAVITY_M_S2 = 9.81
 SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
 FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
 FIGURES = (Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
-           Figure(name="falls_upper_95", label="  with 95% confidence at most", unit="per 20 s episode"),
+           Figure(name="falls_upper_95", label="falls at most, 95%", unit="per 20 s episode"),
            Figure(name="error_vx", label="error vx", unit="m/s", main=True), Figure(name="error_vy", label="error vy", unit="m/s", main=True),
            Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
            Figure(name="power_w", label="power", unit="W", format=".1f"),
