@@ -29,12 +29,9 @@ def collect_once(trainer: Trainer) -> None:
             history=trainer.history, critic_normalizer=trainer.critic_normalizer)
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["kernels", "plain"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_policy_scores_a_rollout_as_it_was_collected(options, plain, monkeypatch):
+def test_the_policy_scores_a_rollout_as_it_was_collected(options):
     """Ratio of 1 and the same values, from the network itself; also after an update, which moved weights, deviations and normalizer."""
-    if plain:
-        monkeypatch.setenv("RFX_PLAIN", "1")
     trainer = make_trainer(**options)
     trainer.iterate()
     trainer.learner.limit_std(0.3)
@@ -95,5 +92,5 @@ def test_metrics_by_hand():
     metrics.add_episodes(np.array([50, 100]), np.array([True, False]))
     metrics.add_episodes(np.array([150]), np.array([False]))
     expected = {"reward/tilt": 0.4 / 0.04, "episode/error_vx": 0.1, "episode/error_vy": 0.15, "episode/error_yaw_rate": 0.2,
-                "episode/falls": 1 / 3, "episode/length_s": 6.0 / 3 }
+                "episode/falls": 1 / 3, "episode/length_s": 6.0 / 3}
     assert metrics.read() == pytest.approx(expected) and metrics.read() == {}

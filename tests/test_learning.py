@@ -14,6 +14,7 @@ from train.config import TrainConfig
 from train.judge.evaluation import evaluate
 from train.judge.play import PolicyAct, evaluation_env
 from train.judge.targets import WALKING, evaluation_targets
+from train.ppo.gae import gae
 from train.run import train
 from train.trainer import Trainer
 
@@ -21,8 +22,8 @@ BEST, NOTHING = episode_return(lambda place: -place / REACH), episode_return(np.
 
 
 def test_the_known_task_is_what_it_says():
-    """Uniform in [-1, 1]: the mean of x^2 + y^2 is 2/3, 20 times; at 0.3 a step nobody needs more than four."""
-    assert NOTHING == pytest.approx(-20 * 2 / 3, rel=0.05) and -1.0 < BEST < -0.3
+    """|x| uniform in [0, 1]: the mean of x^2 + y^2 is 2/3, 20 times; and 2/3 (0.7^3 + 0.4^3 + 0.1^3) for who comes 0.3 nearer each step."""
+    assert NOTHING == pytest.approx(-20 * 2 / 3, rel=0.05) and BEST == pytest.approx(-2 / 3 * (0.7**3 + 0.4**3 + 0.1**3), rel=0.05)
 
 
 def learned(trainer: Trainer, num_iterations: int) -> float:
@@ -33,7 +34,7 @@ def learned(trainer: Trainer, num_iterations: int) -> float:
     return episode_return(lambda place: trainer.learner.act(trainer.normalizer.normalize(place))[0])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_ppo_finds_the_known_answer(seed):
     trainer = Trainer(config := point_config(seed, 40), PointTask(config))
     before = episode_return(lambda place: trainer.learner.act(trainer.normalizer.normalize(place))[0])
@@ -41,22 +42,15 @@ def test_ppo_finds_the_known_answer(seed):
     assert before < 0.5 * NOTHING and (after - NOTHING) / (BEST - NOTHING) > 0.97
 
 
-def test_what_undoes_learning_is_noticed():
+def test_what_undoes_learning_is_noticed(monkeypatch):
     """The same run with advantages of the wrong sign ends worse than doing nothing: the test above can fail."""
-    import train.trainer as module
-
-    trainer = Trainer(config := point_config(0, 40), PointTask(config))
-    real = module.gae
-
     def wrong(rollout, *arguments):
-        real(rollout, *arguments)
-        rollout.advantage *= -1
+        gae(rollout, *arguments)
+        np.negative(rollout.advantage, out=rollout.advantage)
 
-    module.gae = wrong
-    try:
-        assert learned(trainer, 10) < NOTHING
-    finally:
-        module.gae = real
+    monkeypatch.setattr("train.trainer.gae", wrong)
+    trainer = Trainer(config := point_config(0, 40), PointTask(config))
+    assert learned(trainer, 10) < NOTHING
 
 
 @pytest.mark.long

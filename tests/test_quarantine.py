@@ -16,8 +16,8 @@ from train.errors import TrainingBroken
 from train.trainer import Trainer
 from train.ppo.update import PPO
 
-# What is written over, with what, and how many of six poisoned steps fail: MuJoCo is given the controls and the time anew, and mends a start.
-POISONS = {"qpos": (np.nan, 6), "qvel": (np.inf, 6), "ctrl": (np.nan, 0), "qacc_warmstart": (np.nan, 0), "time": (np.nan, 0)}
+# What is written over, with what, and how many of the six simulations that were poisoned failed: controls are given anew before each step.
+POISONS = {"qpos": (np.nan, 6), "qvel": (np.inf, 6), "ctrl": (np.nan, 0), "qacc_warmstart": (np.nan, 6), "time": (np.nan, 6)}
 
 
 def make_trainer(num_envs=8, hidden=(16,), num_steps=8, seed=0, **env) -> Trainer:
