@@ -105,11 +105,12 @@ def test_the_life_of_a_robot(robot):
     robot.act(action)
 
     # Wrong actions are refused and end the motion.
-    wrong = (np.zeros((1, 11)), np.zeros((2, 12)), np.zeros(12), np.full((1, 12), np.nan))
-    with pytest.raises(ValueError, match="shape|finite"):
-        robot.act(wrong[np.random.default_rng().integers(len(wrong))])
-    with pytest.raises(RuntimeError):
-        robot.act(action)
+    for wrong, message in ((np.zeros((1, 11)), "shape"), (np.zeros((2, 12)), "shape"), (np.zeros(12), "shape"), (np.full((1, 12), np.nan), "finite")):
+        with pytest.raises(ValueError, match=message):
+            robot.act(wrong)
+        with pytest.raises(RuntimeError):
+            robot.act(action)
+        robot.reset()
 
 
 @pytest.mark.parametrize("tensors", ["torch", "tinygrad"])
@@ -193,12 +194,15 @@ def test_no_velocity_command_is_ever_beyond_its_limit():
     assert len(Noting.seen) == 1 and np.abs(Noting.seen[0]).max() <= 1.0
 
 
-def test_realtime_pacing():
+def test_realtime_pacing(monkeypatch):
+    """25 steps of 20 ms take half a second; on a busy machine more, and then it sleeps less."""
+    slept, sleep = [], time.sleep
+    monkeypatch.setattr("rfx.robots.sim.time.sleep", lambda seconds: (slept.append(seconds), sleep(seconds)))
     robot = rfx.SimRobot(realtime=True)
     begun = time.monotonic()
     for _ in range(25):
         robot.act(np.zeros((1, 12)))
-    assert time.monotonic() - begun == pytest.approx(0.5, abs=0.06)
+    assert time.monotonic() - begun >= 0.47 and 0.0 < sum(slept) <= 0.5
 
 
 def test_a_timestep_that_does_not_divide_the_control_step():

@@ -165,6 +165,40 @@ def test_distance_counts_along_the_command():
     np.testing.assert_allclose(curriculum.walked_m, [1.0, 0.0, -0.2, 0.0], rtol=1e-6)
 
 
+def test_who_stands_half_the_time_and_then_runs_twice_as_fast_has_followed_half():
+    curriculum = Curriculum(Terrain(SMALL), 2, CurriculumConfig())
+    state = SimState.zeros(GO2_CONFIG, 2)
+    state.robot.velocity_command[:, 0] = 0.5
+    curriculum.level[...] = 1
+    for second in range(20):
+        state.base_linear_velocity_b[0, 0] = 0.5
+        state.base_linear_velocity_b[1, 0] = 1.0 if second >= 10 else 0.0
+        for _ in range(50):
+            curriculum.measure(state, 0.02)
+    np.testing.assert_allclose(curriculum.walked_m, [10.0, 5.0], rtol=1e-6)
+    curriculum.move(np.arange(2), np.zeros(2, bool), np.random.default_rng(0))
+    assert curriculum.level.tolist() == [2, 1]
+
+
+def test_a_first_episode_of_random_age_leads_no_level_down():
+    config = small_task(12, random_start_age=True, terrain=dataclasses.replace(SMALL, curriculum=CurriculumConfig(start_level=2)))
+    env = LeggedEnv(task="go2", config=config, threads=1)
+    env.reset(seed=0)
+    env.curriculum.level[...] = 2
+    on_its_back = [0.0, 1.0, 0.0, 0.0]
+    for levels in (2, 1):  # the first fall after a random age, and one after a whole episode
+        env.simulation.batch.qpos[:, 3:7] = on_its_back
+        terminated = env.step(np.zeros((12, 12), np.float32))[2]
+        assert terminated.all() and env.curriculum.level.tolist() == [levels] * 12
+    env.curriculum.cut_short[:6] = True
+    env.curriculum.level[...], env.curriculum.walked_m[...], env.curriculum.commanded_m[...] = 0, 8.0, 8.0
+    env.curriculum.move(np.arange(12), np.zeros(12, bool), np.random.default_rng(0))
+    assert env.curriculum.level.tolist() == [1] * 12 and not env.curriculum.cut_short.any()  # who walked may go up
+    plain = LeggedEnv(task="go2", config=dataclasses.replace(config, random_start_age=False), threads=1)
+    plain.reset(seed=0)
+    assert not plain.curriculum.cut_short.any()
+
+
 def test_an_environment_goes_on_from_its_state_to_the_bit_levels_too():
     config = small_task(12, episode_length_s=0.3, random_start_age=True, terrain=dataclasses.replace(
         SMALL, curriculum=CurriculumConfig(start_level=2, up=0.0, down=0.0, distance_m=0.0)))

@@ -1,4 +1,7 @@
-"""`python -m train.evaluate policy=PATH`: how well a policy walks: a table, evaluation.json, a video, with suite=full a report."""
+"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table, evaluation.json, a video.
+
+suite=full judges it everywhere else and writes a report, suite=models on other figures of its robot.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import dataclasses
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -23,15 +27,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import rfx
 from envs.configs import CONFIGS
-from envs.legged.config import EnvConfig
+from envs.legged.config import EnvConfig, TerrainConfig
 from envs.legged.env import LeggedEnv
 from envs.render import render_frames, write_video
+from rfx.config import RobotConfig
 from rfx.extras import missing
 from rfx.robots.mjcf import load_model
 from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
+from train.judge.conditions import NOMINAL, conditions, fewer
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
+from train.judge.targets import WALKING, evaluation_targets, targets_table
 from train.task import figures_table
 
 VIDEO_FPS_HZ = 25.0
@@ -43,7 +50,7 @@ class EvaluateConfig:
     """What `configs/evaluate.yaml` says."""
 
     policy: str | None = None
-    num_envs: int = 256
+    num_envs: int = 1024  # with fewer than 600 no policy can meet the target of 0.005 falls an episode
     duration_s: float = 20.0
     seed: int = 0
     threads: int = 0
@@ -64,15 +71,18 @@ class EvaluateConfig:
         if self.task and (self.suite or self.compare):
             raise ValueError(f"task is {self.task!r}: leave it out with suite and compare, which play the policy's own task; "
                              "the suite judges every policy on terrain too")
-        if self.suite not in (None, "full"):
-            raise ValueError(f"suite is {self.suite!r}: it must be full, or null for the plain evaluation")
+        if self.suite not in (None, "full", "models"):
+            raise ValueError(f"suite is {self.suite!r}: it must be full or models, or null for the plain evaluation")
         for key, module in (("video", "imageio_ffmpeg"), ("suite", "imageio_ffmpeg"), ("suite", "matplotlib")):
-            if getattr(self, key) and importlib.util.find_spec(module) is None:
+            if getattr(self, key) not in (None, "models") and importlib.util.find_spec(module) is None:
                 raise missing(f"{key}={getattr(self, key)}", module)
 
 
 def run(config: EvaluateConfig, console: Console) -> Evaluation:
-    """Evaluate as config says, print the table, write the files. Raises InputError for a policy, model or path that cannot be used."""
+    """Evaluate as config says, print the table, write the files; returns the nominal evaluation.
+
+    Raises InputError for a policy, model or path that cannot be used.
+    """
     with bad_input():
         policies = {path: load(path) for path in (config.policy, config.compare) if path}
         names = names_of(list(policies))
@@ -81,8 +91,7 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
         terrain = config.task and task.terrain and task.terrain.for_evaluation(evaluation_seed(config.seed))
         mjcf = None if config.suite else config.mjcf  # in the suite the other model is one of the conditions
         task = dataclasses.replace(task, timestep_s=config.timestep_s or task.timestep_s, mjcf=mjcf or task.mjcf)
-        envs = {path: evaluation_env(task, loaded.robot_config, num_envs=config.num_envs, threads=config.threads, terrain=terrain or None)
-                for path, loaded in policies.items()}
+        envs = {path: condition_envs(config, task, loaded.robot_config, terrain or None) for path, loaded in policies.items()}
         if config.suite and config.mjcf:
             load_model(policy.robot_config, config.mjcf)  # fails now, rather than after playing
         output = Path(config.output) if config.output else _beside(config.policy)
@@ -90,26 +99,53 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
             path.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
 
-    film = Film(envs[config.policy]) if config.video else None
-    evaluations = {path: evaluate_with_bar(config, PolicyAct(policies[path]), env, console, film.record if film and path == config.policy else None)
-                   for path, env in envs.items()}
-    evaluation = evaluations[config.policy]
-    console.print(figures_table({names[path]: result.figures for path, result in evaluations.items()}), highlight=False)
-    details = (f"{config.num_envs} robots x {config.duration_s:g} s, physics step {1e3 * evaluation.timestep_s:g} ms, "
-               f"seed {config.seed}")
-    console.print(f"[dim]{details}[/]", highlight=False)
-    figures = {path: result.to_dict() | {"policy": str(path), "mjcf": task.mjcf} for path, result in evaluations.items()}
+    film = Film(envs[config.policy][NOMINAL]) if config.video else None
+    evaluations = {path: {name: evaluate_with_bar(config, PolicyAct(policies[path]), env, name, console,
+                                                  film.record if film and path == config.policy and name == NOMINAL else None)
+                          for name, env in of_policy.items()} for path, of_policy in envs.items()}
+    details = show(config, names, evaluations, console)
+    figures = {path: figures_of(results) | {"policy": str(path), "mjcf": task.mjcf} for path, results in evaluations.items()}
     write_figures(output, config, figures)
-    if config.suite:
+    if config.suite == "full":
         report = run_suite(config, policies, names, task, evaluations, figures, output.parent, details, console)
         console.print(f"[dim]{report}[/]", highlight=False, soft_wrap=True)
-        write_figures(output, config, figures)
+    elif config.suite:
+        run_models(config, policies, names, task, figures, console)
+    write_figures(output, config, figures)
     console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
     if film:
         with bad_input(), console.status(f"writing {config.video}"):
             film.write(Path(config.video))
         console.print(f"[dim]{config.video}[/]", highlight=False, soft_wrap=True)
-    return evaluation
+    return evaluations[config.policy][NOMINAL]
+
+
+def condition_envs(config: EvaluateConfig, task: EnvConfig, robot: RobotConfig, terrain: TerrainConfig | None) -> dict[str, LeggedEnv]:
+    """The environments of every evaluation, by condition, the nominal one first."""
+    def make(num_envs: int, **changes: Any) -> LeggedEnv:
+        return evaluation_env(task, robot, num_envs=num_envs, threads=config.threads, terrain=terrain, **changes)
+
+    nominal = make(config.num_envs)
+    others = conditions(task, robot, float(nominal.simulation.model.body_mass.sum()))
+    return {NOMINAL: nominal} | {name: make(fewer(config.num_envs), **changes) for name, changes in others.items()}
+
+
+def show(config: EvaluateConfig, names: Mapping[str, str], evaluations: Mapping[str, Mapping[str, Evaluation]], console: Console) -> str:
+    """Print figures, conditions side by side, and targets. Returns how much was played, in words."""
+    columns = {name if len(evaluations) == 1 else f"{names[path]}, {name}": result.figures
+               for path, results in evaluations.items() for name, result in results.items()}
+    console.print(figures_table(columns), highlight=False)
+    nominal = evaluations[config.policy][NOMINAL]
+    details = (f"{config.num_envs} robots x {config.duration_s:g} s nominal, {fewer(config.num_envs)} each other condition, "
+               f"physics step {1e3 * nominal.timestep_s:g} ms, seed {config.seed}")
+    console.print(f"[dim]{details}[/]", "", targets_table(evaluation_targets(nominal, WALKING)), "", highlight=False)
+    return details
+
+
+def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What evaluation.json says of one policy: the nominal figures, those of the other conditions under their names, targets."""
+    others = {name.replace(" ", "_"): result.to_dict() for name, result in results.items() if name != NOMINAL}
+    return results[NOMINAL].to_dict() | others | {"targets": [target.to_dict() for target in evaluation_targets(results[NOMINAL], WALKING)]}
 
 
 def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]) -> None:
@@ -118,9 +154,10 @@ def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]
     output.write_text(json.dumps(written, indent=2) + "\n")
 
 
-def evaluate_with_bar(config: EvaluateConfig, act: Act, env: LeggedEnv, console: Console, record: Callable[[], None] | None) -> Evaluation:
-    """The plain evaluation, with a progress bar; record, if given, is called after every control step."""
-    bar = Progress(TextColumn(f"{config.num_envs} robots, {config.duration_s:g} s"), BarColumn(), TimeRemainingColumn(), console=console,
+def evaluate_with_bar(config: EvaluateConfig, act: Act, env: LeggedEnv, condition: str, console: Console,
+                      record: Callable[[], None] | None) -> Evaluation:
+    """An evaluation under one condition, with a progress bar; record, if given, is called after every control step."""
+    bar = Progress(TextColumn(f"{condition}: {env.num_envs} robots, {config.duration_s:g} s"), BarColumn(), TimeRemainingColumn(), console=console,
                    transient=True, disable=not console.is_terminal)
     with bar:
         task = bar.add_task("", total=round(config.duration_s / env.step_s))
@@ -134,7 +171,7 @@ def evaluate_with_bar(config: EvaluateConfig, act: Act, env: LeggedEnv, console:
 
 
 def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], names: dict[str, str], task: EnvConfig,
-              evaluations: dict[str, Evaluation], figures: dict[str, dict], folder: Path, details: str, console: Console) -> Path:
+              evaluations: dict[str, dict[str, Evaluation]], figures: dict[str, dict], folder: Path, details: str, console: Console) -> Path:
     """Play the suite, add it to the figures, and write the report into folder. Returns its path."""
     from train.judge.report import Judged, film, write_report  # here, as only the suite needs them
     from train.judge.suite import Runner
@@ -145,12 +182,27 @@ def run_suite(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], nam
             runner = Runner(PolicyAct(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
                             seed=config.seed, threads=config.threads,
                             tell=lambda condition, name=names[path]: status.update(f"{name}: {condition}"))
-            suite = runner.run(evaluations[path], (config.mjcf,) if config.mjcf else ())
+            suite = runner.run(evaluations[path][NOMINAL], (config.mjcf,) if config.mjcf else ())
             figures[path]["suite"] = suite.to_dict()
             status.update(f"{names[path]}: video")
-            judged[names[path]] = Judged(path=path, training_info=policy.training_info, suite=suite,
+            judged[names[path]] = Judged(path=path, training_info=policy.training_info, suite=suite, conditions=evaluations[path],
                                          **film(PolicyAct(policy), task, policy.robot_config))
         return write_report(folder, judged, details)
+
+
+def run_models(config: EvaluateConfig, policies: dict[str, rfx.LoadedPolicy], names: dict[str, str], task: EnvConfig,
+               figures: dict[str, dict], console: Console) -> None:
+    """Play every policy on other figures of its robot, print the table, and add it to the figures."""
+    from train.judge.models import Models, models_table  # here, as only this suite needs them
+
+    for path, policy in policies.items():
+        with console.status("") as status, bad_input():
+            models = Models(PolicyAct(policy), task, policy.robot_config, num_envs=config.num_envs, duration_s=config.duration_s,
+                            seed=config.seed, threads=config.threads, tell=lambda line, name=names[path]: status.update(f"{name}: {line}"))
+            results = models.run()
+        figures[path]["models"] = {name: {f"{timestep_ms:g}": result.to_dict() for timestep_ms, result in of_model.items()}
+                                   for name, of_model in results.items()}
+        console.print(names[path] if len(policies) > 1 else "", models_table(results), "", highlight=False)
 
 
 def names_of(paths: list[str]) -> dict[str, str]:

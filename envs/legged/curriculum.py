@@ -11,7 +11,7 @@ from rfx.state import Array
 
 
 class Curriculum:
-    """Level and kind of num_envs robots, and how far they have walked in this episode. Without a config, levels stay as they are.
+    """Level and kind of num_envs robots, and how far they have followed their commands in this episode. Without a config, levels stay as they are.
 
     Kinds are spread evenly. With a config robots start on levels up to its start_level; without one they are spread evenly over all levels.
     """
@@ -23,36 +23,43 @@ class Curriculum:
         if config:
             self.kind = np.arange(num_envs) % len(terrain.kinds)
         self.commanded_m, self.walked_m = np.zeros((2, num_envs))
+        self.cut_short = np.zeros(num_envs, bool)  # the episode began at a random age, and is over before it has shown much
 
     def begin(self, rng: np.random.Generator) -> None:
         """Draw the first levels."""
+        self.cut_short[...] = False
         if self.config:
             self.level[...] = rng.integers(min(self.config.start_level + 1, self.terrain.num_levels), size=len(self.level))
 
     def measure(self, state: SimState, step_s: float) -> None:
-        """Add a control step: how far the command asked to go, and how far the robot went that way."""
+        """Add a control step: how far the command asked to go, and how far the robot went that way, at most as far as it was asked.
+
+        Who runs faster than it is told does not follow the command better, nor makes up for having stood.
+        """
         command = state.robot.velocity_command[:, :2]
         speed = np.linalg.norm(command, axis=1)
         self.commanded_m += speed * step_s
         along = np.einsum("ij,ij->i", command, state.base_linear_velocity_b[:, :2])
-        self.walked_m += along / np.maximum(speed, 1e-6) * step_s
+        self.walked_m += np.minimum(along / np.maximum(speed, 1e-6), speed) * step_s
 
     def move(self, ids: Array, fell: Array, rng: np.random.Generator) -> None:
         """After an episode of robots ids (n,), of which some fell (n,), bool: give them their next level.
 
         One level up for a robot that walked at least `up` of what was commanded, and `distance_m`; past the top, a random level. One down
-        for a robot that fell, or walked less than `down` of what was commanded.
+        for a robot that fell, or walked less than `down` of what was commanded, but not after a first episode of random age.
         """
         if self.config:
             walked, commanded, config = self.walked_m[ids], self.commanded_m[ids], self.config
-            worse = fell | (walked < config.down * commanded)
-            better = ~worse & (walked >= config.up * commanded) & (walked >= config.distance_m)
+            failed = fell | (walked < config.down * commanded)
+            worse = failed & ~self.cut_short[ids]
+            better = ~failed & (walked >= config.up * commanded) & (walked >= config.distance_m)
             level = np.maximum(self.level[ids] + better - worse, 0)
             top = level >= self.terrain.num_levels
             if top.any():
                 level[top] = rng.integers(self.terrain.num_levels, size=top.sum())
             self.level[ids] = level
         self.commanded_m[ids] = self.walked_m[ids] = 0.0
+        self.cut_short[ids] = False
 
     def origin(self, ids: Array) -> Array:
         """Where robots ids (n,) start: the middle of their tile's platform. (n, 3), m, world."""
@@ -66,4 +73,5 @@ class Curriculum:
 
     def arrays(self) -> dict[str, Array]:
         """Live arrays by name: all that the next episode depends on."""
-        return {"terrain_level": self.level, "terrain_kind": self.kind, "commanded_m": self.commanded_m, "walked_m": self.walked_m}
+        return {"terrain_level": self.level, "terrain_kind": self.kind, "commanded_m": self.commanded_m, "walked_m": self.walked_m,
+                "cut_short": self.cut_short}

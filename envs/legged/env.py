@@ -104,6 +104,8 @@ class LeggedEnv(VectorEnv):
         self._start(np.arange(self.num_envs))
         if self.config.random_start_age:
             self.state.step[...] = self.np_random.integers(self.max_steps, size=self.num_envs)
+            if self.curriculum:
+                self.curriculum.cut_short[...] = True
         return self._observe(), {}
 
     def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]:
@@ -152,6 +154,11 @@ class LeggedEnv(VectorEnv):
         info = self._final(observation, done, failed)
         self._start(np.flatnonzero(done))
         return self._observe(), reward, terminated, truncated, info
+
+    def spread_pushes(self) -> None:
+        """Let the next push of every robot come at any moment, as where robots have walked for long: for play that is short. After a reset."""
+        if self._pushes:
+            self._push_steps[...] = np.ceil(self._push_steps * self._disturbance_rng.random(self.num_envs))
 
     def metrics(self) -> dict[str, float]:
         """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they are now."""

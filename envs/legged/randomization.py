@@ -105,6 +105,12 @@ def imu_tilt(draw: Draw, rng: np.random.Generator, range_rad: Sequence[float]) -
     draw.imu_tilt[...] += rng.uniform(*range_rad, draw.imu_tilt.shape)
 
 
+def imu_tilt_aside(draw: Draw, rng: np.random.Generator, range_rad: Sequence[float]) -> None:
+    """As imu_tilt, of a size in [lowest, highest] and to either side: no IMU is upright where the lowest is not 0."""
+    size = rng.uniform(*range_rad, draw.imu_tilt.shape)
+    draw.imu_tilt[...] += np.where(rng.random(size.shape) < 0.5, -size, size)
+
+
 def action_latency(draw: Draw, rng: np.random.Generator, range_s: Sequence[float]) -> None:
     """How long the motors go on with the last target after a new action: up to one control step, in whole physics steps."""
     draw.latency_s[...] += rng.uniform(*range_s, draw.num)

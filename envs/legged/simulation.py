@@ -174,6 +174,12 @@ class Simulation:
         return self._qpos[:, 0:3]
 
     @property
+    def mass_kg(self) -> Array:
+        """What each robot weighs, its payload included. (N,)."""
+        own = self.batch.expanded("body_mass")
+        return np.full(len(self.failed), self.model.body_mass.sum()) if own is None else own.sum(axis=1)
+
+    @property
     def joint_qpos(self) -> slice | Array:
         """Where the joints stand in a row of qpos, in motor order."""
         return self._joint_qpos

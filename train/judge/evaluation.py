@@ -1,4 +1,4 @@
-"""How well a policy walks: played deterministically on seeded commands, without any randomization but the reset noise."""
+"""How well a policy walks: played deterministically on seeded commands, under the conditions that its environment has."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from envs.legged.env import LeggedEnv, velocity_error
+from envs.legged.metrics import ERRORS
 from envs.legged.state import SimState
 from rfx.state import Array
+from train.judge.bounds import rate_upper, ratio_upper
 from train.judge.play import EPISODE_S, Act, play
 from train.task import Figure, Judgement
 
@@ -20,6 +22,7 @@ GRAVITY_M_S2 = 9.81
 SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
 FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
 FIGURES = (Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
+           Figure(name="falls_upper_95", label="falls at most, 95%", unit="per 20 s episode"),
            Figure(name="error_vx", label="error vx", unit="m/s", main=True), Figure(name="error_vy", label="error vy", unit="m/s", main=True),
            Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
            Figure(name="power_w", label="power", unit="W", format=".1f"),
@@ -31,22 +34,44 @@ FAILED = Figure(name="failed_simulations", label="failed simulations", format=".
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one evaluation measured, and under which conditions. A mean over no samples (it never stood for a second) is NaN."""
+    """What one evaluation measured, and under which conditions. A mean over no samples (it never stood for a second) is NaN.
 
-    falls_per_episode: float  # terminations per 20 s of play
+    The fields upper_95 are bounds that the errors stay below with 95% confidence; NaN for a single robot.
+    """
+
+    falls: int  # terminations, and simulations that failed: a robot whose state cannot be computed does not walk
+    failed_simulations: int  # of them
     error_vx: float  # m/s, mean absolute error of the base velocity, base frame
     error_vy: float  # m/s
     error_yaw_rate: float  # rad/s
+    error_vx_upper_95: float
+    error_vy_upper_95: float
+    error_yaw_rate_upper_95: float
     power_w: float  # sum over the joints of |torque x velocity|
-    cost_of_transport: float  # power / (weight x speed) while commanded to move
+    cost_of_transport: float  # power / (weight x speed) while commanded to move; the weight is each robot's own
     foot_slip_m_s: float  # horizontal speed of feet that touch the ground
     action_change: float  # mean absolute difference of successive actions
-    failed_simulations: int
     num_envs: int
     duration_s: float
     timestep_s: float
     seed: int
+    disturbed: bool  # robots differed, sensors erred or pushes came; False: all nominal but the reset noise
     commands: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def episodes(self) -> float:
+        """How many episodes of 20 s were played, those cut short by a fall included as what they are."""
+        return self.num_envs * self.duration_s / EPISODE_S
+
+    @property
+    def falls_per_episode(self) -> float:
+        """Falls per 20 s of play."""
+        return self.falls / self.episodes
+
+    @property
+    def falls_upper_95(self) -> float:
+        """What falls_per_episode stays below with 95% confidence: 3.0 / episodes where no robot fell."""
+        return rate_upper(self.falls, self.episodes)
 
     @property
     def score(self) -> float:
@@ -68,7 +93,7 @@ class Evaluation:
         measured = {figure.name for figure in FIGURES}
         conditions = {name: value for name, value in dataclasses.asdict(self).items() if name not in measured}
         return Judgement(score=self.score, figures=self.figures, conditions=conditions,
-                         note=f"{self.num_envs} robots x {self.duration_s:g} s, deterministic")
+                         note=f"{self.num_envs} robots x {self.duration_s:g} s, deterministic, {'as trained' if self.disturbed else 'nominal'}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, the score too; what could not be measured is None."""
@@ -81,41 +106,40 @@ def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_st
     Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command change or an
     episode's start. after_step, if given, is called after every control step.
     """
-    sums, settle_steps = Sums(), round(SETTLE_S / env.step_s)
+    sums, settle_steps = Sums(env.num_envs), round(SETTLE_S / env.step_s)
     settled = np.zeros(env.num_envs, np.int64)  # control steps since a command changed or an episode began
     falls = failed = 0
     steps = play(act, env, seed=seed, duration_s=duration_s)
     next(steps)
     command = env.state.robot.velocity_command.copy()
     for step in steps:
-        falls += int(step.terminated.sum())
+        falls += int(step.fell.sum())
         failed += int(step.failed.sum())
         settled += 1
         settled[step.terminated | step.truncated | (command != env.state.robot.velocity_command).any(axis=1)] = 0
         command[...] = env.state.robot.velocity_command
         rows = np.flatnonzero(settled > settle_steps)
         if len(rows):
-            sums.add(env.state, rows)
+            sums.add(env.state, rows, env.simulation.mass_kg)
         if after_step:
             after_step()
-    weight_n = GRAVITY_M_S2 * float(env.simulation.model.body_mass.sum())
-    return Evaluation(falls_per_episode=falls / (env.num_envs * duration_s / EPISODE_S), **sums.means(weight_n), failed_simulations=failed,
-                      num_envs=env.num_envs, duration_s=duration_s, timestep_s=env.config.timestep_s, seed=seed,
+    return Evaluation(falls=falls, failed_simulations=failed, **sums.means(), num_envs=env.num_envs, duration_s=duration_s,
+                      timestep_s=env.config.timestep_s, seed=seed, disturbed=env.config.randomize,
                       commands={name: dict(ranges) for name, ranges in env.config.commands.items()})
 
 
 class Sums:
-    """What Evaluation's means are made from, over robots that have had time to follow their command."""
+    """What Evaluation's means are made from, over robots (N) that have had time to follow their command."""
 
-    def __init__(self) -> None:
-        self.errors, self.samples, self.contacts = np.zeros(3), 0, 0
-        self.power = self.slip = self.change = self.moving_power = self.moving_speed = 0.0
+    def __init__(self, num_envs: int) -> None:
+        self.errors, self.samples, self.contacts = np.zeros((num_envs, 3)), np.zeros(num_envs), 0
+        self.power = self.slip = self.change = self.moving_power = self.moving_weight = 0.0
 
-    def add(self, state: SimState, rows: Array) -> None:
-        """Take in a control step of robots rows (n,)."""
+    def add(self, state: SimState, rows: Array, mass_kg: Array) -> None:
+        """Take in a control step of robots rows (n,); mass_kg (N,) is of all robots."""
         robot = state.robot
-        self.samples += len(rows)
-        self.errors += np.abs(velocity_error(state)[rows]).sum(axis=0)
+        self.samples[rows] += 1
+        self.errors[rows] += np.abs(velocity_error(state)[rows])
         power = np.abs(state.joint_torque[rows] * robot.joint_velocity[rows]).sum(axis=1)
         self.power += power.sum()
         contact = state.foot_contact[rows]
@@ -124,14 +148,17 @@ class Sums:
         self.change += np.abs(robot.last_action[rows] - state.previous_action[rows]).mean(axis=1).sum()
         moving = robot.velocity_command[rows].any(axis=1)
         self.moving_power += power[moving].sum()
-        self.moving_speed += np.linalg.norm(state.base_linear_velocity_b[rows, :2], axis=1)[moving].sum()
+        speed = np.linalg.norm(state.base_linear_velocity_b[rows, :2], axis=1)
+        self.moving_weight += GRAVITY_M_S2 * (mass_kg[rows] * speed)[moving].sum()  # N m/s
 
-    def means(self, weight_n: float) -> dict[str, float]:
-        """The means by their names in Evaluation, of robots that weigh weight_n."""
-        vx, vy, yaw_rate = (_ratio(error, self.samples) for error in self.errors)
-        return {"error_vx": vx, "error_vy": vy, "error_yaw_rate": yaw_rate, "power_w": _ratio(self.power, self.samples),
-                "cost_of_transport": _ratio(self.moving_power, weight_n * self.moving_speed),
-                "foot_slip_m_s": _ratio(self.slip, self.contacts), "action_change": _ratio(self.change, self.samples)}
+    def means(self) -> dict[str, float]:
+        """The means, and the errors' bounds, by their names in Evaluation."""
+        samples = self.samples.sum()
+        errors = [_ratio(error, samples) for error in self.errors.sum(axis=0)]
+        bounds = ratio_upper(self.errors, self.samples).tolist()
+        return dict(zip(ERRORS, errors)) | {f"{name}_upper_95": bound for name, bound in zip(ERRORS, bounds)} | {
+            "power_w": _ratio(self.power, samples), "cost_of_transport": _ratio(self.moving_power, self.moving_weight),
+            "foot_slip_m_s": _ratio(self.slip, self.contacts), "action_change": _ratio(self.change, samples)}
 
 
 def _ratio(total: float, count: float) -> float:

@@ -19,7 +19,8 @@ from rfx.reader import read
 Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
 
 EPISODE_S = 20.0  # falls are counted per this much play
-TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations")  # of EnvConfig, that evaluations play
+DISTURBANCES = ("randomize", "randomization", "noise", "push_interval_s", "pushes")  # of EnvConfig, that only some evaluations play
+TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations", *DISTURBANCES)  # that matter to a judge
 EVALUATION_KEY = 0xE7A1  # sets the seeds of evaluations apart from those of training, whatever the seed
 
 
@@ -45,14 +46,21 @@ class Step:
     truncated: Array
     failed: Array
 
+    @property
+    def fell(self) -> Array:
+        """Whether the robot fell, or its simulation failed, which counts as a fall: what cannot be computed is not walking. (N,), bool."""
+        return self.terminated | self.failed
+
 
 def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float) -> Iterator[Step]:
     """Play act for duration_s, yielding once before the first control step and then after each: env.state is there to be read and changed.
 
-    The same seed gives the same commands and starts, none used in training. A policy that remembers is told where episodes begin.
+    The same seed gives the same commands and starts, none used in training. A policy that remembers is told where episodes begin. Where
+    the environment pushes, it does so from the first second on.
     """
     none = np.zeros(env.num_envs, bool)
     observation, _ = env.reset(seed=evaluation_seed(seed))
+    env.spread_pushes()
     begin_episodes(act)
     yield Step(terminated=none, truncated=none, failed=none)
     for _ in range(round(duration_s / env.step_s)):
@@ -71,7 +79,8 @@ def evaluation_env(task: EnvConfig, robot: RobotConfig, *, num_envs: int, thread
                    mjcf: str | None = None, **changes: Any) -> LeggedEnv:
     """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics step or model.
 
-    Episodes all begin together and last 20 s. changes are further keys of EnvConfig. Raises as LeggedEnv does.
+    Episodes all begin together and last 20 s. changes are further keys of EnvConfig, such as train/judge/conditions.py has. Raises as
+    LeggedEnv does.
     """
     config = EnvConfig(num_envs=num_envs, timestep_s=timestep_s or task.timestep_s, episode_length_s=EPISODE_S,
                        command_interval_s=task.command_interval_s, mjcf=mjcf or task.mjcf, commands=task.commands, resets=task.resets,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.judge.suite import DIRECTIONS, SWEEPS, Suite
+from train.judge.pushes import DIRECTIONS
+from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,11 +80,11 @@ def pushes(suites: Mapping[str, Suite]) -> bytes:
     turn = 2 * np.pi * np.arange(DIRECTIONS + 1) / DIRECTIONS
     for color, (name, suite) in zip(COLORS, suites.items()):
         result = suite.pushes
-        axis.plot([0.0, *result.speed_m_s], [1.0, *result.survived.mean(axis=1)], "o-", color=color, label=name)
-        kept = (np.cumprod(result.survived >= 0.5, axis=0)).sum(axis=0) * result.speed_m_s[0]
+        axis.plot([0.0, *result.speed_m_s], [1.0, *map(result.share, result.speed_m_s)], "o-", color=color, label=name)
+        kept = (np.cumprod(result.by_direction >= 0.5, axis=0)).sum(axis=0) * result.speed_m_s[0]
         around.plot(turn, [*kept, kept[0]], "o-", color=color)
         around.fill(turn, [*kept, kept[0]], color=color, alpha=0.12)
-    axis.plot([0.8], [0.95], marker="+", markersize=12, markeredgewidth=2, color=INK, linestyle="none", label="target")
+    axis.plot([TARGET_PUSH_M_S], [0.95], marker="+", markersize=12, markeredgewidth=2, color=INK, linestyle="none", label="target")
     axis.set(xlabel="push, m/s", ylabel="robots that do not fall", ylim=(0.0, 1.03), xlim=(0.0, None), title="survival, from all sides")
     axis.legend(frameon=False)
     around.set_theta_zero_location("N")

@@ -16,16 +16,17 @@ import numpy as np
 from envs.legged.config import EnvConfig
 from rfx.config import RobotConfig
 from rfx.state import Array
-from train.judge.evaluation import FIGURES
+from train.judge.evaluation import FIGURES, Evaluation
 from train.judge.play import Act
 from train.judge.plots import draw
 from train.judge.showcase import write_showcase
-from train.judge.suite import SWEEPS, Suite, targets
+from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite, targets
 
 CAPTIONS = {
     "commands": ("Commands", "The robots of a cell are asked for one forward speed and yaw rate for 8 s. White: none stood for a second."),
     "sweeps": ("Conditions", "One thing at a time differs from the nominal robot (dashed line), on the same commands and starts."),
-    "pushes": ("Pushes", "While robots walk, their base is given another velocity at once; counted are those that do not fall within 4 s."),
+    "pushes": ("Pushes", "While robots walk, their base is given another velocity at once, to eight sides and at eight phases of the gait; counted "
+               "are those that do not fall within 4 s."),
     "terrain": ("Terrain", "Blind, straight on from the middle of a tile to its edge. A level is passed, below the dashed line, when it and "
                 "all easier ones are crossed by 80% of the robots, with at most 0.1 falls per episode, means over all kinds."),
 }
@@ -53,6 +54,7 @@ class Judged:
     path: str
     training_info: Mapping[str, Any]
     suite: Suite
+    conditions: Mapping[str, Evaluation]  # nominal, as trained, the worst corner: by name
     video: bytes | None
     why: str = ""
 
@@ -83,12 +85,15 @@ def write_report(folder: Path, policies: Mapping[str, Judged], conditions: str) 
 def page(policies: Mapping[str, Judged], pictures: Mapping[str, bytes], conditions: str) -> str:
     """The page, as HTML. pictures are PNG, by name in CAPTIONS; conditions say how much was played."""
     names = list(policies)
-    sections = [_section("Targets", "What a policy must reach before a robot should run it.", _targets(policies)),
+    sections = [_section("Targets", "What a policy must reach before a robot should run it: with 95% confidence, so the bound must be within it.",
+                         _targets(policies)),
                 _section("In motion", "Blue arrows are commanded, orange ones actual velocities.", _films(policies)),
-                _section("Nominal", "The robot, floor and delays of its model, on random commands.", _nominal(policies))]
+                _section("Random commands", "Nominal: the robot, floor and delays of its model. As trained: with all that disturbs it in training at once. "
+                         "Worst corner: a floor of friction 0.4, a fifth of its mass as payload, motors of 85% strength, actions a control step late "
+                         "and an IMU tilted by 2 degrees, at once.", _conditions(policies))]
     for name, (title, caption) in CAPTIONS.items():
         body = f'<img alt="{escape(title)}" src="{_data("image/png", pictures[name])}">'
-        more = {"sweeps": _sweeps, "terrain": _terrain}.get(name)
+        more = {"sweeps": _sweeps, "pushes": _pushes, "terrain": _terrain}.get(name)
         sections.append(_section(title, caption, body + (more(policies) if more else "")))
     about = "".join(f"<p><b>{escape(name)}</b>: {escape(_origin(judged))}</p>" for name, judged in policies.items())
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -110,16 +115,33 @@ def _section(title: str, caption: str, body: str) -> str:
 
 def _targets(policies: Mapping[str, Judged]) -> str:
     columns = [targets(judged.suite) for judged in policies.values()]
+    head = ["", "target", *(cell for name in policies for cell in (escape(name), "95% bound")), ""]
     rows = [[escape(row[0].name), f"{'at least' if row[0].at_least else 'at most'} {row[0].limit:g}",
-             *((_number(target.value), "met" if target.met else "missed") for target in row), (escape(row[0].unit), "unit")]
-            for row in zip(*columns)]
-    return _table(["", "target", *map(escape, policies), ""], rows)
+             *(cell for target in row for cell in (_number(target.value), (_number(target.bound_95), "met" if target.met else "missed"))),
+             (escape(row[0].unit), "unit")] for row in zip(*columns)]
+    return _table(head, rows)
 
 
-def _nominal(policies: Mapping[str, Judged]) -> str:
-    evaluations = [judged.suite.nominal for judged in policies.values()]
-    return _table(["", *map(escape, policies), ""], [[row.label, *(_number(getattr(e, row.name)) for e in evaluations), (row.unit, "unit")]
-                                                     for row in FIGURES])
+def _conditions(policies: Mapping[str, Judged]) -> str:
+    columns = {name if len(policies) == 1 else f"{policy}, {name}": result
+               for policy, judged in policies.items() for name, result in judged.conditions.items()}
+    return _table(["", *map(escape, columns), ""], [[row.label, *(_number(getattr(e, row.name)) for e in columns.values()), (row.unit, "unit")]
+                                                    for row in FIGURES])
+
+
+def _pushes(policies: Mapping[str, Judged]) -> str:
+    """Survival of the target's pushes: in all, and at the worst phase, to the worst side."""
+    rows = []
+    for name, judged in policies.items():
+        pushes, worst = judged.suite.pushes, judged.suite.pushes.worst(TARGET_PUSH_M_S)
+        if not worst:
+            continue
+        phase, side, cell = worst["phase"], worst["direction"], worst["cell"]
+        rows.append([escape(name), _number(pushes.share(TARGET_PUSH_M_S)), _number(pushes.share_lower_95(TARGET_PUSH_M_S)),
+                     f"{_number(phase['share'])} at {phase['cycles']:g} of the cycle", f"{_number(side['share'])} {side['towards']}",
+                     f"{_number(cell['share'])} at {cell['cycles']:g}, {cell['towards']}, of {cell['robots']} robots"])
+    head = [f"survive {TARGET_PUSH_M_S:g} m/s", "in all", "95% bound", "worst phase", "worst side", "worst phase and side"]
+    return _table(head, rows)
 
 
 def _sweeps(policies: Mapping[str, Judged]) -> str:

@@ -13,18 +13,19 @@ import numpy as np
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from rfx.config import RobotConfig
-from rfx.state import Array, heading
+from rfx.state import Array
+from train.judge.bounds import percentile_upper
+from train.judge.conditions import fewer
 from train.judge.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
 from train.judge.evaluation import SETTLE_S, Evaluation, evaluate
 from train.judge.play import EPISODE_S, Act, Step, evaluation_env, play
+from train.judge.pushes import LONG_S, MAX_SPEED_M_S, SPEED_STEP_M_S, Pushes, measure_pushes, play_s, push_task
+from train.judge.targets import DEPLOYED, Target, evaluation_targets, fall_target
 
 GRID_SIZE = 9  # commands along each axis
 GRID_S = 8.0
-DIRECTIONS = 8  # of pushes, around the robot; the first is forwards, then counterclockwise
-PUSH_STEP_M_S, MAX_PUSH_M_S = 0.2, 3.0
-WALK_S, RECOVER_S = 3.0, 4.0  # before a push, and after it to see whether the robot falls
 STAND_S = 10.0  # of a zero command, after SETTLE_S
-LONG_S = 1e6  # an interval that never ends
+TARGET_PUSH_M_S = 0.8  # pushes of this size are dealt to all robots, others to fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +68,6 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pushes:
-    """Walking robots whose base is given another velocity at once."""
-
-    speed_m_s: Array  # (S,), growing, until nearly all fall
-    survived: Array  # (S, DIRECTIONS), share of the robots that did not fall within 4 s
-
-    def share(self, speed_m_s: float) -> float:
-        """Share that survived pushes of this size, from all sides; 0 above the largest that was tried."""
-        index = int(round(speed_m_s / PUSH_STEP_M_S)) - 1
-        return float(self.survived[index].mean()) if index < len(self.speed_m_s) else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Suite:
     """What one policy does everywhere."""
 
@@ -87,57 +75,38 @@ class Suite:
     sweeps: Mapping[str, tuple[Evaluation, ...]]  # by name in SWEEPS: one for each of its values
     grid: Grid
     pushes: Pushes
-    drift_m: float  # 95th percentile of how far the base is from where it was, after 10 s of a zero command
+    drift_m: float  # 95th percentile of how far the base is from where it was, after 10 s of a zero command; infinite for falls
+    drift_upper_95_m: float  # what that percentile stays below with 95% confidence
     models: Mapping[str, Evaluation]  # other MJCFs, by path
     crossings: Crossings  # of terrain
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types; what could not be measured is None."""
+        """As JSON types; what could not be measured is None. Of sweeps, the nominal value has the nominal evaluation's figures."""
         sweeps = {name: {"unit": SWEEPS[name].unit, "values": list(SWEEPS[name].values), "evaluations": [e.to_dict() for e in results]}
                   for name, results in self.sweeps.items()}
         return {"sweeps": sweeps,
                 "grid": {name: _plain(values) for name, values in dataclasses.asdict(self.grid).items()},
-                "pushes": {name: _plain(values) for name, values in dataclasses.asdict(self.pushes).items()},
-                "drift_m": _plain(self.drift_m), "models": {path: e.to_dict() for path, e in self.models.items()},
+                "pushes": self.pushes.to_dict(TARGET_PUSH_M_S),
+                "drift_m": _plain(self.drift_m), "drift_upper_95_m": _plain(self.drift_upper_95_m), "models": {path: e.to_dict() for path, e in self.models.items()},
                 "terrain": self.crossings.to_dict(),
-                "targets": [dataclasses.asdict(target) | {"met": target.met} for target in targets(self)]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A figure that a policy must reach before a robot should run it."""
-
-    name: str
-    unit: str
-    value: float
-    limit: float
-    at_least: bool = False  # else at most
-
-    @property
-    def met(self) -> bool:
-        return bool(self.value >= self.limit if self.at_least else self.value <= self.limit)
+                "targets": [target.to_dict() for target in targets(self)]}
 
 
 def targets(suite: Suite) -> list[Target]:
     """The project's targets for a policy to be deployed, and where this one stands."""
-    def falls(sweep: str, value: float) -> float:
-        return suite.sweeps[sweep][SWEEPS[sweep].values.index(value)].falls_per_episode
+    def falls(name: str, sweep: str, value: float) -> Target:
+        return fall_target(f"falls {name}", suite.sweeps[sweep][SWEEPS[sweep].values.index(value)], 0.05)
 
-    nominal, per_episode = suite.nominal, "per 20 s episode"
-    return [Target(name="falls", unit=per_episode, value=nominal.falls_per_episode, limit=0.005),
-            Target(name="error vx", unit="m/s", value=nominal.error_vx, limit=0.05),
-            Target(name="error vy", unit="m/s", value=nominal.error_vy, limit=0.05),
-            Target(name="error yaw rate", unit="rad/s", value=nominal.error_yaw_rate, limit=0.08),
-            Target(name="falls at friction 0.4", unit=per_episode, value=falls("friction", 0.4), limit=0.05),
-            Target(name="falls at friction 1.2", unit=per_episode, value=falls("friction", 1.2), limit=0.05),
-            Target(name="falls with 3 kg", unit=per_episode, value=falls("payload", 3.0), limit=0.05),
-            Target(name="falls at 20 ms latency", unit=per_episode, value=falls("latency", 20.0), limit=0.05),
-            Target(name="survives pushes of 0.8 m/s", unit="of robots", value=suite.pushes.share(0.8), limit=0.95, at_least=True),
-            Target(name="drift on a zero command", unit="m in 10 s", value=suite.drift_m, limit=0.05)]
+    pushes, size = suite.pushes, TARGET_PUSH_M_S
+    return [*evaluation_targets(suite.nominal, DEPLOYED), falls("at friction 0.4", "friction", 0.4),
+            falls("at friction 1.2", "friction", 1.2), falls("with 3 kg", "payload", 3.0), falls("at 20 ms latency", "latency", 20.0),
+            Target(name=f"survives pushes of {size:g} m/s", unit="of robots", value=pushes.share(size), bound_95=pushes.share_lower_95(size),
+                   limit=0.95, at_least=True),
+            Target(name="drift on a zero command", unit="m in 10 s", value=suite.drift_m, bound_95=suite.drift_upper_95_m, limit=0.05)]
 
 
 class Runner:
-    """Plays one policy in all conditions of the suite."""
+    """Plays one policy in all conditions of the suite. num_envs robots play pushes of the target's size, fewer of them each other condition."""
 
     def __init__(self, act: Act, task: EnvConfig, robot: RobotConfig, *, num_envs: int, duration_s: float, seed: int, threads: int = 0,
                  tell: Callable[[str], None] = lambda line: None):
@@ -146,24 +115,42 @@ class Runner:
 
     def run(self, nominal: Evaluation, models: tuple[str, ...] = ()) -> Suite:
         """All of it. nominal: the plain evaluation, played before; models: paths of other MJCFs."""
-        sweeps = {name: tuple(self._evaluate(f"{sweep.label} {value:g} {sweep.unit}", **sweep.task(value)) for value in sweep.values)
-                  for name, sweep in SWEEPS.items()}
-        return Suite(nominal=nominal, sweeps=sweeps, grid=self.grid(), pushes=self.pushes(), drift_m=self.drift(),
-                     models={path: self._evaluate(f"model {path}", mjcf=path) for path in models}, crossings=self.crossings())
+        drift, drift_upper = self.drift()
+        return Suite(nominal=nominal, sweeps=self.sweeps(nominal), grid=self.grid(), pushes=self.pushes(), drift_m=drift,
+                     drift_upper_95_m=drift_upper, models={path: self._evaluate(f"model {path}", mjcf=path) for path in models},
+                     crossings=self.crossings())
+
+    def sweeps(self, nominal: Evaluation) -> dict[str, tuple[Evaluation, ...]]:
+        """Every sweep, by name. What two of them share, such as the nominal robot, is played once, and nominal not again."""
+        played = {self._task.timestep_s: nominal}  # of the nominal robot, by physics step
+        floor_friction = float(self._env(num_envs=1).state.floor_friction[0])  # of the model, which need not be what the sweep calls nominal
+
+        def play_value(name: str, value: float) -> Evaluation:
+            sweep = SWEEPS[name]
+            changes, condition = sweep.task(value), f"{sweep.label} {value:g} {sweep.unit}"
+            if sweep.nominal not in (None, value) or name == "friction" and not math.isclose(value, floor_friction, rel_tol=1e-6):
+                return self._evaluate(condition, **changes)
+            timestep_s = changes.get("timestep_s", self._task.timestep_s)
+            known = next((step_s for step_s in played if math.isclose(step_s, timestep_s)), None)
+            if known is None:
+                known, played[timestep_s] = timestep_s, self._evaluate(condition, timestep_s=timestep_s)
+            return played[known]
+
+        return {name: tuple(play_value(name, value) for value in sweep.values) for name, sweep in SWEEPS.items()}
 
     def grid(self) -> Grid:
         """Errors and falls over vx and yaw rate, within the ranges of the task's commands."""
         parameters, = self._task.commands.values()
-        vx, yaw_rate = (np.linspace(*parameters.get(axis, (-1.0, 1.0)), GRID_SIZE) for axis in ("vx", "yaw_rate"))
+        vx, yaw_rate = (np.round(np.linspace(*parameters.get(axis, (-1.0, 1.0)), GRID_SIZE), 9) for axis in ("vx", "yaw_rate"))
         command = np.stack(np.meshgrid(vx, [0.0], yaw_rate, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
-        command = np.repeat(command, max(1, self._num_envs // len(command)), axis=0)
+        command = np.repeat(command, max(1, fewer(self._num_envs) // len(command)), axis=0)
         env = self._env(num_envs=len(command), command_interval_s=(LONG_S, LONG_S))
         errors, samples, falls = np.zeros((len(command), 3)), np.zeros(len(command)), np.zeros(len(command))
         for step in self._play(env, GRID_S, "commands"):
             settled = env.state.step > SETTLE_S / env.step_s
             errors += np.abs(velocity_error(env.state)) * settled[:, None]
             samples += settled
-            falls += step.terminated
+            falls += step.fell
             env.state.robot.velocity_command[...] = command  # also of robots that have just begun anew, a control step after
 
         def cells(values: Array) -> Array:
@@ -176,44 +163,33 @@ class Runner:
 
     def pushes(self) -> Pushes:
         """Survival of pushes that grow until hardly a robot survives."""
-        speeds, survived = [], []
-        while (not survived or survived[-1].mean() > 0.05) and len(speeds) < round(MAX_PUSH_M_S / PUSH_STEP_M_S):
-            speeds.append(round(PUSH_STEP_M_S * (len(speeds) + 1), 3))
-            survived.append(self._survived(speeds[-1]))
-        return Pushes(speed_m_s=np.array(speeds), survived=np.array(survived))
+        speeds, counts = [], []
+        while (not speeds or counts[-1][1].sum() > 0.05 * counts[-1][0].sum()) and len(speeds) < round(MAX_SPEED_M_S / SPEED_STEP_M_S):
+            speeds.append(round(SPEED_STEP_M_S * (len(speeds) + 1), 3))
+            counts.append(self._pushed(speeds[-1]))
+        pushed, survived = zip(*counts)
+        return Pushes(speed_m_s=np.array(speeds), pushed=np.array(pushed), survived=np.array(survived))
 
-    def _survived(self, speed_m_s: float) -> Array:
-        """Share of robots that do not fall within 4 s of a push while they walk, by direction in the base's frame. (DIRECTIONS,)."""
-        (name, parameters), = self._task.commands.items()
-        walking = {name: {**parameters, "zero_share": 0.0}}
-        env = self._env(num_envs=max(DIRECTIONS, self._num_envs), commands=walking, command_interval_s=(LONG_S, LONG_S))
-        direction, pushed, fell = np.arange(env.num_envs) % DIRECTIONS, None, np.zeros(env.num_envs, bool)
-        for count, step in enumerate(self._play(env, WALK_S + RECOVER_S, f"pushes of {speed_m_s:.1f} m/s"), 1):
-            if count == round(WALK_S / env.step_s):
-                pushed = env.state.step > SETTLE_S / env.step_s  # not those that have just fallen and begun anew
-                angle = heading(env.simulation.batch.qpos[:, 3:7]) + 2 * np.pi * direction / DIRECTIONS
-                change = np.zeros((env.num_envs, 6))
-                change[:, 0], change[:, 1] = speed_m_s * np.cos(angle), speed_m_s * np.sin(angle)
-                env.simulation.push(np.arange(env.num_envs), change)
-            elif pushed is not None:
-                fell |= step.terminated
-        counted = np.bincount(direction, weights=pushed)
-        return np.bincount(direction, weights=pushed & ~fell) / np.where(counted > 0, counted, np.inf)
+    def _pushed(self, speed_m_s: float) -> tuple[Array, Array]:
+        """How many robots were pushed and survived, by phase and direction."""
+        num_envs = self._num_envs if speed_m_s == TARGET_PUSH_M_S else fewer(self._num_envs)
+        env = self._env(**push_task(self._task, num_envs))
+        return measure_pushes(env, self._play(env, play_s(env), f"pushes of {speed_m_s:.1f} m/s"), speed_m_s)
 
-    def drift(self) -> float:
-        """95th percentile of how far the base drifts in 10 s of a zero command, m; infinite for a robot that falls."""
+    def drift(self) -> tuple[float, float]:
+        """95th percentile of how far the base drifts in 10 s of a zero command, m, and its upper bound; infinite for a robot that falls."""
         env = self._env(commands={"uniform_velocity": {"vx": (0, 0), "vy": (0, 0), "yaw_rate": (0, 0)}})
         begin, fell = None, np.zeros(env.num_envs, bool)
         for count, step in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):
-            fell |= step.terminated
+            fell |= step.fell
             if count == round(SETTLE_S / env.step_s):
                 begin = env.simulation.batch.qpos[:, :2].copy()
-        distance = np.linalg.norm(env.simulation.batch.qpos[:, :2] - begin, axis=1)
-        return float(np.percentile(np.where(fell, np.inf, distance), 95, method="inverted_cdf"))
+        distance = np.where(fell, np.inf, np.linalg.norm(env.simulation.batch.qpos[:, :2] - begin, axis=1))
+        return float(np.percentile(distance, 95, method="inverted_cdf")), percentile_upper(distance, 0.95)
 
     def crossings(self) -> Crossings:
-        """Falls and crossings over kinds and levels of terrain; one robot a tile for every 32 of an evaluation."""
-        env = self._env(**crossing_task(self._task, self._seed, max(1, self._num_envs // 32)))
+        """Falls and crossings over kinds and levels of terrain; one robot a tile for every 128 of an evaluation."""
+        env = self._env(**crossing_task(self._task, self._seed, max(1, fewer(self._num_envs) // 32)))
         return measure_crossings(env, self._play(env, CROSS_S, "terrain"))
 
     def _evaluate(self, condition: str, **changes: Any) -> Evaluation:
@@ -228,7 +204,7 @@ class Runner:
         return steps
 
     def _env(self, **changes: Any) -> LeggedEnv:
-        return evaluation_env(self._task, self._robot, **{"num_envs": self._num_envs, "threads": self._threads, **changes})
+        return evaluation_env(self._task, self._robot, **{"num_envs": fewer(self._num_envs), "threads": self._threads, **changes})
 
 
 def _plain(values: Any) -> Any:

@@ -18,6 +18,7 @@ from rfx.mirror import Mirror
 from rfx.terms import available, find, term_of
 from rfx.reader import read, read_value
 from train.config import TrainConfig
+from train.judge.conditions import as_trained
 from train.judge.evaluation import evaluate
 from train.judge.play import PolicyAct, evaluation_env, evaluation_seed
 from train.task import Figure, Judgement
@@ -64,7 +65,7 @@ class LeggedTask:
         return LeggedEnv(config=self.config.env, robot=self.robot, threads=self.config.threads, critic_terms=self.critic_terms)
 
     def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
-        """Play a policy on seeded commands; on terrain where the task has some, drawn anew."""
+        """Play a policy on seeded commands under all that disturbs its training; on terrain where the task has some, drawn anew."""
         settings = self.config.trainer
         env, duration_s = (self._final_env, settings.final_evaluation_s) if final else (self._training_env, settings.evaluation_s)
         return evaluate(PolicyAct(policy), env, seed=FINAL_SEED if final else TRAINING_SEED, duration_s=duration_s,
@@ -81,7 +82,7 @@ class LeggedTask:
     def _evaluation_env(self, num_envs: int) -> LeggedEnv:
         task = self.config.env
         terrain = task.terrain and task.terrain.for_evaluation(evaluation_seed(TRAINING_SEED))
-        return evaluation_env(task, self.robot, num_envs=num_envs, threads=self.config.threads, terrain=terrain)
+        return evaluation_env(task, self.robot, num_envs=num_envs, threads=self.config.threads, terrain=terrain, **as_trained(task))
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
         """Write the policy folder, with the robot that it is for."""

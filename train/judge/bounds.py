@@ -1,0 +1,79 @@
+"""Bounds that a measured figure does not exceed with 95% confidence, one-sided: exact for counts, by the standard error for means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from rfx.state import Array
+
+CONFIDENCE = 0.95
+NORMAL_95 = 1.6448536269514722  # the standard normal distribution's 95th percentile
+
+
+def rate_upper(count: int, exposure: float) -> float:
+    """Upper bound of a rate, of which count events were seen in exposure: of no event 3.0 / exposure, the rule of three.
+
+    Garwood (1936): the rate at which so few events have a chance of 5%. Events are taken as independent, those of one robot too.
+    """
+    logs = [math.lgamma(k + 1) for k in range(count + 1)]
+    chance = lambda mean: sum(math.exp(k * math.log(mean) - mean - log) for k, log in enumerate(logs))  # noqa: E731  Poisson, at most count
+    return _where_it_falls_to(chance, 1e-9, 2.0 * count + 10.0) / exposure
+
+
+def share_upper(count: int, num: int) -> float:
+    """Upper bound of a share, of which count of num were seen: Clopper and Pearson (1934). 1 where nothing was seen."""
+    if count >= num:
+        return 1.0
+    logs = [math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1) for k in range(count + 1)]
+
+    def chance(share: float) -> float:  # binomial, at most count
+        return sum(math.exp(log + k * math.log(share) + (num - k) * math.log1p(-share)) for k, log in enumerate(logs))
+
+    return _where_it_falls_to(chance, 1e-12, 1.0 - 1e-12)
+
+
+def share_lower(count: int, num: int) -> float:
+    """Lower bound of a share, of which count of num were seen: Clopper and Pearson (1934). 0 where nothing was seen."""
+    return 1.0 - share_upper(num - count, num)
+
+
+def ratio_upper(totals: Array, counts: Array) -> Array:
+    """Upper bound of a mean over samples that come in groups, such as robots: totals (N, ...) and numbers of samples (N,) of each.
+
+    Mean plus 1.64 standard errors, of a ratio estimate (Cochran, Sampling Techniques, 1977, section 6.4): groups are independent, samples of
+    one are not. NaN for fewer than two groups that have samples.
+    """
+    seen = counts > 0
+    totals, counts = totals[seen], counts[seen].reshape(-1, *[1] * (totals.ndim - 1))
+    num = len(counts)
+    if num < 2:
+        return np.full(totals.shape[1:], math.nan)
+    mean = totals.sum(axis=0) / counts.sum()
+    return mean + NORMAL_95 * np.sqrt(num / (num - 1) * np.square(totals - mean * counts).sum(axis=0)) / counts.sum()
+
+
+def percentile_upper(values: Array, share: float) -> float:
+    """Upper bound of the value that a share of all stay below: the least of values (N,) that so large a share is below with 95% confidence.
+
+    Order statistics: Conover, Practical Nonparametric Statistics (1999), section 3.2. Infinite where N is too small for any, 58 for a share
+    of 0.95.
+    """
+    num = len(values)
+    below = 0.0  # chance that at most rank values are below the percentile
+    for rank in range(num):
+        below += math.exp(math.lgamma(num + 1) - math.lgamma(rank + 1) - math.lgamma(num - rank + 1)
+                          + rank * math.log(share) + (num - rank) * math.log1p(-share))
+        if below >= CONFIDENCE:
+            return float(np.sort(values)[rank])
+    return math.inf
+
+
+def _where_it_falls_to(chance: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that falls between low and high has come down to 5%, by bisection."""
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if chance(middle) > 1.0 - CONFIDENCE else (low, middle)
+    return high

@@ -1,0 +1,66 @@
+"""Targets of the project: what a figure must reach, and whether it does with 95% confidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from train.judge.evaluation import Evaluation
+
+PER_EPISODE = "per 20 s episode"
+WALKING = (0.02, 0.10, 0.10, 0.10)  # falls; errors of vx, vy, yaw rate: of a policy that walks, as README's default run
+DEPLOYED = (0.005, 0.05, 0.05, 0.08)  # of one that a robot may run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A figure that a policy must reach, as it was measured, and the bound that it keeps with 95% confidence."""
+
+    name: str
+    unit: str
+    value: float
+    bound_95: float
+    limit: float
+    at_least: bool = False  # else at most
+
+    @property
+    def met(self) -> bool:
+        """Whether the bound, and not only what was measured, is within the limit; NaN is not."""
+        return bool(self.bound_95 >= self.limit if self.at_least else self.bound_95 <= self.limit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types; what could not be measured is None."""
+        values = dataclasses.asdict(self) | {"met": self.met}
+        return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
+
+
+def fall_target(name: str, evaluation: Evaluation, limit: float) -> Target:
+    """Falls of an evaluation."""
+    return Target(name=name, unit=PER_EPISODE, value=evaluation.falls_per_episode, bound_95=evaluation.falls_upper_95, limit=limit)
+
+
+def evaluation_targets(evaluation: Evaluation, limits: tuple[float, float, float, float]) -> list[Target]:
+    """Falls and errors of an evaluation against WALKING or DEPLOYED."""
+    errors = (("error_vx", "m/s"), ("error_vy", "m/s"), ("error_yaw_rate", "rad/s"))
+    return [fall_target("falls", evaluation, limits[0])] + [
+        Target(name=name.replace("_", " "), unit=unit, value=getattr(evaluation, name), bound_95=getattr(evaluation, f"{name}_upper_95"),
+               limit=limit) for (name, unit), limit in zip(errors, limits[1:])]
+
+
+def targets_table(targets: Sequence[Target]) -> Table:
+    """Targets for reading, one a row."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("target")
+    for head in ("measured", "95% bound", "limit"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    for target in targets:
+        limit = f"{'at least' if target.at_least else 'at most'} {target.limit:g}"
+        table.add_row(target.name, f"{target.value:.3f}", f"{target.bound_95:.3f}", limit,
+                      ("[green]met[/]" if target.met else "[red]missed[/]"))
+    return table
