@@ -44,7 +44,7 @@ class ReacherEnv(ArmEnv):
         goal = rng.uniform(low=-MAX_GOAL_M, high=MAX_GOAL_M, size=2)
         while np.linalg.norm(goal) >= MAX_GOAL_M:
             goal = rng.uniform(low=-MAX_GOAL_M, high=MAX_GOAL_M, size=2)
-        qvel = self.init_qvel + self._uniform(rng, VELOCITY_NOISE, self.model.nv)
+        qvel = self.init_qvel + rng.uniform(-VELOCITY_NOISE, VELOCITY_NOISE, self.model.nv)
         qpos[-2:], qvel[-2:] = goal, 0.0
         return qpos, qvel
 
@@ -82,7 +82,7 @@ class PusherEnv(ArmEnv):
             cylinder = np.concatenate((rng.uniform(low=-0.3, high=0.0, size=1), rng.uniform(low=-0.2, high=0.2, size=1)))
         qpos = self.init_qpos.copy()
         qpos[-4:-2], qpos[-2:] = cylinder, 0.0
-        qvel = self.init_qvel + self._uniform(rng, VELOCITY_NOISE, self.model.nv)
+        qvel = self.init_qvel + rng.uniform(-VELOCITY_NOISE, VELOCITY_NOISE, self.model.nv)
         qvel[-4:] = 0.0
         return qpos, qvel
 

@@ -75,6 +75,12 @@ class BatchedMujocoEnv(VectorEnv):
         """qpos (nq,) and qvel (nv,) that an episode begins with, drawn from rng in Gymnasium's order."""
         raise NotImplementedError
 
+    def noisy_start(self, rng: np.random.Generator, scale: float, *, normal: bool = False) -> tuple[Array, Array]:
+        """The model's own qpos and qvel with uniform noise within scale, of the velocities normal noise where they have that."""
+        qpos = self.init_qpos + rng.uniform(-scale, scale, self.model.nq)
+        noise = scale * rng.standard_normal(self.model.nv) if normal else rng.uniform(-scale, scale, self.model.nv)
+        return qpos, self.init_qvel + noise
+
     def observe(self, rows: Rows) -> Array:
         """Observations (n, D), float64, of environments rows."""
         raise NotImplementedError
@@ -84,7 +90,7 @@ class BatchedMujocoEnv(VectorEnv):
         return None
 
     def outcome(self, action: Array, before: Any) -> tuple[Array, Array, dict[str, Array]]:
-        """Reward (N,), terminated (N,) and info of a step. action (N, nu), float64; before is what `remember` returned."""
+        """Reward (N,), terminated (N,) and info of a step. action (N, nu); before is what `remember` returned."""
         raise NotImplementedError
 
     def start_info(self, rows: Rows) -> dict[str, Array]:
@@ -101,7 +107,7 @@ class BatchedMujocoEnv(VectorEnv):
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """One step of every environment. actions (N, nu) within the action space; MuJoCo clips them. Rewards are float64."""
-        action = np.asarray(actions, np.float64)
+        action = np.asarray(actions)  # of the type that it came in, as Gymnasium computes control costs
         if action.shape != self.ctrl.shape:
             raise ValueError(f"got actions of shape {action.shape}; expected {self.ctrl.shape}")
         before = self.remember()
@@ -170,9 +176,6 @@ class BatchedMujocoEnv(VectorEnv):
     def _told(self, info: Mapping[str, Array], rows: Array) -> dict[str, Any]:
         """info in Gymnasium's layout: every array beside the mask of the rows that it holds for."""
         return {**info, **{f"_{name}": rows for name in info}}
-
-    def _uniform(self, rng: np.random.Generator, scale: float, size: int) -> Array:
-        return rng.uniform(low=-scale, high=scale, size=size)
 
 
 def model_path(xml_file: str) -> Path:

@@ -81,8 +81,7 @@ class AntEnv(ContactForceEnv):
         return super().arrays() | {"position": self._position}
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + scale * rng.standard_normal(self.model.nv)
+        return self.noisy_start(rng, self.options.reset_noise_scale, normal=True)
 
     def _begin(self, ids: Array) -> None:
         super()._begin(ids)
@@ -157,8 +156,7 @@ class HumanoidEnv(ContactForceEnv):
         return super().arrays() | {"center": self._center}
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + self._uniform(rng, scale, self.model.nv)
+        return self.noisy_start(rng, self.options.reset_noise_scale)
 
     def _begin(self, ids: Array) -> None:
         super()._begin(ids)

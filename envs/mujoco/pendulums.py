@@ -28,8 +28,7 @@ class InvertedPendulumEnv(BatchedMujocoEnv):
     options_type = InvertedPendulumOptions
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + self._uniform(rng, scale, self.model.nv)
+        return self.noisy_start(rng, self.options.reset_noise_scale)
 
     def observe(self, rows: Rows) -> Array:
         return np.concatenate((self.qpos[rows], self.qvel[rows]), axis=1)
@@ -59,8 +58,7 @@ class InvertedDoublePendulumEnv(BatchedMujocoEnv):
         self._site_xpos, self._qfrc_constraint = self.batch.bind("site_xpos"), self.batch.bind("qfrc_constraint")
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + rng.standard_normal(self.model.nv) * scale
+        return self.noisy_start(rng, self.options.reset_noise_scale, normal=True)
 
     def observe(self, rows: Rows) -> Array:
         qpos = self.qpos[rows]

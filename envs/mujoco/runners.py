@@ -31,8 +31,7 @@ class HalfCheetahEnv(BatchedMujocoEnv):
     options_type = HalfCheetahOptions
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + scale * rng.standard_normal(self.model.nv)
+        return self.noisy_start(rng, self.options.reset_noise_scale, normal=True)
 
     def observe(self, rows: Rows) -> Array:
         skipped = int(self.options.exclude_current_positions_from_observation)
@@ -75,8 +74,7 @@ class Walker2dEnv(HalfCheetahEnv):
     options_type = Walker2dOptions
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + self._uniform(rng, scale, self.model.nv)
+        return self.noisy_start(rng, self.options.reset_noise_scale)
 
     def observe(self, rows: Rows) -> Array:
         skipped = int(self.options.exclude_current_positions_from_observation)
@@ -145,8 +143,7 @@ class SwimmerEnv(BatchedMujocoEnv):
     options_type = SwimmerOptions
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        scale = self.options.reset_noise_scale
-        return self.init_qpos + self._uniform(rng, scale, self.model.nq), self.init_qvel + scale * rng.standard_normal(self.model.nv)
+        return self.noisy_start(rng, self.options.reset_noise_scale)
 
     def observe(self, rows: Rows) -> Array:
         skipped = 2 * int(self.options.exclude_current_positions_from_observation)
