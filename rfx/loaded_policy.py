@@ -14,6 +14,7 @@ from rfx.config import RobotConfig
 from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
 from rfx.policy_folder import inspect_policy
+from rfx.spaces import Spaces
 
 if TYPE_CHECKING:
     from rfx.nn.policy import Policy
@@ -53,6 +54,7 @@ class LoadedPolicy:
 
         self.policy, self.robot_config, self.normalizer = policy, robot_config, normalizer
         self.training_info = dict(training_info or {})
+        self.spaces = Spaces.restored(self.training_info["spaces"]) if "spaces" in self.training_info else None
         self.policy_type = type(policy).__name__
         obs_dim, act_dim = policy_widths(policy)
         check_widths(obs_dim, act_dim, robot_config, normalizer)
@@ -66,12 +68,15 @@ class LoadedPolicy:
         self._history = ObservationHistory(self.history)
         self._infer = _inference(policy)
 
-    def __call__(self, obs: Mapping[str, Array]) -> Array:
+    def __call__(self, obs: Mapping[str, Array] | Array) -> Array:
         """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim), float32.
 
-        The action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for actions that
+        A policy of a Gymnasium environment (spaces) also takes the environment's own observation, one or a batch, and returns the action,
+        or actions, that its step takes. The action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for actions that
         are not finite, TypeError for what is not an observation dictionary of floating-point numbers.
         """
+        if self.spaces is not None and not isinstance(obs, Mapping):
+            return self._act(np.asarray(obs))
         if not isinstance(obs, Mapping) or "state" not in obs:
             raise TypeError(f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'")
         given = obs["state"]
@@ -90,6 +95,16 @@ class LoadedPolicy:
             cause = "weights too large to run" if sound else "a state that is not finite"
             raise ValueError(f"got actions that are not finite, from {cause}; do not send them to a robot")
         return arrays.like(action, given)
+
+    def _act(self, observation: np.ndarray) -> np.ndarray:
+        """The environment's action for its observation, or for a batch of them."""
+        shape = self.spaces.observation_shape
+        single = observation.shape == shape
+        batch = observation[None] if single else observation
+        if batch.shape[1:] != shape:
+            raise ValueError(f"got an observation of shape {observation.shape}; expected {shape}, or a batch of such")
+        action = self.spaces.scale(self({"state": self.spaces.flatten(batch)}))
+        return action[0] if single else action
 
     def reset(self, rows: Array | None = None) -> None:
         """Begin episodes: forget the observations of robots rows (indices, or a mask over the batch), or without rows of all.

@@ -152,7 +152,8 @@ def needs_robot(key: str) -> str:
 def known_keys(config_name: str) -> list[str]:
     """Dotted keys in the YAML files of an entry; for the training entry those of every robot too."""
     trees = [yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())]
-    trees += [compose("robot", robot) for robot in options("robot")] if config_name == "train" else []
+    if config_name == "train":
+        trees += [*(compose("robot", robot) for robot in options("robot")), compose("tasks", "gym")]
     keys: dict[str, None] = {}
     for tree in trees:
         keys |= dict.fromkeys(_flatten(tree))

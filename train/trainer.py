@@ -16,6 +16,7 @@ from rfx.normalizer import ObservationNormalizer
 from train.config import TrainConfig
 from train.ppo.collect import Episodes, collect, parts
 from train.ppo.gae import gae
+from train.ppo.reward_scale import RewardScale
 from train.ppo.rollout import Rollout
 from train.ppo.symmetry import Symmetry
 from train.ppo.update import PPO
@@ -57,6 +58,7 @@ class Trainer:
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
         self.episodes = Episodes(num_envs)
+        self.reward_scale = RewardScale(num_envs, config.ppo.gamma) if config.ppo.normalize_reward else None
         if self.history:
             self.history.push(self._observation["state"][:, :state_dim])
 
@@ -69,6 +71,8 @@ class Trainer:
                                                 episodes=self.episodes, history=self.history,
                                                 critic_normalizer=self.critic_normalizer)
         collected = time.perf_counter()
+        if self.reward_scale:
+            self.reward_scale.scale(rollout)
         gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
         rollout.replace_failed(self._batch_rng)
         losses = self.learner.update(rollout, self._batch_rng)
@@ -110,6 +114,8 @@ class Trainer:
                "normalizer": self.normalizer.to_dict()}
         if self.critic_normalizer:
             own["critic_normalizer"] = self.critic_normalizer.to_dict()
+        if self.reward_scale:
+            own["reward_scale"] = self.reward_scale.state_dict()
         groups = {"learner": self.learner.state_dict()}
         if save := getattr(self.env, "state_dict", None):
             groups |= {"env": save(), "observation": self._observation, "episodes": self.episodes.state_dict()}
@@ -133,6 +139,8 @@ class Trainer:
                 self.history.load(state["history"])
         self.learner.load_state_dict(part("learner."))
         self._load_normalizers(state)
+        if self.reward_scale and "reward_scale" in state:  # absent where it was off until now
+            self.reward_scale.load_state_dict(state["reward_scale"])
         self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 

@@ -32,12 +32,12 @@ class Episodes:
     def add(self, reward: Array, done: Array, failed: Array) -> None:
         """Take in an environment step, (N,) each. Episodes whose simulation failed are counted, and no more."""
         self.running_return += reward
-        self.running_length += 1
+        self.running_length += done | ~failed  # one that failed without an end was no step of an episode
         if done.any():
             sound = done & ~failed
             self._returns += self.running_return[sound].tolist()
             self._lengths += self.running_length[sound].tolist()
-            self._failed += int(failed.sum())
+            self._failed += int((failed & done).sum())
             self.running_return[done], self.running_length[done] = 0.0, 0
 
     def read(self) -> dict[str, float]:

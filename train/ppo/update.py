@@ -38,6 +38,7 @@ class PPOConfig:
     entropy_coefficient: float = 0.001
     value_coefficient: float = 0.5
     max_gradient_norm: float = 1.0
+    normalize_reward: bool = False  # divide rewards by the running standard deviation of discounted returns
 
     def __post_init__(self) -> None:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
