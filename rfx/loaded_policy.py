@@ -66,14 +66,15 @@ class LoadedPolicy:
         self._action_dim = robot_config.action_dim if robot_config else act_dim
         self.history = policy_history(policy)
         self._history = ObservationHistory(self.history)
-        self._infer = _inference(policy)
+        self._infer, self._chooses = _inference(policy), self.policy_type in ("CategoricalMLP", "CategoricalActorCritic")
 
     def __call__(self, obs: Mapping[str, Array] | Array) -> Array:
         """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim), float32.
 
-        A policy of a Gymnasium environment (spaces) also takes the environment's own observation, one or a batch, and returns the action,
-        or actions, that its step takes. The action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for actions that
-        are not finite, TypeError for what is not an observation dictionary of floating-point numbers.
+        Of a categorical policy they are choices, (N,), int64. A policy of a Gymnasium environment (spaces) also takes the environment's own
+        observation, one or a batch, and returns the action, or actions, that its step takes. The action comes in the array library, and on
+        the device, of the state. Raises ValueError for another shape or for actions that are not finite, TypeError for what is not an
+        observation dictionary of floating-point numbers.
         """
         if self.spaces is not None and not isinstance(obs, Mapping):
             return self._act(np.asarray(obs))
@@ -94,7 +95,7 @@ class LoadedPolicy:
             sound = np.isfinite(state).all() and np.isfinite(normalized).all()
             cause = "weights too large to run" if sound else "a state that is not finite"
             raise ValueError(f"got actions that are not finite, from {cause}; do not send them to a robot")
-        return arrays.like(action, given)
+        return arrays.like(action.argmax(axis=1) if self._chooses else action, given)
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
         """The environment's action for its observation, or for a batch of them."""
@@ -123,13 +124,17 @@ class LoadedPolicy:
 
 def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
     """A function from observations to actions, (N, history * obs_dim) -> (N, act_dim), float32."""
+    from rfx.nn.categorical import CategoricalActorCritic, CategoricalMLP
     from rfx.nn.networks import MLP, ActorCritic, PrivilegedActorCritic
     from tinygrad import Tensor
 
-    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic) else policy
-    if type(mlp) is MLP:
+    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic, CategoricalActorCritic) else policy
+    if type(mlp) in (MLP, CategoricalMLP):
         layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
-        return lambda state: _tanh_layers(state, layers)
+        if type(mlp) is MLP:
+            return lambda state: _tanh_layers(state, layers)
+        *hidden, (weight, bias) = layers
+        return lambda state: _tanh_layers(state, hidden) @ weight + bias
     return lambda state: policy(Tensor(np.ascontiguousarray(state))).numpy()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rfx.history import ObservationHistory
-from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
 from train.config import TrainConfig
 from train.ppo.collect import Episodes, collect, parts
@@ -41,12 +41,15 @@ class Trainer:
         self.env = self.task.make_env()
         check_env(self.env, privileged)
         self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
-        num_envs, num_steps, action_dim = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space.shape[0]
+        num_envs, num_steps, actions = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space
+        choices = isinstance(actions, gymnasium.spaces.Discrete)
+        action_dim = int(actions.n) if choices else actions.shape[0]
         state_dim = self.state_dim = self.task.state_dim or self._observation["state"].shape[1]
         critic_dim = self._observation["critic"].shape[1] if privileged else 0
         sizes = (state_dim, action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
-        self.policy = (PrivilegedActorCritic if privileged else ActorCritic)(
-            *sizes, initial_std=config.policy.initial_std, history=config.policy.history, rng=weights_rng)
+        network = CategoricalActorCritic if choices else PrivilegedActorCritic if privileged else ActorCritic
+        exploration = {} if choices else {"initial_std": config.policy.initial_std}
+        self.policy = network(*sizes, **exploration, history=config.policy.history, rng=weights_rng)
         self.mirror = self.task.mirror() if config.policy.symmetric else None
         symmetry = Symmetry(self.mirror.observation(np.eye(state_dim, dtype=np.float32)), self.mirror.action(np.eye(action_dim, dtype=np.float32)),
                             self.policy.hidden, self.policy.history) if self.mirror else None
@@ -90,8 +93,9 @@ class Trainer:
         if read := getattr(self.env.unwrapped, "metrics", None):
             metrics |= read()
         metrics |= {f"ppo/{name}": value for name, value in losses.items()}
-        metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
-                    "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
+        if not self.learner.categorical:
+            metrics["policy/std"] = np.exp(self.policy.log_std.numpy()).mean()
+        metrics |= {"time/collect_s": collected - begin, "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
         return {name: float(value) for name, value in metrics.items()}
 
     def std_limit(self) -> float:
@@ -154,7 +158,8 @@ class Trainer:
         if differing := sorted(name for name in network.keys() ^ learner.keys() if name.startswith("policy.")):
             raise ValueError(f"its network and this one differ in {', '.join(differing)}: give the same policy.hidden, policy.history and "
                              "policy.critic")
-        self.learner.load_state_dict(learner | network | {"policy.log_std": learner["policy.log_std"]})
+        exploration = {name: value for name, value in learner.items() if name == "policy.log_std"}
+        self.learner.load_state_dict(learner | network | exploration)
         self._load_normalizers(state)
 
     def _load_normalizers(self, state: Mapping[str, Any]) -> None:
@@ -174,5 +179,9 @@ def check_env(env: VectorEnv, privileged: bool) -> None:
             raise ValueError(f"got observations of {space}; expected a Box of one axis as {name!r}" + (
                 ", for policy.critic=privileged" if name == "critic" else ""))
     action = env.single_action_space
+    if isinstance(action, gymnasium.spaces.Discrete):
+        if action.start != 0 or privileged:
+            raise ValueError(f"got actions of {action}; expected choices counted from 0, and policy.critic=shared")
+        return
     if not isinstance(action, gymnasium.spaces.Box) or len(action.shape) != 1 or (action.low != -1.0).any() or (action.high != 1.0).any():
         raise ValueError(f"got actions of {action}; expected a Box of one axis in [-1, 1]: wrap the environment so that it has such actions")

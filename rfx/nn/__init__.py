@@ -1,8 +1,9 @@
 """Policies as tinygrad networks: build, call, save and load them."""
 
+from rfx.nn.categorical import CategoricalActorCritic, CategoricalMLP
 from rfx.nn.networks import MLP, ActorCritic, JitPolicy, PrivilegedActorCritic, go2_actor_critic, go2_mlp
 from rfx.nn.policy import Policy, register_policy
 from rfx.nn.torch_jit import TorchJitPolicy
 
-__all__ = ["MLP", "ActorCritic", "JitPolicy", "Policy", "PrivilegedActorCritic", "TorchJitPolicy", "go2_actor_critic", "go2_mlp",
-           "register_policy"]
+__all__ = ["MLP", "ActorCritic", "CategoricalActorCritic", "CategoricalMLP", "JitPolicy", "Policy", "PrivilegedActorCritic",
+           "TorchJitPolicy", "go2_actor_critic", "go2_mlp", "register_policy"]
