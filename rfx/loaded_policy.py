@@ -128,13 +128,14 @@ def _inference(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
     from rfx.nn.networks import MLP, ActorCritic, PrivilegedActorCritic
     from tinygrad import Tensor
 
-    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic, CategoricalActorCritic) else policy
-    if type(mlp) in (MLP, CategoricalMLP):
-        layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
-        if type(mlp) is MLP:
-            return lambda state: _tanh_layers(state, layers)
-        *hidden, (weight, bias) = layers
+    if type(policy) in (CategoricalActorCritic, CategoricalMLP):
+        network = policy.actor() if type(policy) is CategoricalActorCritic else policy
+        *hidden, (weight, bias) = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in network.layers]
         return lambda state: _tanh_layers(state, hidden) @ weight + bias
+    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic) else policy
+    if type(mlp) is MLP:
+        layers = [(np.ascontiguousarray(layer.weight.numpy().T), layer.bias.numpy()) for layer in mlp.layers]
+        return lambda state: _tanh_layers(state, layers)
     return lambda state: policy(Tensor(np.ascontiguousarray(state))).numpy()
 
 

@@ -25,6 +25,7 @@ from rfx.robots.mjcf import load_model
 from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.judge.evaluation import Evaluation, evaluate
+from train.judge.gym import evaluate_gym, gym_policy
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
 from train.task import figures_table
 
@@ -48,6 +49,7 @@ class EvaluateConfig:
     compare: str | None = None
     output: str | None = None
     video: str | None = None
+    episodes: int = 20
 
     def __post_init__(self) -> None:
         if self.policy is None:
@@ -190,7 +192,8 @@ def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
             config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
-        run(config, Console())
+            gym = gym_policy(config.policy)
+        evaluate_gym(gym, config, Console()) if gym else run(config, Console())
 
 
 if __name__ == "__main__":

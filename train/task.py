@@ -69,7 +69,8 @@ class Task(Protocol):
     actions of a Box in [-1, 1], which the environment clips (one with other bounds goes through Gymnasium's RescaleAction), or of
     Discrete(n). Observations are a Box of one axis, or a Dict of `state` and,
     for a privileged critic, `critic`. An environment may have state_dict and load_state_dict, without which a run that goes on begins new
-    episodes; metrics(), figures by tag since the last call; and info["failed"], simulations that broke and are not learned from.
+    episodes; metrics(), figures by tag since the last call; and info["failed"], simulations that broke and are not learned from. A task may
+    have a note, one more line that a run begins with, and chosen, what chooses it on the command line where that is not +robot=TITLE.
     """
 
     state_dim: int | None  # how many columns of the environment's state are real, the first; None: all, there is no padding

@@ -52,7 +52,8 @@ class BatchedMujocoEnv(VectorEnv):
             if name not in fields:
                 raise TypeError(f"{type(self).__name__} has no option {name!r}: {nearest(name, fields)}")
         self.options, self.num_envs, self.max_episode_steps = self.options_type(**options), num_envs, max_episode_steps
-        self.model = mujoco.MjModel.from_xml_path(str(model_path(self.options.xml_file)))
+        with quiet_mujoco():  # of an attribute that half_cheetah.xml still has
+            self.model = mujoco.MjModel.from_xml_path(str(model_path(self.options.xml_file)))
         self.step_s = self.model.opt.timestep * self.options.frame_skip
         self.batch = self._make_batch(threads)
         self.qpos, self.qvel, self.ctrl = (self.batch.bind(name) for name in ("qpos", "qvel", "ctrl"))

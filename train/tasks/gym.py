@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gymnasium import logger
+
 from envs.gym.env import GymEnv
-from envs.gym.make import batched_id, make_in_turn, make_vector
+from envs.gym.make import batched_id, find_spec, make_in_turn, make_vector
 from rfx.loaded_policy import LoadedPolicy
 from rfx.mirror import Mirror
 from rfx.reader import read
@@ -57,11 +59,16 @@ class LearningEnv(GymEnv):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
+        level, processes = logger.min_level, hasattr(self.env, "processes")
+        if processes:
+            logger.min_level = logger.DISABLED  # it would print the traceback of another process
         try:
             yield
         except Exception as error:
-            self.close(**({"terminate": True} if hasattr(self.env, "processes") else {}))
+            self.close(**({"terminate": True} if processes else {}))
             raise InputError(f"env.id={self._id} raised {type(error).__name__}: {one_line(error)}") from error
+        finally:
+            logger.min_level = level
 
 
 class GymTask:
@@ -81,6 +88,20 @@ class GymTask:
             if policy.get(key, possible) != possible:
                 raise ValueError(f"policy.{key} is {policy[key]!r}: a Gymnasium environment has no more than {key}={possible}")
         return read(GymConfig, values.get("env") or {}, "env")
+
+    @property
+    def note(self) -> str:
+        """How the environments run."""
+        config = self.config.env
+        quick = batched_id(config.id) if config.batched else None
+        if quick:
+            return f"{quick}, Gymnasium's {config.id} in batches; env.batched=false takes Gymnasium's own"
+        return "in a vector environment of its own" if find_spec(config.id).vector_entry_point else f"in {config.num_envs} processes"
+
+    @property
+    def chosen(self) -> str:
+        """What chooses this task on the command line."""
+        return f"+robot=gym env.id={self.config.env.id}"
 
     def make_env(self) -> GymEnv:
         """The environments to learn in."""
