@@ -19,6 +19,7 @@ import yaml
 from envs.configs import CONFIGS, compose, options
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # that come with no robot
 OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term
 
 
@@ -143,7 +144,7 @@ def unknown_key(key: str, config_name: str) -> str:
 
 def needs_robot(key: str) -> str:
     """One line for a key that only comes with a robot, where none is chosen; it has the whole command."""
-    robots = options("robot")
+    robots = ["gym"] if key.startswith(GYM_KEYS) else options("robot")
     others = [word for word in sys.argv[1:] if not word.startswith("robot=")]
     command = shlex.join(["python", "-m", "train", "+robot=NAME", *others])
     return f"{key} comes with a robot, and no robot is given: choose one with +robot=NAME, possible are {', '.join(robots)}: {command}"

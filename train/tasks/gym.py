@@ -61,7 +61,7 @@ class LearningEnv(GymEnv):
     def _telling(self) -> Iterator[None]:
         level, processes = logger.min_level, hasattr(self.env, "processes")
         if processes:
-            logger.min_level = logger.DISABLED  # it would print the traceback of another process
+            logger.min_level = logger.ERROR + 1  # it would print the traceback of another process
         try:
             yield
         except Exception as error:
