@@ -70,6 +70,9 @@ class Trainer:
         rollout, ppo = self.rollout, self.config.ppo
         begin = time.perf_counter()
         self.learner.limit_std(self.std_limit())
+        if ppo.final_learning_rate is not None:
+            progress = min(self.steps / self.config.trainer.total_steps, 1.0)
+            self.learner.set_learning_rate(ppo.learning_rate + progress * (ppo.final_learning_rate - ppo.learning_rate))
         self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise_rng,
                                                 episodes=self.episodes, history=self.history,
                                                 critic_normalizer=self.critic_normalizer)

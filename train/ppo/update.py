@@ -32,7 +32,8 @@ class PPOConfig:
     num_epochs: int = 5
     num_minibatches: int = 4
     learning_rate: float = 1e-3
-    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays fixed
+    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays as it is set
+    final_learning_rate: float | None = None  # that a rate which no KL leads falls to, linearly over the run; None: it stays
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -45,12 +46,15 @@ class PPOConfig:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
                                 ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
                                 ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf),
-                                ("desired_kl", 0.0, np.inf)):
+                                ("desired_kl", 0.0, np.inf), ("final_learning_rate", 0.0, 1.0)):
             value, whole = getattr(self, name), name.startswith("num_")
-            if name == "desired_kl" and value is None:
+            if name in ("desired_kl", "final_learning_rate") and value is None:
                 continue
             if not low <= value <= high or whole and not float(value).is_integer():
                 raise ValueError(f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}")
+        if self.final_learning_rate is not None and self.desired_kl is not None:
+            raise ValueError(f"got final_learning_rate {self.final_learning_rate} and desired_kl {self.desired_kl}: one of the two must be null, "
+                             "because desired_kl leads the learning rate by itself")
 
 
 class PPO:
