@@ -54,8 +54,8 @@ def sync(id: str, num_envs: int, mode: AutoresetMode) -> GymEnv:
 
 def learned(monkeypatch, wrong: str | None = None) -> float:
     """Mean return over 100 steps of a policy that has learned 61 k steps of 5-step episodes of the Door."""
-    changed = {"ppo": {"gamma": 0.97, "learning_rate": 0.0}} if wrong == "no learning rate" else {"ppo": {"gamma": 0.97, "learning_rate": 1e-3}}
-    trainer = Trainer(config("gym_envs:Door-v0", **merged(changed, {"env": {"num_envs": 32}})))
+    rate = 0.0 if wrong == "no learning rate" else 1e-3
+    trainer = Trainer(config("gym_envs:Door-v0", env={"num_envs": 32}, ppo={"gamma": 0.97, "learning_rate": rate}, trainer={"total_steps": 61_440}))
     rng = np.random.default_rng(0)
 
     def shuffled_gae(rollout, *arguments):
@@ -93,7 +93,7 @@ def test_cart_pole_reaches_475(tmp_path):
 
 
 def test_choices_are_learned():
-    trainer = Trainer(config("CartPole-v1", trainer={"rollout_steps": 64}))
+    trainer = Trainer(config("CartPole-v1", ppo={"learning_rate": 1e-3}, trainer={"rollout_steps": 64, "total_steps": 25_600}))
     lengths = [trainer.iterate().get("episode/length", 0.0) for _ in range(25)]
     assert lengths[0] < 40.0 and max(lengths[-5:]) > 4 * lengths[0]
     assert "policy/std" not in trainer.iterate()
