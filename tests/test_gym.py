@@ -36,7 +36,7 @@ from train.runs.best import Snapshot
 from train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {"threads": 1, "name": None, "policy": {"hidden": [32]}, "ppo": {"num_epochs": 5, "num_minibatches": 4},
+SMALL = {"threads": 1, "policy": {"hidden": [32]}, "ppo": {"num_epochs": 5, "num_minibatches": 4},
          "trainer": {"rollout_steps": 32, "total_steps": 1024, "evaluation_envs": 3, "final_evaluation_envs": 3}}
 
 
@@ -88,7 +88,7 @@ def test_the_threshold_is_missed_by_a_learner_that_is_wrong(wrong, monkeypatch):
 @pytest.mark.long
 def test_cart_pole_reaches_475(tmp_path):
     values = merged(compose("tasks", "gym"), compose("gym", "classic"))
-    result = train(TrainConfig.from_dict(merged(values, {"env": {"id": "CartPole-v1"}, "name": None})), tmp_path, Console(quiet=True))
+    result = train(TrainConfig.from_dict(merged(values, {"env": {"id": "CartPole-v1"}})), tmp_path, Console(quiet=True))
     assert result["evaluation"]["return"] > 475.0
 
 
@@ -157,6 +157,14 @@ def test_an_end_for_good_is_no_truncation():
     assert terminated.all() and not truncated.any() and "final_obs" not in info
 
 
+def test_the_learning_rate_falls_to_the_end_of_the_run():
+    trainer = Trainer(config("CartPole-v1", ppo={"learning_rate": 8e-4, "final_learning_rate": 0.0}, trainer={"total_steps": 2048}))
+    rates = [trainer.iterate()["ppo/learning_rate"] for _ in range(5)]  # of 512 steps each
+    np.testing.assert_allclose(rates, [8e-4, 6e-4, 4e-4, 2e-4, 0.0], rtol=1e-6, atol=1e-12)
+    with pytest.raises(ValueError, match="final_learning_rate 0.0 and desired_kl 0.02: one of the two must be null"):
+        config("CartPole-v1", ppo={"desired_kl": 0.02})
+
+
 def test_rewards_are_scaled_by_the_spread_of_discounted_returns():
     rollout = Rollout.empty(4, 1, 1, 1)
     rollout.reward[:, 0], rollout.truncated[1, 0], rollout.failed[3, 0] = [2.0, 4.0, 6.0, 100.0], True, True
@@ -170,8 +178,12 @@ def test_rewards_are_scaled_by_the_spread_of_discounted_returns():
 
 
 def test_families_name_files_that_are_there():
-    assert {gym_family(id) for id in ("HalfCheetah-v5", "rfx/Ant-v5", "Pendulum-v1", "MODULE:Mine-v0")} == {"mujoco", "classic", "other"}
+    families = {id: gym_family(id) for id in ("HalfCheetah-v5", "rfx/Ant-v5", "Swimmer-v5", "Pendulum-v1", "MODULE:Mine-v0")}
+    assert list(families.values()) == ["mujoco", "mujoco", "swimmer", "classic", "other"]
+    for family in options("gym"):
+        assert {*compose("gym", family)} <= {"env", "policy", "ppo", "trainer"}
     assert all(family in options("gym") for family in map(gym_family, gymnasium.registry))
+    assert compose("gym", "swimmer")["env"] == compose("gym", "mujoco")["env"] and config("Swimmer-v5").ppo.gamma > config("Ant-v5").ppo.gamma
 
 
 # A run

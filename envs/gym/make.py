@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import multiprocessing
+import os
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -40,14 +40,19 @@ def batched_id(id: str) -> str | None:
 
 
 def make_single(id: str, kwargs: Mapping[str, Any], **more: Any) -> gymnasium.Env:
-    """One environment. A process that works for another leaves Ctrl-C to that one. Raises ValueError for one that cannot be made."""
-    if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One environment. Raises ValueError for one that cannot be made."""
     find_spec(id)
     try:
         return gymnasium.make(id, **kwargs, **more)
     except Exception as error:  # whatever a constructor raises
         raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env:
+    """One environment, in a process that leaves Ctrl-C to the owner's, whose id is given; the owner makes one too, to learn its spaces."""
+    if os.getpid() != owner:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make_single(id, kwargs)
 
 
 def make_vector(id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: bool = True, threads: int = 0) -> VectorEnv:
@@ -64,7 +69,7 @@ def make_vector(id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: b
     except Exception as error:
         raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
     make_single(id, kwargs).close()  # here, where an error is told in one line
-    return AsyncVectorEnv([partial(make_single, id, kwargs)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    return AsyncVectorEnv([partial(make_worker, id, kwargs, os.getpid())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def make_in_turn(id: str, num_envs: int, kwargs: Mapping[str, Any], **more: Any) -> VectorEnv:
