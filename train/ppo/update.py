@@ -33,7 +33,7 @@ class PPOConfig:
     num_minibatches: int = 4
     learning_rate: float = 1e-3
     desired_kl: float | None = 0.02  # leads the learning rate; None: it stays as it is set
-    final_learning_rate: float | None = None  # that a rate which no KL leads falls to, linearly over the run; None: it stays
+    final_learning_rate: float | None = None  # where a rate that no KL leads ends, linearly over the run; None: it stays
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2
