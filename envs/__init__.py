@@ -1,9 +1,15 @@
-"""Environments. Importing it registers one with Gymnasium for every file in configs/robot/: `rfx/LargeRobot-v0` for large_robot.yaml."""
+"""Environments. Importing it registers them with Gymnasium: `rfx/LargeRobot-v0` for every file configs/robot/large_robot.yaml, and
+
+`rfx/HalfCheetah-v5` and so on: Gymnasium's MuJoCo tasks in batches, for gymnasium.make_vec.
+"""
 
 import gymnasium
 
 from envs.configs import options
+from envs.mujoco import TASKS
 
 for _name in options("robot"):
     gymnasium.register(f"rfx/{''.join(part.capitalize() for part in _name.split('_'))}-v0", entry_point="envs.legged.single:LeggedSingleEnv",
                        vector_entry_point="envs.legged.env:LeggedEnv", kwargs={"task": _name})
+for _name, (_where, _steps) in TASKS.items():
+    gymnasium.register(f"rfx/{_name}-v5", vector_entry_point=f"envs.mujoco.{_where}", max_episode_steps=_steps)

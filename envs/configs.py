@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def compose(group: str, name: str) -> dict[str, Any]:
             layer = compose(other.removeprefix("/"), chosen)
         values = merged(values, layer)
     return values
+
+
+def gym_family(id: str) -> str:
+    """The file of configs/gym/ for a Gymnasium environment's id, such as rfx/HalfCheetah-v5."""
+    name = re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2])
+    families = yaml.safe_load((CONFIGS / "gym_families.yaml").read_text())
+    return next((family for family, names in families.items() if name in names), "other")
 
 
 def options(group: str) -> list[str]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-CRITICS = ("critic_head.", "critic.", "log_std")  # of an ActorCritic or PrivilegedActorCritic: what beginnings of weights' names mean
-ACTORS = {"MLP": "layers", "ActorCritic": "backbone", "PrivilegedActorCritic": "backbone"}  # policy types by name; where their layers are
+CRITICS = ("critic_head.", "critic.", "log_std")  # of an actor-critic: what beginnings of weights' names mean
+ACTORS = {"MLP": "layers", "ActorCritic": "backbone", "PrivilegedActorCritic": "backbone", "CategoricalMLP": "layers",
+          "CategoricalActorCritic": "backbone"}  # policy types by name; where their layers are
+CHOOSERS = ("CategoricalMLP", "CategoricalActorCritic")  # of these, the ones that answer one number for each choice, the largest is taken
 
 
 class Actor:
-    """Layers with tanh after each, the last included: actions lie in [-1, 1].
+    """Layers with tanh after each, the last included, so that actions lie in [-1, 1]; of a type in CHOOSERS but the last.
 
     layers are pairs of weight (out, in) and bias (out,), input to output. history is how many observations it reads side by side, obs_dim
     the width of one, act_dim that of its answer. Raises ValueError where they do not fit together.
@@ -25,7 +27,7 @@ class Actor:
         if not sizes or isinstance(history, bool) or not isinstance(history, int) or history < 1 or sizes[0] % history:
             raise ValueError(f"got layers of widths {sizes} and history {reprlib.repr(history)}; expected how many observations the first reads")
         self.obs_dim, self.act_dim, self.hidden, self.history = sizes[0] // history, sizes[-1], sizes[1:-1], history
-        self.policy_type = policy_type
+        self.policy_type, self.chooses = policy_type, policy_type in CHOOSERS
         # (in, out): a product with rows of observations then reads memory in order
         self.layers = [(np.ascontiguousarray(weight.T, np.float32), bias.astype(np.float32)) for weight, bias in layers]
 
@@ -33,10 +35,11 @@ class Actor:
         """Actions for observations (N, history * obs_dim) -> (N, act_dim), float32."""
         x = obs
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by whoever checks the action
-            for weight, bias in self.layers:
+            for index, (weight, bias) in enumerate(self.layers, 1):
                 x = x @ weight
                 x += bias
-                np.tanh(x, out=x)
+                if index < len(self.layers) or not self.chooses:
+                    np.tanh(x, out=x)
         return x
 
     @classmethod
@@ -47,9 +50,9 @@ class Actor:
         """
         prefix, shapes = ACTORS[policy_type], {name: array.shape for name, array in weights.items()}
         names = [f"{prefix}.{index}" for index in range(max(len(chain(shapes, prefix)) - 1, 0))]
-        names += ["actor_head"] if policy_type != "MLP" else []
+        names += ["actor_head"] if prefix == "backbone" else []
         known = {f"{name}.{part}" for name in names for part in ("weight", "bias")}
-        others = [name for name in weights if name not in known and (policy_type == "MLP" or not name.startswith(CRITICS))]
+        others = [name for name in weights if name not in known and (prefix == "layers" or not name.startswith(CRITICS))]
         if others or known - weights.keys():
             raise ValueError(f"got weights {sorted(weights)}; expected those of a {policy_type}")
         if wrong := [f"{name} of {weights[name].dtype}" for name in sorted(known) if weights[name].dtype.kind != "f"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rfx import arrays
-from rfx.actor import ACTORS, Actor, policy_history, policy_widths
+from rfx.actor import ACTORS, CHOOSERS, Actor, policy_history, policy_widths
 from rfx.arrays import Array
 from rfx.config import RobotConfig
 from rfx.extras import missing
@@ -17,6 +17,7 @@ from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
 from rfx.onnx_policy import OnnxPolicy, is_onnx, load_onnx
 from rfx.policy_folder import PolicyInfo, check_widths, inspect_policy, naming, read_weights
+from rfx.spaces import Spaces
 
 if TYPE_CHECKING:
     from rfx.nn.policy import Policy
@@ -74,6 +75,7 @@ class LoadedPolicy:
                  training_info: Mapping[str, Any] | None = None):
         self.policy, self.robot_config, self.normalizer = policy, robot_config, normalizer
         self.training_info = dict(training_info or {})
+        self.spaces = Spaces.restored(self.training_info["spaces"]) if "spaces" in self.training_info else None
         self.policy_type = policy.policy_type if isinstance(policy, Actor) else type(policy).__name__
         obs_dim, act_dim = policy_widths(policy)
         check_widths(obs_dim, act_dim, robot_config, normalizer)
@@ -85,14 +87,18 @@ class LoadedPolicy:
         self._action_dim = robot_config.action_dim if robot_config else act_dim
         self.history = policy_history(policy)
         self._history = ObservationHistory(self.history)
-        self._infer = _inference(policy)
+        self._infer, self._chooses = _inference(policy), self.policy_type in CHOOSERS
 
-    def __call__(self, obs: Mapping[str, Array]) -> Array:
+    def __call__(self, obs: Mapping[str, Array] | Array) -> Array:
         """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim), float32.
 
-        The action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for actions that
-        are not finite, TypeError for what is not an observation dictionary of floating-point numbers.
+        Of a categorical policy they are choices, (N,), int64. A policy of a Gymnasium environment (spaces) also takes the environment's own
+        observation, one or a batch, and returns the action, or actions, that its step takes. The action comes in the array library, and on
+        the device, of the state. Raises ValueError for another shape or for actions that are not finite, TypeError for what is not an
+        observation dictionary of floating-point numbers.
         """
+        if self.spaces is not None and not isinstance(obs, Mapping):
+            return self._act(np.asarray(obs))
         if not isinstance(obs, Mapping) or "state" not in obs:
             raise TypeError(f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'")
         given = obs["state"]
@@ -110,7 +116,17 @@ class LoadedPolicy:
             sound = np.isfinite(state).all() and np.isfinite(normalized).all()
             cause = "weights too large to run" if sound else "a state that is not finite"
             raise ValueError(f"got actions that are not finite, from {cause}; do not send them to a robot")
-        return arrays.like(action, given)
+        return arrays.like(action.argmax(axis=1) if self._chooses else action, given)
+
+    def _act(self, observation: np.ndarray) -> np.ndarray:
+        """The environment's action for its observation, or for a batch of them."""
+        shape = self.spaces.observation_shape
+        single = observation.shape == shape
+        batch = observation[None] if single else observation
+        if batch.shape[1:] != shape:
+            raise ValueError(f"got an observation of shape {observation.shape}; expected {shape}, or a batch of such")
+        action = self.spaces.scale(self({"state": self.spaces.flatten(batch)}))
+        return action[0] if single else action
 
     def reset(self, rows: Array | None = None) -> None:
         """Begin episodes: forget the observations of robots rows (indices, or a mask over the batch), or without rows of all.
@@ -128,13 +144,16 @@ class LoadedPolicy:
 
 
 def actor_of(policy: Policy | Actor) -> Actor | None:
-    """The actor of an MLP or ActorCritic; None for any other policy."""
+    """The actor of a policy of one of ACTORS; None for any other policy."""
     if isinstance(policy, Actor):
         return policy
+    from rfx.nn.categorical import CategoricalActorCritic, CategoricalMLP
     from rfx.nn.networks import MLP, ActorCritic, PrivilegedActorCritic
 
-    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic) else policy
-    return Actor([(layer.weight.numpy(), layer.bias.numpy()) for layer in mlp.layers], history=mlp.history) if type(mlp) is MLP else None
+    mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic, CategoricalActorCritic) else policy
+    if type(mlp) not in (MLP, CategoricalMLP):
+        return None
+    return Actor([(layer.weight.numpy(), layer.bias.numpy()) for layer in mlp.layers], history=mlp.history, policy_type=type(mlp).__name__)
 
 
 def _inference(policy: Policy | Actor | OnnxPolicy) -> Callable[[np.ndarray], np.ndarray]:

@@ -44,7 +44,7 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
         raise missing("this", "onnx") from error
     policy = load_policy(source)
     actor = None if isinstance(policy.policy, OnnxPolicy) else actor_of(policy.policy)
-    if actor is None:
+    if actor is None or actor.chooses:
         raise ValueError(f"got a {policy.policy_type}; expected an MLP or ActorCritic: of another network its class must write the ONNX graph")
     layers, obs_dim = _without_padding(actor.layers, policy)
     terms = terms_of(policy.robot_config, obs_dim)

@@ -33,7 +33,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from envs.configs import CONFIGS, options
+from envs.configs import CONFIGS, gym_family, options
 from rfx.folders import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 from train.runs.sweep import SweepFolder, finish_sweep
@@ -115,7 +115,7 @@ def take_robot_folders(arguments: list[str]) -> list[str]:
     It then walks as configs/tasks/legged.yaml says, without a file in configs/robot/.
     """
     taken = []
-    for argument in arguments:
+    for argument in choose_gym(arguments):
         prefix, equals, path = argument.partition("=")
         if prefix in ("+robot", "++robot") and path not in options("robot") and Path(path).is_dir():
             name = "folder_" + re.sub(r"\W", "_", Path(path).resolve().name)  # no file's name in configs/robot/
@@ -126,12 +126,29 @@ def take_robot_folders(arguments: list[str]) -> list[str]:
     return taken
 
 
+def choose_gym(arguments: list[str]) -> list[str]:
+    """The arguments; where they say +robot=gym, which is no robot, Hydra is told of the task, and of the family that env.id belongs to.
+
+    Raises InputError for a sweep over ids of several families.
+    """
+    if not {"+robot=gym", "++robot=gym"} & {*arguments}:
+        return arguments
+    ids = [id for argument in arguments if argument.startswith("env.id=") for id in argument.removeprefix("env.id=").split(",")]
+    families = {gym_family(id) for id in ids} or {"other"}
+    if len(families) > 1:
+        raise InputError(f"env.id is of several families, {', '.join(sorted(families))}, whose settings differ: sweep one family at a time, "
+                         "or use python -m train.bench.gym")
+    node = {"defaults": [{"/tasks": "gym"}, {"/gym": families.pop()}, "_self_"]}
+    ConfigStore.instance().store(group="robot", name="gym", node=node, package="_global_")
+    return arguments
+
+
 def main() -> None:
     """The entry."""
     SweepFolder.path, failed = None, 0
-    sys.argv[1:] = take_robot_folders(sys.argv[1:])
     try:
         with exit_on_bad_command_line("train"):
+            sys.argv[1:] = take_robot_folders(sys.argv[1:])
             run()
     finally:
         if SweepFolder.path is not None:

@@ -86,7 +86,7 @@ class TrainConfig:
     seed: int = 0
     threads: int = 0  # of the physics and the learner; 0: one for each core
     robot: str | None = None  # its name, or the folder of its files
-    name: str | None = None  # what the run is called; null: as the robot, or the task
+    name: str | None = None  # what the run is called; null: as the robot, or the environment, or the task
     env: Any
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -119,4 +119,4 @@ class TrainConfig:
     @property
     def title(self) -> str:
         """What the run is called."""
-        return self.name or self.robot or self.task
+        return self.name or self.robot or getattr(self.env, "id", None) or self.task

@@ -21,6 +21,7 @@ from rfx.extras import install_command
 from rfx.text import printable
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # that come with no robot
 OPEN_GROUPS = ("env.commands.", "env.resets.", "env.terminations.", "env.rewards.")  # a key that the YAML lacks may name a term
 
 
@@ -145,7 +146,7 @@ def unknown_key(key: str, config_name: str) -> str:
 
 def needs_robot(key: str) -> str:
     """One line for a key that only comes with a robot, where none is chosen; it has the whole command."""
-    robots = options("robot")
+    robots = ["gym"] if key.startswith(GYM_KEYS) else options("robot")
     others = [word for word in sys.argv[1:] if not word.startswith("robot=")]
     command = shlex.join(["python", "-m", "train", "+robot=NAME", *others])
     return f"{key} comes with a robot, and no robot is given: choose one with +robot=NAME, possible are {', '.join(robots)}: {command}"
@@ -154,7 +155,8 @@ def needs_robot(key: str) -> str:
 def known_keys(config_name: str) -> list[str]:
     """Dotted keys in the YAML files of an entry; for the training entry those of every robot too."""
     trees = [yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())]
-    trees += [compose("robot", robot) for robot in options("robot")] if config_name == "train" else []
+    if config_name == "train":
+        trees += [*(compose("robot", robot) for robot in options("robot")), compose("tasks", "gym")]
     keys: dict[str, None] = {}
     for tree in trees:
         keys |= dict.fromkeys(_flatten(tree))

@@ -37,6 +37,7 @@ from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.judge.conditions import NOMINAL, conditions, fewer
 from train.judge.evaluation import Evaluation, evaluate
+from train.judge.gym import evaluate_gym, gym_policy
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
 from train.judge.targets import WALKING, evaluation_targets, targets_table
 from train.task import figures_table
@@ -61,6 +62,7 @@ class EvaluateConfig:
     compare: str | None = None
     output: str | None = None
     video: str | None = None
+    episodes: int = 20
 
     def __post_init__(self) -> None:
         if self.policy is None:
@@ -248,7 +250,8 @@ def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
             config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
-        run(config, Console())
+            gym = gym_policy(config.policy)
+        evaluate_gym(gym, config, Console()) if gym else run(config, Console())
 
 
 if __name__ == "__main__":

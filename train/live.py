@@ -53,6 +53,7 @@ addEventListener("keydown", event => {
       const last = picture.src;
       picture.src = url; await picture.decode(); URL.revokeObjectURL(last);
       [...state.command, ...state.velocity].forEach((value, i) => cells[i].textContent = value.toFixed(2));
+      document.querySelector("table").hidden = !state.command.length;
       after = state.picture; note.textContent = state.note;
     } catch (error) { note.textContent = "no picture: " + error.message; await new Promise(wake => setTimeout(wake, 500)); }
   }
@@ -104,7 +105,7 @@ class LivePage:
         self._server.server_close()
 
     def publish(self, frame: Array, state: dict[str, Any]) -> None:
-        """Show frame (H, W, 3), uint8, with state's command and velocity, three numbers each, and note, text."""
+        """Show frame (H, W, 3), uint8, with state's command and velocity, three numbers each or none, and note, text."""
         with self._fresh:
             self._number += 1
             self._picture, self._state = jpeg(frame), json.dumps({**state, "picture": self._number})

@@ -31,6 +31,7 @@ from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
 from rfx.reader import read
 from train.errors import bad_input, exit_on_bad_command_line, exit_on_error
+from train.judge.gym import gym_policy, play_gym
 from train.judge.play import load, task_of
 from train.live import LivePage
 
@@ -225,7 +226,8 @@ def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
             config = read(PlayConfig, OmegaConf.to_container(values, resolve=True))
-        run(config)
+            gym = gym_policy(config.policy)
+        play_gym(gym, window=config.window, host=config.host, port=config.port) if gym else run(config)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
             trainer = Trainer(config)
             writer = MetricsWriter(folder, state.get("run.metrics"))
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
+        if note := getattr(trainer.task, "note", None):
+            console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
         if config.start_from and not state:
             source = find_run(config.start_from, folder.parent, "start_from")
             steps = start_from(trainer, source, tell)
@@ -167,7 +169,8 @@ def _report(best: BestPolicy, stopped: int, failure: str | None, steps: int, sec
     if failure:
         console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)
     if stopped and steps:
-        console.print(f"go on     python -m train +robot={config.title} resume={folder}", highlight=False, soft_wrap=True)
+        chosen = getattr(best.trainer.task, "chosen", f"+robot={config.title}")
+        console.print(f"go on     python -m train {chosen} resume={folder}", highlight=False, soft_wrap=True)
     if best.saved is None or not best.path.exists():
         console.print("No policy was saved.")
         return

@@ -20,7 +20,7 @@ from rfx.terms import nearest
 if TYPE_CHECKING:
     from train.config import TrainConfig
 
-TASKS = {"legged": "train.tasks.legged:LeggedTask"}  # by the name that a config's key `task` says
+TASKS = {"legged": "train.tasks.legged:LeggedTask", "gym": "train.tasks.gym:GymTask"}  # by the name that a config's key `task` says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,11 @@ class Task(Protocol):
 
     A task is made once a run, from its TrainConfig, and may read all of it. To add one, write a class like train/tasks/legged.py, name it
     in TASKS, and write a YAML that says `task: NAME`. Its environments are Gymnasium vector environments that reset in the same step, with
-    actions of a Box in [-1, 1], which the environment clips: one with other bounds goes through Gymnasium's RescaleAction, one with
-    Discrete(n) actions through a wrapper that takes the largest of n numbers. Observations are a Box of one axis, or a Dict of `state` and,
+    actions of a Box in [-1, 1], which the environment clips (one with other bounds goes through Gymnasium's RescaleAction), or of
+    Discrete(n). Observations are a Box of one axis, or a Dict of `state` and,
     for a privileged critic, `critic`. An environment may have state_dict and load_state_dict, without which a run that goes on begins new
-    episodes; metrics(), figures by tag since the last call; and info["failed"], simulations that broke and are not learned from.
+    episodes; metrics(), figures by tag since the last call; and info["failed"], simulations that broke and are not learned from. A task may
+    have a note, one more line that a run begins with, and chosen, what chooses it on the command line where that is not +robot=TITLE.
     """
 
     state_dim: int | None  # how many columns of the environment's state are real, the first; None: all, there is no padding

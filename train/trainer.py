@@ -11,11 +11,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rfx.history import ObservationHistory
-from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
 from train.config import TrainConfig
 from train.ppo.collect import Episodes, collect, parts
 from train.ppo.gae import gae
+from train.ppo.reward_scale import RewardScale
 from train.ppo.rollout import Rollout
 from train.ppo.symmetry import Symmetry
 from train.ppo.update import PPO
@@ -40,12 +41,15 @@ class Trainer:
         self.env = self.task.make_env()
         check_env(self.env, privileged)
         self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
-        num_envs, num_steps, action_dim = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space.shape[0]
+        num_envs, num_steps, actions = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space
+        choices = isinstance(actions, gymnasium.spaces.Discrete)
+        action_dim = int(actions.n) if choices else actions.shape[0]
         state_dim = self.state_dim = self.task.state_dim or self._observation["state"].shape[1]
         critic_dim = self._observation["critic"].shape[1] if privileged else 0
         sizes = (state_dim, action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
-        self.policy = (PrivilegedActorCritic if privileged else ActorCritic)(
-            *sizes, initial_std=config.policy.initial_std, history=config.policy.history, rng=weights_rng)
+        network = CategoricalActorCritic if choices else PrivilegedActorCritic if privileged else ActorCritic
+        exploration = {} if choices else {"initial_std": config.policy.initial_std}
+        self.policy = network(*sizes, **exploration, history=config.policy.history, rng=weights_rng)
         self.mirror = self.task.mirror() if config.policy.symmetric else None
         symmetry = Symmetry(self.mirror.observation(np.eye(state_dim, dtype=np.float32)), self.mirror.action(np.eye(action_dim, dtype=np.float32)),
                             self.policy.hidden, self.policy.history) if self.mirror else None
@@ -57,6 +61,7 @@ class Trainer:
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
         self.episodes = Episodes(num_envs)
+        self.reward_scale = RewardScale(num_envs, config.ppo.gamma) if config.ppo.normalize_reward else None
         if self.history:
             self.history.push(self._observation["state"][:, :state_dim])
 
@@ -65,10 +70,15 @@ class Trainer:
         rollout, ppo = self.rollout, self.config.ppo
         begin = time.perf_counter()
         self.learner.limit_std(self.std_limit())
+        if ppo.final_learning_rate is not None:
+            progress = min(self.steps / self.config.trainer.total_steps, 1.0)
+            self.learner.set_learning_rate(ppo.learning_rate + progress * (ppo.final_learning_rate - ppo.learning_rate))
         self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise_rng,
                                                 episodes=self.episodes, history=self.history,
                                                 critic_normalizer=self.critic_normalizer)
         collected = time.perf_counter()
+        if self.reward_scale:
+            self.reward_scale.scale(rollout)
         gae(rollout, last_value, ppo.gamma, ppo.gae_lambda)
         rollout.replace_failed(self._batch_rng)
         losses = self.learner.update(rollout, self._batch_rng)
@@ -86,8 +96,9 @@ class Trainer:
         if read := getattr(self.env.unwrapped, "metrics", None):
             metrics |= read()
         metrics |= {f"ppo/{name}": value for name, value in losses.items()}
-        metrics |= {"policy/std": np.exp(self.policy.log_std.numpy()).mean(), "time/collect_s": collected - begin,
-                    "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
+        if not self.learner.categorical:
+            metrics["policy/std"] = np.exp(self.policy.log_std.numpy()).mean()
+        metrics |= {"time/collect_s": collected - begin, "time/update_s": updated - collected, "time/env_steps_per_s": rollout.reward.size / (updated - begin)}
         return {name: float(value) for name, value in metrics.items()}
 
     def std_limit(self) -> float:
@@ -110,6 +121,8 @@ class Trainer:
                "normalizer": self.normalizer.to_dict()}
         if self.critic_normalizer:
             own["critic_normalizer"] = self.critic_normalizer.to_dict()
+        if self.reward_scale:
+            own["reward_scale"] = self.reward_scale.state_dict()
         groups = {"learner": self.learner.state_dict()}
         if save := getattr(self.env, "state_dict", None):
             groups |= {"env": save(), "observation": self._observation, "episodes": self.episodes.state_dict()}
@@ -133,6 +146,8 @@ class Trainer:
                 self.history.load(state["history"])
         self.learner.load_state_dict(part("learner."))
         self._load_normalizers(state)
+        if self.reward_scale and "reward_scale" in state:  # absent where it was off until now
+            self.reward_scale.load_state_dict(state["reward_scale"])
         self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
@@ -146,7 +161,8 @@ class Trainer:
         if differing := sorted(name for name in network.keys() ^ learner.keys() if name.startswith("policy.")):
             raise ValueError(f"its network and this one differ in {', '.join(differing)}: give the same policy.hidden, policy.history and "
                              "policy.critic")
-        self.learner.load_state_dict(learner | network | {"policy.log_std": learner["policy.log_std"]})
+        exploration = {name: value for name, value in learner.items() if name == "policy.log_std"}
+        self.learner.load_state_dict(learner | network | exploration)
         self._load_normalizers(state)
 
     def _load_normalizers(self, state: Mapping[str, Any]) -> None:
@@ -166,5 +182,9 @@ def check_env(env: VectorEnv, privileged: bool) -> None:
             raise ValueError(f"got observations of {space}; expected a Box of one axis as {name!r}" + (
                 ", for policy.critic=privileged" if name == "critic" else ""))
     action = env.single_action_space
+    if isinstance(action, gymnasium.spaces.Discrete):
+        if action.start != 0 or privileged:
+            raise ValueError(f"got actions of {action}; expected choices counted from 0, and policy.critic=shared")
+        return
     if not isinstance(action, gymnasium.spaces.Box) or len(action.shape) != 1 or (action.low != -1.0).any() or (action.high != 1.0).any():
         raise ValueError(f"got actions of {action}; expected a Box of one axis in [-1, 1]: wrap the environment so that it has such actions")

@@ -7,9 +7,10 @@ try:
 except ModuleNotFoundError as error:
     raise extras.missing("rfx.nn", "tinygrad") from error
 
+from rfx.nn.categorical import CategoricalActorCritic, CategoricalMLP
 from rfx.nn.networks import MLP, ActorCritic, JitPolicy, PrivilegedActorCritic, go2_actor_critic, go2_mlp
 from rfx.nn.policy import Policy, register_policy
 from rfx.nn.torch_jit import TorchJitPolicy
 
-__all__ = ["MLP", "ActorCritic", "JitPolicy", "Policy", "PrivilegedActorCritic", "TorchJitPolicy", "go2_actor_critic", "go2_mlp",
-           "register_policy"]
+__all__ = ["MLP", "ActorCritic", "CategoricalActorCritic", "CategoricalMLP", "JitPolicy", "Policy", "PrivilegedActorCritic",
+           "TorchJitPolicy", "go2_actor_critic", "go2_mlp", "register_policy"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
+from train.ppo.categorical import draw
 from train.ppo.rollout import Array, Rollout
 from train.ppo.update import PPO
 
@@ -32,12 +33,12 @@ class Episodes:
     def add(self, reward: Array, done: Array, failed: Array) -> None:
         """Take in an environment step, (N,) each. Episodes whose simulation failed are counted, and no more."""
         self.running_return += reward
-        self.running_length += 1
+        self.running_length += done | ~failed  # one that failed without an end was no step of an episode
         if done.any():
             sound = done & ~failed
             self._returns += self.running_return[sound].tolist()
             self._lengths += self.running_length[sound].tolist()
-            self._failed += int(failed.sum())
+            self._failed += int((failed & done).sum())
             self.running_return[done], self.running_length[done] = 0.0, 0
 
     def read(self) -> dict[str, float]:
@@ -64,20 +65,15 @@ def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rol
 
     observation has the environment's current `parts`, the last that history, where the policy reads one, was given. critic_normalizer is
     that of a privileged critic's observations. Actions are drawn from the policy's
-    Gaussian with noise from rng and scored as drawn, before the environment clips them. Returns the observation after the last step, its
+    Gaussian with noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities. Returns the observation after the last step, its
     value (N,), and in episodes, if given, what happened to them.
     """
     state_dim = rollout.raw_observation.shape[2]
-    log_std = learner.policy.log_std.numpy().astype(np.float32)
-    std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
+    act = _draw_choice if learner.categorical else _gaussian(learner)
     for t in range(len(rollout.reward)):
         inputs = _look(rollout, t, observation, normalizer, history, critic_normalizer)
         rollout.mean[t], rollout.value[t] = learner.act(*inputs)
-        noise = rng.standard_normal(rollout.mean[t].shape, np.float32)
-        np.multiply(noise, std, out=rollout.action[t])
-        rollout.action[t] += rollout.mean[t]
-        rollout.log_prob[t] = -0.5 * np.einsum("ij,ij->i", noise, noise) - log_normalization
-        observed, rollout.reward[t], rollout.terminated[t], rollout.truncated[t], info = env.step(rollout.action[t])
+        observed, rollout.reward[t], rollout.terminated[t], rollout.truncated[t], info = env.step(act(rollout, t, rng))
         observation, done = parts(observed), rollout.terminated[t] | rollout.truncated[t]
         rollout.failed[t] = info.get("failed", False)
         rollout.bootstrap[t] = 0.0
@@ -98,6 +94,27 @@ def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rol
     if critic_normalizer:
         last.append(critic_normalizer.normalize(observation["critic"]))
     return observation, learner.act(*last)[1]
+
+
+def _gaussian(learner: PPO) -> Callable[[Rollout, int, np.random.Generator], Array]:
+    """A function that draws the actions (N, A) of a step from Gaussians around the rollout's means, and writes and scores them there."""
+    log_std = learner.policy.log_std.numpy().astype(np.float32)
+    std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
+
+    def draw_action(rollout: Rollout, t: int, rng: np.random.Generator) -> Array:
+        noise = rng.standard_normal(rollout.mean[t].shape, np.float32)
+        np.multiply(noise, std, out=rollout.action[t])
+        rollout.action[t] += rollout.mean[t]
+        rollout.log_prob[t] = -0.5 * np.einsum("ij,ij->i", noise, noise) - log_normalization
+        return rollout.action[t]
+
+    return draw_action
+
+
+def _draw_choice(rollout: Rollout, t: int, rng: np.random.Generator) -> Array:
+    """The same for choices (N,), by the log-probabilities in place of means."""
+    choice, rollout.action[t], rollout.log_prob[t] = draw(rollout.mean[t], rng)
+    return choice
 
 
 def parts(observation: Any) -> dict[str, Array]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from rfx.nn import ActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
 from rfx.nn.dense import Inference, Training
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.dtype import DType
 from tinygrad.nn import Linear
 from tinygrad.nn.state import get_state_dict
+from train.ppo.categorical import bind_gradient, categorical_gradient, log_softmax
 from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient
 from train.ppo.optimizer import SUMS, Adam
 from train.ppo.rollout import Array, Rollout
@@ -31,38 +32,44 @@ class PPOConfig:
     num_epochs: int = 5
     num_minibatches: int = 4
     learning_rate: float = 1e-3
-    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays fixed
+    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays as it is set
+    final_learning_rate: float | None = None  # where a rate that no KL leads ends, linearly over the run; None: it stays
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy_coefficient: float = 0.001
     value_coefficient: float = 0.5
     max_gradient_norm: float = 1.0
+    normalize_reward: bool = False  # divide rewards by the running standard deviation of discounted returns
 
     def __post_init__(self) -> None:
         for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
                                 ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
                                 ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf),
-                                ("desired_kl", 0.0, np.inf)):
+                                ("desired_kl", 0.0, np.inf), ("final_learning_rate", 0.0, 1.0)):
             value, whole = getattr(self, name), name.startswith("num_")
-            if name == "desired_kl" and value is None:
+            if name in ("desired_kl", "final_learning_rate") and value is None:
                 continue
             if not low <= value <= high or whole and not float(value).is_integer():
                 raise ValueError(f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}")
+        if self.final_learning_rate is not None and self.desired_kl is not None:
+            raise ValueError(f"got final_learning_rate {self.final_learning_rate} and desired_kl {self.desired_kl}: one of the two must be null, "
+                             "because desired_kl leads the learning rate by itself")
 
 
 class PPO:
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
-    policy is an ActorCritic or a PrivilegedActorCritic. With a symmetry its weights become, and stay, their own mirror image. Raises
+    policy is an ActorCritic, a PrivilegedActorCritic, or, of choices (categorical), a CategoricalActorCritic. With a symmetry its weights become, and stay, their own mirror image. Raises
     ValueError unless the batch splits into equal minibatches.
     """
 
-    def __init__(self, policy: ActorCritic | PrivilegedActorCritic, config: PPOConfig, batch_size: int, symmetry: Symmetry | None = None):
+    def __init__(self, policy: ActorCritic | PrivilegedActorCritic | CategoricalActorCritic, config: PPOConfig, batch_size: int,
+                 symmetry: Symmetry | None = None):
         if batch_size % config.num_minibatches:
             raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
         self.policy, self.config, self.symmetry = policy, config, symmetry
-        self.parameters = get_state_dict(policy)
+        self.parameters, self.categorical = get_state_dict(policy), isinstance(policy, CategoricalActorCritic)
         if symmetry:
             for name, parameter in self.parameters.items():
                 _upload(parameter, symmetry.initial(name, parameter.numpy()))
@@ -83,7 +90,7 @@ class PPO:
     def act(self, *inputs: Array) -> tuple[Array, Array]:
         """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
 
-        Compiled once for each N.
+        A categorical policy gives the log-probability of each of its A choices in place of the mean. Compiled once for each N.
         """
         num_rows = len(inputs[0])
         if num_rows not in self._inference:
@@ -93,7 +100,7 @@ class PPO:
         for own, array in zip(given, inputs, strict=True):
             own[...] = array
         output = infer()
-        return np.tanh(output[:, :-1]), output[:, -1].copy()
+        return (log_softmax if self.categorical else np.tanh)(output[:, :-1]), output[:, -1].copy()
 
     def _plain_inference(self, given: list[Array]) -> Callable[[], Array]:
         tensors = [_allocate(*array.shape) for array in given]
@@ -138,7 +145,8 @@ class PPO:
         for name in self._fields:
             target = getattr(self._rollout, name)
             _upload(target, getattr(rollout, name).reshape(target.shape))
-        _upload(self._old_log_std, self.policy.log_std.numpy())
+        if not self.categorical:
+            _upload(self._old_log_std, self.policy.log_std.numpy())
         _upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
         _upload(self._position, np.zeros(1))
         _upload(self.optimizer.sums, np.zeros(len(SUMS)))
@@ -151,7 +159,7 @@ class PPO:
 
     def _kernel_step(self) -> Callable[[], None]:
         """The next minibatch of the order, in C: its rows, the forward pass, the loss, the gradient, Adam."""
-        config, num_rows, num_actions = self.config, self._order.shape[1], self.policy.act_dim
+        num_rows, num_actions = self._order.shape[1], self.policy.act_dim
         sources = {name: kernels.memory(getattr(self._rollout, name)) for name in self._fields}
         batch = {name: np.empty((num_rows, *source.shape[1:]), np.float32) for name, source in sources.items()}
         output, d_output = (np.zeros((num_rows, num_actions + 1), np.float32) for _ in range(2))
@@ -161,14 +169,17 @@ class PPO:
         passes = [Training(x, *_weights(layers), num_hidden, output[:, columns], d_output[:, columns],
                            [of[id(layer.weight)] for layer in layers], [of[id(layer.bias)] for layer in layers])
                   for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))]
-        loss = LossKernel(num_rows, num_actions, config.clip, config.value_coefficient, config.entropy_coefficient)
         terms = np.empty(len(TERMS), np.float32)
-        learned_from = (batch[name] for name in ("action", "mean", "log_prob", "advantage", "returns"))
+        learned_from = [batch[name] for name in ("action", "mean", "log_prob", "advantage", "returns")]
         steps = [rows_kernel(num_rows, [source[0].size for source in sources.values()]).bind(
             *batch.values(), kernels.memory(self._position), *sources.values(), kernels.memory(self._order))]
         steps += [network.forward for network in passes]
-        steps.append(loss.kernel.bind(d_output, gradients["log_std"], terms, loss.partials(), output, kernels.memory(self.policy.log_std),
-                                      *learned_from, kernels.memory(self._old_log_std)))
+        if self.categorical:
+            steps.append(bind_gradient(d_output, terms, output, *learned_from, **self._coefficients))
+        else:
+            loss = LossKernel(num_rows, num_actions, **self._coefficients)
+            steps.append(loss.kernel.bind(d_output, gradients["log_std"], terms, loss.partials(), output, kernels.memory(self.policy.log_std),
+                                          *learned_from, kernels.memory(self._old_log_std)))
         steps += [network.backward for network in passes]
         if self.symmetry:
             symmetrize, gradients = self.symmetry.bind(gradients)
@@ -183,19 +194,25 @@ class PPO:
 
     def _minibatch_step(self) -> list[Tensor]:
         """`_kernel_step` in plain tinygrad, on any device."""
-        config, log_std, weights = self.config, self.policy.log_std, list(self.parameters.values())
+        log_std, weights = getattr(self.policy, "log_std", None), list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
         inputs = [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
         output = self.policy.output(*inputs)
-        d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, clip=config.clip,
-                                                  value_coefficient=config.value_coefficient,
-                                                  entropy_coefficient=config.entropy_coefficient)
+        if self.categorical:
+            (d_output, terms), d_log_std = categorical_gradient(output, batch, **self._coefficients), None
+        else:
+            d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, **self._coefficients)
         through_network = iter(output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output))
         gradients = [d_log_std if weight is log_std else next(through_network) for weight in weights]
         if self.symmetry:
             gradients = [self.symmetry.gradient(name, gradient) for name, gradient in zip(self.parameters, gradients)]
         changed = self.optimizer.step(gradients, terms)
         return Tensor.realize(*changed, advance)
+
+    @property
+    def _coefficients(self) -> dict[str, float]:
+        """What the loss can be told."""
+        return {name: getattr(self.config, name) for name in ("clip", "value_coefficient", "entropy_coefficient")}
 
     def state_dict(self) -> dict[str, Array]:
         """Everything that an update changes: weights, Adam moments, step and learning rate."""
@@ -212,7 +229,9 @@ class PPO:
             _upload(tensor, state[name])
 
     def limit_std(self, highest: float) -> None:
-        """Lower the exploration's standard deviations to at most highest."""
+        """Lower the exploration's standard deviations to at most highest; choices have none."""
+        if self.categorical:
+            return
         _upload(self.policy.log_std, np.minimum(self.policy.log_std.numpy(), math.log(highest)))
 
     def set_learning_rate(self, rate: float) -> None:

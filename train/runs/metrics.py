@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 
 class MetricsWriter:
     """Appends scalars to one file of events in folder: `tensorboard --logdir runs` shows them. Use as a context manager.
@@ -67,6 +69,21 @@ class MetricsWriter:
             self._file.truncate(self._size)  # a part of a record would hide those after it
             raise
         self._size += len(record)
+
+
+def read_metrics(folder: Path, tag: str) -> np.ndarray:
+    """Steps and values (n, 2) of one tag in a run's events, in the order of steps; what is cut short at a file's end is passed over."""
+    event_type, points = _tensorboard().Event, []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        data, at = path.read_bytes(), 0
+        while at + 12 <= len(data):
+            size, = struct.unpack_from("<Q", data, at)
+            if at + 16 + size > len(data):
+                break
+            event = event_type.FromString(data[at + 12:at + 12 + size])
+            points += [(event.step, value.simple_value) for value in event.summary.value if value.tag == tag]
+            at += 16 + size
+    return np.array(sorted(points), float).reshape(-1, 2)
 
 
 def _tensorboard() -> Any:

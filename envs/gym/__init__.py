@@ -1,0 +1,1 @@
+"""Any Gymnasium environment, as the trainer wants it."""

@@ -1,0 +1,81 @@
+"""A Gymnasium vector environment as the trainer wants it: flat observations, actions in [-1, 1], same-step autoreset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rfx.spaces import Spaces
+from rfx.state import Array
+
+
+class GymEnv(VectorEnv):
+    """env with observations (N, D), float32, and actions of a Box (A,) in [-1, 1], or Discrete(n), from 0.
+
+    env's observations are a Box of any shape, its actions a Box with bounds, or Discrete. Where env resets in the next step, the step that
+    only resets is flagged in info["failed"], without an end of its own: nothing of it may be learned from. An episode that ends for good in
+    its last step is not truncated. Raises ValueError for another space or autoreset mode.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, env: VectorEnv, id: str):
+        self.env, self.num_envs, self.spec = env, env.num_envs, env.spec
+        self.spaces = spaces_of(env.single_observation_space, env.single_action_space, id)
+        mode = env.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
+            raise ValueError(f"env.id={id}: got autoreset mode {mode}; expected SAME_STEP or NEXT_STEP")
+        self._next_step = mode is AutoresetMode.NEXT_STEP
+        self._ended = np.zeros(self.num_envs, bool)  # in the last step; the next one resets them
+        width = int(np.prod(self.spaces.observation_shape, dtype=int))
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        choices, width = self.spaces.num_actions, len(self.spaces.action_low)
+        self.single_action_space = gymnasium.spaces.Discrete(choices) if choices else gymnasium.spaces.Box(-1.0, 1.0, (width,), np.float32)
+        self.observation_space, self.action_space = (batch_space(space, self.num_envs) for space in (self.single_observation_space,
+                                                                                                     self.single_action_space))
+        if hasattr(env, "state_dict") and hasattr(env, "load_state_dict") and not self._next_step:
+            self.state_dict, self.load_state_dict = env.state_dict, env.load_state_dict
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Begin an episode in every environment."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._ended[:] = False
+        return self.spaces.flatten(observation), info
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """One step of every environment. actions (N, A), clipped to [-1, 1], or (N,) choices. info has failed and final_obs alone."""
+        observation, reward, terminated, truncated, info = self.env.step(self.spaces.scale(actions))
+        observation, terminated = self.spaces.flatten(observation), np.asarray(terminated, bool)
+        truncated = np.asarray(truncated, bool) & ~terminated
+        told = {}
+        if self._next_step:
+            told["failed"], self._ended = self._ended, terminated | truncated
+        elif "failed" in info:
+            told["failed"] = info["failed"]
+        if truncated.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            for i in np.flatnonzero(truncated):
+                final[i] = observation[i].copy() if self._next_step else self.spaces.flatten(info["final_obs"][i][None])[0]
+            told["final_obs"] = final
+        return observation, np.asarray(reward, np.float32), terminated, truncated, told
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close what is inside."""
+        self.env.close(**kwargs)
+
+
+def spaces_of(observation: gymnasium.Space, action: gymnasium.Space, id: str) -> Spaces:
+    """The Spaces of an environment. Raises ValueError for spaces that a policy cannot read, or act in."""
+    if not isinstance(observation, gymnasium.spaces.Box):
+        raise ValueError(f"env.id={id}: got observations of {observation}; expected a Box: gymnasium.wrappers.FlattenObservation makes one of "
+                         "most spaces, in an environment that you register")
+    if isinstance(action, gymnasium.spaces.Discrete):
+        return Spaces(observation_shape=observation.shape, action_dtype=str(action.dtype), num_actions=int(action.n), start=int(action.start))
+    if not isinstance(action, gymnasium.spaces.Box) or not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        raise ValueError(f"env.id={id}: got actions of {action}; expected a Box with finite bounds, or Discrete")
+    return Spaces(observation_shape=observation.shape, action_shape=action.shape, action_dtype=str(action.dtype),
+                  action_low=tuple(action.low.ravel().tolist()), action_high=tuple(action.high.ravel().tolist()))

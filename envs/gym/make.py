@@ -1,0 +1,77 @@
+"""Making a Gymnasium environment by its id: one, or many as a vector environment, batched where there is a batched one."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import signal
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+
+def find_spec(id: str) -> EnvSpec:
+    """What is registered as id, which may say the module that registers it first: `module:Name-v0`. Raises ValueError naming the nearest."""
+    module, _, name = id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f"env.id={id}: cannot import {module}: {error}") from error
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        close = difflib.get_close_matches(name, gymnasium.registry, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "if another package registers it, write MODULE:ID"
+        raise ValueError(f"env.id={id}: {str(error).rstrip('.')}; {hint}") from error
+
+
+def batched_id(id: str) -> str | None:
+    """The batched environment that stands for id, where there is one."""
+    import envs  # noqa: F401  (registers them)
+
+    name = f"rfx/{id.rpartition(':')[2]}"
+    return name if name in gymnasium.registry and gymnasium.registry[name].entry_point is None else None
+
+
+def make_single(id: str, kwargs: Mapping[str, Any], **more: Any) -> gymnasium.Env:
+    """One environment. Raises ValueError for one that cannot be made."""
+    find_spec(id)
+    try:
+        return gymnasium.make(id, **kwargs, **more)
+    except Exception as error:  # whatever a constructor raises
+        raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env:
+    """One environment, in a process that leaves Ctrl-C to the owner's, whose id is given; the owner makes one too, to learn its spaces."""
+    if os.getpid() != owner:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make_single(id, kwargs)
+
+
+def make_vector(id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: bool = True, threads: int = 0) -> VectorEnv:
+    """num_envs environments: the batched ones of envs/mujoco, or the id's own vector environment, or a process each.
+
+    Raises ValueError for an id that is unknown, or cannot be made with these kwargs.
+    """
+    spec, quick = find_spec(id), batched_id(id) if batched else None
+    try:
+        if quick:
+            return gymnasium.make_vec(quick, num_envs, threads=threads, **kwargs)
+        if spec.vector_entry_point is not None:
+            return gymnasium.make_vec(id, num_envs, **kwargs)
+    except Exception as error:
+        raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
+    make_single(id, kwargs).close()  # here, where an error is told in one line
+    return AsyncVectorEnv([partial(make_worker, id, kwargs, os.getpid())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def make_in_turn(id: str, num_envs: int, kwargs: Mapping[str, Any], **more: Any) -> VectorEnv:
+    """num_envs environments of Gymnasium's own kind, stepped one after the other in this process."""
+    return SyncVectorEnv([partial(make_single, id, kwargs, **more)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)

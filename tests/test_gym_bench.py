@@ -1,0 +1,69 @@
+"""The table of Gymnasium tasks: what its figures are, what it makes of runs, and that begun again it goes on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from train.bench.gym import GymBenchConfig, bootstrap_interval, interquartile_mean, read_arguments, run, summary
+from train.runs.metrics import MetricsWriter, read_metrics
+
+
+def test_the_interquartile_mean_leaves_out_a_quarter_at_both_ends():
+    np.testing.assert_allclose(interquartile_mean(np.array([[100.0, 1.0, 2.0, 3.0], [4.0, 4.0, -9.0, 8.0]])), [2.5, 4.0])
+    np.testing.assert_allclose(interquartile_mean(np.array([[0.0, 1, 2, 3, 4, 5, 6, 7, 8, 99]])), [4.5])  # of ten, two and two
+    np.testing.assert_allclose(interquartile_mean(np.array([[1.0, 3.0]])), [2.0])
+
+
+def test_the_bootstrap_interval_covers_as_often_as_it_says():
+    """200 samples of 10 normal values: the true centre lies in 95% of the intervals, less what a percentile bootstrap of 10 falls short."""
+    rng = np.random.default_rng(0)
+    hits = [low <= 5.0 <= high for low, high in (bootstrap_interval(rng.normal(5.0, 2.0, 10), rng) for _ in range(200))]
+    assert 0.85 < np.mean(hits) <= 0.98
+    assert bootstrap_interval(np.full(10, 3.0), rng) == (3.0, 3.0)
+
+
+def write_result(folder: Path, value: float, status: str = "finished") -> None:
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({"status": status, "steps": 1000, "wall_s": 90.0, "evaluation": {"return": value}, "overrides": []}))
+
+
+def test_a_row_is_made_of_the_runs_that_finished(tmp_path):
+    for seed, value in enumerate((1.0, 2.0, 3.0, 10.0)):
+        write_result(tmp_path / str(seed), value)
+    write_result(tmp_path / "4", 1e9, "failed")
+    row = summary(tmp_path, "Hopper-v5")
+    assert (row["seeds"], row["mean"], row["iqm"], row["minutes"]) == (4, 4.0, 2.5, 1.5) and row["iqm_low"] <= 2.5 <= row["iqm_high"]
+    assert (row["CleanRL"], row["Tianshou"]) == (2383, 2609) and summary(tmp_path / "none", "x") is None
+
+
+def test_metrics_are_read_as_they_were_written(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        writer.write({"episode/return": 1.5, "other": 9.0}, 10)
+        writer.write({"episode/return": 2.5}, 20)
+    file, = tmp_path.glob("events*")
+    file.write_bytes(file.read_bytes() + b"\x40\x00\x00")  # a record cut short
+    np.testing.assert_array_equal(read_metrics(tmp_path, "episode/return"), [[10, 1.5], [20, 2.5]])
+    assert read_metrics(tmp_path, "none").shape == (0, 2)
+
+
+def test_arguments_are_checked():
+    assert read_arguments(["tasks=[Ant-v5,Hopper-v5]", "steps=3e6", "jobs=2"]) == GymBenchConfig(tasks=("Ant-v5", "Hopper-v5"), steps=3_000_000, jobs=2)
+    for argument, message in (("seed=3", "unknown key 'seed': did you mean 'seeds'"), ("seeds", "expected key=value"), ("seeds=0", "at least 1"),
+                              ("tasks=[]", "must name Gymnasium ids")):
+        with pytest.raises(ValueError, match=message):
+            read_arguments([argument])
+
+
+def test_it_trains_what_is_missing_and_only_that(tmp_path):
+    pytest.importorskip("matplotlib")
+    config = GymBenchConfig(tasks=("InvertedPendulum-v5",), seeds=2, steps=4096, jobs=2, folder=str(tmp_path))
+    write_result(tmp_path / "InvertedPendulum-v5" / "1", 7.0)
+    row, = run(config, Console(quiet=True))
+    assert row["seeds"] == 2 and (tmp_path / "curves.png").stat().st_size > 10_000
+    log = tmp_path / "InvertedPendulum-v5" / "0" / "log.txt"
+    before = log.read_text()
+    assert "env.id" not in before and "20 full episodes" in before and not (tmp_path / "InvertedPendulum-v5" / "1" / "log.txt").exists()
+    assert run(config, Console(quiet=True)) == [row] and log.read_text() == before

@@ -1,0 +1,153 @@
+"""A policy of a Gymnasium environment, judged and watched by itself: what `python -m train.evaluate` and `train.play` do with one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+
+import rfx
+from envs.gym.env import GymEnv
+from envs.gym.make import batched_id, make_in_turn, make_single, make_vector
+from envs.render import write_video
+from rfx.loaded_policy import LoadedPolicy
+from rfx.policy_folder import inspect_policy
+from train.errors import bad_input
+from train.judge.episodes import episode_seed, play_episodes
+from train.live import LivePage
+from train.task import Judgement, figures_table
+
+ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig
+FPS_HZ = 30.0  # of an environment that does not say
+
+
+def gym_policy(path: str) -> LoadedPolicy | None:
+    """The policy in a folder, if it is that of a Gymnasium environment. Raises as `rfx.load_policy`."""
+    if not path.startswith("hf://") and not Path(path).is_dir() or inspect_policy(path).training_info.get("task") != "gym":
+        return None
+    policy = rfx.load_policy(path)
+    if policy.spaces is None or not policy.training_info.get("env", {}).get("id"):
+        raise ValueError(f"{path} does not say its environment's id and spaces: train it anew, python -m train +robot=gym env.id=ID")
+    return policy
+
+
+def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgement:
+    """Play config.episodes full episodes in Gymnasium's own environment, print the table, write evaluation.json and, if asked for, a video.
+
+    config is an EvaluateConfig. Raises InputError for a key that is for robots alone, or an environment that cannot be made.
+    """
+    with bad_input():
+        if given := [key for key in ROBOTS_ALONE if getattr(config, key) is not None]:
+            raise ValueError(f"{given[0]} is {getattr(config, given[0])!r}: leave it out, it is for policies of robots")
+        if config.episodes < 1:
+            raise ValueError(f"episodes is {config.episodes}: it must be at least 1")
+        id, kwargs = environment_of(policy)
+        env, own = evaluation_env(id, kwargs, config.episodes)
+        output = Path(config.output) if config.output else Path() / "evaluation.json" if config.policy.startswith("hf://") else (
+            Path(config.policy).parent / "evaluation.json")
+        output.parent.mkdir(parents=True, exist_ok=True)
+    with console.status(f"{id}: {config.episodes} episodes"):
+        judgement = play_episodes(policy, env, seed=config.seed, conditions={"id": id, "kwargs": kwargs, "gymnasiums_own": own,
+                                                                             "policy": config.policy})
+    env.close()
+    console.print(figures_table({"": judgement.figures}), highlight=False)
+    console.print(f"[dim]{id}, {judgement.note}, seed {config.seed}{'' if own else ', batched'}[/]", highlight=False)
+    with bad_input():
+        output.write_text(json.dumps(judgement.to_dict(), indent=2) + "\n")
+    console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
+    if config.video:
+        with bad_input(), console.status(f"writing {config.video}"):
+            film(policy, id, kwargs, config.seed, Path(config.video))
+        console.print(f"[dim]{config.video}[/]", highlight=False, soft_wrap=True)
+    return judgement
+
+
+def environment_of(policy: LoadedPolicy) -> tuple[str, dict[str, Any]]:
+    """The id of the environment that a policy was trained in, and what its constructor was given."""
+    env = policy.training_info["env"]
+    return env["id"], {name: tuple(value) if isinstance(value, list) else value for name, value in (env.get("kwargs") or {}).items()}
+
+
+def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[GymEnv, bool]:
+    """num_envs environments, and whether they are Gymnasium's own: the batched ones serve where a package that those need is missing."""
+    try:
+        return GymEnv(make_in_turn(id, num_envs, kwargs), id), True
+    except ValueError as error:
+        if not (batched_id(id) and isinstance(error.__cause__, (ImportError, gymnasium.error.DependencyNotInstalled))):
+            raise
+        return GymEnv(make_vector(id, num_envs, kwargs), id), False
+
+
+def drawing_env(id: str, kwargs: Mapping[str, Any], mode: str = "rgb_array") -> gymnasium.Env:
+    """One environment of Gymnasium's own that draws itself."""
+    if mode == "rgb_array" and sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    return make_single(id, kwargs, render_mode=mode)
+
+
+def frames_per_second(env: gymnasium.Env) -> float:
+    """How many steps an environment takes in a second of its time."""
+    return float(env.metadata.get("render_fps") or FPS_HZ)
+
+
+def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, path: Path) -> None:
+    """Write one episode as a video. Raises ImportError or ValueError that say what is missing."""
+    env = drawing_env(id, kwargs)
+
+    def frames() -> Iterator[np.ndarray]:
+        observation, over = env.reset(seed=episode_seed(seed))[0], False
+        policy.reset()
+        while not over:
+            frame = env.render()
+            yield frame[:frame.shape[0] // 2 * 2, :frame.shape[1] // 2 * 2]
+            observation, _, terminated, truncated, _ = env.step(policy(observation))
+            over = terminated or truncated
+
+    try:
+        write_video(path, frames(), frames_per_second(env))
+    finally:
+        env.close()
+
+
+def play_gym(policy: LoadedPolicy, *, window: bool | None, host: str, port: int, stop: threading.Event | None = None) -> None:
+    """Show a policy episode after episode, in real time: in Gymnasium's window, or on a page in the browser, until stop is set.
+
+    Raises InputError for an environment that cannot be made or drawn, or an address that cannot be had.
+    """
+    id, kwargs = environment_of(policy)
+    stop = stop or threading.Event()
+    with bad_input():
+        window = window if window is not None else bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        env = drawing_env(id, kwargs, "human" if window else "rgb_array")
+        if window:
+            return show_episodes(policy, env, stop, lambda note: None, [])
+        wishes: list[str] = []
+        with LivePage(id, [("r", "new episode")], wishes.append, host=host, port=port) as page:
+            print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
+            show_episodes(policy, env, stop, lambda note: page.publish(env.render(), {"command": [], "velocity": [], "note": note}), wishes)
+
+
+def show_episodes(policy: LoadedPolicy, env: gymnasium.Env, stop: threading.Event, show: Any, wishes: list[str]) -> None:
+    """Play until stop is set, calling show with the return so far after every step; a wish begins a new episode."""
+    due, last = time.monotonic(), ""
+    while not stop.is_set():
+        observation, total, over = env.reset()[0], 0.0, False
+        policy.reset()
+        wishes.clear()
+        while not (over or wishes or stop.is_set()):
+            observation, reward, terminated, truncated, _ = env.step(policy(observation))
+            total, over = total + float(reward), terminated or truncated
+            show(f"return {total:.1f}{last}")
+            due = max(due, time.monotonic() - 0.1) + 1.0 / frames_per_second(env)
+            stop.wait(max(0.0, due - time.monotonic()))
+        last = f", of the last episode {total:.1f}"
+    env.close()

@@ -1,0 +1,50 @@
+"""Rewards divided by how far discounted returns spread, so that one learning rate and one value coefficient serve tasks of any scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from train.ppo.rollout import Array, Rollout
+
+EPSILON, LARGEST = 1e-8, 10.0  # added to the variance; of a scaled reward, either way
+
+
+class RewardScale:
+    """Running variance of the discounted return so far, over num_envs environments. Rewards are scaled, and not centred: that would pay or
+    charge for every further step. Engstrom et al. 2020, "Implementation Matters in Deep RL", section 3, optimization 2.
+    """
+
+    def __init__(self, num_envs: int, gamma: float):
+        self.gamma = gamma
+        self.running_return, self.mean, self.var, self.count = np.zeros(num_envs), 0.0, 1.0, 0
+
+    def scale(self, rollout: Rollout) -> None:
+        """Take a rollout's rewards into the statistics, and scale them in place. Failed transitions do not count."""
+        done, seen = rollout.terminated | rollout.truncated, []
+        for reward, ended, failed in zip(rollout.reward, done, rollout.failed):
+            self.running_return = np.where(failed, self.running_return, self.gamma * self.running_return + reward)
+            seen.append(self.running_return[~failed])
+            self.running_return = np.where(ended, 0.0, self.running_return)
+        self._learn(np.concatenate(seen))
+        scaled = rollout.reward / np.sqrt(self.var + EPSILON)
+        np.clip(scaled, -LARGEST, LARGEST, out=rollout.reward, casting="same_kind")
+
+    def _learn(self, returns: Array) -> None:
+        """Chan, Golub, LeVeque 1979, equation 2.1, as in rfx/normalizer.py."""
+        if not len(returns):
+            return
+        total, delta = self.count + len(returns), returns.mean() - self.mean
+        squares = self.var * self.count + returns.var() * len(returns) + delta**2 * self.count * len(returns) / total
+        self.mean, self.var, self.count = float(self.mean + delta * len(returns) / total), float(squares / total), total
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next call depends on, as JSON types."""
+        return {"running_return": self.running_return.tolist(), "mean": self.mean, "var": self.var, "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what state_dict returned."""
+        self.running_return = np.array(state["running_return"])
+        self.mean, self.var, self.count = state["mean"], state["var"], state["count"]

@@ -1,0 +1,144 @@
+"""Any Gymnasium environment as a task: learned in by its id, judged by its return."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gymnasium import logger
+
+from envs.gym.env import GymEnv
+from envs.gym.make import batched_id, find_spec, make_in_turn, make_vector
+from rfx.loaded_policy import LoadedPolicy
+from rfx.mirror import Mirror
+from rfx.reader import read
+from rfx.state import Array
+from train.config import TrainConfig
+from train.errors import InputError, one_line
+from train.judge.episodes import play_episodes
+from train.task import Figure, Judgement
+
+TRAINING_SEED, FINAL_SEED = 1, 2  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
+
+
+@dataclass(frozen=True, kw_only=True)
+class GymConfig:
+    """The `env` section: which environment, how many, and what its constructor is given."""
+
+    id: str | None = None
+    num_envs: int = 64
+    batched: bool = True  # where envs/mujoco has the environment in batches, take that
+    kwargs: Mapping[str, Any] = field(default_factory=dict)  # of the constructor
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("no environment given: env.id=ID, such as env.id=HalfCheetah-v5, or env.id=MODULE:ID for one that a module registers")
+        if self.num_envs < 1:
+            raise ValueError(f"env.num_envs is {self.num_envs}: it must be a whole number of at least 1")
+
+
+class LearningEnv(GymEnv):
+    """A GymEnv whose errors are the user's to correct: the environment's own, which may come from the process that it runs in."""
+
+    def __init__(self, env: Any, id: str):
+        self._id = id
+        super().__init__(env, id)
+
+    def reset(self, **arguments: Any) -> tuple[Array, dict[str, Any]]:
+        with self._telling():
+            return super().reset(**arguments)
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        with self._telling():
+            return super().step(actions)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        level, processes = logger.min_level, hasattr(self.env, "processes")
+        if processes:
+            logger.min_level = logger.ERROR + 1  # it would print the traceback of another process
+        try:
+            yield
+        except Exception as error:
+            self.close(**({"terminate": True} if processes else {}))
+            raise InputError(f"env.id={self._id} raised {type(error).__name__}: {one_line(error)}") from error
+        finally:
+            logger.min_level = level
+
+
+class GymTask:
+    """The Task of a run whose config says `task: gym`."""
+
+    state_dim = None
+    shown = (Figure(name="episode/return", label="return", format=".1f"), Figure(name="episode/length", label="length", unit="steps", format=".0f"))
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+
+    @classmethod
+    def read_env(cls, values: Mapping[str, Any]) -> GymConfig:
+        """The `env` section. Raises ValueError; also for a critic or a symmetry that only a robot can have."""
+        policy = values.get("policy") or {}
+        for key, possible in (("critic", "shared"), ("symmetric", False)):
+            if policy.get(key, possible) != possible:
+                raise ValueError(f"policy.{key} is {policy[key]!r}: a Gymnasium environment has no more than {key}={possible}")
+        return read(GymConfig, values.get("env") or {}, "env")
+
+    @property
+    def note(self) -> str:
+        """How the environments run."""
+        config = self.config.env
+        quick = batched_id(config.id) if config.batched else None
+        if quick:
+            return f"{quick}, Gymnasium's {config.id} in batches; env.batched=false takes Gymnasium's own"
+        return "in a vector environment of its own" if find_spec(config.id).vector_entry_point else f"in {config.num_envs} processes"
+
+    @property
+    def chosen(self) -> str:
+        """What chooses this task on the command line."""
+        return f"+robot=gym env.id={self.config.env.id}"
+
+    def make_env(self) -> GymEnv:
+        """The environments to learn in."""
+        config = self.config.env
+        return LearningEnv(make_vector(config.id, config.num_envs, config.kwargs, batched=config.batched, threads=self.config.threads), config.id)
+
+    def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
+        """One full episode in each of trainer.evaluation_envs environments, or of trainer.final_evaluation_envs."""
+        return play_episodes(policy, self._final_env if final else self._training_env, seed=FINAL_SEED if final else TRAINING_SEED,
+                             conditions={"id": self.config.env.id}, after_step=after_step)
+
+    @cached_property
+    def _training_env(self) -> GymEnv:
+        return self._evaluation_env(self.config.trainer.evaluation_envs)
+
+    @cached_property
+    def _final_env(self) -> GymEnv:
+        return self._evaluation_env(self.config.trainer.final_evaluation_envs)
+
+    def _evaluation_env(self, num_envs: int) -> GymEnv:
+        config = self.config.env
+        make = make_vector if config.batched and batched_id(config.id) else make_in_turn
+        return LearningEnv(make(config.id, num_envs, config.kwargs), config.id)
+
+    def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
+        """Write the policy folder, with the spaces and, in `env`, the environment's id and what its constructor was given."""
+        spaces = dataclasses.asdict(self._training_env.spaces)
+        policy.policy.save(path, normalizer=policy.normalizer, training_info={**training_info, "spaces": spaces})
+
+    def mirror(self) -> Mirror:
+        """There is none."""
+        raise ValueError(f"{self.config.env.id} has no mirror: set policy.symmetric=false")
+
+    def meaning(self) -> dict[str, Any]:
+        """The environment and its spaces."""
+        return {"env": {"id": self.config.env.id, "kwargs": dict(self.config.env.kwargs)}, "spaces": dataclasses.asdict(self._training_env.spaces)}
+
+    def commands(self, path: Path) -> dict[str, str]:
+        """How to judge the policy further, and to see it."""
+        return {"evaluate": f"python -m train.evaluate policy={path}", "play": f"python -m train.play policy={path}"}
