@@ -183,7 +183,8 @@ def test_families_name_files_that_are_there():
     for family in options("gym"):
         assert {*compose("gym", family)} <= {"env", "policy", "ppo", "trainer"}
     assert all(family in options("gym") for family in map(gym_family, gymnasium.registry))
-    assert compose("gym", "swimmer")["env"] == compose("gym", "mujoco")["env"] and config("Swimmer-v5").ppo.gamma > config("Ant-v5").ppo.gamma
+    assert compose("gym", "swimmer")["env"] == compose("gym", "mujoco")["env"]
+    assert config("Swimmer-v5").ppo.gamma > config("Ant-v5").ppo.gamma
 
 
 # A run

@@ -33,7 +33,7 @@ class Options:
 
 
 class BatchedMujocoEnv(VectorEnv):
-    """num_envs simulations of one of Gymnasium's MuJoCo tasks on a thread pool: the same bits as a SyncVectorEnv of Gymnasium's own.
+    """num_envs simulations of one of Gymnasium's MuJoCo tasks on a thread pool, equal to 1e-6 to a SyncVectorEnv of Gymnasium's own.
 
     Spaces, options, observation, reward, termination, reset noise and info are those of the task in Gymnasium. With reset(seed=s)
     environment i draws as Gymnasium's does after reset(seed=s + i). Same-step autoreset. A simulation that MuJoCo gives up, or whose
