@@ -2,4 +2,10 @@
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long Hypothesis takes to think of examples says how busy the machine is, and nothing of what is tested.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")

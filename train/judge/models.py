@@ -38,6 +38,7 @@ class ModelChange:
     floor_friction: float | None = None  # sliding coefficient of every contact
     cone: str | None = None
     impratio: float | None = None
+    iterations: int | None = None  # of the solver at most
     foot_solimp: tuple[float, ...] | None = None
     foot_radius_scale: float | None = None
     foot_shape: str | None = None  # box or cylinder, as high as the sphere that it takes the place of
@@ -80,6 +81,8 @@ def changed_model(robot: RobotConfig, change: ModelChange, mjcf: str | None = No
         spec.option.cone = CONES[change.cone]
     if change.impratio is not None:
         spec.option.impratio = change.impratio
+    if change.iterations is not None:
+        spec.option.iterations = change.iterations
     if change.foot_solimp is not None:
         for geom in [*feet, *spec.worldbody.geoms]:  # the floor's, as its priority decides
             geom.solimp = change.foot_solimp
