@@ -70,6 +70,7 @@ def test_a_scale_multiplies_what_it_names_and_nothing_else(name):
 
 @pytest.mark.parametrize(("name", "parameters", "field", "where", "value"), [
     ("floor_friction", {"coefficient": [0.3, 0.3]}, "geom_friction", np.s_[:, 0], lambda was: np.full_like(was, 0.3)),
+    ("joint_damping", {"coefficient": [0.7, 0.7]}, "dof_damping", np.s_[6:], lambda was: np.full_like(was, 0.7)),
     ("payload", {"range_kg": [3.0, 3.0]}, "body_mass", np.s_[1], lambda was: was + 3.0),
     ("center_of_mass", {"range_m": [0.02, 0.02]}, "body_ipos", np.s_[1], lambda was: was + 0.02),
 ])
@@ -90,7 +91,18 @@ def test_an_imu_is_tilted_aside_to_either_side_and_never_upright():
     assert (np.abs((robots.imu_tilt > 0).mean(axis=0) - 0.5) < 0.08).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(available(randomization)) - {"imu_tilt_aside"}))  # which the test above has
+def test_the_joints_of_a_robot_have_one_damping():
+    robots = Draw(load_model(GO2_CONFIG), 500, 12)
+    randomization.joint_damping(robots, np.random.default_rng(0), coefficient=[0.1, 2.0])
+    damping = robots.fields["dof_damping"]
+    assert not damping[:, :6].any() and (damping[:, 6:] == damping[:, 6:7]).all()
+    assert damping[:, 6].min() >= 0.1 and damping[:, 6].max() <= 2.0 and abs(damping[:, 6].mean() - 1.05) < 0.1
+
+
+OTHERS = {"imu_tilt_aside", "joint_damping"}  # which the two tests above have
+
+
+@pytest.mark.parametrize("name", sorted(set(available(randomization)) - OTHERS))
 def test_every_term_draws_its_range_for_each_robot_and_leaves_the_model_alone(name):
     model = load_model(GO2_CONFIG)
     before = {field: getattr(model, field).copy() for field in MODEL_FIELDS if not field.startswith("opt.")}

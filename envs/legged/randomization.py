@@ -90,6 +90,12 @@ def joint_friction(draw: Draw, rng: np.random.Generator, scale: Sequence[float])
     draw.field("dof_frictionloss")[...] *= rng.uniform(*scale, (draw.num, draw.model.nv))
 
 
+def joint_damping(draw: Draw, rng: np.random.Generator, coefficient: Sequence[float]) -> None:
+    """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it from 0.1 to 2."""
+    joints = np.flatnonzero(draw.model.jnt_type[draw.model.dof_jntid] != mujoco.mjtJoint.mjJNT_FREE)
+    draw.field("dof_damping")[:, joints] = rng.uniform(*coefficient, (draw.num, 1))
+
+
 def joint_armature(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
     """Rotor inertia of each motor, as seen at its joint."""
     draw.field("dof_armature")[...] *= rng.uniform(*scale, (draw.num, draw.model.nv))
