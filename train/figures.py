@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from train.judge.markdown import rendered
 from train.runs.fingerprint import ROOT, provenance
 
 RUNS, FILE, TEXTS = "runs/figures", "docs/figures.json", ("README.md", "docs/*.md")  # from the root
-LEFT_OUT = ("figures", "overrides", "features", "commit", "policy")  # of what is written, because it stands elsewhere or says nothing here
+LEFT_OUT = ("figures", "overrides", "policy")  # of what commands write: it stands beside
 MEASURED = "measured.json"  # in a run's folder: of each command what it was, at which commit, and its time
 
 
@@ -122,7 +123,7 @@ def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Calla
         if exit_code or not (root / run.output(name)).is_file():
             tell(f"{run.name} {name} failed, with exit code {exit_code}: python -m {shlex.join(command)}; see {run.folder / 'log.txt'}")
             return False
-        record[name] = {"command": command, "commit": commit} | measured
+        record[name] = {"command": command, "commit": commit, "provenance": here()} | measured
         replace_file(folder / MEASURED, (json.dumps(record, indent=1) + "\n").encode())
         tell(f"{run.name} {name}: {record[name]['process_s']:.0f} s")
     return True
@@ -137,9 +138,15 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_measured(run: Run, name: str, root: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the same command has written its output, by code that has not changed since."""
+    """Whether the same command has written its output here, by versions that are the same and code that has not changed since."""
     return (name in record and record[name]["command"] == run.command(name) and (root / run.output(name)).is_file()
-            and not changed_since(record[name]["commit"], run.depends))
+            and record[name]["provenance"] == here() and not changed_since(record[name]["commit"], run.depends))
+
+
+@cache
+def here() -> dict[str, Any]:
+    """Versions and machine; the commit is noted apart, because only a part of the code matters."""
+    return {key: value for key, value in provenance().items() if key not in ("commit", "features")}
 
 
 def timed(command: Sequence[str], root: Path, log: Path) -> tuple[dict[str, Any], int]:
@@ -171,13 +178,13 @@ def children_s() -> float:
 
 
 def gathered(run: Run, root: Path) -> dict[str, Any]:
-    """What the commands of a run wrote, by their names, with their times, and what it all depends on."""
-    record, here = read_record(root / run.folder), provenance()
-    values = {name: json.loads((root / run.output(name)).read_text().replace(f"{root}/", "")) for name in run.group.commands}
+    """What the commands of a run wrote, by their names, with their times; and when, at which commit and on what the first of them ran."""
+    record = read_record(root / run.folder)
     first = record[next(iter(run.group.commands))]
-    return {"began": first["began"], "commit": first["commit"], "provenance": {key: value for key, value in here.items() if key not in LEFT_OUT}} | {
+    values = {name: json.loads((root / run.output(name)).read_text().replace(f"{root}/", "")) for name in run.group.commands}
+    return {key: first[key] for key in ("began", "commit", "provenance")} | {
         name: {key: value for key, value in values[name].items() if key not in LEFT_OUT}
-        | {key: record[name][key] for key in ("command", "process_s", "other_cores")} for name in values}
+        | {"command": shlex.join(record[name]["command"])} | {key: record[name][key] for key in ("process_s", "other_cores")} for name in values}
 
 
 def read_arguments(arguments: Sequence[str], groups: Mapping[str, Group]) -> argparse.Namespace:
