@@ -70,16 +70,20 @@ class Figures:
                 bar.advance(task, len(run.group.commands))
                 went_well &= done
                 if done:
-                    self.values.setdefault(name, {})[run.name] = gathered(run, self.root)
+                    measured = gathered(run, self.root)
+                    self.values.setdefault(name, {})[run.name] = measured | {"changed_since": changed_since(measured["commit"], run.depends)}
                     self.write()
         return went_well
 
-    def write(self) -> None:
-        """Note what is stale, write the file, and fill in the texts. Raises InputError for a text whose markers are wrong."""
+    def note_stale(self) -> None:
+        """Note of every run which code has changed since; of a run that no group has any more nothing remains."""
         for name in self.values.keys() & self.groups.keys():
             by_name = {run.name: run for run in runs_of(name, self.groups[name], Path(RUNS))}
             self.values[name] = {key: self.values[name][key] | {"changed_since": changed_since(self.values[name][key]["commit"], run.depends)}
                                  for key, run in by_name.items() if key in self.values[name]}
+
+    def write(self) -> None:
+        """Write the file, and fill in the texts. Raises InputError for a text whose markers are wrong."""
         ordered = {name: self.values[name] for name in self.groups if self.values.get(name)}
         replace_file(self.path, (json.dumps(ordered, indent=1) + "\n").encode())
         for path in (path for pattern in TEXTS for path in sorted(self.root.glob(pattern))):
@@ -207,11 +211,12 @@ def main(root: Path = ROOT, config: Path = CONFIGS / "figures.yaml", console: Co
             groups = read_groups(config)
         given, console = read_arguments(sys.argv[1:], groups), console or Console()
         figures, names = Figures(groups, root, console), given.only or [name for name, group in groups.items() if not group.apart]
+        figures.note_stale()
         if given.list:
             console.print(figures.table(), highlight=False)
             return
+        figures.write()  # before hours of work: what is wrong with the texts is told now
         went_well = given.render or figures.measure(names)
-        figures.write()
         console.print(figures.table(), highlight=False)
         if not went_well:
             raise SystemExit(1)
