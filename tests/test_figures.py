@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from train import figures
+from train.bench.gym import PUBLISHED
 from train.errors import InputError
 from train.figures import Figures, main, read_arguments
-from train.judge.claims import cell, read_groups, runs_of
+from train.judge.claims import cell, read_groups
 from train.judge.markdown import blocks, median_of, rendered, section
 from train.runs import fingerprint
 
@@ -27,14 +28,15 @@ if given["row"] in open("broken.txt").read():
     raise SystemExit(3)
 json.dump({"falls": 2.0 * int(given["seed"]), "power": None, "steps": 1_505_280}, open(given["to"], "w"))
 '''
-GROUPS = '''groups:
+GROUPS = '''paths: {all: [code]}
+groups:
   walk:
     about: what walks
     minutes: 1
-    rows: {dog: Dog, cat: Cat}
+    rows: {dog: {label: Dog}, cat: {label: Cat}}
     seeds: [1, 4]
     commands: {first: "measure row={row} seed={seed} to={output}", second: "measure row={row} seed={seed} to={folder}/result.json again={folder}"}
-    depends: [code, ":!code/notes.txt", "{row}.yaml"]
+    depends: [all, ":!code/notes.txt", "{row}.yaml"]
     head: [who, falls, power, steps]
     each: ["{label} {seed}", "{first[falls]:.1f}", "{second[power]:.0f} W", "{second[steps]:.1fM}"]
     median: true
@@ -43,7 +45,7 @@ GROUPS = '''groups:
     about: apart
     minutes: 90
     apart: true
-    rows: {dog: Dog}
+    rows: {dog: {}}
     commands: {first: "measure row={row} seed={seed} to={output}"}
     depends: [code]
     head: [what, figure]
@@ -159,6 +161,13 @@ def test_a_cell_that_names_nothing_measured_is_refused():
             cell(text, values)
 
 
+def test_published_figures_are_those_of_the_bench():
+    """They stand in the table of README and in that of train.bench.gym, with their sources there."""
+    for task, row in read_groups()["gym"].rows.items():
+        assert row == {name: f"{figures[task]:g}" if task in figures else "-" for name, figures in PUBLISHED.items()}, task
+    assert sum(map(len, PUBLISHED.values())) == sum(value != "-" for row in read_groups()["gym"].rows.values() for value in row.values())
+
+
 def test_wrong_markers_and_groups_are_refused(checkout):
     groups = read_groups(checkout / "groups.yaml")
     with pytest.raises(ValueError, match="has no <!-- end -->"):
@@ -200,5 +209,4 @@ def test_the_groups_of_runs_find_what_their_commands_write(tmp_path, monkeypatch
     assert values["go2/7"]["train"]["seed"] == 7 and values["go2/7"]["train"]["steps"] == 64
     assert [values["go2/7"][name]["timestep_s"] for name in ("at_10_ms", "at_5_ms", "at_2_ms")] == [0.01, 0.005, 0.002]
     assert section("default", groups["default"], values).startswith("| seed | wall time | ")
-    assert len(runs_of("robots", groups["robots"], tmp_path)) == 5
     assert "Unitree A1, `+robot=a1` | 0.0 M | " in section("robots", groups["robots"], {"a1/0": values["go2/7"]})

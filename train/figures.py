@@ -43,8 +43,9 @@ from train.judge.claims import Group, Run, changed_since, commit_now, read_group
 from train.judge.markdown import rendered
 from train.runs.fingerprint import ROOT, provenance
 
-RUNS, FILE, TEXTS = "runs/figures", "docs/figures.json", ("README.md", "docs/*.md")  # from the root
+FILE, TEXTS = "docs/figures.json", ("README.md", "docs/*.md")
 LEFT_OUT = ("figures", "overrides", "policy")  # of what commands write: it stands beside
+MOST_TOLD = 2  # files that a line names
 MEASURED = "measured.json"  # in a run's folder: of each command what it was, at which commit, and its time
 
 
@@ -59,7 +60,7 @@ class Figures:
 
     def measure(self, names: Sequence[str]) -> bool:
         """Run what has to be run of these groups, group by group, each written as soon as it is whole. Returns whether all went well."""
-        went_well, jobs = True, [(name, run) for name in names for run in runs_of(name, self.groups[name], Path(RUNS))]
+        went_well, jobs = True, [(name, run) for name in names for run in runs_of(name, self.groups[name])]
         bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self.console,
                        transient=True, disable=not self.console.is_terminal)
         with bar:
@@ -78,7 +79,7 @@ class Figures:
     def note_stale(self) -> None:
         """Note of every run which code has changed since; of a run that no group has any more nothing remains."""
         for name in self.values.keys() & self.groups.keys():
-            by_name = {run.name: run for run in runs_of(name, self.groups[name], Path(RUNS))}
+            by_name = {run.name: run for run in runs_of(name, self.groups[name])}
             self.values[name] = {key: self.values[name][key] | {"changed_since": changed_since(self.values[name][key]["commit"], run.depends)}
                                  for key, run in by_name.items() if key in self.values[name]}
 
@@ -93,18 +94,20 @@ class Figures:
                     replace_file(path, after.encode())
 
     def table(self) -> Table:
-        """Every group: what it is, how long it takes, and how it stands."""
+        """Every group: what it is, how many minutes it takes, and how its figures stand."""
         shown = Table(box=None, pad_edge=False)
-        for head in ("group", "", "minutes", "", "code that has changed since"):
+        for head in ("group", "what", "minutes", "figures"):
             shown.add_column(head, justify="right" if head == "minutes" else "left")
         for name, group in self.groups.items():
-            runs = self.values.get(name, {})
+            runs, num = self.values.get(name, {}), len(runs_of(name, group))
             seconds = sum(run[command]["process_s"] for run in runs.values() for command in group.commands)
-            num = len(group.rows) * len(group.seeds)
             stale = sorted({path for run in runs.values() for path in run["changed_since"]})
-            state = "not measured" if not runs else f"{len(runs)} of {num} runs" if len(runs) < num else "stale" if stale else "as measured"
+            state = "not measured" if not runs else f"{len(runs)} of {num} runs" if len(runs) < num else "measured"
+            more = f" and {len(stale) - MOST_TOLD} more" if len(stale) > MOST_TOLD else ""
             shown.add_row(name, group.about, f"{seconds / 60:.0f}" if len(runs) == num else f"about {group.minutes:g}",
-                          state + (", apart" if group.apart else ""), ", ".join(stale[:2]) + (f" and {len(stale) - 2} more" if len(stale) > 2 else ""))
+                          state + (f", stale: {', '.join(stale[:MOST_TOLD])}{more} changed since" if stale else ""))
+        apart = [name for name, group in self.groups.items() if group.apart]
+        shown.caption, shown.caption_justify = f"measured only when named: {', '.join(apart)}" if apart else None, "left"
         return shown
 
 

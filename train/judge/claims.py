@@ -13,6 +13,7 @@ from envs.configs import CONFIGS
 from rfx.reader import read, read_yaml
 from train.runs.fingerprint import git
 
+RUNS = "runs/figures"  # in a checkout
 CHANGED = "+changes"  # behind a commit: files differed from it
 
 
@@ -20,7 +21,7 @@ CHANGED = "+changes"  # behind a commit: files differed from it
 class Group:
     """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what they wrote.
 
-    Commands, depends and cells may name {row}, {label} and {seed}; commands also {folder}, the run's, and {output}: the JSON file that the
+    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}; commands also {folder}, the run's, and {output}: the JSON file that the
     command writes, and without it {folder}/result.json. Cells name what was measured, as {command[key]}; process_s is every command's time
     from its start to its exit.
     """
@@ -28,7 +29,7 @@ class Group:
     about: str
     minutes: float  # that it takes on two cores; what was measured last takes its place
     apart: bool = False  # measured only where its name is given
-    rows: dict[str, str]  # their labels, by name
+    rows: dict[str, dict[str, str]]  # by name: what cells may say of each beside what was measured
     seeds: tuple[int, ...] = (0,)
     commands: dict[str, str]  # arguments of `python -m`, by the name that cells have for what it wrote; in order
     depends: tuple[str, ...]  # files and folders, as git's pathspecs, that the figures are stale without
@@ -47,12 +48,12 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One row of a group with one seed, and where its commands write."""
+    """One row of a group with one seed, and the folder that its commands write into."""
 
     group: Group
     row: str
     seed: int
-    folder: Path
+    folder: Path  # in a checkout
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Run:
     @property
     def fields(self) -> dict[str, Any]:
         """What commands and cells may name of it."""
-        return {"row": self.row, "label": self.group.rows[self.row], "seed": self.seed}
+        return {**self.group.rows[self.row], "row": self.row, "seed": self.seed}
 
     def command(self, name: str) -> list[str]:
         """The words of a command, after `python -m`."""
@@ -80,13 +81,16 @@ class Run:
 
 
 def read_groups(path: Path = CONFIGS / "figures.yaml") -> dict[str, Group]:
-    """The groups by name. Raises ValueError that names the key."""
-    return {name: read(Group, values, name) for name, values in read_yaml(path)["groups"].items()}
+    """The groups by name; where depends names an entry of the file's `paths`, it gets those. Raises ValueError that names the key."""
+    values = read_yaml(path)
+    paths = values.get("paths", {})
+    return {name: read(Group, group | {"depends": [path for entry in group["depends"] for path in paths.get(entry, [entry])]}, name)
+            for name, group in values["groups"].items()}
 
 
-def runs_of(name: str, group: Group, folder: Path) -> list[Run]:
-    """Every run of a group, under folder."""
-    return [Run(group=group, row=row, seed=seed, folder=folder / name / row / str(seed)) for row in group.rows for seed in group.seeds]
+def runs_of(name: str, group: Group) -> list[Run]:
+    """Every run of a group."""
+    return [Run(group=group, row=row, seed=seed, folder=Path(RUNS, name, row, str(seed))) for row in group.rows for seed in group.seeds]
 
 
 def changed_since(commit: str | None, paths: Sequence[str]) -> list[str]:

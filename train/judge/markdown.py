@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.judge.claims import Group, cell
+from train.judge.claims import Group, cell, runs_of
 
 END = "<!-- end -->"
 BLOCK = re.compile(rf"<!-- figures: (\w+) -->\n(.*?){END}", re.DOTALL)
@@ -38,8 +38,7 @@ def rendered(text: str, groups: Mapping[str, Group], figures: Mapping[str, Mappi
 def section(name: str, group: Group, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """A group's table, and below it how and when it was measured. runs: what was measured, by the run's name."""
     lines = [group.head, ["---"] * len(group.head)]
-    shown = [runs[f"{row}/{seed}"] | {"row": row, "label": label, "seed": seed}
-             for row, label in group.rows.items() for seed in group.seeds if f"{row}/{seed}" in runs]
+    shown = [runs[run.name] | run.fields for run in runs_of(name, group) if run.name in runs]
     lines += [[cell(text, run) for text in group.each] for run in shown if group.each]
     medians = median_of(shown)
     below = ([("median", *group.each[1:])] if group.median else []) + list(group.lines)
