@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from test_suite import made_up
 
 from train import figures
 from train.bench.gym import PUBLISHED
@@ -120,6 +121,7 @@ def test_a_figure_is_stale_when_its_code_has_changed_and_only_then(checkout, mon
     assert f"**Stale**: code that it depends on has changed since, in {1 + len(new)} file" in (checkout / "README.md").read_text()
     assert "stale" in (checkout / "runs.log").read_text()
     assert run(checkout, monkeypatch) == (4 if committed else 8)
+    assert ("differ from the last commit" in (checkout / "runs.log").read_text()) != committed
     assert ("Stale" in (checkout / "README.md").read_text()) != committed  # measured with changes that no commit has: nobody can repeat it
 
 
@@ -148,7 +150,8 @@ def test_what_was_interrupted_begins_anew(checkout, monkeypatch):
 
 
 def test_medians_are_of_every_number_and_keep_what_could_not_be_measured():
-    trees = [{"a": 1, "b": {"c": 0.5, "d": None}, "e": "x", "f": [1, 10], "g": True}, {"a": 5, "b": {"c": 0.1, "d": 3.0}, "e": "x", "f": [3, 30], "g": True},
+    trees = [{"a": 1, "b": {"c": 0.5, "d": None}, "e": "x", "f": [1, 10], "g": True},
+             {"a": 5, "b": {"c": 0.1, "d": 3.0}, "e": "x", "f": [3, 30], "g": True},
              {"a": 2, "b": {"c": 0.2, "d": 4.0}, "e": "y", "f": [2, 20], "h": 1, "g": True}]
     assert median_of(trees) == {"a": 2, "b": {"c": 0.2, "d": None}, "e": None, "f": [2, 20], "g": True}
 
@@ -189,6 +192,22 @@ def test_readme_and_docs_say_what_the_file_says():
         assert rendered(text, groups, values) == text, "run python -m train.figures --render, and commit what it writes"
     assert sorted(name for text in texts for name in blocks(text)) == sorted(groups)
     assert values.keys() <= groups.keys()
+
+
+def test_the_deploy_and_rough_tables_find_what_the_suite_writes():
+    """The suite's own figures, made up, where playing them takes minutes; targets stand in the order that the table has them in."""
+    groups, suite = read_groups(), made_up(falls=30, survived=60)
+    times = {"process_s": 1332.0, "other_cores": 0.02}
+    nominal = suite.nominal.to_dict()
+    suite = {"suite": {**nominal, "as_trained": nominal, "worst_corner": nominal, "suite": suite.to_dict(), **times}}
+    measured = {"go2/0": {"train": {"steps": 6e6, **times}, **suite, "began": "2026-01-02T03", "commit": "a" * 40, "changed_since": [],
+                          "provenance": dict.fromkeys(("cores", "processor", "python", "mujoco", "tinygrad"), "x")}}
+    lines = section("deploy", groups["deploy"], measured).splitlines()
+    assert lines[2] == "| falls, per 20 s episode | 0.029 | 0.040 | at most 0.005 |" and lines[-2] == ""  # of 30 events at most 40.69, chi-squared
+    assert "| survives pushes of 0.8 m/s, of robots | 94% | 93% | at least 95% |" in lines and "| training | 22.2 min |  | 30 min |" in lines
+    limits = [float(line[-1].split()[-1].rstrip("%")) / (100 if "%" in line[-1] else 1) for line in groups["deploy"].lines[:10]]
+    assert limits == [target["limit"] for target in suite["suite"]["suite"]["targets"]]
+    assert "| training | 6.0 M steps, 22.2 min |" in section("rough", groups["rough"], measured)
 
 
 TINY = ("threads=1 env.num_envs=8 trainer.rollout_steps=8 trainer.total_steps=64 policy.hidden=[16] trainer.final_evaluation_envs=4 "

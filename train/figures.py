@@ -41,7 +41,7 @@ from rfx.terms import nearest
 from train.errors import InputError, bad_input, exit_on_error
 from train.judge.claims import Group, Run, changed_since, commit_now, read_groups, runs_of
 from train.judge.markdown import rendered
-from train.runs.fingerprint import ROOT, provenance
+from train.runs.fingerprint import ROOT, git, provenance
 
 FILE, TEXTS = "docs/figures.json", ("README.md", "docs/*.md")
 LEFT_OUT = ("figures", "overrides", "policy")  # of what commands write: it stands beside
@@ -63,6 +63,9 @@ class Figures:
         went_well, jobs = True, [(name, run) for name in names for run in runs_of(name, self.groups[name])]
         bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=self.console,
                        transient=True, disable=not self.console.is_terminal)
+        if dirty := sorted({path for _, run in jobs for path in changed_since(git("rev-parse", "HEAD"), run.depends)}):
+            self.console.print(f"{', '.join(dirty[:MOST_TOLD])} differ from the last commit: what is measured now counts as stale, and is measured "
+                               "again next time. Commit first", highlight=False, markup=False, soft_wrap=True)
         with bar:
             task = bar.add_task("", total=sum(len(run.group.commands) for _, run in jobs))
             for name, run in jobs:

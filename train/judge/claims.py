@@ -21,9 +21,9 @@ CHANGED = "+changes"  # behind a commit: files differed from it
 class Group:
     """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what they wrote.
 
-    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}; commands also {folder}, the run's, and {output}: the JSON file that the
-    command writes, and without it {folder}/result.json. Cells name what was measured, as {command[key]}; process_s is every command's time
-    from its start to its exit.
+    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}. Commands may name {folder}, the run's,
+    and {output}, the JSON file that the command writes; without it that is {folder}/result.json. Cells name what was measured, as
+    {command[key]}; process_s is every command's time from its start to its exit.
     """
 
     about: str
