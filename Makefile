@@ -1,4 +1,4 @@
-# make train | test | test-long | benchmark: each sets up .venv by itself, once, and again when pyproject.toml changes.
+# make train | test | test-long | benchmark | figures: each sets up .venv by itself, once, and again when pyproject.toml changes.
 # More arguments go through ARGS, such as: make train ARGS="seed=1 trainer.total_steps=3e6"
 
 PYTHON ?= python3
@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV_EXTRAS := dev,go2,hub,menagerie,onnx,torch,train,viz
 
-.PHONY: help train test test-long benchmark clean
+.PHONY: help train test test-long benchmark figures clean
 
 help:
 	@echo "make train      train a policy for the Go2 (ARGS=\"key=value ...\")"
 	@echo "make test       the tests, in a few minutes"
 	@echo "make test-long  the long ones: minutes each"
 	@echo "make benchmark  speed and memory, as a table and benchmark.json"
+	@echo "make figures    what README claims, measured again, into docs/figures.json and README (ARGS=--list tells how long)"
 	@echo "make clean      remove .venv"
 
 train: $(VENV)/.installed
@@ -27,6 +28,9 @@ test-long: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m train.benchmark $(ARGS)
+
+figures: $(VENV)/.installed-dev
+	$(BIN)/python -m train.figures $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -20,6 +20,7 @@ from rfx.nn import ActorCritic
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig
 from train.judge.bounds import rate_upper
+from train.judge.claims import read_groups
 from train.judge.conditions import as_trained, conditions, worst_corner
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.play import EPISODE_S, evaluation_env, evaluation_seed
@@ -171,15 +172,12 @@ def test_the_run_chooses_on_the_task_as_trained_with_enough_of_it_that_one_fall_
     assert steps <= 50 * (4 * 64 * 8 + 2 * 256 * 10)  # what it cost when it was chosen on 25 nominal episodes: 358,400 steps at most
 
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-
-
 def test_the_targets_are_those_of_the_readme() -> None:
-    table = next(line for line in README.splitlines() if line.startswith("| target | 45 s"))
-    falls, error = re.fullmatch(r"\| target \| 45 s \| ([0-9.]+) \| ([0-9.]+) each \| the same \| +\|", table).groups()
-    assert (float(falls), *[float(error)] * 3) == WALKING
-    limits = dict(re.findall(r"^\| (falls|error vx|error vy|error yaw rate),[^|]*\|[^|]*\| at most ([0-9.]+) \|$", README, re.MULTILINE))
-    assert tuple(map(float, limits.values())) == DEPLOYED and len(limits) == 4
+    """Its tables are made from configs/figures.yaml."""
+    groups = read_groups()
+    target, falls, error = (groups["default"].lines[-1][i] for i in (0, 2, 3))
+    assert target == "target" and (float(falls), *[float(error.removesuffix(" each"))] * 3) == WALKING
+    assert tuple(float(line[-1].removeprefix("at most ")) for line in groups["deploy"].lines[:4]) == DEPLOYED
 
 
 def test_the_default_evaluation_is_large_enough_to_meet_every_target() -> None:

@@ -103,6 +103,7 @@ class Loop:
         trainer = self._trainer
         metrics = trainer.iterate()
         check_updates(trainer, metrics, self._best.folder)
+        self._saved.note_beginning()
         self.speeds.append(metrics["time/env_steps_per_s"])
         if trainer.due(trainer.config.trainer.evaluate_every) and trainer.steps < total_steps:
             metrics |= self._best.consider()

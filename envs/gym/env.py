@@ -40,6 +40,11 @@ class GymEnv(VectorEnv):
         if hasattr(env, "state_dict") and hasattr(env, "load_state_dict") and not self._next_step:
             self.state_dict, self.load_state_dict = env.state_dict, env.load_state_dict
 
+    @property
+    def num_threads(self) -> int | None:
+        """How many threads step the environments; None where they do not say."""
+        return getattr(self.env.unwrapped, "num_threads", None)
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin an episode in every environment."""
         observation, info = self.env.reset(seed=seed, options=options)

@@ -88,6 +88,11 @@ class LeggedEnv(VectorEnv):
         """The SimState of all environments: live arrays."""
         return self.simulation.state
 
+    @property
+    def num_threads(self) -> int:
+        """How many threads step the physics; no result depends on it."""
+        return self.simulation.batch.nthread
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,). A seed makes all that follows repeatable.
 

@@ -69,6 +69,11 @@ class BatchedMujocoEnv(VectorEnv):
         self.action_space, self.observation_space = (batch_space(space, num_envs) for space in (self.single_action_space,
                                                                                                  self.single_observation_space))
 
+    @property
+    def num_threads(self) -> int:
+        """How many threads step the physics; no result depends on it."""
+        return self.batch.nthread
+
     def bind(self) -> None:
         """Bind what the task reads beside qpos, qvel and ctrl. Called once."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rfx.folders import replace_file
+from rfx.nn import kernels
 from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
 from train.config import TrainConfig
 from train.runs.disk import Writes
@@ -25,7 +26,10 @@ from train.trainer import Trainer
 
 CHECKPOINTS = "checkpoints"
 MOST_TOLD = 4  # differences that a message names
-RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
+# Seed, provenance, threads and configuration of the beginning, every resumption, the weights' fingerprint after the first iterations
+# (`beginning`, by iteration) and at the end.
+RECORD = "run.json"
+BEGINNING = 3  # iterations
 # Differences that change no result, and those that nothing after a run's beginning reads.
 FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "export.onnx", "trainer.checkpoint_every",
         "trainer.keep_checkpoints")
@@ -58,7 +62,8 @@ class RunCheckpoints:
             self._display.go_on(self._trainer.steps, state["run.elapsed_s"], state["run.shown"])
             steps = self._saved = self._trainer.steps
         with self._writes.attempt(RECORD):
-            values = {"finished": False, "config": values_of(config)}
+            threads = {"learner": kernels.num_threads(), "environment": getattr(self._trainer.env.unwrapped, "num_threads", None)}
+            values = {"finished": False, "config": values_of(config), "threads": threads}
             if state:
                 moved = {key: [state["run.provenance"].get(key), value] for key, value in self._here.items()
                          if state["run.provenance"].get(key) != value}
@@ -70,6 +75,13 @@ class RunCheckpoints:
                 values |= {"seed": config.seed, "began": _now(), **self._here}
             update_record(self._folder, values)
         self.save()
+
+    def note_beginning(self) -> None:
+        """Write the weights' fingerprint into run.json after each of the first iterations, for `python -m train.verify`."""
+        if self._trainer.iteration <= BEGINNING:
+            with self._writes.attempt(RECORD):
+                before = read_record(self._folder).get("beginning", {})
+                update_record(self._folder, {"beginning": before | {str(self._trainer.iteration): weights_fingerprint(self._trainer)}})
 
     def save_if_due(self) -> None:
         """Save every checkpoint_every steps."""
@@ -90,11 +102,15 @@ class RunCheckpoints:
 
     def end(self, finished: bool) -> str:
         """Write the weights' fingerprint into run.json; returns it. finished: there is nothing left to do."""
-        weights = {name: values for name, values in self._trainer.learner.state_dict().items() if name.startswith("policy.")}
-        digest = fingerprint(weights)
+        digest = weights_fingerprint(self._trainer)
         with self._writes.attempt(RECORD):
             update_record(self._folder, {"finished": finished, "ended": _now(), "steps": self._trainer.steps, "fingerprint": digest})
         return digest
+
+
+def weights_fingerprint(trainer: Trainer) -> str:
+    """The fingerprint of the policy's weights as they are now."""
+    return fingerprint({name: values for name, values in trainer.learner.state_dict().items() if name.startswith("policy.")})
 
 
 def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -167,6 +183,18 @@ def find_run(given: str, runs: Path, key: str = "resume") -> Path:
 def values_of(config: TrainConfig) -> dict[str, Any]:
     """The configuration as JSON types, one entry for each dotted key."""
     return _flatten(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def config_of(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that values_of told. Raises ValueError for one that cannot be made any more."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *groups, name = key.split(".")
+        branch = tree
+        for group in groups:
+            branch = branch.setdefault(group, {})
+        branch[name] = value
+    return TrainConfig.from_dict(tree)
 
 
 def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]:
