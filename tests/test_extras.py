@@ -145,7 +145,7 @@ def test_names_of_rfx_say_their_extra():
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: rfx.SimRobot needs mujoco, which is not installed: pip install -e '.[sim]'"
 
 
-@pytest.mark.parametrize("module", ["train", "train.evaluate", "train.benchmark", "train.play"])
+@pytest.mark.parametrize("module", ["train", "train.evaluate", "train.benchmark", "train.play", "train.figures", "train.verify"])
 def test_training_without_its_extra_is_one_line_and_exit_code_2(module):
     code = WITHOUT + f"import runpy; sys.argv[1:] = ['+robot=go2']; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -96,6 +96,12 @@ class Figures:
                 if (after := rendered(before, self.groups, ordered)) != before:
                     replace_file(path, after.encode())
 
+    def minutes(self, name: str) -> float:
+        """How long a group takes: as it was measured last, and before that as it says itself."""
+        group, runs = self.groups[name], self.values.get(name, {})
+        seconds = sum(run[command]["process_s"] for run in runs.values() for command in group.commands)
+        return seconds / 60.0 if len(runs) == len(runs_of(name, group)) else group.minutes
+
     def table(self) -> Table:
         """Every group: what it is, how many minutes it takes, and how its figures stand."""
         shown = Table(box=None, pad_edge=False)
@@ -103,11 +109,10 @@ class Figures:
             shown.add_column(head, justify="right" if head == "minutes" else "left")
         for name, group in self.groups.items():
             runs, num = self.values.get(name, {}), len(runs_of(name, group))
-            seconds = sum(run[command]["process_s"] for run in runs.values() for command in group.commands)
             stale = sorted({path for run in runs.values() for path in run["changed_since"]})
             state = "not measured" if not runs else f"{len(runs)} of {num} runs" if len(runs) < num else "measured"
             more = f" and {len(stale) - MOST_TOLD} more" if len(stale) > MOST_TOLD else ""
-            shown.add_row(name, group.about, f"{seconds / 60:.0f}" if len(runs) == num else f"about {group.minutes:g}",
+            shown.add_row(name, group.about, f"{self.minutes(name):.0f}",
                           state + (f", stale: {', '.join(stale[:MOST_TOLD])}{more} changed since" if stale else ""))
         apart = [name for name, group in self.groups.items() if group.apart]
         shown.caption, shown.caption_justify = f"measured only when named: {', '.join(apart)}" if apart else None, "left"
@@ -222,6 +227,8 @@ def main(root: Path = ROOT, config: Path = CONFIGS / "figures.yaml", console: Co
             console.print(figures.table(), highlight=False)
             return
         figures.write()  # before hours of work: what is wrong with the texts is told now
+        if not given.render:
+            console.print(f"{', '.join(names)}: about {sum(map(figures.minutes, names)):.0f} minutes, less what is measured already", highlight=False)
         went_well = given.render or figures.measure(names)
         console.print(figures.table(), highlight=False)
         if not went_well:
