@@ -25,6 +25,7 @@ from rich.table import Table
 from envs.mujoco import TASKS
 from rfx.reader import read
 from rfx.state import Array
+from rfx.extras import missing
 from train.errors import bad_input, exit_on_error
 from train.runs.checkpoint import checkpoints
 from train.runs.metrics import read_metrics
@@ -147,7 +148,7 @@ def plot(folder: Path, tasks: Sequence[str]) -> None:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("learning curves need matplotlib: pip install 'rfx[viz]'") from error
+        raise missing("drawing learning curves", "matplotlib") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
