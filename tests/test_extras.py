@@ -108,12 +108,12 @@ def _state(policy):
 def folders(tmp_path_factory):
     """A policy folder of an MLP, and one of a class of the user's own."""
     @register_policy
-    class Own(Policy):
+    class OwnOfExtras(Policy):
         def __init__(self):
             self.inside = MLP(48, 12, [8])
 
     root = tmp_path_factory.mktemp("policies")
-    return MLP(48, 12, [8]).save(root / "p", robot_config=GO2_CONFIG), Own().save(root / "own", robot_config=GO2_CONFIG)
+    return MLP(48, 12, [8]).save(root / "p", robot_config=GO2_CONFIG), OwnOfExtras().save(root / "own", robot_config=GO2_CONFIG)
 
 
 def test_a_robots_computer_runs_a_policy_with_the_base_alone(folders):
@@ -130,7 +130,7 @@ def test_a_robots_computer_runs_a_policy_with_the_base_alone(folders):
 
 @pytest.mark.parametrize("command, message", [
     ("deploy {policy}", "rfx deploy: this needs mujoco, which is not installed: pip install -e '.[sim]'"),
-    ("deploy {own} --robot mock", "rfx deploy: a policy of type Own needs tinygrad, which is not installed: pip install -e '.[train]'"),
+    ("deploy {own} --robot mock", "rfx deploy: a policy of type OwnOfExtras needs tinygrad, which is not installed: pip install -e '.[train]'"),
     ("check-robot go2", "rfx check-robot: this needs mujoco, which is not installed: pip install -e '.[sim]'"),
 ])
 def test_a_missing_extra_is_one_line_with_its_mend_and_exit_code_2(command, message, folders):
