@@ -28,7 +28,7 @@ MOST_TOLD = 4  # differences that a message names
 RECORD = "run.json"  # seed, provenance and configuration of the beginning, every resumption, at the end the weights' fingerprint
 # Differences that change no result, and those that nothing after a run's beginning reads.
 FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "export.onnx", "trainer.checkpoint_every",
-        "trainer.keep_checkpoints")
+        "trainer.keep_checkpoints", "scale", "scale.workers", "scale.threads", "scale.address")
 FIXED = ("seed", "task", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
          "policy.critic")
 
