@@ -295,3 +295,20 @@ def test_every_section_takes_terms_under_other_names():
                      for observation, _, terminated, *_ in (env.step(np.full((4, 12), 0.3, np.float32)) for _ in range(40))])
     np.testing.assert_array_equal(*seen)
     assert np.array(seen)[:, :, -4:].any()  # some fell
+
+
+def test_the_mean_velocity_forgets_over_half_a_cycle_of_the_gait():
+    """At 2.5 Hz and 50 Hz the newest velocity weighs a tenth; an episode begins with the velocity that it starts with."""
+    env = make(3, randomize=False)
+    env.reset(seed=0)
+    state = env.state
+
+    def now():
+        return np.column_stack([state.base_linear_velocity_b[:, :2], state.robot.base_angular_velocity_b[:, 2]]).astype(float)
+
+    expected = now()
+    np.testing.assert_allclose(state.mean_velocity_b, expected, atol=1e-6)
+    for _ in range(5):
+        env.step(np.full((3, 12), 0.3, np.float32))
+        expected = 0.9 * expected + 0.1 * now()
+    np.testing.assert_allclose(state.mean_velocity_b, expected, atol=1e-5)
