@@ -8,6 +8,7 @@ import pytest
 import rfx
 from rfx.nn import CategoricalActorCritic, CategoricalMLP, Policy
 from rfx.nn.compiler import ensure_compiler
+from rfx.streams import Streams
 from tinygrad import Tensor
 from train.ppo.categorical import bind_gradient, categorical_gradient, draw, log_softmax
 from train.ppo.losses import TERMS, Minibatch
@@ -79,7 +80,7 @@ def test_the_gradient_is_that_of_differences(path):
 
 def test_choices_are_drawn_as_their_probabilities_say():
     probability = np.array([0.5, 0.3, 0.2])
-    choice, one_hot, log_prob = draw(np.log(np.tile(probability, (20_000, 1))), np.random.default_rng(0))
+    choice, one_hot, log_prob = draw(np.log(np.tile(probability, (20_000, 1))), Streams(20_000, 0))
     np.testing.assert_allclose(np.bincount(choice) / 20_000, probability, atol=0.012)  # three standard deviations
     np.testing.assert_array_equal(one_hot.argmax(axis=1), choice)
     np.testing.assert_allclose(log_prob, np.log(probability)[choice])
@@ -88,14 +89,14 @@ def test_choices_are_drawn_as_their_probabilities_say():
 
 def test_an_update_makes_a_rewarded_choice_likelier():
     policy = CategoricalActorCritic(2, 3, [16], rng=np.random.default_rng(0))
-    learner, rng = PPO(policy, PPOConfig(num_epochs=2, num_minibatches=2), 64), np.random.default_rng(1)
+    learner, rng, streams = PPO(policy, PPOConfig(num_epochs=2, num_minibatches=2), 64), np.random.default_rng(1), Streams(8, 1)
     rollout = Rollout.empty(8, 8, 2, 3)
     rollout.observation[...] = rng.standard_normal(rollout.observation.shape)
     before, _ = learner.act(rollout.observation[0])
     np.testing.assert_allclose(np.exp(before).sum(axis=1), 1.0, rtol=1e-5)
     for t in range(8):
         rollout.mean[t], rollout.value[t] = learner.act(rollout.observation[t])
-        choice, rollout.action[t], rollout.log_prob[t] = draw(rollout.mean[t], rng)
+        choice, rollout.action[t], rollout.log_prob[t] = draw(rollout.mean[t], streams)
         rollout.advantage[t] = np.where(choice == 1, 1.0, -0.5)
     losses = learner.update(rollout, rng)
     after, _ = learner.act(rollout.observation[0])

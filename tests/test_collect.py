@@ -9,6 +9,7 @@ from tinygrad import Tensor
 
 from envs.legged.config import EnvConfig
 from envs.legged.metrics import Metrics
+from rfx.streams import Streams
 from train.config import TrainConfig
 from train.ppo.collect import Episodes, collect
 from train.trainer import Trainer
@@ -25,7 +26,7 @@ def make_trainer(total_steps=10**6, **policy) -> Trainer:
 
 def collect_once(trainer: Trainer) -> None:
     """The next rollout, without an update after it."""
-    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, trainer._observation, np.random.default_rng(0),
+    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, trainer._observation, Streams(8, 0),
             history=trainer.history, critic_normalizer=trainer.critic_normalizer)
 
 
@@ -89,8 +90,8 @@ def test_metrics_by_hand():
     metrics.add_step(np.array([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5]]))
     metrics.reward["tilt"] += 0.3
     metrics.add_step(np.zeros((2, 3)))
-    metrics.add_episodes(np.array([50, 100]), np.array([True, False]))
-    metrics.add_episodes(np.array([150]), np.array([False]))
+    metrics.add_episodes(np.array([True, True]), np.array([50, 100]), np.array([True, False]))
+    metrics.add_episodes(np.array([False, True]), np.array([70, 150]), np.array([True, False]))
     expected = {"reward/tilt": 0.4 / 0.04, "episode/error_vx": 0.1, "episode/error_vy": 0.15, "episode/error_yaw_rate": 0.2,
                 "episode/falls": 1 / 3, "episode/length_s": 6.0 / 3}
     assert metrics.read() == pytest.approx(expected) and metrics.read() == {}

@@ -18,6 +18,7 @@ from rfx import GO2_CONFIG
 from rfx.height_field import HeightField
 from rfx.robots.mjcf import load_model
 from rfx.robots.sim import SimRobot
+from rfx.streams import Streams
 from train.judge.play import Step
 from train.judge.crossings import Crossings, crossing_task, measure_crossings
 from train.play import ground_of
@@ -144,12 +145,12 @@ def test_levels_move_as_the_rule_says():
     curriculum.level[:len(CASES)], curriculum.level[len(CASES):] = before, 2
     curriculum.commanded_m[...], curriculum.walked_m[...] = 8.0, 8.0  # the last four pass the top
     curriculum.commanded_m[:len(CASES)], curriculum.walked_m[:len(CASES)] = commanded, walked
-    curriculum.move(np.arange(len(CASES)), fell, np.random.default_rng(0))
+    curriculum.move(np.arange(len(CASES)), fell, Streams(len(CASES) + 4, 0))
     assert curriculum.level.tolist() == [*after, 2, 2, 2, 2] and curriculum.commanded_m.tolist() == [0.0] * len(CASES) + [8.0] * 4
     past_the_top = []
     for seed in range(20):
         curriculum.level[-4:], curriculum.commanded_m[-4:], curriculum.walked_m[-4:] = 2, 8.0, 8.0
-        curriculum.move(np.arange(len(CASES), len(CASES) + 4), np.zeros(4, bool), np.random.default_rng(seed))
+        curriculum.move(np.arange(len(CASES), len(CASES) + 4), np.zeros(4, bool), Streams(len(CASES) + 4, 100 * seed))
         past_the_top += curriculum.level[-4:].tolist()
     assert set(past_the_top) == {0, 1, 2}
 
@@ -176,7 +177,7 @@ def test_who_stands_half_the_time_and_then_runs_twice_as_fast_has_followed_half(
         for _ in range(50):
             curriculum.measure(state, 0.02)
     np.testing.assert_allclose(curriculum.walked_m, [10.0, 5.0], rtol=1e-6)
-    curriculum.move(np.arange(2), np.zeros(2, bool), np.random.default_rng(0))
+    curriculum.move(np.arange(2), np.zeros(2, bool), Streams(2, 0))
     assert curriculum.level.tolist() == [2, 1]
 
 
@@ -219,14 +220,14 @@ def test_an_environment_goes_on_from_its_state_to_the_bit_levels_too():
 
 
 def test_flat_ground_is_as_it_was():
-    """Recorded before there was terrain; heights are MuJoCo's own numbers, to the bit."""
-    env = LeggedEnv(4, task="go2", threads=1, randomize=False, timestep_s=0.005)
+    """Recorded with NumPy's generators, and without streams, from starts that draw nothing; heights are MuJoCo's own numbers, to the bit."""
+    env = LeggedEnv(4, task="go2", threads=1, randomize=False, timestep_s=0.005, resets={})
     assert env.curriculum is None and env.simulation.ground is None and env.metrics() == {}
     env.reset(seed=11)
     for action in np.random.default_rng(2).uniform(-1, 1, (10, 4, 12)).astype(np.float32):
         env.step(action)
-    np.testing.assert_allclose(env.state.base_height, [0.25073496, 0.25278515, 0.2790949, 0.23262128], rtol=1e-4)
-    np.testing.assert_allclose(env.state.foot_height[0], [0.11492948, 0.0195441, -0.00109613, 0.01820054], atol=1e-5)
+    np.testing.assert_allclose(env.state.base_height, [0.23429225, 0.2465024, 0.28189668, 0.23447095], rtol=1e-4)
+    np.testing.assert_allclose(env.state.foot_height[0], [0.07484996, 0.02007056, 0.01003367, 0.02454278], atol=1e-5)
     np.testing.assert_array_equal(env.state.base_height, env.simulation.base_position_w[:, 2].astype(np.float32))
     model = env.simulation.model
     places = [model.sensor(f"{foot}_foot_position").adr[0] + 2 for foot in GO2_CONFIG.foot_names]

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from rfx.history import ObservationHistory
 from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
 from rfx.normalizer import ObservationNormalizer
+from rfx.streams import Streams
 from train.config import TrainConfig
 from train.ppo.collect import Episodes, collect, parts
 from train.ppo.gae import gae
@@ -34,13 +35,14 @@ class Trainer:
     def __init__(self, config: TrainConfig, task: Task | None = None):
         self.config, self.task = config, task or find_task(config.task)(config)
         seeds = np.random.SeedSequence(config.seed).spawn(4)
-        weights_rng, self._noise_rng, self._batch_rng = map(np.random.default_rng, seeds[:3])
+        weights_rng, self._batch_rng = map(np.random.default_rng, (seeds[0], seeds[2]))
         if config.threads:
             kernels.set_num_threads(config.threads)
         privileged = config.policy.critic == "privileged"
         self.env = self.task.make_env()
         check_env(self.env, privileged)
         self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
+        self._noise = Streams(self.env.num_envs, int(seeds[1].generate_state(1)[0]))
         num_envs, num_steps, actions = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space
         choices = isinstance(actions, gymnasium.spaces.Discrete)
         action_dim = int(actions.n) if choices else actions.shape[0]
@@ -73,9 +75,9 @@ class Trainer:
         if ppo.final_learning_rate is not None:
             progress = min(self.steps / self.config.trainer.total_steps, 1.0)
             self.learner.set_learning_rate(ppo.learning_rate + progress * (ppo.final_learning_rate - ppo.learning_rate))
-        self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise_rng,
-                                                episodes=self.episodes, history=self.history,
-                                                critic_normalizer=self.critic_normalizer)
+        self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise,
+                                                history=self.history, critic_normalizer=self.critic_normalizer)
+        self.episodes.add_rollout(rollout)
         collected = time.perf_counter()
         if self.reward_scale:
             self.reward_scale.scale(rollout)
@@ -117,13 +119,13 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration depends on, by name: arrays, numbers and, of generators and normalizer, dictionaries."""
         own = {"steps": self.steps, "iteration": self.iteration, "skipping": self.skipping,
-               "noise_rng": self._noise_rng.bit_generator.state, "batch_rng": self._batch_rng.bit_generator.state,
+               "batch_rng": self._batch_rng.bit_generator.state,
                "normalizer": self.normalizer.to_dict()}
         if self.critic_normalizer:
             own["critic_normalizer"] = self.critic_normalizer.to_dict()
         if self.reward_scale:
             own["reward_scale"] = self.reward_scale.state_dict()
-        groups = {"learner": self.learner.state_dict()}
+        groups = {"learner": self.learner.state_dict(), "noise": self._noise.state_dict()}
         if save := getattr(self.env, "state_dict", None):
             groups |= {"env": save(), "observation": self._observation, "episodes": self.episodes.state_dict()}
             if self.history:
@@ -148,7 +150,8 @@ class Trainer:
         self._load_normalizers(state)
         if self.reward_scale and "reward_scale" in state:  # absent where it was off until now
             self.reward_scale.load_state_dict(state["reward_scale"])
-        self._noise_rng.bit_generator.state, self._batch_rng.bit_generator.state = state["noise_rng"], state["batch_rng"]
+        self._noise.load_state_dict(part("noise."))
+        self._batch_rng.bit_generator.state = state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
     def start_from(self, state: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rfx.state import Array
+from rfx.streams import Streams
 
 
-def uniform_velocity(rng: np.random.Generator, num: int, vx: Sequence[float], vy: Sequence[float], yaw_rate: Sequence[float],
+def uniform_velocity(rng: Streams, num: int, vx: Sequence[float], vy: Sequence[float], yaw_rate: Sequence[float],
                      zero_share: float = 0.1) -> Array:
     """Each axis uniform in its [low, high]; a zero_share of the commands is to stand still."""
     low, high = np.array([vx, vy, yaw_rate], np.float32).T

@@ -8,24 +8,26 @@ from envs.legged.config import CurriculumConfig
 from envs.legged.state import SimState
 from envs.legged.terrain import Terrain
 from rfx.state import Array
+from rfx.streams import Streams
 
 
 class Curriculum:
-    """Level and kind of num_envs robots, and how far they have followed their commands in this episode. Without a config, levels stay as they are.
+    """Level and kind of num_envs robots, or of the rows of them, and how far they have followed their commands in this episode. Without a config, levels stay as they are.
 
     Kinds are spread evenly. With a config robots start on levels up to its start_level; without one they are spread evenly over all levels.
     """
 
-    def __init__(self, terrain: Terrain, num_envs: int, config: CurriculumConfig | None):
+    def __init__(self, terrain: Terrain, num_envs: int, config: CurriculumConfig | None, rows: range | None = None):
+        rows = range(num_envs) if rows is None else rows
         self.terrain, self.config = terrain, config
-        cell = np.arange(num_envs) * (terrain.num_levels * len(terrain.kinds)) // num_envs
+        cell = np.array(rows) * (terrain.num_levels * len(terrain.kinds)) // num_envs
         self.level, self.kind = cell // len(terrain.kinds), cell % len(terrain.kinds)
         if config:
-            self.kind = np.arange(num_envs) % len(terrain.kinds)
-        self.commanded_m, self.walked_m = np.zeros((2, num_envs))
-        self.cut_short = np.zeros(num_envs, bool)  # the episode began at a random age, and is over before it has shown much
+            self.kind = np.array(rows) % len(terrain.kinds)
+        self.commanded_m, self.walked_m = np.zeros((2, len(rows)))
+        self.cut_short = np.zeros(len(rows), bool)  # the episode began at a random age, and is over before it has shown much
 
-    def begin(self, rng: np.random.Generator) -> None:
+    def begin(self, rng: Streams) -> None:
         """Draw the first levels."""
         self.cut_short[...] = False
         if self.config:
@@ -42,7 +44,7 @@ class Curriculum:
         along = np.einsum("ij,ij->i", command, state.base_linear_velocity_b[:, :2])
         self.walked_m += np.minimum(along / np.maximum(speed, 1e-6), speed) * step_s
 
-    def move(self, ids: Array, fell: Array, rng: np.random.Generator) -> None:
+    def move(self, ids: Array, fell: Array, rng: Streams) -> None:
         """After an episode of robots ids (n,), of which some fell (n,), bool: give them their next level.
 
         One level up for a robot that walked at least `up` of what was commanded, and `distance_m`; past the top, a random level. One down
@@ -56,7 +58,7 @@ class Curriculum:
             level = np.maximum(self.level[ids] + better - worse, 0)
             top = level >= self.terrain.num_levels
             if top.any():
-                level[top] = rng.integers(self.terrain.num_levels, size=top.sum())
+                level[top] = rng.of(ids[top]).integers(self.terrain.num_levels, size=top.sum())
             self.level[ids] = level
         self.commanded_m[ids] = self.walked_m[ids] = 0.0
         self.cut_short[ids] = False
@@ -65,11 +67,10 @@ class Curriculum:
         """Where robots ids (n,) start: the middle of their tile's platform. (n, 3), m, world."""
         return self.terrain.origin[self.level[ids], self.kind[ids]]
 
-    def metrics(self) -> dict[str, float]:
-        """Mean level, counted from 0, of all robots and of those on each kind."""
-        kinds = {f"terrain/level_{kind}": float(self.level[self.kind == k].mean()) for k, kind in enumerate(self.terrain.kinds)
-                 if (self.kind == k).any()}
-        return {"terrain/level": float(self.level.mean())} | kinds
+    def metrics(self, level: Array, kind: Array) -> dict[str, float]:
+        """Mean level, counted from 0, of robots on these levels and kinds (N,), of all and of those on each kind."""
+        kinds = {f"terrain/level_{name}": float(level[kind == k].mean()) for k, name in enumerate(self.terrain.kinds) if (kind == k).any()}
+        return {"terrain/level": float(level.mean())} | kinds
 
     def arrays(self) -> dict[str, Array]:
         """Live arrays by name: all that the next episode depends on."""

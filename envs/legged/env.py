@@ -23,6 +23,7 @@ from rfx.config import RobotConfig
 from rfx.observe import observe
 from rfx.robot_files import load_robot
 from rfx.state import Array
+from rfx.streams import Streams
 from rfx.terms import bind, find
 
 
@@ -37,23 +38,27 @@ class LeggedEnv(VectorEnv):
     Where the task has terrain, an episode is truncated when its robot leaves it.
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
     it is flagged in info["failed"] and started anew; numbers in its final observation that are not finite are replaced by 0.
+    Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the num_envs, as a part of them
+    does that is to be reset with seed s + rows.start.
     Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises TypeError without either.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig | None = None,
-                 threads: int = 0, critic_terms: Sequence[str] = (), task: str | None = None, **overrides: Any):
+                 rows: range | None = None, threads: int = 0, critic_terms: Sequence[str] = (), task: str | None = None, **overrides: Any):
         if (config is None or robot is None) and task is None:
             raise TypeError("got neither a task nor both config and robot; expected task=NAME, of configs/robot/")
         config = config or EnvConfig.load(task, **overrides)
         robot = robot or load_robot(compose("robot", task)["robot"])
         num_envs = config.num_envs if num_envs is None else num_envs
+        rows = range(num_envs) if rows is None else rows
+        num_envs, num_all = len(rows), num_envs
         self.config, self.robot, self.num_envs = config, robot, num_envs
         terrain = Terrain(config.terrain) if config.terrain else None
         self.simulation = Simulation(robot, num_envs, timestep_s=config.timestep_s, threads=threads, mjcf=config.mjcf,
                                      ground=terrain.ground if terrain else None)
-        self.curriculum = Curriculum(terrain, num_envs, config.terrain.curriculum) if terrain else None
+        self.curriculum = Curriculum(terrain, num_all, config.terrain.curriculum, rows) if terrain else None
         self.step_s = self.simulation.control_step_s
         self.max_steps = round(config.episode_length_s / self.step_s)
 
@@ -63,7 +68,8 @@ class LeggedEnv(VectorEnv):
         varied, pushed, noise = (config.randomization, config.pushes, config.noise) if config.randomize else ({}, {}, {})
         self._randomization = [bind(randomization, name, parameters, num_inputs=2) for name, parameters in varied.items()]
         self._pushes = [bind(pushes, name, parameters, num_inputs=2) for name, parameters in pushed.items()]
-        self._disturbance_rng = np.random.default_rng()  # of these three: a seed draws the same commands and starts with and without them
+        self._streams = Streams(num_envs, purpose=0)
+        self._disturbances = Streams(num_envs, purpose=1)  # of these three: a seed draws the same commands and starts with and without them
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
@@ -100,15 +106,16 @@ class LeggedEnv(VectorEnv):
         """
         super().reset(seed=seed)
         if seed is not None:
-            self._disturbance_rng = self.np_random.spawn(1)[0]
+            self._streams.seed(seed)
+            self._disturbances.seed(seed)
         if options and "reset_mask" in options:
             self._start(masked_rows(options["reset_mask"], self.num_envs))
             return self._observe(), {}
         if self.curriculum:
-            self.curriculum.begin(self.np_random)
+            self.curriculum.begin(self._streams)
         self._start(np.arange(self.num_envs))
         if self.config.random_start_age:
-            self.state.step[...] = self.np_random.integers(self.max_steps, size=self.num_envs)
+            self.state.step[...] = self._streams.integers(self.max_steps, size=self.num_envs)
             if self.curriculum:
                 self.curriculum.cut_short[...] = True
         return self._observe(), {}
@@ -120,7 +127,7 @@ class LeggedEnv(VectorEnv):
             self._push()
         failed = self.simulation.step(self._action)
         state = self.state
-        self.sensing.measure(slice(None), self._disturbance_rng)
+        self.sensing.measure(slice(None), self._disturbances)
 
         state.fallen[...] = False
         for term in self._terminations:
@@ -132,7 +139,7 @@ class LeggedEnv(VectorEnv):
             failed |= ~np.isfinite(values)
             values[failed] = 0.0
             reward += values
-            self._metrics.reward[name] += float(values.mean())
+            self._metrics.reward[name] += values
 
         self._length += 1
         error = np.abs(velocity_error(state))
@@ -153,9 +160,9 @@ class LeggedEnv(VectorEnv):
         done = terminated | truncated
         if not done.any():
             return observation, reward, terminated, truncated, {}
-        self._metrics.add_episodes(self._length[done & ~failed], terminated[done & ~failed])
+        self._metrics.add_episodes(done & ~failed, self._length, terminated)
         if self.curriculum:
-            self.curriculum.move(np.flatnonzero(done), (terminated | failed)[done], self.np_random)
+            self.curriculum.move(np.flatnonzero(done), (terminated | failed)[done], self._streams)
         info = self._final(observation, done, failed)
         self._start(np.flatnonzero(done))
         return self._observe(), reward, terminated, truncated, info
@@ -163,32 +170,36 @@ class LeggedEnv(VectorEnv):
     def spread_pushes(self) -> None:
         """Let the next push of every robot come at any moment, as where robots have walked for long: for play that is short. After a reset."""
         if self._pushes:
-            self._push_steps[...] = np.ceil(self._push_steps * self._disturbance_rng.random(self.num_envs))
+            self._push_steps[...] = np.ceil(self._push_steps * self._disturbances.random(self.num_envs))
 
     def metrics(self) -> dict[str, float]:
         """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they are now."""
-        return self._metrics.read() | (self.curriculum.metrics() if self.curriculum else {})
+        return self.summarize(self.measured())
+
+    def measured(self) -> dict[str, Array]:
+        """What metrics are made of, a row for each environment, (num_envs, ...): sums since the last call, and levels."""
+        levels = {"level": self.curriculum.level.copy(), "kind": self.curriculum.kind} if self.curriculum else {}
+        return self._metrics.take() | levels
+
+    def summarize(self, measured: Mapping[str, Array]) -> dict[str, float]:
+        """The metrics of what was measured in any number of environments, in their order."""
+        return self._metrics.means(measured) | (self.curriculum.metrics(measured["level"], measured["kind"]) if self.curriculum else {})
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: arrays (copies), and the random generators' states."""
-        return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()} | {
-            name: rng.bit_generator.state for name, rng in self._generators().items()}
+        """All that the next step depends on, as copies: arrays with a row for each environment, (num_envs, ...)."""
+        return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
-        counters, generators = self._counters(), self._generators()
+        counters = self._counters()
         load_arrays(counters, {name: state[name] for name in counters if name in state})
-        self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters.keys() | generators.keys()})
-        for name, rng in generators.items():
-            rng.bit_generator.state = state[name]
-
-    def _generators(self) -> dict[str, np.random.Generator]:
-        return {"np_random": self.np_random, "disturbance_rng": self._disturbance_rng}
+        self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters})
 
     def _counters(self) -> dict[str, Array]:
         return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
-                "length": self._length, "error": self._error} | (
-                    self.curriculum.arrays() if self.curriculum else {})
+                "length": self._length, "error": self._error} | {
+                    f"{streams}.{name}": array for streams, rng in (("streams", self._streams), ("disturbances", self._disturbances))
+                    for name, array in rng.arrays().items()} | (self.curriculum.arrays() if self.curriculum else {})
 
     def _observe(self) -> dict[str, Array]:
         """What the policy and, where it is privileged, its critic are given: new arrays."""
@@ -219,20 +230,22 @@ class LeggedEnv(VectorEnv):
         start = resets.Start(base_position_w=qpos[:, 0:3], base_quaternion=qpos[:, 3:7], base_linear_velocity_w=qvel[:, 0:3],
                              base_angular_velocity_b=qvel[:, 3:6], joint_position=qpos[:, self.simulation.joint_qpos].copy(),
                              joint_velocity=np.zeros((len(ids), len(self.robot.joints))))
+        rng = self._streams.of(ids)
         for term in self._resets:
-            term(start, self.np_random)
+            term(start, rng)
         self.simulation.write_joints(qpos, qvel, start.joint_position, start.joint_velocity)
         self.simulation.reset(ids, qpos, qvel)
         self._length[ids], self._error[ids] = 0, 0.0
         self._change_commands(ids)
-        self.sensing.measure(ids, self._disturbance_rng)
+        self.sensing.measure(ids, self._disturbances)
         if self._pushes:
             self._schedule_pushes(ids)
 
     def _vary(self, ids: Array) -> None:
         draw = randomization.Draw(self.simulation.model, len(ids), len(self.robot.joints))
+        rng = self._disturbances.of(ids)
         for term in self._randomization:
-            term(draw, self._disturbance_rng)
+            term(draw, rng)
         self.simulation.vary(ids, draw)
         self.sensing.tilt_imu(ids, draw.imu_tilt)
 
@@ -240,17 +253,18 @@ class LeggedEnv(VectorEnv):
         self._push_steps -= 1
         ids = np.flatnonzero(self._push_steps <= 0)
         if len(ids):
-            self.simulation.push(ids, sum(term(self._disturbance_rng, len(ids)) for term in self._pushes))
+            rng = self._disturbances.of(ids)
+            self.simulation.push(ids, sum(term(rng, len(ids)) for term in self._pushes))
             self._schedule_pushes(ids)
 
     def _schedule_pushes(self, ids: Array) -> None:
-        self._push_steps[ids] = np.round(self._disturbance_rng.uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
+        self._push_steps[ids] = np.round(self._disturbances.of(ids).uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
 
     def _change_commands(self, ids: Array) -> None:
         if len(ids):
-            self.state.robot.velocity_command[ids] = self._draw_command(self.np_random, len(ids))
-            low, high = self.config.command_interval_s
-            self._command_steps[ids] = np.round(self.np_random.uniform(low, high, len(ids)) / self.step_s)
+            rng = self._streams.of(ids)
+            self.state.robot.velocity_command[ids] = self._draw_command(rng, len(ids))
+            self._command_steps[ids] = np.round(rng.uniform(*self.config.command_interval_s, len(ids)) / self.step_s)
 
 
 def bind_reward(name: str, parameters: dict[str, Any]) -> tuple[Any, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -12,34 +12,49 @@ ERRORS = ("error_vx", "error_vy", "error_yaw_rate")  # mean absolute: m/s, m/s, 
 
 
 class Metrics:
-    """Sums over control steps and ended episodes of num_envs robots with these reward terms."""
+    """Sums over control steps and ended episodes of num_envs robots with these reward terms, apart for each robot.
+
+    Apart, so that the means over robots are those of all together, to the bit, where several of these have taken in a part each.
+    """
 
     def __init__(self, rewards: Iterable[str], num_envs: int, step_s: float):
         self._rewards, self._num_envs, self._step_s = tuple(rewards), num_envs, step_s
         self._clear()
 
     def _clear(self) -> None:
-        self.reward = dict.fromkeys(self._rewards, 0.0)  # weighted, mean over robots
-        self._error, self._steps, self._episodes, self._falls, self._length_s = np.zeros(3), 0, 0, 0, 0.0
+        self.reward = {name: np.zeros(self._num_envs) for name in self._rewards}  # weighted
+        self._error = np.zeros((self._num_envs, 3))
+        self._steps, self._episodes, self._falls, self._length = np.zeros((4, self._num_envs), np.int64)
 
     def add_step(self, error: Array) -> None:
         """Take in a control step: error (N, 3), absolute, 0 for simulations that failed."""
-        self._error += error.sum(axis=0, dtype=np.float64)
+        self._error += error
         self._steps += 1
 
-    def add_episodes(self, length: Array, fell: Array) -> None:
-        """Take in episodes that ended: their control steps (n,), and whether by a fall (n,)."""
-        self._episodes += len(length)
-        self._falls += int(fell.sum())
-        self._length_s += float(length.sum()) * self._step_s
+    def add_episodes(self, ended: Array, length: Array, fell: Array) -> None:
+        """Take in the episodes of robots that ended (N,): their control steps (N,), and whether by a fall (N,)."""
+        self._episodes += ended
+        self._falls += ended & fell
+        self._length += np.where(ended, length, 0)
+
+    def take(self) -> dict[str, Array]:
+        """The sums by name, a row for each robot; they begin anew."""
+        sums = {f"reward/{name}": total for name, total in self.reward.items()} | {
+            "error": self._error, "steps": self._steps, "episodes": self._episodes, "falls": self._falls, "length": self._length}
+        self._clear()
+        return sums
+
+    def means(self, sums: Mapping[str, Array]) -> dict[str, float]:
+        """The means by tag over what was taken: rewards per second, errors, and where episodes ended their falls and length."""
+        tags: dict[str, float] = {}
+        if steps := int(sums["steps"].sum()):
+            tags |= {f"reward/{name}": float(sums[f"reward/{name}"].sum()) / (steps * self._step_s) for name in self._rewards}
+            tags |= {f"episode/{name}": float(error) / steps for name, error in zip(ERRORS, sums["error"].sum(axis=0))}
+        if episodes := int(sums["episodes"].sum()):
+            tags |= {"episode/falls": int(sums["falls"].sum()) / episodes,
+                     "episode/length_s": int(sums["length"].sum()) * self._step_s / episodes}
+        return tags
 
     def read(self) -> dict[str, float]:
-        """The means by tag: rewards per second, errors, and where episodes ended their falls and length; the sums begin anew."""
-        tags: dict[str, float] = {}
-        if self._steps:
-            tags |= {f"reward/{name}": total / (self._steps * self._step_s) for name, total in self.reward.items()}
-            tags |= {f"episode/{name}": float(error) for name, error in zip(ERRORS, self._error / (self._steps * self._num_envs))}
-        if self._episodes:
-            tags |= {"episode/falls": self._falls / self._episodes, "episode/length_s": self._length_s / self._episodes}
-        self._clear()
-        return tags
+        """The means by tag; the sums begin anew."""
+        return self.means(self.take())

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rfx.state import Array
+from rfx.streams import Streams
 
 
-def shove(rng: np.random.Generator, num: int, speed_m_s: Sequence[float]) -> Array:
+def shove(rng: Streams, num: int, speed_m_s: Sequence[float]) -> Array:
     """Horizontal, from any side, of a speed in [lowest, highest]."""
     angle, speed = rng.uniform(0.0, 2.0 * np.pi, num), rng.uniform(*speed_m_s, num)
     change = np.zeros((num, 6))
@@ -17,7 +18,7 @@ def shove(rng: np.random.Generator, num: int, speed_m_s: Sequence[float]) -> Arr
     return change
 
 
-def twist(rng: np.random.Generator, num: int, range_rad_s: Sequence[float]) -> Array:
+def twist(rng: Streams, num: int, range_rad_s: Sequence[float]) -> Array:
     """A turn about each axis in [lowest, highest]."""
     change = np.zeros((num, 6))
     change[:, 3:] = rng.uniform(*range_rad_s, (num, 3))

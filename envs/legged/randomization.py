@@ -12,6 +12,7 @@ import numpy as np
 
 from rfx.robots.mjcf import trunk_body
 from rfx.state import Array
+from rfx.streams import Streams
 
 
 class Draw:
@@ -32,19 +33,19 @@ class Draw:
         return self.fields[name]
 
 
-def floor_friction(draw: Draw, rng: np.random.Generator, coefficient: Sequence[float]) -> None:
+def floor_friction(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
     """Sliding friction of every contact. It stands in every geom, whichever of two geoms a model lets decide."""
     draw.field("geom_friction")[:, :, 0] = rng.uniform(*coefficient, (draw.num, 1))
 
 
-def base_mass(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def base_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """The trunk's mass, and its inertia with it."""
     factor = rng.uniform(*scale, draw.num)
     draw.field("body_mass")[:, draw.trunk] *= factor
     draw.field("body_inertia")[:, draw.trunk] *= factor[:, None]
 
 
-def payload(draw: Draw, rng: np.random.Generator, range_kg: Sequence[float]) -> None:
+def payload(draw: Draw, rng: Streams, range_kg: Sequence[float]) -> None:
     """A point mass at the trunk's centre of mass; a negative one lightens it. Raises ValueError when no mass would be left."""
     mass = draw.field("body_mass")
     mass[:, draw.trunk] += rng.uniform(*range_kg, draw.num)
@@ -53,12 +54,12 @@ def payload(draw: Draw, rng: np.random.Generator, range_kg: Sequence[float]) -> 
         raise ValueError(f"env.randomization.payload.range_kg is {list(range_kg)}: a trunk of {nominal:.1f} kg would have no mass left")
 
 
-def center_of_mass(draw: Draw, rng: np.random.Generator, range_m: Sequence[float]) -> None:
+def center_of_mass(draw: Draw, rng: Streams, range_m: Sequence[float]) -> None:
     """The trunk's centre of mass, moved along each axis."""
     draw.field("body_ipos")[:, draw.trunk] += rng.uniform(*range_m, (draw.num, 3))
 
 
-def link_mass(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def link_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Mass and inertia of every link but the trunk."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nbody))
     factor[:, draw.trunk] = 1.0
@@ -66,57 +67,57 @@ def link_mass(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> N
     draw.field("body_inertia")[...] *= factor[:, :, None]
 
 
-def motor_strength(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def motor_strength(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Torque that each motor gives for the torque it is asked for, and the most it gives."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nu, 1))
     for name in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"):
         draw.field(name)[...] *= factor
 
 
-def kp(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def kp(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Position gain of each motor."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nu))
     draw.field("actuator_gainprm")[:, :, 0] *= factor
     draw.field("actuator_biasprm")[:, :, 1] *= factor
 
 
-def kd(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def kd(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Damping gain of each motor."""
     draw.field("actuator_biasprm")[:, :, 2] *= rng.uniform(*scale, (draw.num, draw.model.nu))
 
 
-def joint_friction(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def joint_friction(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Dry friction of each joint."""
     draw.field("dof_frictionloss")[...] *= rng.uniform(*scale, (draw.num, draw.model.nv))
 
 
-def joint_damping(draw: Draw, rng: np.random.Generator, coefficient: Sequence[float]) -> None:
+def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
     """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it from 0.1 to 2."""
     joints = np.flatnonzero(draw.model.jnt_type[draw.model.dof_jntid] != mujoco.mjtJoint.mjJNT_FREE)
     draw.field("dof_damping")[:, joints] = rng.uniform(*coefficient, (draw.num, 1))
 
 
-def joint_armature(draw: Draw, rng: np.random.Generator, scale: Sequence[float]) -> None:
+def joint_armature(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Rotor inertia of each motor, as seen at its joint."""
     draw.field("dof_armature")[...] *= rng.uniform(*scale, (draw.num, draw.model.nv))
 
 
-def encoder_offset(draw: Draw, rng: np.random.Generator, range_rad: Sequence[float]) -> None:
+def encoder_offset(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:
     """What each joint's encoder reads too much; the motor's own position control is off by it too."""
     draw.encoder_offset[...] += rng.uniform(*range_rad, draw.encoder_offset.shape)
 
 
-def imu_tilt(draw: Draw, rng: np.random.Generator, range_rad: Sequence[float]) -> None:
+def imu_tilt(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:
     """How far the IMU is turned about each axis against the base that it is mounted on."""
     draw.imu_tilt[...] += rng.uniform(*range_rad, draw.imu_tilt.shape)
 
 
-def imu_tilt_aside(draw: Draw, rng: np.random.Generator, range_rad: Sequence[float]) -> None:
+def imu_tilt_aside(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:
     """As imu_tilt, of a size in [lowest, highest] and to either side: no IMU is upright where the lowest is not 0."""
     size = rng.uniform(*range_rad, draw.imu_tilt.shape)
     draw.imu_tilt[...] += np.where(rng.random(size.shape) < 0.5, -size, size)
 
 
-def action_latency(draw: Draw, rng: np.random.Generator, range_s: Sequence[float]) -> None:
+def action_latency(draw: Draw, rng: Streams, range_s: Sequence[float]) -> None:
     """How long the motors go on with the last target after a new action: up to one control step, in whole physics steps."""
     draw.latency_s[...] += rng.uniform(*range_s, draw.num)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfx.state import Array
+from rfx.streams import Streams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +23,19 @@ class Start:
     joint_velocity: Array  # (n, num_joints), rad/s
 
 
-def joint_position(start: Start, rng: np.random.Generator, range_rad: Sequence[float] = (-0.1, 0.1)) -> None:
+def joint_position(start: Start, rng: Streams, range_rad: Sequence[float] = (-0.1, 0.1)) -> None:
     """Add a uniform offset to every joint."""
     start.joint_position[...] += rng.uniform(*range_rad, start.joint_position.shape)
 
 
-def yaw(start: Start, rng: np.random.Generator, range_rad: Sequence[float] = (-np.pi, np.pi)) -> None:
+def yaw(start: Start, rng: Streams, range_rad: Sequence[float] = (-np.pi, np.pi)) -> None:
     """Turn the upright base to a uniform heading."""
     half = 0.5 * rng.uniform(*range_rad, len(start.base_quaternion))
     start.base_quaternion[...] = 0.0
     start.base_quaternion[:, 0], start.base_quaternion[:, 3] = np.cos(half), np.sin(half)
 
 
-def base_velocity(start: Start, rng: np.random.Generator, range_m_s: Sequence[float] = (-0.2, 0.2),
+def base_velocity(start: Start, rng: Streams, range_m_s: Sequence[float] = (-0.2, 0.2),
                   range_rad_s: Sequence[float] = (-0.2, 0.2)) -> None:
     """Give the base a uniform linear and angular velocity along each axis."""
     start.base_linear_velocity_w[...] += rng.uniform(*range_m_s, start.base_linear_velocity_w.shape)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rfx.state import Array, RobotState
+from rfx.streams import Streams
 from rfx.terms import nearest
 
 MEASURED = {"joint_position": "joint_position", "joint_velocity": "joint_velocity", "base_angular_velocity": "base_angular_velocity_b",
@@ -37,8 +38,8 @@ class Sensing:
         """Mount the IMUs of robots ids (n,) turned by rotation_vector (n, 3), rad."""
         self.imu_rotation[ids] = rotation_matrices(rotation_vector).transpose(0, 2, 1)
 
-    def measure(self, rows: slice | Array, rng: np.random.Generator) -> None:
-        """Read the sensors of the robots in rows."""
+    def measure(self, rows: slice | Array, rng: Streams) -> None:
+        """Read the sensors of the robots in rows, with noise of the streams of all."""
         if self._perfect:
             return
         true, said = self._true, self.state
@@ -46,6 +47,7 @@ class Sensing:
         said.joint_velocity[rows] = true.joint_velocity[rows]
         for name in ("base_angular_velocity_b", "projected_gravity_b"):
             getattr(said, name)[rows] = np.einsum("nij,nj->ni", self.imu_rotation[rows], getattr(true, name)[rows])
+        rng = rng.of(rows)
         for name, width in self._noise:
             values = getattr(said, name)
             noise = rng.random(values[rows].shape, np.float32)

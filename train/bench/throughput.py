@@ -16,6 +16,7 @@ import rfx
 from envs.legged.env import LeggedEnv
 from rfx.nn import MLP
 from rfx.state import Array
+from rfx.streams import Streams
 from train import trainer as trainer_module
 from train.ppo.collect import collect
 from train.trainer import Trainer
@@ -131,7 +132,7 @@ def step_env(env: LeggedEnv, recording: Recording) -> None:
 
 def collect_once(trainer: Trainer, recording: Recording) -> None:
     """Fill the trainer's rollout from the recorded start."""
-    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, np.random.default_rng(0),
+    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, Streams(trainer.env.num_envs, 0),
             history=trainer.history, critic_normalizer=trainer.critic_normalizer)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rfx.state import Array
+from rfx.streams import Streams
 from tinygrad import Tensor
 from train.ppo.losses import Minibatch
 
@@ -20,12 +21,12 @@ def log_softmax(logits: Array) -> Array:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def draw(log_probability: Array, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def draw(log_probability: Array, rng: Streams) -> tuple[Array, Array, Array]:
     """A choice for each row of log-probabilities (N, A): as an index (N,), as a row of zeros and a one (N, A), and its log-probability (N,).
 
     The largest of the log-probabilities, each with Gumbel noise of its own, is distributed as they say.
     """
-    choice = (log_probability + rng.gumbel(size=log_probability.shape)).argmax(axis=1)
+    choice = (log_probability + rng.gumbel(log_probability.shape)).argmax(axis=1)
     rows = np.arange(len(choice))
     one_hot = np.zeros(log_probability.shape, np.float32)
     one_hot[rows, choice] = 1.0

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from rfx.history import ObservationHistory
 from rfx.normalizer import ObservationNormalizer
+from rfx.streams import Streams
 from train.ppo.categorical import draw
 from train.ppo.rollout import Array, Rollout
 from train.ppo.update import PPO
@@ -29,6 +30,11 @@ class Episodes:
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._failed = 0
+
+    def add_rollout(self, rollout: Rollout) -> None:
+        """Take in all steps of a rollout."""
+        for reward, done, failed in zip(rollout.reward, rollout.terminated | rollout.truncated, rollout.failed):
+            self.add(reward, done, failed)
 
     def add(self, reward: Array, done: Array, failed: Array) -> None:
         """Take in an environment step, (N,) each. Episodes whose simulation failed are counted, and no more."""
@@ -59,14 +65,14 @@ class Episodes:
 
 
 def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Mapping[str, Array],
-            rng: np.random.Generator, *, episodes: Episodes | None = None, history: ObservationHistory | None = None,
+            rng: Streams, *, history: ObservationHistory | None = None,
             critic_normalizer: ObservationNormalizer | None = None) -> tuple[dict[str, Array], Array]:
     """Act for as many steps as the rollout holds, writing it in place.
 
     observation has the environment's current `parts`, the last that history, where the policy reads one, was given. critic_normalizer is
     that of a privileged critic's observations. Actions are drawn from the policy's
-    Gaussian with noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities. Returns the observation after the last step, its
-    value (N,), and in episodes, if given, what happened to them.
+    Gaussian with noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities. Returns the
+    observation after the last step, and its value (N,).
     """
     state_dim = rollout.raw_observation.shape[2]
     act = _draw_choice if learner.categorical else _gaussian(learner)
@@ -88,21 +94,19 @@ def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rol
         if history:
             history.reset(done)
             history.push(observation["state"][:, :state_dim])
-        if episodes:
-            episodes.add(rollout.reward[t], done, rollout.failed[t])
     last = [normalize_frames(normalizer, observation["state"][:, :state_dim] if history is None else history.frames)]
     if critic_normalizer:
         last.append(critic_normalizer.normalize(observation["critic"]))
     return observation, learner.act(*last)[1]
 
 
-def _gaussian(learner: PPO) -> Callable[[Rollout, int, np.random.Generator], Array]:
+def _gaussian(learner: PPO) -> Callable[[Rollout, int, Streams], Array]:
     """A function that draws the actions (N, A) of a step from Gaussians around the rollout's means, and writes and scores them there."""
     log_std = learner.policy.log_std.numpy().astype(np.float32)
     std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
 
-    def draw_action(rollout: Rollout, t: int, rng: np.random.Generator) -> Array:
-        noise = rng.standard_normal(rollout.mean[t].shape, np.float32)
+    def draw_action(rollout: Rollout, t: int, rng: Streams) -> Array:
+        noise = rng.standard_normal(rollout.mean[t].shape)
         np.multiply(noise, std, out=rollout.action[t])
         rollout.action[t] += rollout.mean[t]
         rollout.log_prob[t] = -0.5 * np.einsum("ij,ij->i", noise, noise) - log_normalization
@@ -111,7 +115,7 @@ def _gaussian(learner: PPO) -> Callable[[Rollout, int, np.random.Generator], Arr
     return draw_action
 
 
-def _draw_choice(rollout: Rollout, t: int, rng: np.random.Generator) -> Array:
+def _draw_choice(rollout: Rollout, t: int, rng: Streams) -> Array:
     """The same for choices (N,), by the log-probabilities in place of means."""
     choice, rollout.action[t], rollout.log_prob[t] = draw(rollout.mean[t], rng)
     return choice
