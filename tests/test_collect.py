@@ -26,7 +26,7 @@ def make_trainer(total_steps=10**6, **policy) -> Trainer:
 
 def collect_once(trainer: Trainer) -> None:
     """The next rollout, without an update after it."""
-    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, trainer._observation, Streams(8, 0),
+    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, trainer.collector.observation, Streams(8, 0),
             history=trainer.history, critic_normalizer=trainer.critic_normalizer)
 
 

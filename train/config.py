@@ -79,6 +79,22 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """Workers that collect for the learner, on this machine or on many, with Ray: docs/scale.md."""
+
+    workers: int = 2
+    threads: int = 0  # of each worker; 0: as many as let the workers of this machine share its cores
+    address: str | None = None  # of a Ray cluster, or auto for the one that this machine is part of; null: a Ray of its own
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"scale.{name} is {getattr(self, name)}: it must be {least} or more")
+        if importlib.util.find_spec("ray") is None:
+            raise ValueError(f"scale asks for workers, which needs ray: {install_command('ray')}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. env is the task's own: a dataclass that has num_envs."""
 
@@ -92,6 +108,7 @@ class TrainConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    scale: ScaleConfig | None = None  # null: everything in this process
     start_from: str | None = None  # a run's folder, or latest: begin with its network and normalizers
     resume: str | None = None  # a run's folder, or latest
     resume_overrides: bool = False  # a configuration that differs from the checkpoint's is accepted
@@ -104,6 +121,8 @@ class TrainConfig:
         if self.start_from and self.resume and self.start_from == self.resume:
             raise ValueError(f"start_from and resume are both {self.resume}: start_from begins a new run with its network, resume goes on "
                              "with it")
+        if self.scale and self.scale.workers > self.env.num_envs:
+            raise ValueError(f"scale.workers is {self.scale.workers}: it must be at most env.num_envs, {self.env.num_envs}")
         num_samples, num_minibatches = self.env.num_envs * self.trainer.rollout_steps, self.ppo.num_minibatches
         if num_samples % num_minibatches:
             divisor = max(d for d in range(1, num_minibatches + 1) if num_samples % d == 0)

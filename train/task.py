@@ -85,8 +85,13 @@ class Task(Protocol):
         Raises ValueError that names the key, the value and what is possible, also for what else of the values the task cannot do with.
         """
 
-    def make_env(self) -> VectorEnv:
-        """The environments to learn in, env.num_envs of them."""
+    def make_env(self, rows: range | None = None) -> VectorEnv:
+        """The environments to learn in, env.num_envs of them; or the rows of these, of which a worker has some.
+
+        Environment i of a reset with seed s must be, to the bit, environment 0 of one with seed s + i, as in Gymnasium's own vector
+        environments. Only runs with `scale` give rows. Such environments tell metrics by measured(), arrays with a row for each
+        environment, and summarize(measured), which makes metrics of those of all.
+        """
 
     def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
         """Play a policy without exploration, on seeds that training never sees: short while it trains, longer where final says so.

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rfx.history import ObservationHistory
-from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn import kernels
 from rfx.normalizer import ObservationNormalizer
-from rfx.streams import Streams
 from train.config import TrainConfig
-from train.ppo.collect import Episodes, collect, parts
+from train.network import Shape
+from train.ppo.collect import Episodes
+from train.ppo.collector import Collector, part
 from train.ppo.gae import gae
 from train.ppo.reward_scale import RewardScale
-from train.ppo.rollout import Rollout
 from train.ppo.symmetry import Symmetry
 from train.ppo.update import PPO
 from train.task import Task, find_task
+
+if TYPE_CHECKING:
+    from train.scale.workers import Workers
 
 
 class Trainer:
@@ -36,36 +39,30 @@ class Trainer:
         self.config, self.task = config, task or find_task(config.task)(config)
         seeds = np.random.SeedSequence(config.seed).spawn(4)
         weights_rng, self._batch_rng = map(np.random.default_rng, (seeds[0], seeds[2]))
+        streams = {"noise_seed": int(seeds[1].generate_state(1)[0]), "env_seed": int(seeds[3].generate_state(1)[0])}
         if config.threads:
             kernels.set_num_threads(config.threads)
-        privileged = config.policy.critic == "privileged"
-        self.env = self.task.make_env()
-        check_env(self.env, privileged)
-        self._observation = parts(self.env.reset(seed=int(seeds[3].generate_state(1)[0]))[0])
-        self._noise = Streams(self.env.num_envs, int(seeds[1].generate_state(1)[0]))
-        num_envs, num_steps, actions = self.env.num_envs, config.trainer.rollout_steps, self.env.single_action_space
-        choices = isinstance(actions, gymnasium.spaces.Discrete)
-        action_dim = int(actions.n) if choices else actions.shape[0]
-        state_dim = self.state_dim = self.task.state_dim or self._observation["state"].shape[1]
-        critic_dim = self._observation["critic"].shape[1] if privileged else 0
-        sizes = (state_dim, action_dim, *([critic_dim] if privileged else []), list(config.policy.hidden))
-        network = CategoricalActorCritic if choices else PrivilegedActorCritic if privileged else ActorCritic
-        exploration = {} if choices else {"initial_std": config.policy.initial_std}
-        self.policy = network(*sizes, **exploration, history=config.policy.history, rng=weights_rng)
+        self.collector = collector_of(config, self.task, streams)
+        self.env, self.state_dim = self.collector.env, self.collector.state_dim
+        shape = Shape(config, self.collector.observation, self.env.single_action_space, self.state_dim)
+        num_envs, num_steps, state_dim, action_dim = config.env.num_envs, config.trainer.rollout_steps, self.state_dim, shape.action_dim
+        self.policy = shape.network(weights_rng)
         self.mirror = self.task.mirror() if config.policy.symmetric else None
         symmetry = Symmetry(self.mirror.observation(np.eye(state_dim, dtype=np.float32)), self.mirror.action(np.eye(action_dim, dtype=np.float32)),
                             self.policy.hidden, self.policy.history) if self.mirror else None
         self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, symmetry)
         self.normalizer = ObservationNormalizer(state_dim)
-        self.critic_normalizer = ObservationNormalizer(critic_dim) if privileged else None
-        self.history = ObservationHistory(config.policy.history) if config.policy.history > 1 else None
-        self.rollout = Rollout.empty(num_steps, num_envs, state_dim, action_dim, history=config.policy.history, critic_dim=critic_dim)
+        self.critic_normalizer = ObservationNormalizer(shape.critic_dim) if shape.critic_dim else None
+        self.rollout = shape.rollout(num_envs)
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
         self.episodes = Episodes(num_envs)
         self.reward_scale = RewardScale(num_envs, config.ppo.gamma) if config.ppo.normalize_reward else None
-        if self.history:
-            self.history.push(self._observation["state"][:, :state_dim])
+
+    @property
+    def history(self) -> ObservationHistory | None:
+        """The last observations of the environments here, where the policy reads more than one."""
+        return self.collector.history
 
     def iterate(self) -> dict[str, float]:
         """One iteration of PPO; returns its metrics by tag."""
@@ -75,8 +72,7 @@ class Trainer:
         if ppo.final_learning_rate is not None:
             progress = min(self.steps / self.config.trainer.total_steps, 1.0)
             self.learner.set_learning_rate(ppo.learning_rate + progress * (ppo.final_learning_rate - ppo.learning_rate))
-        self._observation, last_value = collect(self.env, self.learner, self.normalizer, rollout, self._observation, self._noise,
-                                                history=self.history, critic_normalizer=self.critic_normalizer)
+        last_value = self.collector.collect(self.learner, rollout, self.normalizer, self.critic_normalizer)
         self.episodes.add_rollout(rollout)
         collected = time.perf_counter()
         if self.reward_scale:
@@ -95,8 +91,7 @@ class Trainer:
         self.iteration += 1
         self.steps += rollout.reward.size
         metrics = self.episodes.read()
-        if read := getattr(self.env.unwrapped, "metrics", None):
-            metrics |= read()
+        metrics |= self.collector.metrics()
         metrics |= {f"ppo/{name}": value for name, value in losses.items()}
         if not self.learner.categorical:
             metrics["policy/std"] = np.exp(self.policy.log_std.numpy()).mean()
@@ -125,32 +120,23 @@ class Trainer:
             own["critic_normalizer"] = self.critic_normalizer.to_dict()
         if self.reward_scale:
             own["reward_scale"] = self.reward_scale.state_dict()
-        groups = {"learner": self.learner.state_dict(), "noise": self._noise.state_dict()}
-        if save := getattr(self.env, "state_dict", None):
-            groups |= {"env": save(), "observation": self._observation, "episodes": self.episodes.state_dict()}
-            if self.history:
-                own["history"] = self.history.frames
-        return own | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+        groups = {"learner": self.learner.state_dict()}
+        if hasattr(self.env, "state_dict"):
+            groups["episodes"] = self.episodes.state_dict()
+        return own | self.collector.state_dict() | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that begin anew.
 
         Raises ValueError for the state of another task, network or num_envs.
         """
-        def part(prefix: str) -> dict[str, Any]:
-            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-        if load := getattr(self.env, "load_state_dict", None):
-            load(part("env."))
-            self._observation = part("observation.")
-            self.episodes.load_state_dict(part("episodes."))
-            if self.history:
-                self.history.load(state["history"])
-        self.learner.load_state_dict(part("learner."))
+        self.collector.load_state_dict(state)
+        if hasattr(self.env, "load_state_dict"):
+            self.episodes.load_state_dict(part(state, "episodes."))
+        self.learner.load_state_dict(part(state, "learner."))
         self._load_normalizers(state)
         if self.reward_scale and "reward_scale" in state:  # absent where it was off until now
             self.reward_scale.load_state_dict(state["reward_scale"])
-        self._noise.load_state_dict(part("noise."))
         self._batch_rng.bit_generator.state = state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
@@ -172,6 +158,17 @@ class Trainer:
         self.normalizer = ObservationNormalizer.from_dict(state["normalizer"])
         if self.critic_normalizer:
             self.critic_normalizer = ObservationNormalizer.from_dict(state["critic_normalizer"])
+
+
+def collector_of(config: TrainConfig, task: Task, seeds: Mapping[str, int]) -> Collector | Workers:
+    """What collects for a run: environments here, or, with `scale`, those of workers. seeds are a Collector's."""
+    if config.scale:
+        from train.scale.workers import Workers
+
+        return Workers(config, task, seeds)
+    env = task.make_env()
+    check_env(env, config.policy.critic == "privileged")
+    return Collector(env, **seeds, state_dim=task.state_dim, history=config.policy.history)
 
 
 def check_env(env: VectorEnv, privileged: bool) -> None:

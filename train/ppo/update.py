@@ -9,13 +9,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
-from rfx.nn.dense import Inference, Training
+from rfx.nn.dense import Training
 from rfx.nn.kernels import Kernel
 from tinygrad import Tensor, TinyJit, dtypes
-from tinygrad.dtype import DType
-from tinygrad.nn import Linear
-from tinygrad.nn.state import get_state_dict
-from train.ppo.categorical import bind_gradient, categorical_gradient, log_softmax
+from train.ppo.forward import Forward, allocate, layer_memory, upload
+from train.ppo.categorical import bind_gradient, categorical_gradient
 from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient
 from train.ppo.optimizer import SUMS, Adam
 from train.ppo.rollout import Array, Rollout
@@ -57,7 +55,7 @@ class PPOConfig:
                              "because desired_kl leads the learning rate by itself")
 
 
-class PPO:
+class PPO(Forward):
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
     policy is an ActorCritic, a PrivilegedActorCritic, or, of choices (categorical), a CategoricalActorCritic. With a symmetry its weights become, and stay, their own mirror image. Raises
@@ -68,70 +66,22 @@ class PPO:
                  symmetry: Symmetry | None = None):
         if batch_size % config.num_minibatches:
             raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
-        self.policy, self.config, self.symmetry = policy, config, symmetry
-        self.parameters, self.categorical = get_state_dict(policy), isinstance(policy, CategoricalActorCritic)
+        super().__init__(policy)
+        self.config, self.symmetry = config, symmetry
         if symmetry:
             for name, parameter in self.parameters.items():
-                _upload(parameter, symmetry.initial(name, parameter.numpy()))
+                upload(parameter, symmetry.initial(name, parameter.numpy()))
         self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
         num_steps, num_actions, num_inputs = config.num_epochs * config.num_minibatches, policy.act_dim, policy.history * policy.obs_dim
         widths = {"observation": num_inputs, "action": num_actions, "mean": num_actions}
         if isinstance(policy, PrivilegedActorCritic):
             widths["critic_observation"] = policy.critic_dim
         self._fields = [name for name in BATCH_FIELDS if name in widths or name not in OPTIONAL_FIELDS]
-        self._rollout = Minibatch(**{name: _allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields})
-        self._old_log_std = _allocate(num_actions)
-        self._order = _allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
-        self._position = _allocate(1, dtype=dtypes.int32)  # of the next one
-        self._uses_kernels = kernels.usable(*self.parameters.values()) and kernels.compile_kernels()
+        self._rollout = Minibatch(**{name: allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields})
+        self._old_log_std = allocate(num_actions)
+        self._order = allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
+        self._position = allocate(1, dtype=dtypes.int32)  # of the next one
         self._step = self._kernel_step() if self._uses_kernels else TinyJit(self._minibatch_step)
-        self._inference: dict[int, tuple[list[Array], Callable[[], Array]]] = {}  # inputs, and what computes output, by number of rows
-
-    def act(self, *inputs: Array) -> tuple[Array, Array]:
-        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
-
-        A categorical policy gives the log-probability of each of its A choices in place of the mean. Compiled once for each N.
-        """
-        num_rows = len(inputs[0])
-        if num_rows not in self._inference:
-            given = [np.empty(array.shape, np.float32) for array in inputs]
-            self._inference[num_rows] = given, (self._kernel_inference(given) if self._uses_kernels else self._plain_inference(given))
-        given, infer = self._inference[num_rows]
-        for own, array in zip(given, inputs, strict=True):
-            own[...] = array
-        output = infer()
-        return (log_softmax if self.categorical else np.tanh)(output[:, :-1]), output[:, -1].copy()
-
-    def _plain_inference(self, given: list[Array]) -> Callable[[], Array]:
-        tensors = [_allocate(*array.shape) for array in given]
-        forward = TinyJit(lambda: self.policy.output(*tensors).realize())
-
-        def infer() -> Array:
-            for tensor, array in zip(tensors, given):
-                _upload(tensor, array)
-            return forward().numpy()
-
-        return infer
-
-    def _kernel_inference(self, given: list[Array]) -> Callable[[], Array]:
-        output = np.empty((len(given[0]), self.policy.act_dim + 1), np.float32)
-        passes = [Inference(x, *_weights(layers), num_hidden, output[:, columns]) for x, layers, num_hidden, columns in self._networks(*given)]
-
-        def infer() -> Array:
-            for forward in passes:
-                forward()
-            return output
-
-        return infer
-
-    def _networks(self, observation: Array, critic_observation: Array | None = None) -> list[tuple[Array, list[Linear], int, slice]]:
-        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden, output columns."""
-        policy, num_actions = self.policy, self.policy.act_dim
-        if not isinstance(policy, PrivilegedActorCritic):
-            layers = [*policy.backbone, policy.actor_head, policy.critic_head]
-            return [(observation, layers, len(policy.backbone), slice(None))]
-        return [(observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
-                (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None))]
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
         """Run every epoch on the rollout, in fresh random minibatches.
@@ -144,12 +94,12 @@ class PPO:
             raise ValueError(f"got a rollout of {' x '.join(map(str, rollout.reward.shape))} samples; this learner was made for {batch_size}")
         for name in self._fields:
             target = getattr(self._rollout, name)
-            _upload(target, getattr(rollout, name).reshape(target.shape))
+            upload(target, getattr(rollout, name).reshape(target.shape))
         if not self.categorical:
-            _upload(self._old_log_std, self.policy.log_std.numpy())
-        _upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
-        _upload(self._position, np.zeros(1))
-        _upload(self.optimizer.sums, np.zeros(len(SUMS)))
+            upload(self._old_log_std, self.policy.log_std.numpy())
+        upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
+        upload(self._position, np.zeros(1))
+        upload(self.optimizer.sums, np.zeros(len(SUMS)))
         for _ in range(order.shape[0]):
             self._step()
         sums = dict(zip(SUMS, self.optimizer.sums.numpy().tolist()))
@@ -166,7 +116,7 @@ class PPO:
 
         gradients = {name: np.empty(tensor.shape, np.float32) for name, tensor in self.parameters.items()}
         of = {id(tensor): gradients[name] for name, tensor in self.parameters.items()}
-        passes = [Training(x, *_weights(layers), num_hidden, output[:, columns], d_output[:, columns],
+        passes = [Training(x, *layer_memory(layers), num_hidden, output[:, columns], d_output[:, columns],
                            [of[id(layer.weight)] for layer in layers], [of[id(layer.bias)] for layer in layers])
                   for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))]
         terms = np.empty(len(TERMS), np.float32)
@@ -226,17 +176,17 @@ class PPO:
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"the saved learner's {name} has shape {state[name].shape}, this one's {tensor.shape}")
-            _upload(tensor, state[name])
+            upload(tensor, state[name])
 
     def limit_std(self, highest: float) -> None:
         """Lower the exploration's standard deviations to at most highest; choices have none."""
         if self.categorical:
             return
-        _upload(self.policy.log_std, np.minimum(self.policy.log_std.numpy(), math.log(highest)))
+        upload(self.policy.log_std, np.minimum(self.policy.log_std.numpy(), math.log(highest)))
 
     def set_learning_rate(self, rate: float) -> None:
         """Go on with another learning rate; desired_kl adapts it from there."""
-        _upload(self.optimizer.state, np.array([self.optimizer.state.numpy()[0], rate]))
+        upload(self.optimizer.state, np.array([self.optimizer.state.numpy()[0], rate]))
 
     def _state(self) -> dict[str, Tensor]:
         adam = {name: getattr(self.optimizer, name) for name in ("first_moment", "second_moment", "state")}
@@ -270,24 +220,3 @@ static void take_rows(float* const* b, Pool* pool) {
 }
 """
     return Kernel("take_rows", text)
-
-
-def _weights(layers: list[Linear]) -> tuple[list[Array], list[Array]]:
-    """Weights and biases of layers, as their memory."""
-    return [kernels.memory(layer.weight) for layer in layers], [kernels.memory(layer.bias) for layer in layers]
-
-
-def _allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
-    """A tensor with memory of its own, to upload into."""
-    tensor = Tensor.empty(*shape, dtype=dtype).realize()
-    tensor.uop.buffer.ensure_allocated()
-    return tensor
-
-
-def _upload(target: Tensor, array: Array) -> None:
-    """Overwrite a realized tensor's data, in place, with an array of its shape."""
-    values = np.ascontiguousarray(array, np.int32 if target.dtype == dtypes.int32 else np.float32)
-    if target.device == "CPU":
-        kernels.memory(target)[...] = values
-    else:
-        target.assign(Tensor(values, device=target.device)).realize()

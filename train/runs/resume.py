@@ -32,7 +32,7 @@ RECORD = "run.json"
 BEGINNING = 3  # iterations
 # Differences that change no result, and those that nothing after a run's beginning reads.
 FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "export.onnx", "trainer.checkpoint_every",
-        "trainer.keep_checkpoints")
+        "trainer.keep_checkpoints", "scale", "scale.workers", "scale.threads", "scale.address")
 FIXED = ("seed", "task", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
          "policy.critic")
 

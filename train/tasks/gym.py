@@ -103,10 +103,11 @@ class GymTask:
         """What chooses this task on the command line."""
         return f"+robot=gym env.id={self.config.env.id}"
 
-    def make_env(self) -> GymEnv:
-        """The environments to learn in."""
+    def make_env(self, rows: range | None = None) -> GymEnv:
+        """The environments to learn in, or the rows of them."""
         config = self.config.env
-        return LearningEnv(make_vector(config.id, config.num_envs, config.kwargs, batched=config.batched, threads=self.config.threads), config.id)
+        num_envs = config.num_envs if rows is None else len(rows)
+        return LearningEnv(make_vector(config.id, num_envs, config.kwargs, batched=config.batched, threads=self.config.threads), config.id)
 
     def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
         """One full episode in each of trainer.evaluation_envs environments, or of trainer.final_evaluation_envs."""

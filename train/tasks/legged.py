@@ -60,9 +60,9 @@ class LeggedTask:
             return ()
         return policy.critic_terms or tuple(available(privileged))
 
-    def make_env(self) -> LeggedEnv:
-        """The robots to learn with."""
-        return LeggedEnv(config=self.config.env, robot=self.robot, threads=self.config.threads, critic_terms=self.critic_terms)
+    def make_env(self, rows: range | None = None) -> LeggedEnv:
+        """The robots to learn with, or the rows of them."""
+        return LeggedEnv(config=self.config.env, robot=self.robot, rows=rows, threads=self.config.threads, critic_terms=self.critic_terms)
 
     def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
         """Play a policy on seeded commands under all that disturbs its training; on terrain where the task has some, drawn anew."""

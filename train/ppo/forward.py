@@ -1,0 +1,105 @@
+"""A policy that acts: its forward pass alone, for collection, which the learner has and every worker that collects for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn.dense import Inference
+from rfx.state import Array
+from tinygrad import Tensor, TinyJit, dtypes
+from tinygrad.dtype import DType
+from tinygrad.nn import Linear
+from tinygrad.nn.state import get_state_dict
+from train.ppo.categorical import log_softmax
+
+
+class Forward:
+    """The forward pass of a policy: of one that is categorical, of choices, or not.
+
+    In our kernels a row's result does not depend, in any bit, on how many rows it is computed with.
+    """
+
+    def __init__(self, policy: ActorCritic | PrivilegedActorCritic | CategoricalActorCritic):
+        self.policy, self.parameters = policy, get_state_dict(policy)
+        self.categorical = isinstance(policy, CategoricalActorCritic)
+        self._uses_kernels = kernels.usable(*self.parameters.values()) and kernels.compile_kernels()
+        self._inference: dict[int, tuple[list[Array], Callable[[], Array]]] = {}  # inputs, and what computes output, by number of rows
+
+    def weights(self) -> dict[str, Array]:
+        """The policy's parameters by name, as copies."""
+        return {name: tensor.numpy().copy() for name, tensor in self.parameters.items()}
+
+    def take(self, weights: Mapping[str, Array]) -> None:
+        """Act with these weights from now on."""
+        for name, tensor in self.parameters.items():
+            upload(tensor, weights[name])
+
+    def act(self, *inputs: Array) -> tuple[Array, Array]:
+        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
+
+        A categorical policy gives the log-probability of each of its A choices in place of the mean. Compiled once for each N.
+        """
+        num_rows = len(inputs[0])
+        if num_rows not in self._inference:
+            given = [np.empty(array.shape, np.float32) for array in inputs]
+            self._inference[num_rows] = given, (self._kernel_inference(given) if self._uses_kernels else self._plain_inference(given))
+        given, infer = self._inference[num_rows]
+        for own, array in zip(given, inputs, strict=True):
+            own[...] = array
+        output = infer()
+        return (log_softmax if self.categorical else np.tanh)(output[:, :-1]), output[:, -1].copy()
+
+    def _plain_inference(self, given: list[Array]) -> Callable[[], Array]:
+        tensors = [allocate(*array.shape) for array in given]
+        forward = TinyJit(lambda: self.policy.output(*tensors).realize())
+
+        def infer() -> Array:
+            for tensor, array in zip(tensors, given):
+                upload(tensor, array)
+            return forward().numpy()
+
+        return infer
+
+    def _kernel_inference(self, given: list[Array]) -> Callable[[], Array]:
+        output = np.empty((len(given[0]), self.policy.act_dim + 1), np.float32)
+        passes = [Inference(x, *layer_memory(layers), num_hidden, output[:, columns]) for x, layers, num_hidden, columns in self._networks(*given)]
+
+        def infer() -> Array:
+            for forward in passes:
+                forward()
+            return output
+
+        return infer
+
+    def _networks(self, observation: Array, critic_observation: Array | None = None) -> list[tuple[Array, list[Linear], int, slice]]:
+        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden, output columns."""
+        policy, num_actions = self.policy, self.policy.act_dim
+        if not isinstance(policy, PrivilegedActorCritic):
+            layers = [*policy.backbone, policy.actor_head, policy.critic_head]
+            return [(observation, layers, len(policy.backbone), slice(None))]
+        return [(observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
+                (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None))]
+
+
+def layer_memory(layers: list[Linear]) -> tuple[list[Array], list[Array]]:
+    """Weights and biases of layers, as their memory."""
+    return [kernels.memory(layer.weight) for layer in layers], [kernels.memory(layer.bias) for layer in layers]
+
+
+def allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
+    """A tensor with memory of its own, to upload into."""
+    tensor = Tensor.empty(*shape, dtype=dtype).realize()
+    tensor.uop.buffer.ensure_allocated()
+    return tensor
+
+
+def upload(target: Tensor, array: Array) -> None:
+    """Overwrite a realized tensor's data, in place, with an array of its shape."""
+    values = np.ascontiguousarray(array, np.int32 if target.dtype == dtypes.int32 else np.float32)
+    if target.device == "CPU":
+        kernels.memory(target)[...] = values
+    else:
+        target.assign(Tensor(values, device=target.device)).realize()

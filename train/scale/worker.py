@@ -1,0 +1,64 @@
+"""One Ray actor of a run: some of its environments, and the policy that acts in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rfx.nn import kernels
+from rfx.normalizer import ObservationNormalizer
+from rfx.state import Array
+from train.config import TrainConfig
+from train.network import Shape
+from train.ppo.collector import Collector
+from train.ppo.forward import Forward
+from train.task import find_task
+
+LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a rollout: the learner computes them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What a worker sends: a rollout's arrays by name, (T, n, ...), the value of what is seen after it (n,), and how it left the environments."""
+
+    arrays: Mapping[str, Array]
+    value: Array
+    measured: Mapping[str, Array]  # by its environments, for metrics
+    state: Mapping[str, Any]
+    seconds: float  # that it took
+
+
+class Worker:
+    """The environments rows of a run's, on so many threads. seeds are a Collector's."""
+
+    def __init__(self, config: TrainConfig, rows: range, threads: int, seeds: Mapping[str, int], state_dim: int):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's
+        kernels.set_num_threads(threads)
+        env = find_task(config.task)(dataclasses.replace(config, threads=threads, scale=None)).make_env(rows)
+        self._collector = Collector(env, **seeds, first=rows.start, state_dim=state_dim, history=config.policy.history)
+        shape = Shape(config, self._collector.observation, env.single_action_space, state_dim)
+        self._forward, self._rollout = Forward(shape.network()), shape.rollout(len(rows))
+        self._sent = [field.name for field in dataclasses.fields(self._rollout) if field.name not in LEFT_OUT or (
+            field.name == "observation" and config.policy.history > 1)]
+
+    def collect(self, given: tuple[Mapping[str, Array], tuple[Any, Any]]) -> Collected:
+        """The next rollout, by the policy's weights and normalizers that are given."""
+        begin, (weights, normalizers) = time.perf_counter(), given
+        self._forward.take(weights)
+        normalizer, critic_normalizer = (values and ObservationNormalizer.from_dict(values) for values in normalizers)
+        value = self._collector.collect(self._forward, self._rollout, normalizer, critic_normalizer)
+        measure = getattr(self._collector.env.unwrapped, "measured", None)
+        return Collected(arrays={name: getattr(self._rollout, name) for name in self._sent}, value=value, measured=measure() if measure else {},
+                         state=self._collector.state_dict(), seconds=time.perf_counter() - begin)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The Collector's."""
+        return self._collector.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The Collector's."""
+        self._collector.load_state_dict(state)
