@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -44,6 +45,10 @@ class Worker:
         self._forward, self._rollout = Forward(shape.network()), shape.rollout(len(rows))
         self._sent = [field.name for field in dataclasses.fields(self._rollout) if field.name not in LEFT_OUT or (
             field.name == "observation" and config.policy.history > 1)]
+
+    def pid(self) -> int:
+        """Of its process, once it is ready."""
+        return os.getpid()
 
     def collect(self, given: tuple[Mapping[str, Array], tuple[Any, Any]]) -> Collected:
         """The next rollout, by the policy's weights and normalizers that are given."""

@@ -53,9 +53,16 @@ class Workers:
         import ray
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if ray.is_initialized():
-            return
         address, needed = self._scale.address, self._threads * len(self.rows)
+        if not ray.is_initialized():
+            self._join(address, needed)
+        if (there := int(ray.cluster_resources().get("CPU", 0))) < needed:
+            raise InputError(f"scale.workers={len(self.rows)} of {self._threads} threads need {needed} CPUs, and the Ray cluster has {there}: "
+                             "add machines, or lower scale.workers or scale.threads")
+
+    def _join(self, address: str | None, needed: int) -> None:
+        import ray
+
         own = {"num_cpus": max(needed, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
         try:
             ray.init(address="local" if address is None else address, logging_level="ERROR", log_to_driver=False, **own)
@@ -73,7 +80,7 @@ class Workers:
                 critic_normalizer: ObservationNormalizer | None = None) -> Array:
         """As Collector's. Raises TrainingBroken where a share's workers die again and again."""
         import ray
-        from ray.exceptions import ActorError
+        from ray.exceptions import ObjectLostError, RayActorError
 
         begin, seconds, deaths = time.perf_counter(), [0.0] * len(self.rows), 0
         normalizers = (normalizer.to_dict(), critic_normalizer and critic_normalizer.to_dict())
@@ -85,7 +92,7 @@ class Workers:
             i = waiting.pop(reference)
             try:
                 result = ray.get(reference)
-            except ActorError as error:
+            except (RayActorError, ObjectLostError) as error:
                 deaths += 1
                 if deaths > DEATHS * len(self.rows):
                     raise TrainingBroken(f"workers died {deaths} times in one iteration, the last of: {one_line(error)}") from error
@@ -106,7 +113,10 @@ class Workers:
 
     def _replace(self, i: int) -> Any:
         """A new worker for share i, where its last rollout ended."""
+        import ray
+
         self.num_replaced += 1
+        ray.kill(self._actors[i])  # it may live, and have lost what it sent
         self._actors[i] = self._start(self.rows[i])
         if self._states[i] is not None:
             self._actors[i].load_state_dict.remote(self._states[i])
