@@ -12,6 +12,7 @@ from envs.legged.env import LeggedEnv
 from envs.legged.sensing import MEASURED, Sensing, rotation_matrices
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.state import RobotState, projected_gravity
+from rfx.streams import Streams
 
 WIDTHS = {"joint_position": 0.03, "joint_velocity": 2.0, "base_angular_velocity": 0.4, "projected_gravity": 0.1}
 
@@ -42,7 +43,7 @@ def test_a_tilted_imu_on_a_level_robot_says_what_a_true_one_says_on_a_tilted_rob
     state.base_angular_velocity_b[:] = [0.0, 0.0, 1.0]
     sensing = Sensing(state, np.zeros((3, 12), np.float32), {}, perfect=False)
     sensing.tilt_imu(np.array([1, 2]), np.array([[0.1, 0, 0], [0, -0.2, 0]]))
-    sensing.measure(slice(None), np.random.default_rng(0))
+    sensing.measure(slice(None), Streams(len(state.gait_phase), 0))
     expected = [[0, 0, -1], [0, -np.sin(0.1), -np.cos(0.1)], [-np.sin(0.2), 0, -np.cos(0.2)]]
     np.testing.assert_allclose(sensing.state.projected_gravity_b, expected, atol=1e-6)
     rolled = np.array([[np.cos(0.05), np.sin(0.05), 0, 0]])
@@ -52,15 +53,15 @@ def test_a_tilted_imu_on_a_level_robot_says_what_a_true_one_says_on_a_tilted_rob
 
 
 def test_perfect_sensors_are_the_truth_itself_and_draw_nothing():
-    state, rng = true_state(3), np.random.default_rng(0)
-    before = rng.bit_generator.state
+    state, rng = true_state(3), Streams(3, 0)
+    before = rng.state_dict()["count"]
     sensing = Sensing(state, np.zeros((3, 12), np.float32), {}, perfect=True)
     sensing.measure(slice(None), rng)
-    assert sensing.state is state and rng.bit_generator.state == before
+    assert sensing.state is state and (rng.state_dict()["count"] == before).all()
 
 
 def test_noise_is_uniform_of_the_width_given_and_new_at_every_measurement():
-    state, rng = true_state(4000), np.random.default_rng(1)
+    state, rng = true_state(4000), Streams(4000, 1)
     offset = np.full((4000, 12), 0.02, np.float32)
     sensing = Sensing(state, offset, WIDTHS, perfect=False)
     errors = []
@@ -78,9 +79,9 @@ def test_noise_is_uniform_of_the_width_given_and_new_at_every_measurement():
 def test_a_measurement_of_some_rows_leaves_the_others():
     state = true_state(6)
     sensing = Sensing(state, np.zeros((6, 12), np.float32), WIDTHS, perfect=False)
-    sensing.measure(slice(None), np.random.default_rng(0))
+    sensing.measure(slice(None), Streams(len(state.gait_phase), 0))
     before = {name: getattr(sensing.state, name).copy() for name in MEASURED.values()}
-    sensing.measure(np.array([1, 4]), np.random.default_rng(5))
+    sensing.measure(np.array([1, 4]), Streams(len(state.gait_phase), 5))
     for name, values in before.items():
         changed = (getattr(sensing.state, name) != values).any(axis=1)
         assert changed.tolist() == [False, True, False, False, True, False], name
