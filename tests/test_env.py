@@ -312,3 +312,33 @@ def test_the_mean_velocity_forgets_over_half_a_cycle_of_the_gait():
         env.step(np.full((3, 12), 0.3, np.float32))
         expected = 0.9 * expected + 0.1 * now()
     np.testing.assert_allclose(state.mean_velocity_b, expected, atol=1e-5)
+
+
+def test_a_reward_with_a_ramp_grows_to_its_weight_with_the_steps_of_all_environments():
+    """From 0 at 8 steps to all of it at 24: with 4 environments at the third and the seventh. A part of them, and one that goes on, do the same."""
+    height = {"term": "base_height", "weight": -10.0, "target_m": 1.0}
+    rewards = {"always": height, "later": height | {"ramp": [8, 24]}}
+    config = EnvConfig.load("go2", num_envs=4, randomize=False, rewards=rewards)
+
+    def shares(env, num_steps):
+        for _ in range(num_steps):
+            env.step(np.zeros((env.num_envs, 12), np.float32))
+            measured = env.measured()
+            yield measured["reward/later"] / measured["reward/always"]
+
+    whole, part, other = LeggedEnv(config=config, robot=GO2_CONFIG), LeggedEnv(config=config, robot=GO2_CONFIG, rows=range(2, 4)), LeggedEnv(
+        config=config, robot=GO2_CONFIG)
+    for env, first in ((whole, 0), (part, 2), (other, 0)):
+        env.reset(seed=first)
+    expected = np.array([0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
+    seen = np.array([*shares(whole, 4)])
+    np.testing.assert_allclose(seen, np.repeat(expected[:4, None], 4, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(np.array([*shares(part, 8)])[:, 0], expected, rtol=1e-5)
+    other.load_state_dict(whole.state_dict())
+    np.testing.assert_allclose(np.array([*shares(other, 4)])[:, 0], expected[4:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("ramp", [[5, 5], [-1, 5], [5]])
+def test_a_ramp_goes_up(ramp):
+    with pytest.raises(ValueError, match="env.rewards.tilt.ramp is .*: it must be"):
+        make(1, rewards={"tilt": {"weight": 1.0, "ramp": ramp}})

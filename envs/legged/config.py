@@ -74,6 +74,7 @@ class TerrainConfig:
 class EnvConfig:
     """One task: sizes, times and, by name, the terms it is made of. A reward's parameters include its weight per second.
 
+    With `ramp: [first, last]` the weight grows from 0 between these environment steps, summed over environments, of a run.
     An entry's name is that of its term, unless the entry says `term: NAME`: then it may have any name of its own.
     """
 

@@ -73,6 +73,8 @@ class LeggedEnv(VectorEnv):
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
+        self._ramps = {name: parameters["ramp"] for name, parameters in config.rewards.items() if "ramp" in parameters}
+        self._num_all = num_all
         self._critic_terms = [find(privileged, name) for name in critic_terms]
 
         self._observation = np.zeros((num_envs, robot.max_state_dim), np.float32)
@@ -80,6 +82,7 @@ class LeggedEnv(VectorEnv):
         self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
         self._push_steps = np.zeros(num_envs, np.int64)  # control steps until the next push
         self._length = np.zeros(num_envs, np.int64)  # not state.step: that one counts a random start age too
+        self._age = np.zeros(num_envs, np.int64)  # control steps since the environment was made, over all episodes
         self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
         self._metrics = Metrics(self._rewards, num_envs, self.step_s)
 
@@ -135,13 +138,14 @@ class LeggedEnv(VectorEnv):
         terminated = state.fallen.copy()
         reward = np.zeros(self.num_envs, np.float32)
         for name, (term, weight) in self._rewards.items():
-            values = term(state) * np.float32(weight * self.step_s)
+            values = term(state) * np.float32(weight * self.step_s * self._ramp(name))
             failed |= ~np.isfinite(values)
             values[failed] = 0.0
             reward += values
             self._metrics.reward[name] += values
 
         self._length += 1
+        self._age += 1
         error = np.abs(velocity_error(state))
         left = False
         if self.curriculum:
@@ -197,9 +201,16 @@ class LeggedEnv(VectorEnv):
 
     def _counters(self) -> dict[str, Array]:
         return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
-                "length": self._length, "error": self._error} | {
+                "length": self._length, "age": self._age, "error": self._error} | {
                     f"{streams}.{name}": array for streams, rng in (("streams", self._streams), ("disturbances", self._disturbances))
                     for name, array in rng.arrays().items()} | (self.curriculum.arrays() if self.curriculum else {})
+
+    def _ramp(self, name: str) -> float:
+        """The share of its weight that a reward has now."""
+        if name not in self._ramps:
+            return 1.0
+        begin, end = self._ramps[name]
+        return min(max((self._age[0] * self._num_all - begin) / (end - begin), 0.0), 1.0)
 
     def _observe(self) -> dict[str, Array]:
         """What the policy and, where it is privileged, its critic are given: new arrays."""
@@ -268,9 +279,11 @@ class LeggedEnv(VectorEnv):
 
 
 def bind_reward(name: str, parameters: dict[str, Any]) -> tuple[Any, float]:
-    """A reward term with its parameters fixed, and its weight per second. Raises ValueError for a wrong name, parameter or weight."""
+    """A reward term with its parameters fixed, and its weight per second. Raises ValueError for a wrong name, parameter, weight or ramp."""
     parameters = dict(parameters)
-    weight = parameters.pop("weight", None)
+    weight, ramp = parameters.pop("weight", None), parameters.pop("ramp", (0, 1))
+    if len(ramp) != 2 or not 0 <= ramp[0] < ramp[1]:
+        raise ValueError(f"env.rewards.{name}.ramp is {list(ramp)}: it must be [first, last] of the steps between which the weight grows from 0")
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise ValueError(f"reward {name!r} needs a number as its weight, got {weight!r}")
     return bind(rewards, name, parameters), float(weight)
