@@ -37,14 +37,13 @@ PACKAGES = ("rsl-rl-lib", "stable-baselines3", "torch")
 
 def run(race: RaceConfig, console: Console) -> dict[str, Any]:
     """Race, and write what came of it after each seed: medians, curves, picture. Returns the medians, as JSON types."""
-    for module in (*(module for name in race.racing for module in LIBRARIES[race.entrants[name].library]), "matplotlib"):
-        if find_spec(module) is None:
-            raise missing("the race", module)
+    with bad_input():
+        check_installed(race)
     curves: dict[str, list[dict[str, Any]]] = {name: [] for name in race.racing}
     for racer in racers(race):
         label = f"{racer.name}, seed {racer.seed}"
         with console.status(label) as status:
-            curves[racer.name].append(racer.curve(lambda text, label=label: status.update(f"{label}: {text}")))
+            curves[racer.name].append(racer.curve(lambda doing, label=label: status.update(f"{label}: {doing}")))
         last = {name: values[-1] for name, values in curves[racer.name][-1].items()}
         console.print(f"{label}: {last['steps']:,} steps in {last['seconds']:.0f} s, falls {text(last['falls_per_episode'])}, errors "
                       f"{', '.join(text(last[name]) for name in MEASURED[1:])}", highlight=False, soft_wrap=True)
@@ -52,6 +51,13 @@ def run(race: RaceConfig, console: Console) -> dict[str, Any]:
             result = write(race, curves)
     console.print(table(result["learners"]), highlight=False)
     return result
+
+
+def check_installed(race: RaceConfig) -> None:
+    """Raises ImportError that names the extra which who races, or the picture, lacks."""
+    for module in (*(module for name in race.racing for module in LIBRARIES[race.entrants[name].library]), "matplotlib"):
+        if find_spec(module) is None:
+            raise missing("the race", module)
 
 
 def write(race: RaceConfig, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -132,8 +138,10 @@ def text(value: float | None, spec: str = ".3f") -> str:
 
 def main() -> None:
     """The entry."""
-    with exit_on_error(), bad_input():
-        run(read_race(sys.argv[1:]), Console())
+    with exit_on_error():
+        with bad_input():
+            race = read_race(sys.argv[1:])
+        run(race, Console())
 
 
 if __name__ == "__main__":

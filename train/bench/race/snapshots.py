@@ -47,11 +47,11 @@ class Network:
 
     def save(self, path: Path) -> None:
         """Write a .safetensors file."""
-        arrays = {"mean": self.mean, "scale": self.scale, "clip": np.array(self.clip)}
+        arrays = {"mean": self.mean, "scale": self.scale}
         for index, (weight, bias) in enumerate(self.layers):
             arrays |= {f"{index}.weight": weight, f"{index}.bias": bias}
         data = safetensors.numpy.save({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()},
-                                      {"activation": self.activation})
+                                      {"activation": self.activation, "clip": str(self.clip)})
         replace_file(path, data)
 
     @classmethod
@@ -59,8 +59,8 @@ class Network:
         """The network that save wrote."""
         with safetensors.safe_open(path, framework="numpy") as file:
             arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
-        layers = [(arrays[f"{index}.weight"], arrays[f"{index}.bias"]) for index in range((len(arrays) - 3) // 2)]
-        return cls(layers=layers, mean=arrays["mean"], scale=arrays["scale"], clip=float(arrays["clip"]), activation=metadata["activation"])
+        layers = [(arrays[f"{index}.weight"], arrays[f"{index}.bias"]) for index in range((len(arrays) - 2) // 2)]
+        return cls(layers=layers, mean=arrays["mean"], scale=arrays["scale"], clip=float(metadata["clip"]), activation=metadata["activation"])
 
 
 @dataclass(kw_only=True)
@@ -109,7 +109,7 @@ def checkpoint_policy(path: Path) -> rfx.LoadedPolicy:
     """The policy in a checkpoint of our trainer's."""
     state, prefix = read_checkpoint(path), "learner.policy."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    actor = Actor.of(weights, "ActorCritic", {"history": state["run.config"]["policy"]["history"]})
+    actor = Actor.of(weights, "ActorCritic", {"history": state["run.config"]["policy.history"]})
     return rfx.LoadedPolicy(actor, normalizer=ObservationNormalizer.from_dict(state["normalizer"]))
 
 
