@@ -11,13 +11,17 @@ import pytest
 from gymnasium.vector import AutoresetMode, VectorEnv
 from tiny_run import make_config
 
+from rfx.mirror import Mirror
+from rfx.robots.go2.config import GO2_CONFIG
 from train.bench.race import runs
-from train.bench.race.__main__ import first_met, summary, write
+from train.bench.race.__main__ import check_installed, first_met, summary, write
 from train.bench.race.config import read_race
 from train.bench.race.plot import column, median_curve
 from train.bench.race.rival import env_seed
 from train.bench.race.runs import Racer, racers
 from train.bench.race.snapshots import Kept, Network, Stopwatch, kept_by_us
+from train.judge.claims import read_groups
+from train.judge.markdown import section
 from train.runs.best import Snapshot
 from train.runs.checkpoint import write_checkpoint
 from train.runs.resume import values_of
@@ -200,6 +204,38 @@ def test_curves_are_summed_up_and_drawn(tmp_path):
     assert whole["learners"]["ours"]["curves"] == [CURVE, LATER] and whole["earlier"]["unilab"]["error_vx"][0] == 0.076
     assert json.loads((tmp_path / "race.json").read_text())["learners"]["sb3"]["last"]["seconds"] == 45.0
     assert (tmp_path / "race.png").stat().st_size > 30_000
+
+
+def test_the_readmes_table_finds_what_the_race_writes():
+    race, group = read_race(["seeds=2"]), read_groups()["race"]
+    result = {"learners": {name: summary(race, [CURVE, CURVE if name == "ours" else LATER]) | {"label": name} for name in race.racing}}
+    run = {"race": result | {"process_s": 60.0, "other_cores": 0.0}, "began": "2026-01-01", "commit": None, "changed_since": [],
+           "provenance": dict.fromkeys(("cores", "processor", "python", "mujoco", "tinygrad"), 2)}
+    lines = section("race", group, {"go2/0": run}).splitlines()
+    assert lines[2] == "| ours | 45 s | 2 of 2 | 10 | 0.010; 0.080, 0.040, 0.060 | 45 s: 0.010; 0.080, 0.040, 0.060 |"
+    assert lines[3].startswith("| rsl_rl | - s | 1 of 2 | ") and len(lines) == 2 + len(race.racing) + 2
+
+
+def test_who_is_not_installed_is_named_with_the_extra(monkeypatch):
+    monkeypatch.setattr("train.bench.race.__main__.find_spec", lambda module: None if module == "stable_baselines3" else module)
+    check_installed(read_race(["learners=[ours,rsl_rl]"]))
+    with pytest.raises(ImportError, match=r"the race needs stable-baselines3, which is not installed: pip install -e '.\[rivals\]'"):
+        check_installed(read_race([]))
+
+
+@needs_rsl_rl
+def test_mirrored_samples_are_those_of_the_robots_mirror():
+    import torch
+    from tensordict import TensorDict
+
+    from train.bench.race.rsl_rl import MirroredSamples
+
+    mirror, rng = Mirror(GO2_CONFIG), np.random.default_rng(0)
+    state, action = rng.normal(size=(3, GO2_CONFIG.state_dim)).astype(np.float32), rng.normal(size=(3, 12)).astype(np.float32)
+    samples, actions = MirroredSamples(mirror, GO2_CONFIG.state_dim, 12)(None, TensorDict({"state": torch.from_numpy(state)}, batch_size=[3]), torch.from_numpy(action))
+    np.testing.assert_array_equal(samples["state"].numpy(), np.concatenate((state, mirror.observation(state))))
+    np.testing.assert_array_equal(actions.numpy(), np.concatenate((action, mirror.action(action))))
+    assert samples.batch_size == (6,)
 
 
 def test_a_seed_is_not_measured_again(tmp_path, monkeypatch):

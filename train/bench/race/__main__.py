@@ -2,7 +2,7 @@
 
     python -m train.bench.race                                              everyone, three seeds: an hour and a half on two cores
     python -m train.bench.race learners=[ours,rsl_rl] seeds=1 seconds=120   some of them
-    python -m train.bench.race robot=a1 folder=runs/race_a1                 another robot
+    python -m train.bench.race robot=NAME folder=runs/race_NAME             another robot
 
 Policies are kept while they learn, and judged after that; time counts from a process's start. Begun again with the same folder it goes on:
 what the same command measured already is not measured again. configs/race.yaml says who takes part, and with which settings.
@@ -55,8 +55,8 @@ def run(race: RaceConfig, console: Console) -> dict[str, Any]:
 
 def check_installed(race: RaceConfig) -> None:
     """Raises ImportError that names the extra which who races, or the picture, lacks."""
-    for module in (*(module for name in race.racing for module in LIBRARIES[race.entrants[name].library]), "matplotlib"):
-        if find_spec(module) is None:
+    for module in (*(LIBRARIES[race.entrants[name].library] for name in race.racing), "matplotlib"):
+        if module and find_spec(module) is None:
             raise missing("the race", module)
 
 

@@ -12,7 +12,7 @@ from rfx.reader import read, read_yaml
 from rfx.terms import nearest
 from train.bench.gym import key_values
 
-LIBRARIES = {"rfx": (), "rsl_rl": ("torch", "tensordict", "rsl_rl"), "sb3": ("torch", "stable_baselines3")}  # and the modules that each needs
+LIBRARIES = {"rfx": None, "rsl_rl": "rsl_rl", "sb3": "stable_baselines3"}  # and the module that each is
 MEASURED = ("falls_per_episode", "error_vx", "error_vy", "error_yaw_rate")  # of a policy; errors in m/s and rad/s
 
 
