@@ -65,7 +65,10 @@ class Racer:
         tell("learning")
         kept = self.train()
         curve = {"command": command, "seconds": [round(policy.seconds, 2) for policy in kept], "steps": [policy.steps for policy in kept]}
-        judged = [judge(self.race, policy, lambda text, index=index: tell(f"judging {index} of {len(kept)}")) for index, policy in enumerate(kept, 1)]
+        judged = []
+        for index, policy in enumerate(kept, 1):
+            tell(f"judging policy {index} of {len(kept)}")
+            judged.append(judge(self.race, policy))
         curve |= {name: [figures[name] for figures in judged] for name in MEASURED}
         replace_file(path, (json.dumps(curve) + "\n").encode())
         return curve
@@ -85,9 +88,8 @@ class Racer:
         return kept_by_us(self.folder, started, ended, steps, self.race.milestones_s)
 
 
-def judge(race: RaceConfig, policy: Kept, tell: Callable[[str], None]) -> Mapping[str, Any]:
+def judge(race: RaceConfig, policy: Kept) -> Mapping[str, Any]:
     """The figures of a policy, as `python -m train.evaluate` has them: nominal robots, no exploration, seeds that nobody learned on."""
-    tell("judging")
     return evaluate(policy.act(), judge_env(race.robot, race.evaluation_envs), seed=JUDGE_SEED, duration_s=EPISODE_S).to_dict()
 
 
