@@ -11,6 +11,7 @@ EXTRA_OF = {  # by top-level module
     "gymnasium": "train", "hydra": "train", "omegaconf": "train", "tensorboardX": "train", "tinygrad": "train",
     "glfw": "viz", "imageio_ffmpeg": "viz", "matplotlib": "viz", "OpenGL": "viz", "PIL": "viz",
     "huggingface_hub": "hub", "mujoco_menagerie": "menagerie", "onnx": "onnx", "onnxruntime": "onnx", "ray": "ray", "torch": "torch",
+    "rsl_rl": "rivals", "stable_baselines3": "rivals",
 }
 INCLUDED = {"train": ("sim",)}  # extras that another brings along
 

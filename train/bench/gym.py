@@ -61,14 +61,19 @@ class GymBenchConfig:
 
 
 def read_arguments(arguments: Sequence[str]) -> GymBenchConfig:
-    """The config that key=value arguments make; values as YAML has them. Raises ValueError."""
+    """The config that key=value arguments make. Raises ValueError."""
+    return read(GymBenchConfig, key_values(arguments))
+
+
+def key_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """What key=value arguments say, as YAML has the values; steps may be 3e6. Raises ValueError."""
     values = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
             raise ValueError(f"got {argument!r}; expected key=value, such as seeds=3")
         values[key] = float(value) if key == "steps" else yaml.safe_load(value)
-    return read(GymBenchConfig, values)
+    return values
 
 
 def run(config: GymBenchConfig, console: Console) -> list[dict[str, Any]]:
