@@ -22,6 +22,7 @@ train: $(VENV)/.installed
 
 # Three workers on two cores: one of them drives emulated robots and sleeps most of the time (tests/conftest.py).
 test: $(VENV)/.installed-dev
+	@$(BIN)/python tests/browser.py
 	$(BIN)/python -m pytest --numprocesses 3 $(ARGS)
 
 test-long: $(VENV)/.installed-dev
