@@ -1,4 +1,4 @@
-"""Signals as a terminal has them, and which tests run beside which: see pytest_xdist_make_scheduler."""
+"""Signals as a terminal has them, and what `make test` runs beside what."""
 
 import os
 import signal
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread that waits for another one's core to be free burns its own
+    os.environ |= {"CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
 
 # A shell that starts the tests in the background ignores SIGINT, and every process they start would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,17 +18,13 @@ settings.register_profile("busy machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy machine")
 
 
-def uses_the_wire(path: Path) -> bool:
-    """Whether a test file runs emulated robots: they keep time, sleep most of it, and share one turn on this machine."""
-    return "go2_wire" in path.read_text()
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Files stay whole, for the sake of their fixtures; those of the wire are one worker's, which begins with them."""
+    """Files stay whole, for the sake of their fixtures. Those that run emulated robots are one worker's, which begins with them: these
+    keep time, sleep most of it, and share one turn on this machine."""
     from xdist.scheduler import LoadScopeScheduling
 
-    wire = {path.name for path in Path(__file__).parent.glob("test_*.py") if uses_the_wire(path)}
+    wire = {path.name for path in Path(__file__).parent.glob("test_*.py") if "go2_wire" in path.read_text()}
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
@@ -33,9 +32,3 @@ def pytest_xdist_make_scheduler(config, log):
             return "wire" if Path(file).name in wire else file
 
     return ByFile(config, log)
-
-
-def pytest_runtest_setup(item):
-    """In a worker, what computes makes way for what keeps time."""
-    if "PYTEST_XDIST_WORKER" in os.environ and os.nice(0) == 0 and not uses_the_wire(item.path):
-        os.nice(5)
