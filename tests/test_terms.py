@@ -66,6 +66,8 @@ def test_reward_values_by_hand():
     state.robot.base_angular_velocity_b[0] = [0.1, -0.3, 0.9]
     assert rewards.linear_velocity(state, variance=0.25)[0] == pytest.approx(np.exp(-(0.3**2 + 0.4**2) / 0.25), rel=1e-5)
     assert rewards.yaw_rate(state, variance=0.5)[0] == pytest.approx(np.exp(-(0.5**2) / 0.5), rel=1e-5)
+    state.mean_velocity_b[0] = [0.2, 0.1, 0.6]
+    assert rewards.yaw_sway(state)[0] == pytest.approx(0.09, rel=1e-5)
     assert rewards.vertical_velocity(state)[0] == pytest.approx(0.04, rel=1e-5)
     assert rewards.roll_pitch_rate(state)[0] == pytest.approx(0.10, rel=1e-5)
     state.robot.projected_gravity_b[0] = [0.6, 0.0, -0.8]

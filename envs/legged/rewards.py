@@ -39,6 +39,11 @@ def mean_yaw_rate(state: SimState, variance: float = 0.25) -> Array:
     return np.exp(np.square(error) / np.float32(-variance))
 
 
+def yaw_sway(state: SimState) -> Array:
+    """Squared difference between the yaw rate and its running mean, (rad/s)^2: how much the base twists to and fro at each step."""
+    return np.square(state.robot.base_angular_velocity_b[:, 2] - state.mean_velocity_b[:, 2])
+
+
 def vertical_velocity(state: SimState) -> Array:
     """Squared vertical velocity of the base, (m/s)^2."""
     return np.square(state.base_linear_velocity_b[:, 2])
