@@ -99,8 +99,10 @@ class Browser:
         pipes = [*os.pipe(), *os.pipe()]
         theirs = [fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, 10) for pipe in (pipes[0], pipes[3])]
         os.close(pipes[0]), os.close(pipes[3])
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={self._profile.name}"]
-        self._process = subprocess.Popen([sys.executable, "-S", "-c", PIPES, *map(str, theirs), find(), *options], pass_fds=theirs, stderr=subprocess.DEVNULL)
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+                   f"--user-data-dir={self._profile.name}"]
+        self._process = subprocess.Popen([sys.executable, "-S", "-c", PIPES, *map(str, theirs), find(), *options], pass_fds=theirs,
+                                         stderr=subprocess.DEVNULL)
         os.close(theirs[0]), os.close(theirs[1])
         self._write, self._read, self._said, self._numbers = pipes[1], pipes[2], b"", itertools.count(1)
         target = self.call("Target.createTarget", url=url)["targetId"]
