@@ -20,8 +20,10 @@ help:
 train: $(VENV)/.installed
 	$(BIN)/python -m train +robot=go2 $(ARGS)
 
+# Three workers on two cores: one of them drives emulated robots and sleeps most of the time (tests/conftest.py).
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python tests/browser.py
+	$(BIN)/python -m pytest --numprocesses 3 $(ARGS)
 
 test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -1,11 +1,34 @@
-"""Signals as a terminal has them: a shell that starts the tests in the background ignores SIGINT, and every process they start would too."""
+"""Signals as a terminal has them, and what `make test` runs beside what."""
 
+import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread that waits for another one's core to be free burns its own
+    os.environ |= {"CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
+
+# A shell that starts the tests in the background ignores SIGINT, and every process they start would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long Hypothesis takes to think of examples says how busy the machine is, and nothing of what is tested.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files stay whole, for the sake of their fixtures. Those that run emulated robots are one worker's, which begins with them: these
+    keep time, sleep most of it, and share one turn on this machine."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    wire = {path.name for path in Path(__file__).parent.glob("test_*.py") if "go2_wire" in path.read_text()}
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "wire" if Path(file).name in wire else file
+
+    return ByFile(config, log)

@@ -113,7 +113,10 @@ def attempt(emulator, wire, folder: Path, target: str, number: signal.Signals, m
             os.kill(pids[target], number)
         except ProcessLookupError:
             return None  # it had ended already
-        time.sleep(1.0 + DAMPING_S)
+        until_s = time.monotonic() + 1.0 + DAMPING_S
+        while time.monotonic() < until_s and (not pids["sender"] or is_alive(pids["sender"]) or is_alive(pids["guard"])):
+            time.sleep(0.01)
+        time.sleep(0.2)  # for their last messages to be heard
         if target == "policy":
             process.kill()
         process.wait(timeout=40.0)

@@ -3,6 +3,7 @@
 Safe is: a robot that its own controller holds up is never let go of, and ours commands nothing but damping.
 """
 
+import dataclasses
 import threading
 import time
 
@@ -16,6 +17,7 @@ from rfx.session import Session
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
 LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.2, damping_s=0.2)
+IMPATIENT = dataclasses.replace(LIMITS, service_timeout_s=2.0, lie_down_timeout_s=2.0, release_timeout_s=3.0)  # where giving up is tested
 STANDING_M = 0.25
 
 
@@ -38,6 +40,15 @@ def emulator(shared):
 def robot(emulator, tmp_path):
     """A driver that is not connected yet."""
     robot = Go2(domain=emulator.domain, limits=LIMITS, log_path=tmp_path / "log.jsonl")
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def impatient(emulator, tmp_path):
+    """The same, but it gives up sooner than after 5, 10 and 30 s."""
+    assert (LIMITS.service_timeout_s, LIMITS.lie_down_timeout_s, LIMITS.release_timeout_s) == (5.0, 10.0, 30.0)
+    robot = Go2(domain=emulator.domain, limits=IMPATIENT, log_path=tmp_path / "log.jsonl")
     yield robot
     robot.close()
 
@@ -67,24 +78,24 @@ def test_a_reader_that_matches_late_is_asked_again(emulator, robot):
 
 
 def test_late_answers_do_not_abort(emulator, robot):
-    """Two seconds for each answer: the one about its mode after the release too."""
-    emulator.ask("slow motion_switcher 2")
+    """One second for each answer, three times what the driver waits before it asks again: the one about its mode after the release too."""
+    emulator.ask("slow motion_switcher 1")
     robot.connect()
     assert emulator.ask("pose")["mode"] == "" and robot.left_without == "normal"
 
 
-def test_a_service_that_never_answers_is_given_up(emulator, robot, shared):
+def test_a_service_that_never_answers_is_given_up(emulator, impatient, shared):
     emulator.ask("slow motion_switcher inf")
-    with pytest.raises(ConnectionError, match="motion_switcher service did not answer request 1001 within 5 s"):
-        robot.connect()
+    with pytest.raises(ConnectionError, match="motion_switcher service did not answer request 1001 within 2 s"):
+        impatient.connect()
     assert emulator.ask("pose")["mode"] == "normal" and len(set(shared[1].take().writer.tolist())) == 1
 
 
-def test_a_controller_that_clings_is_given_up(emulator, robot, shared, monkeypatch):
-    """It says that it let go, and has not: thirty seconds of asking, then nothing was commanded."""
+def test_a_controller_that_clings_is_given_up(emulator, impatient, shared):
+    """It says that it let go, and has not: three seconds of asking, by default thirty, then nothing was commanded."""
     emulator.ask("cling")
-    with pytest.raises(ConnectionError, match="controller 'normal' is still active, .* after 30 s.*start the robot again"):
-        robot.connect()
+    with pytest.raises(ConnectionError, match="controller 'normal' is still active, .* after 3 s.*start the robot again"):
+        impatient.connect()
     assert len(set(shared[1].take().writer.tolist())) == 1
 
 
@@ -109,10 +120,10 @@ def test_a_standing_robot_lies_down_before_it_is_released(emulator, robot):
 
 @pytest.mark.parametrize("fault, why", [
     ("refuse", r"not folded: FR -1\.[78][0-9] rad, .*sport service refused request 1005 with status 3104"),
-    ("slow sport inf", r"not folded: .*sport service did not answer request 1005 within 5 s"),
+    ("slow sport inf", r"not folded: .*sport service did not answer request 1005 within 2 s"),
     ("hide", r"not folded: .*its sport service did not appear"),
 ])
-def test_a_standing_robot_that_does_not_lie_down_is_not_released(emulator, robot, shared, fault, why):
+def test_a_standing_robot_that_does_not_lie_down_is_not_released(emulator, impatient, shared, fault, why):
     emulator.ask("again standing")
     emulator.ask(fault if fault != "slow sport inf" else "refuse")  # it neither lies down nor answers
     if fault == "slow sport inf":
@@ -120,7 +131,7 @@ def test_a_standing_robot_that_does_not_lie_down_is_not_released(emulator, robot
     time.sleep(0.3)
     shared[1].take()
     with pytest.raises(ConnectionError, match=why + ".*Lie it down with its remote, then try again; its own controller still has it"):
-        robot.connect()
+        impatient.connect()
     stays_up(emulator, shared)
 
 

@@ -2,8 +2,6 @@
 
 import io
 import json
-import shutil
-import subprocess
 import threading
 import time
 import urllib.error
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import browser
 from rfx import GO2_CONFIG, ObservationNormalizer
 from rfx.nn import ActorCritic
 from rfx.robots.sim import SimRobot
@@ -133,23 +132,29 @@ def test_what_cannot_be_played_is_refused(policy_folder, changed, words):
         run(PlayConfig(**{"policy": str(policy_folder), "window": False, "port": 0, **changed}))
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+@pytest.mark.skipif(not browser.find(), reason=browser.why_not())
 def test_a_browser_shows_the_running_robot(policy_folder, capsys):
-    """Rendered by the real page in headless Chromium, while the robot is told to walk."""
+    """The real page in headless Chromium: pictures come, a key and a button steer, and what is commanded is shown."""
     stop = threading.Event()
     playing = threading.Thread(target=run, args=(PlayConfig(policy=str(policy_folder), window=False, port=0), stop))
     playing.start()
-    url, deadline = "", time.monotonic() + 30
+    url, deadline = "", time.monotonic() + 60
     while not url and time.monotonic() < deadline:
         url = capsys.readouterr().out.partition("open ")[2].partition(" in a browser")[0]
         time.sleep(0.05)
     try:
-        for _ in range(3):
-            answer(f"{url}key?key=w", "POST")
-        chromium = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom", url]
-        dom = subprocess.run(chromium, capture_output=True, text=True, timeout=60).stdout
+        with browser.Browser(url) as page:
+            page.wait_for(f"document.getElementById('picture').src.startsWith('blob:{url.rstrip('/')}')")
+            first = page.value("document.getElementById('picture').src")
+            assert page.value("document.getElementById('picture').naturalWidth") > 100, "a picture that the browser can decode"
+            page.wait_for(f"document.getElementById('picture').src !== '{first}'")
+            for _ in range(2):
+                page.press("w")
+            buttons = "[...document.querySelectorAll('button')]"
+            page.value(f"{buttons}.find(button => button.textContent.startsWith('forwards')).click()")
+            page.wait_for("document.querySelector('td').textContent === '0.30'")
+            assert "forwardsw" in page.value(f"{buttons}.map(button => button.textContent)")
     finally:
         stop.set()
-        playing.join(10)
-    assert f'src="blob:{url.rstrip("/")}' in dom and "<td>0.30</td>" in dom and "forwards<kbd>w</kbd>" in dom
+        playing.join(30)
     assert not playing.is_alive()

@@ -55,6 +55,7 @@ def run(folder: Path, changed: dict, kill_at: int = 0) -> None:
         os.fsync = killing_fsync
     with open(f"{folder}.log", "a", buffering=1) as log:
         result = train(make_config(**changed), folder, Console(file=log, width=500))
+    Path(f"{folder}.cpu_s").write_text(str(time.process_time()))
     raise SystemExit(result["exit_code"])
 
 
@@ -75,11 +76,19 @@ def finish(folder: Path, **changed) -> Path:
 
 @functools.cache
 def reference_run() -> tuple[Path, float]:
-    """Folder of a run that nothing interrupted, and how many seconds it took."""
+    """Folder of a run that nothing interrupted, and how many seconds of CPU time it took."""
     folder = Path(scratch.name)
     finish(folder / "warm")  # compiles kernels, where they are not cached yet
-    begin = time.monotonic()
-    return finish(folder / "run"), time.monotonic() - begin
+    return finish(folder / "run"), float((folder / "run.cpu_s").read_text())
+
+
+def cpu_s(process) -> float:
+    """The CPU time that a process has used so far; nothing once it has ended."""
+    try:
+        user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def events(folder: Path) -> list:

@@ -15,12 +15,12 @@ from rfx.robots.go2.controller import MotorTarget
 from rfx.robots.go2.idl import LowCmd_, LowState_
 from rfx.robots.go2.mailbox import UNKNOWN, state_dtype
 from rfx.robots.go2.pose import unfolded_legs
+from rfx.robots.go2.safety import SafetyLimits
 from rfx.robots.go2.switcher import DISCOVERY_S, STAND_DOWN, Check, Service, release_sport_controller
 
 CONNECT_S = 3.0  # for the first LowState, and for the robot to listen to our LowCmd
 LISTEN_S = 0.3  # before the first command: another publisher may be there that discovery has not met yet
 REST_S = 0.3
-LIE_DOWN_S = 10.0
 
 
 class Link:
@@ -37,7 +37,7 @@ class Link:
         self._is_trusted: dict[int, bool] = {}  # publications of LowCmd by handle
         self.num_damaged = 0  # LowStates with a wrong checksum since the last intact one
 
-    def take_over(self, *, motion_switcher: bool, rest_velocity_rad_s: float, check: Check) -> str:
+    def take_over(self, *, motion_switcher: bool, limits: SafetyLimits, check: Check) -> str:
         """Wait for the robot, have its own controller lie it down and let go, and make sure that nobody else commands the motors.
 
         check is called while waiting, to raise when waiting has become pointless. Returns the name of the controller that let go, if any.
@@ -46,7 +46,7 @@ class Link:
         self._wait(self.receive, CONNECT_S, self._silence, check)
         released = ""
         if motion_switcher:
-            released = release_sport_controller(self.bus, lambda sport: self._lie_down(sport, rest_velocity_rad_s, check), check)
+            released = release_sport_controller(self.bus, lambda sport: self._lie_down(sport, limits, check), check, limits)
         try:
             self._wait(lambda: not self._num_others(), 2.0, self._other_publisher, check)
             self._others.take(16)  # what the robot's own controller sent before it was released
@@ -144,13 +144,13 @@ class Link:
             check()
             time.sleep(0.005)
 
-    def _lie_down(self, sport: Service, rest_velocity_rad_s: float, check: Check) -> None:
+    def _lie_down(self, sport: Service, limits: SafetyLimits, check: Check) -> None:
         """Return once the robot lies at rest on folded legs, so that letting go of it drops nothing.
 
         The sport service is asked for that; what counts is how the legs are. Raises ConnectionError when the robot does not lie.
         """
         answer = "its sport service did not appear"
-        if self._lies(rest_velocity_rad_s, REST_S + 0.1, check) and not sport.is_there():
+        if self._lies(limits.rest_velocity_rad_s, REST_S + 0.1, check) and not sport.is_there():
             return
         if sport.wait(DISCOVERY_S, check):
             try:
@@ -158,7 +158,7 @@ class Link:
                 answer = "its sport service was told to lie it down"
             except (TimeoutError, RuntimeError) as error:
                 answer = str(error)
-        if not self._lies(rest_velocity_rad_s, LIE_DOWN_S, check):
+        if not self._lies(limits.rest_velocity_rad_s, limits.lie_down_timeout_s, check):
             legs = ", ".join(unfolded_legs(self.state["joint_position"])) or "none, but they move"
             raise ConnectionError(f"the robot does not lie at rest on folded legs (not folded: {legs}), and would fall if its own controller let go; "
                                   f"{answer}. Lie it down with its remote, then try again; its own controller still has it")

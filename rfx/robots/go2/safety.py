@@ -53,6 +53,9 @@ class SafetyLimits:
     stand_kd: float = 5.0  # N m s/rad, Unitree's examples
     damping_kd: float = 2.0  # N m s/rad, Unitree's examples
     damping_s: float = 2.0  # how long damping is sent on the way out
+    service_timeout_s: float = 5.0  # for an answer of the robot's services
+    lie_down_timeout_s: float = 10.0  # for its own controller to lie it down, before it is released
+    release_timeout_s: float = 30.0  # for its own controller to let go
     max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND
 
 

@@ -88,8 +88,7 @@ class Sender:
         """
         limits = self.limits
         try:
-            released = self._link.take_over(motion_switcher=self.options.motion_switcher, rest_velocity_rad_s=limits.rest_velocity_rad_s,
-                                            check=self._check_wanted)
+            released = self._link.take_over(motion_switcher=self.options.motion_switcher, limits=limits, check=self._check_wanted)
             self._link.state["released"] = released.encode()[:40]
             lock_memory()
             gc.collect()

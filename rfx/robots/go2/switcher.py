@@ -9,14 +9,13 @@ from collections.abc import Callable
 
 from rfx.robots.go2.bus import Bus
 from rfx.robots.go2.idl import Request_, RequestHeader_, RequestIdentity_, Response_
+from rfx.robots.go2.safety import SafetyLimits
 
 # Service names and api numbers: Unitree's SDK2, motion_switcher and go2/sport.
 SWITCHER, CHECK_MODE, SELECT_MODE, RELEASE_MODE = "motion_switcher", 1001, 1002, 1003
 SPORT, STAND_DOWN = "sport", 1005
 DISCOVERY_S = 5.0
 REPEAT_S = 0.3  # a request that was lost because the service had not met our writer yet is answered when it is written again
-ANSWER_S = 5.0
-RELEASE_S = 30.0
 
 Check = Callable[[], None]  # called while waiting; raises when waiting has become pointless
 
@@ -32,8 +31,8 @@ def response_topic(service: str) -> str:
 class Service:
     """One of the robot's request and response services."""
 
-    def __init__(self, bus: Bus, name: str):
-        self.name = name
+    def __init__(self, bus: Bus, name: str, limits: SafetyLimits = SafetyLimits()):
+        self.name, self._timeout_s = name, limits.service_timeout_s
         self._requests = bus.writer(request_topic(name), Request_)
         self._responses = bus.reliable_reader(response_topic(name), Response_)
         self._numbers = itertools.count(time.time_ns())
@@ -50,13 +49,13 @@ class Service:
             time.sleep(0.005)
         return there
 
-    def call(self, api: int, parameter: str = "{}", *, timeout_s: float = ANSWER_S, check: Check = lambda: None) -> str:
+    def call(self, api: int, parameter: str = "{}", *, timeout_s: float | None = None, check: Check = lambda: None) -> str:
         """Ask, and return the response's data. Raises TimeoutError without an answer, RuntimeError for a status other than 0.
 
         The request, with its one identity, is written again until it is answered: a volatile reader of Cyclone DDS 0.10.2 that has not met
         our writer yet never sees the first one, although our side reports a match. Only what may be asked twice is asked this way.
         """
-        number = next(self._numbers)
+        number, timeout_s = next(self._numbers), self._timeout_s if timeout_s is None else timeout_s
         request = Request_(header=RequestHeader_(identity=RequestIdentity_(id=number, api_id=api)), parameter=parameter)
         asked_s, deadline_s = 0.0, time.monotonic() + timeout_s
         while (now_s := time.monotonic()) < deadline_s:
@@ -74,20 +73,21 @@ class Service:
         raise TimeoutError(f"the robot's {self.name} service did not answer request {api} within {timeout_s:g} s")
 
 
-def release_sport_controller(bus: Bus, lie_down: Callable[[Service], None], check: Check = lambda: None, *, timeout_s: float = RELEASE_S) -> str:
+def release_sport_controller(bus: Bus, lie_down: Callable[[Service], None], check: Check = lambda: None,
+                             limits: SafetyLimits = SafetyLimits()) -> str:
     """Return once no controller of the robot's own is active. Returns the name of the one that was let go, nothing if there was none.
 
     lie_down is given the sport service and returns once the robot lies; without that nothing is released. Raises ConnectionError when the
     motion switcher is not there, TimeoutError or RuntimeError when it does not do as asked, saying if the robot is left without a controller.
     """
-    switcher, sport = Service(bus, SWITCHER), Service(bus, SPORT)
+    switcher, sport = Service(bus, SWITCHER, limits), Service(bus, SPORT, limits)
     if not switcher.wait(DISCOVERY_S, check):
         raise ConnectionError("no motion switcher found: is this the robot's network interface and domain?")
     name = active_mode(switcher, check)
     if not name:
         return ""
     lie_down(sport)
-    released, trouble, deadline_s = name, "", time.monotonic() + timeout_s
+    released, trouble, deadline_s = name, "", time.monotonic() + limits.release_timeout_s
     while time.monotonic() < deadline_s:
         try:
             switcher.call(RELEASE_MODE, check=check)
@@ -98,7 +98,7 @@ def release_sport_controller(bus: Bus, lie_down: Callable[[Service], None], chec
                 return released
         except (TimeoutError, RuntimeError) as error:
             trouble = f": {error}"
-    raise TimeoutError(f"the robot's controller {released!r} is still active, or does not say that it is not, after {timeout_s:.0f} s{trouble}. "
+    raise TimeoutError(f"the robot's controller {released!r} is still active, or does not say that it is not, after {limits.release_timeout_s:g} s{trouble}. "
                        "It may have let go of the motors: select it again in Unitree's app, or start the robot again")
 
 
