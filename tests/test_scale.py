@@ -69,7 +69,7 @@ def test_any_number_of_workers_gives_the_bits_of_none(num_workers, everything):
 def test_a_worker_that_is_killed_is_replaced_and_no_bit_changes():
     """One between two rollouts, one in the midst of one: the first that it ever does, so that it begins with a reset."""
     trainer = scaled(make_config(), 2)
-    pids = ray.get([actor.pid.remote() for actor in trainer.collector._actors])
+    pids = [pid for pid, _ in ray.get([actor.process.remote() for actor in trainer.collector._actors])]
     try:
         killer = threading.Timer(0.02, os.kill, (pids[1], signal.SIGKILL))
         killer.start()
