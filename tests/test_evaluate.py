@@ -202,8 +202,8 @@ def test_a_robot_that_throws_itself_over_is_seen_to_fall_and_nothing_else_is_cla
 
 
 def test_a_robot_that_stands_misses_the_commands_by_what_they_ask_and_slips_little() -> None:
-    env = evaluation_env(TASK, GO2_CONFIG, num_envs=32, threads=1)
-    evaluation = evaluate(lambda observation: np.zeros((32, 12), np.float32), env, seed=0, duration_s=8.0)
+    env = evaluation_env(TASK, GO2_CONFIG, num_envs=128, threads=1)  # means of some 160 commands: standard errors of 0.024, 0.01, 0.02
+    evaluation = evaluate(lambda observation: np.zeros((128, 12), np.float32), env, seed=0, duration_s=4.0)
     # |uniform(-0.6, 1)| has mean (0.18 + 0.5) / 1.6 = 0.425; a tenth of the commands is zero. vy: 0.2 x 0.9, yaw rate 0.4 x 0.9.
     assert evaluation.falls_per_episode == 0
     assert evaluation.error_vx == pytest.approx(0.9 * 0.425, abs=0.08)

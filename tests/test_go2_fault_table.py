@@ -2,6 +2,8 @@
 
 A strike is judged by the wire alone. Where the motors were stiff, somebody damps within 100 ms, nothing stiff follows, and damping goes on;
 in the end none of the three processes is left (a stopped policy's is ended by its user). RFX_STRIKES sets the number of strikes of the long test.
+On a busy machine a session may end by itself before it is struck, as when the policy misses its steps: the wire is judged all the same, and
+the strike is made again.
 """
 
 import os
@@ -21,6 +23,7 @@ from go2_wire import ROOT, EmulatorProcess, Listener
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
 BOUND_MS, DAMPING_S = 100.0, 0.3
+ATTEMPTS = 5  # at a strike
 TARGETS, SIGNALS = ("policy", "sender", "guard"), (signal.SIGSTOP, signal.SIGKILL)
 MOMENTS = {"connecting": 2.5, "standing": 0.7, "walking": 1.0, "ending": 1.8}  # each lasts about so long, s
 WALKER = textwrap.dedent("""
@@ -69,16 +72,34 @@ def is_alive(pid: int | None) -> bool:
         return False
 
 
+class Ended(Exception):
+    """The session ended by itself before it was struck, and why."""
+
+
 def strike(emulator, wire, folder: Path, target: str, number: signal.Signals, moment: str, rng: random.Random) -> float | None:
     """One strike. Returns ms from it to damping on the wire, None where nothing was stiff."""
+    for _ in range(ATTEMPTS):
+        try:
+            return attempt(emulator, wire, folder, target, number, moment, rng)
+        except Ended as ended:
+            print(f"{target}, {number.name}, {moment}: before it, {ended}", flush=True)
+    raise AssertionError(f"{ATTEMPTS} sessions ended before {moment}")
+
+
+def attempt(emulator, wire, folder: Path, target: str, number: signal.Signals, moment: str, rng: random.Random) -> float | None:
+    """A strike. Raises Ended where there was nobody left to be struck."""
     emulator.ask("again")
     wire.take()
-    process = subprocess.Popen([sys.executable, "-c", WALKER, str(emulator.domain), str(folder / "log.jsonl"), str(DAMPING_S)], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with open(folder / "errors.txt", "w+") as errors:
+        process = subprocess.Popen([sys.executable, "-c", WALKER, str(emulator.domain), str(folder / "log.jsonl"), str(DAMPING_S)], cwd=ROOT,
+                                   stdout=subprocess.PIPE, stderr=errors, text=True)
     pids = {"policy": process.pid}
     try:
         while (line := process.stdout.readline().strip()) != moment:
-            assert line, f"it ended before {moment}"
+            if not line:
+                process.wait(timeout=10.0)
+                judge(wire.take(), time.time_ns())
+                raise Ended((folder / "errors.txt").read_text().strip().rpartition("\n")[2])
         if moment == "connecting":
             time.sleep(rng.uniform(0.0, MOMENTS[moment]) if target == "policy" else 0.0)
         pids["sender"] = child(process.pid, "go2.sender", 10.0 if target != "policy" else 0.5)

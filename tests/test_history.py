@@ -95,7 +95,7 @@ def test_one_robot_decides_frame_by_frame_what_the_batch_in_training_decided():
     for _ in range(2):
         trainer.iterate()
     exported, state = Snapshot.of(trainer).policy, trainer.state_dict()
-    before = state["history"]  # at the third iteration's start: the first observation is the last of these
+    before = state["history.frames"]  # at the third iteration's start: the first observation is the last of these
     weights = [layer.weight.numpy() for layer in exported.policy.layers], [layer.bias.numpy() for layer in exported.policy.layers]
     trainer.iterate()
     rollout = trainer.rollout

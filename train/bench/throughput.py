@@ -144,7 +144,7 @@ def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3)
     env.load_state_dict(recording.start)
     with (stopwatch(simulation.batch, "step") as steps, stopwatch(simulation.batch, "rollout") as rollouts,
           stopwatch(env, "step") as environment, stopwatch(learner, "act") as inference, stopwatch(learner, "update") as update,
-          stopwatch(trainer_module, "gae") as gae, stopwatch(trainer_module, "collect") as collection):
+          stopwatch(trainer_module, "gae") as gae, stopwatch(trainer.collector, "collect") as collection):
         begin = time.perf_counter()
         for _ in range(iterations):
             trainer.iterate()
