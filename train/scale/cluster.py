@@ -21,9 +21,10 @@ def join(address: str | None, num_cpus: int) -> bool:
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"scale.address={address}: no Ray cluster answers there ({one_line(error)}); begin one with ray start --head, "
-                         "or leave scale.address out") from error
+    except Exception as error:  # Ray has no class of its own for it
+        failed = (f"scale.address={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
+        advice = "begin one with ray start --head, or leave scale.address out" if address else "is it very busy, or full? Try again"
+        raise InputError(f"{failed} ({one_line(error)}); {advice}") from error
     return True
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from rfx.nn import kernels
 from rfx.normalizer import ObservationNormalizer
 from rfx.state import Array
@@ -32,6 +34,12 @@ class Collected:
     measured: Mapping[str, Array]  # by its environments, for metrics
     changed: Changes  # of their state, since the last rollout
     seconds: float  # that it took
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all arrays."""
+        changed = (array for pair in self.changed.values() for array in pair)
+        return sum(array.nbytes for array in (*self.arrays.values(), self.value, *self.measured.values(), *changed) if isinstance(array, np.ndarray))
 
 
 class Worker:

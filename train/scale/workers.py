@@ -91,7 +91,8 @@ class Workers:
         self._measured = [results[i].measured for i in range(len(self.rows))]
         slowest_s, end = max(result.seconds for result in results.values()), time.perf_counter()
         self._times = {"time/ray_s": end - begin - slowest_s, "time/ray_send_s": sent - begin,
-                       "time/ray_travel_s": arrived - sent - slowest_s, "time/ray_take_in_s": end - arrived}
+                       "time/ray_travel_s": arrived - sent - slowest_s, "time/ray_take_in_s": end - arrived,
+                       "scale/received_mb": 1e-6 * sum(result.num_bytes for result in results.values())}
         return value
 
     def _ask(self, call: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
