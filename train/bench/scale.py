@@ -133,7 +133,9 @@ def compared(num: int, total: int, rounds: Sequence[tuple[Mapping[str, float], M
                "plain_steps_per_s": statistics.median(other[speed] for _, other in rounds),
                "cost": 1.0 - statistics.median(one[speed] / other[speed] for one, other in rounds)}
     tags = ("time/collect_s", "time/update_s", "time/ray_s", "time/ray_send_s", "time/ray_travel_s", "time/ray_take_in_s", "scale/received_mb")
-    return figures | {tag.partition("/")[2]: statistics.median(one[tag] for one, _ in rounds) for tag in tags}
+    medians = {tag.partition("/")[2]: statistics.median(one[tag] for one, _ in rounds) for tag in tags}
+    return figures | {name.removesuffix("_s") + "_ms" if name.startswith("ray_") else name: 1e3 * value if name.startswith("ray_") else value
+                      for name, value in medians.items()}
 
 
 def measure_parts(config: ScaleBenchConfig, state: Mapping[str, Any], figures: Mapping[str, Any]) -> Parts:
@@ -153,7 +155,7 @@ def measure_parts(config: ScaleBenchConfig, state: Mapping[str, Any], figures: M
     weights = sum(array.nbytes for array in trainer.learner.weights().values())
     return Parts(rollout_steps=num_steps, physics_s=many["physics"] / samples, python_row_s=row_s,
                  python_step_s=max(0.0, python_many - config.num_envs * row_s), update_s=(whole["gae"] + whole["update"] + whole["rest"]) / samples,
-                 take_in_s=ray["ray_take_in_s"] / samples, latency_s=ray["ray_send_s"] + ray["ray_travel_s"],
+                 take_in_s=1e-3 * ray["ray_take_in_ms"] / samples, latency_s=1e-3 * (ray["ray_send_ms"] + ray["ray_travel_ms"]),
                  rollout_bytes=1e6 * ray["received_mb"] / samples, weights_bytes=weights,
                  num_gradients=trainer.config.ppo.num_epochs * trainer.config.ppo.num_minibatches, gradient_bytes=weights)
 
