@@ -42,7 +42,10 @@ class Streams:
         self._count[...] = 0
 
     def of(self, rows: slice | Array) -> Streams:
-        """The streams of these rows, to draw from: a slice, or indices (n,) without repetition, of all rows; made anew after seed and load_state_dict."""
+        """The streams of these rows, to draw from: a slice, or indices (n,) without repetition, of all rows.
+
+        They hash ahead, so make them anew after seed and where the arrays are loaded.
+        """
         some = object.__new__(Streams)
         some.__dict__.update(self.__dict__, _rows=rows, _ahead=np.empty((0, 0), np.uint64), _used=0, _begun=0)
         return some

@@ -18,6 +18,7 @@ from tiny_run import make_config
 from train.config import ScaleConfig
 from train.trainer import Trainer
 
+BARE = {"num_cpus": 2, "include_log_monitor": False, "no_monitor": True}  # a machine; what is not needed would take CPUs from its beginning
 CHANGED = {"env.num_envs": 32, "env.randomize": True, "policy.history": 2, "trainer.rollout_steps": 24}
 
 
@@ -35,9 +36,9 @@ def test_a_machine_that_is_lost_costs_time_and_no_bit():
     config, told = make_config(**CHANGED), []
     alone = Trainer(config)
     expected = [iterate(alone) for _ in range(4)]
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={**BARE, "include_dashboard": False})
     try:
-        other = cluster.add_node(num_cpus=2)
+        other = cluster.add_node(**BARE)
         scale = ScaleConfig(workers=4, threads=1, address=cluster.address)
         with closing(Trainer(dataclasses.replace(config, scale=scale))) as trainer:
             workers = trainer.collector

@@ -109,7 +109,8 @@ def main() -> None:
     with exit_on_error():
         given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
         if "parts" not in given or given.keys() - {"parts", "output"}:
-            raise InputError(f"got {' '.join(sys.argv[1:]) or 'nothing'}; expected parts=FILE, which train.bench.scale wrote, and perhaps output=FILE")
+            raise InputError(f"got {' '.join(sys.argv[1:]) or 'nothing'}; expected parts=FILE, which train.bench.scale wrote, and perhaps "
+                             "output=FILE")
         with bad_input(f"{given['parts']}: "):
             found = predictions(read_parts(json.loads(Path(given["parts"]).read_text())))
         text = json.dumps(found, indent=1) + "\n"
