@@ -11,6 +11,7 @@ import numpy as np
 from rfx.state import Array
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
+AHEAD, FEW_ROWS = 64, 128  # numbers of a row that are hashed at once, for up to so many rows: a call takes longer than they do
 MANY_BITS = 24  # changes between neighbouring bits that an increment has at least
 
 
@@ -26,6 +27,8 @@ class Streams:
     def __init__(self, num: int, seed: int | None = None, purpose: int = 0):
         self._key, self._increment, self._count = np.zeros((3, num), np.uint64)
         self._rows: slice | Array = slice(None)
+        self._ahead: Array | None = None  # of a view: numbers (rows, num) that are hashed, of which so many are drawn, from these counts on
+        self._used, self._begun = 0, self._count
         self.purpose = purpose
         self.seed(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed)
 
@@ -39,9 +42,12 @@ class Streams:
         self._count[...] = 0
 
     def of(self, rows: slice | Array) -> Streams:
-        """The streams of these rows, to draw from: a slice, or indices (n,) without repetition, of all rows."""
+        """The streams of these rows, to draw from: a slice, or indices (n,) without repetition, of all rows.
+
+        They hash ahead, so make them anew after seed and where the arrays are loaded.
+        """
         some = object.__new__(Streams)
-        some.__dict__.update(self.__dict__, _rows=rows)
+        some.__dict__.update(self.__dict__, _rows=rows, _ahead=np.empty((0, 0), np.uint64), _used=0, _begun=0)
         return some
 
     def arrays(self) -> dict[str, Array]:
@@ -97,7 +103,7 @@ class Streams:
         return _cut((halves >> np.uint32(8)).astype(np.float32), size)
 
     def _bits(self, size: int | tuple[int, ...], share: int) -> Array:
-        """64 random bits for every share numbers of a row. (rows, numbers / share, rounded up), uint64.
+        """64 random bits for every share numbers of a row. (rows, numbers / share, rounded up), uint64, to read alone.
 
         Raises ValueError for a size that is not a row for each stream.
         """
@@ -106,10 +112,22 @@ class Streams:
         if shape[0] != len(count):
             raise ValueError(f"got a draw of shape {shape}; expected {len(count)} rows, one for each stream")
         width = -(-math.prod(shape[1:]) // share)
-        bits = count[:, None] + np.arange(1, width + 1, dtype=np.uint64)
+        if self._ahead is None:
+            bits = self._hashed(count, width)
+        else:
+            if self._used + width > self._ahead.shape[1] or (count != self._begun + np.uint64(self._used)).any():
+                num = max(width, AHEAD) if len(count) <= FEW_ROWS else width
+                self._ahead, self._begun, self._used = self._hashed(count, num), count.copy(), 0
+            bits = self._ahead[:, self._used:self._used + width]
+            self._used += width
+        self._count[self._rows] = count + np.uint64(width)
+        return bits
+
+    def _hashed(self, count: Array, num: int) -> Array:
+        """The num numbers after count (n,) of each row."""
+        bits = count[:, None] + np.arange(1, num + 1, dtype=np.uint64)
         bits *= self._increment[self._rows][:, None]
         bits += self._key[self._rows][:, None]
-        self._count[self._rows] += np.uint64(width)
         return _mixed(bits)
 
 

@@ -105,3 +105,17 @@ def test_clock(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("steps", "text"), [(0, "0"), (9_999, "9,999"), (24_576, "25 k"), (6_000_000, "6.00 M"), (123_456_789, "123.46 M")])
 def test_millions(steps: int, text: str) -> None:
     assert millions(steps) == text
+
+
+def test_workers_are_shown_where_there_are_any_and_are_not_smoothed() -> None:
+    counts = {"scale/workers": 4.0, "scale/replaced_workers": 0.0, "scale/sharing_workers": 0.0}
+    plain, live = make(Progress), make(LiveProgress)
+    plain.update(24_576, METRICS)
+    assert "workers" not in plain.line()
+    for display in (plain, live):
+        display.status("training")
+        display.update(24_576, METRICS | counts)
+        display.update(49_152, METRICS | counts | {"scale/replaced_workers": 3.0, "scale/sharing_workers": 1.0})
+        assert not any(tag.startswith("scale/") for tag in display.shown)
+    assert "  4 workers, 3 replaced, 1 sharing CPUs  " in plain.line()
+    assert "training, 4 workers, 3 replaced, 1 sharing CPUs" in "\n".join(drawn(live))

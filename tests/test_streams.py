@@ -119,3 +119,16 @@ def test_sixteen_robots_are_eight_and_five_and_three_to_the_bit(task, critic):
     measured = [part.measured() for part in parts]
     together = {name: np.concatenate([part[name] for part in measured]) for name in measured[0]}
     assert whole.summarize(together) == whole.metrics()
+
+
+def test_a_view_notices_what_its_rows_drew_elsewhere_and_draws_as_all_of_them_do():
+    """Few rows are hashed ahead: also where the streams draw between two draws of a view, and where a draw is longer than that."""
+    whole, used = Streams(6, 11), Streams(6, 11)
+    rows = np.array([4, 1])
+    view = used.of(rows)
+    for draw, size in (("random", (3,)), ("standard_normal", (5,)), ("random", (200,)), ("random", ())):
+        expected = getattr(whole, draw)((6, *size))
+        np.testing.assert_array_equal(getattr(view, draw)((2, *size)), expected[rows])
+        np.testing.assert_array_equal(getattr(used.of(np.array([0, 2, 3, 5])), draw)((4, *size)), expected[[0, 2, 3, 5]])
+        np.testing.assert_array_equal(whole.random(6), used.random(6))
+    np.testing.assert_array_equal(whole.state_dict()["count"], used.state_dict()["count"])

@@ -7,6 +7,7 @@ import math
 import signal
 import statistics
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,10 +42,10 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
 
     with bad_input():
         folder.mkdir(parents=True, exist_ok=True)
-    with sole_process(folder):
+    with sole_process(folder), ExitStack() as stack:
         state, changed = load_run(config, folder, total_steps, tell)
         with bad_input():
-            trainer = Trainer(config)
+            trainer = stack.enter_context(closing(Trainer(config)))
             writer = MetricsWriter(folder, state.get("run.metrics"))
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
         if note := getattr(trainer.task, "note", None):
@@ -55,6 +56,8 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
             console.print(f"[dim]begins with the network of {_short(source)}, after {millions(steps)} steps[/]", highlight=False, soft_wrap=True)
         with writer, progress(total_steps, trainer.task.shown, console, began) as display, StopSignal(display) as stop:
             writes = Writes(lambda line: display.message(escape(line)))
+            if config.scale:
+                trainer.collector.tell = writes.tell
             best = BestPolicy(trainer, folder, display, writes)
             saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
             saved.begin(state, changed)

@@ -140,6 +140,11 @@ class Trainer:
         self._batch_rng.bit_generator.state = state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
+    def close(self) -> None:
+        """End the workers that collect, where they do. Environments that are here end with this process."""
+        if self.config.scale:
+            self.collector.close()
+
     def start_from(self, state: Mapping[str, Any]) -> None:
         """Begin with the network and the normalizers of another run's state_dict; its exploration is not taken over.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,10 +138,16 @@ def collect_once(trainer: Trainer, recording: Recording) -> None:
 
 def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3) -> dict[str, float]:
     """Shares of the whole loop's time, by flat name; they sum to 1."""
+    seconds = seconds_of_parts(trainer, recording.start, iterations)
+    return {f"time_share_{name}": value / sum(seconds.values()) for name, value in seconds.items()}
+
+
+def seconds_of_parts(trainer: Trainer, start: Mapping[str, Any], iterations: int = 3) -> dict[str, float]:
+    """Seconds of an iteration, by part, from a LeggedEnv's state: means; they sum to the whole."""
     env, learner = trainer.env, trainer.learner
     simulation, real_batch = env.simulation, env.simulation.batch
     simulation.batch = _Forwarding(real_batch)
-    env.load_state_dict(recording.start)
+    env.load_state_dict(start)
     with (stopwatch(simulation.batch, "step") as steps, stopwatch(simulation.batch, "rollout") as rollouts,
           stopwatch(env, "step") as environment, stopwatch(learner, "act") as inference, stopwatch(learner, "update") as update,
           stopwatch(trainer_module, "gae") as gae, stopwatch(trainer.collector, "collect") as collection):
@@ -154,7 +160,7 @@ def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3)
     parts = {"physics": physics, "environment": environment[0] - physics, "inference": inference[0],
              "collection": collection[0] - environment[0] - inference[0], "gae": gae[0], "update": update[0],
              "rest": whole - collection[0] - gae[0] - update[0]}
-    return {f"time_share_{name}": seconds / whole for name, seconds in parts.items()}
+    return {name: seconds / iterations for name, seconds in parts.items()}
 
 
 @contextmanager

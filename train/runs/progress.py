@@ -18,6 +18,7 @@ from train.task import Figure
 
 SMOOTHING = 0.2  # weight of the newest iteration in the figures shown
 LINE_EVERY_S = 5.0
+COUNTS = "scale/"  # tags of these are not smoothed, and are shown apart
 SPEED = Figure(name="time/env_steps_per_s", label="speed", unit="/s", format=",.0f")
 KL = Figure(name="ppo/kl", label="kl")
 RETURN = Figure(name="episode/return", label="return", format=".2f")
@@ -35,6 +36,7 @@ class Progress:
         self.total_steps, self.figures, self.console = total_steps, (RETURN, *shown), console
         self.steps, self.now = 0, ""
         self.shown: dict[str, float] = {}
+        self.workers = ""  # how many collect, in words, where they do
         self._began, self._last_line = began, -math.inf
         self._first: tuple[float, int] | None = None  # when the first iteration, which compiles, was done, and its steps
 
@@ -60,8 +62,10 @@ class Progress:
     def update(self, steps: int, metrics: Mapping[str, float]) -> None:
         """Take in the metrics of one iteration; steps is the number of environment steps so far."""
         for tag, value in metrics.items():
+            if tag.startswith(COUNTS):
+                continue
             self.shown[tag] = value if tag not in self.shown else (1.0 - SMOOTHING) * self.shown[tag] + SMOOTHING * value
-        self.steps = steps
+        self.steps, self.workers = steps, workers(metrics)
         if self._first is None:
             self._first = time.monotonic(), steps
         self._refresh()
@@ -75,8 +79,8 @@ class Progress:
     def line(self) -> str:
         """The state of the run as one line."""
         figures = "  ".join(f"{figure.label} {self._text(figure)} {figure.unit}".rstrip() for figure in self.figures)
-        return (f"{millions(self.steps)} of {millions(self.total_steps)} steps  {self._text(SPEED)}/s  {figures}  "
-                f"{self.remaining()} left")
+        return "  ".join(filter(None, (f"{millions(self.steps)} of {millions(self.total_steps)} steps", f"{self._text(SPEED)}/s", figures,
+                                       self.workers, f"{self.remaining()} left")))
 
     def remaining(self) -> str:
         """Time to the last step, from the pace since the first iteration."""
@@ -124,8 +128,16 @@ class LiveProgress(Progress):
                  *((figure.label, self._text(figure), figure.unit) for figure in (SPEED, RETURN, KL, *self.figures[1:]))]
         for row in range(0, len(cells), 3):
             figures.add_row(*(text for name, value, unit in cells[row:row + 3] for text in (f"[dim]{name}[/]", value, f"[dim]{unit}[/]")))
-        self._spinner.update(text=Text(self.now, style="dim"))
+        self._spinner.update(text=Text(", ".join(filter(None, (self.now, self.workers))), style="dim"))
         return Group("", bar, figures, self._spinner)
+
+
+def workers(metrics: Mapping[str, float]) -> str:
+    """How many workers collect, how many died, and how many share CPUs with others; empty where there are none."""
+    if "scale/workers" not in metrics:
+        return ""
+    counts = ((metrics[f"scale/{name}"], text) for name, text in (("replaced_workers", "replaced"), ("sharing_workers", "sharing CPUs")))
+    return f"{metrics['scale/workers']:.0f} workers" + "".join(f", {count:.0f} {text}" for count, text in counts if count)
 
 
 def millions(steps: float) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from rfx.nn import kernels
 from rfx.normalizer import ObservationNormalizer
 from rfx.state import Array
@@ -17,6 +19,7 @@ from train.config import TrainConfig
 from train.network import Shape
 from train.ppo.collector import Collector
 from train.ppo.forward import Forward
+from train.scale.changes import Changes, changes
 from train.task import find_task
 
 LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a rollout: the learner computes them
@@ -29,8 +32,14 @@ class Collected:
     arrays: Mapping[str, Array]
     value: Array
     measured: Mapping[str, Array]  # by its environments, for metrics
-    state: Mapping[str, Any]
+    changed: Changes  # of their state, since the last rollout
     seconds: float  # that it took
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all arrays."""
+        changed = (array for pair in self.changed.values() for array in pair)
+        return sum(array.nbytes for array in (*self.arrays.values(), self.value, *self.measured.values(), *changed) if isinstance(array, np.ndarray))
 
 
 class Worker:
@@ -45,20 +54,24 @@ class Worker:
         self._forward, self._rollout = Forward(shape.network()), shape.rollout(len(rows))
         self._sent = [field.name for field in dataclasses.fields(self._rollout) if field.name not in LEFT_OUT or (
             field.name == "observation" and config.policy.history > 1)]
+        self._known: Mapping[str, Any] = {}  # the state that the learner has
 
-    def pid(self) -> int:
-        """Of its process, once it is ready."""
-        return os.getpid()
+    def process(self) -> tuple[int, str]:
+        """Its number, and the machine that it is on, by Ray's name: once it is ready."""
+        import ray
 
-    def collect(self, given: tuple[Mapping[str, Array], tuple[Any, Any]]) -> Collected:
+        return os.getpid(), ray.get_runtime_context().get_node_id()
+
+    def collect(self, given: tuple[Mapping[str, Array], Mapping[str, Any], Mapping[str, Any] | None]) -> Collected:
         """The next rollout, by the policy's weights and normalizers that are given."""
-        begin, (weights, normalizers) = time.perf_counter(), given
+        begin, (weights, *normalizers) = time.perf_counter(), given
         self._forward.take(weights)
         normalizer, critic_normalizer = (values and ObservationNormalizer.from_dict(values) for values in normalizers)
         value = self._collector.collect(self._forward, self._rollout, normalizer, critic_normalizer)
         measure = getattr(self._collector.env.unwrapped, "measured", None)
+        before, self._known = self._known, self._collector.state_dict()
         return Collected(arrays={name: getattr(self._rollout, name) for name in self._sent}, value=value, measured=measure() if measure else {},
-                         state=self._collector.state_dict(), seconds=time.perf_counter() - begin)
+                         changed=changes(before, self._known), seconds=time.perf_counter() - begin)
 
     def state_dict(self) -> dict[str, Any]:
         """The Collector's."""
@@ -67,3 +80,4 @@ class Worker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The Collector's."""
         self._collector.load_state_dict(state)
+        self._known = state

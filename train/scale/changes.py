@@ -1,0 +1,39 @@
+"""What changed in the state of environments since it was last sent: most of it, the randomized robots, stays as it is for an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rfx.state import Array
+
+Changes = Mapping[str, tuple[Array | None, Any]]  # by name: rows (n,) and their values; or None and all of it
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
+    """Rows of after whose bits are not those of before, by name: of arrays (N, ...). Lists, and what before has not, are whole."""
+    found = {}
+    for name, values in after.items():
+        if name in before and isinstance(values, np.ndarray):
+            rows = np.flatnonzero((_bits(before[name]) != _bits(values)).any(axis=1))
+            found[name] = rows, values[rows]
+        else:
+            found[name] = None, values
+    return found
+
+
+def merged(before: Mapping[str, Any], changed: Changes) -> dict[str, Any]:
+    """What before became; before itself stays as it is."""
+    after = {}
+    for name, (rows, values) in changed.items():
+        after[name] = values.copy() if rows is None else before[name]  # copies hold no memory of the object store
+        if rows is not None and len(rows):
+            after[name] = before[name].copy()
+            after[name][rows] = values
+    return after
+
+
+def _bits(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(f"u{array.itemsize}")
