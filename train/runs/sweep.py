@@ -75,9 +75,18 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Results of the runs in a sweep's folder, in the order they were started."""
-    files = [path for path in folder.glob("*/result.json") if path.parent.name.isdigit()]
-    return [json.loads(path.read_text()) | {"run": path.parent.name} for path in sorted(files, key=lambda path: int(path.parent.name))]
+    """Results of the runs in a sweep's folder, by their numbers; policy is where it lies now."""
+    runs = [path for path in folder.glob("*") if path.name.isdigit()]
+    found = {path: read_result(path) for path in sorted(runs, key=lambda path: int(path.name))}
+    return [result | {"run": path.name, "policy": str(path / "policy") if result.get("policy") else None} for path, result in found.items() if result]
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a run's result.json says; empty where there is none."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
