@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the imports, which take a second; train.run
 
     exit_without("train", "python -m train")
 
+import importlib.util
 import json
 import re
 import shutil
@@ -39,8 +40,9 @@ from envs.configs import CONFIGS, gym_family, options
 from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
 from rfx.folders import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
-from train.runs.sweep import SweepFolder, finish_sweep, read_result
+from train.runs.sweep import SweepFolder, finish_sweep, read_result, read_results
 
+VIDEO_AFTER_S = 600.0  # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
 OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
 
 
@@ -165,6 +167,16 @@ def choose_gym(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def write_report(sweep: Path) -> None:
+    """Write the page about a sweep that has come to an end, if what draws it is there (extra viz)."""
+    if sys.exc_info()[0] is not None or not (sweep / "sweep.csv").is_file() or importlib.util.find_spec("matplotlib") is None:
+        return
+    from train.judge.sweep_report import PAGE, write_page
+
+    spent_s = sum(result.get("wall_s") or 0.0 for result in read_results(sweep))
+    print(write_page([sweep], sweep / PAGE, video=spent_s > VIDEO_AFTER_S))
+
+
 def register_plugins() -> None:
     """Tell Hydra of ours, which it does not find by itself where the project is installed as editable."""
     for plugin in (GridSweeper, RayLauncher, OptunaSweeper):
@@ -184,6 +196,7 @@ def main() -> None:
     finally:
         if SweepFolder.path is not None:
             failed = finish_sweep(SweepFolder.path)
+            write_report(SweepFolder.path)
     if failed:
         raise SystemExit(1)
 

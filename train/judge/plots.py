@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rfx.extras import missing
 from train.judge.pushes import DIRECTIONS
 from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite
 
