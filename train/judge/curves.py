@@ -55,15 +55,17 @@ def draw_curves(runs: Mapping[str, Path], labels: Mapping[str, str], best: str |
     curves = {name: curves_of(folder) for name, folder in runs.items()}
     shown = {tag: label for tag, label in figures.items() if any(len(of.get(tag, ())) > 1 for of in curves.values())}
     colors = colors_of(labels)
+    most = max((values[-1, 0] for of in curves.values() for values in of.values()), default=0.0)
+    unit, name_of_unit = (1e6, "million steps") if most >= 1e6 else (1e3, "thousand steps")
     figure = new_figure(9.6, 2.9 * max(1, len(shown)))
     axes = figure.subplots(max(1, len(shown)), 2, squeeze=False, sharey="row")
     for row, (tag, label) in zip(axes, shown.items()):
         for name, of in sorted(curves.items(), key=lambda item: item[0] == best):
             values = thinned(of.get(tag, np.zeros((0, 3))))
-            for axis, column, scale in zip(row, (0, 1), (1e-6, 1.0)):
+            for axis, column, scale in zip(row, (0, 1), (1.0 / unit, 1.0)):
                 axis.plot(values[:, column] * scale, values[:, 2], "o-" if len(values) < 12 else "-", color=colors[labels[name]],
                           linewidth=2.6 if name == best else 1.1, alpha=1.0 if name == best else 0.7)
-        row[0].set(ylabel=label, xlabel="million steps")
+        row[0].set(ylabel=label, xlabel=name_of_unit)
         row[1].set(xlabel="minutes of wall time")
     if len(colors) <= len(COLORS_OF_POINTS):
         for label, color in colors.items():

@@ -88,14 +88,14 @@ def page(runs: Runs, pictures: Mapping[str, tuple[bytes, str]], film: tuple[byte
     sections.append(section("Runs", "Final evaluations; of runs that were given up the last one in training. The best is marked.",
                             _runs(runs, figures)))
     for what, (picture, caption) in pictures.items():
-        title = {"curves": "Curves", "keys": "Keys", "importance": "Importance"}[what]
-        sections.append(section(title, caption, f'<img alt="{title}" src="{data_url("image/png", picture)}">'))
+        name = what.capitalize()
+        sections.append(section(name, caption, f'<img alt="{name}" src="{data_url("image/png", picture)}">'))
     if film:
         data, why = film
         shown = f'<video controls autoplay muted loop playsinline src="{data_url("video/mp4", data)}"></video>' if data else f"<p>No video: {escape(why)}</p>"
         policy = escape(str(runs.folders[runs.best] / "policy"))
         sections.append(section("The best policy", "In motion.", f'<div class="films"><figure>{shown}<figcaption>{policy}</figcaption></figure></div>'))
-    return document(escape(title), head + "\n".join(sections))
+    return document(title, head + "\n".join(sections))
 
 
 def _points(runs: Runs, figures: Sequence[Figure]) -> str:
