@@ -108,8 +108,10 @@ def _nodes(address: str) -> list[dict]:
 def local_ray():
     import ray
 
-    connect(None, 2)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))  # processes of Ray find this file there
+        connect(None, 2)
+        yield
     ray.shutdown()
 
 
