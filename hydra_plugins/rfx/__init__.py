@@ -36,12 +36,13 @@ class RayLauncher(Launcher):
     """Runs are jobs of a Ray cluster, train/runs/jobs.py. The keyword arguments are those of its JobsConfig."""
 
     def __init__(self, **settings: Any):
-        from train.runs.jobs import JobsConfig
-
-        self._settings = JobsConfig(**settings)
+        self._given = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """As Launcher's."""
+        from train.runs.jobs import JobsConfig
+
+        self._settings = JobsConfig(**self._given)  # here, as Hydra wraps what __init__ raises in words of its own
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -85,14 +86,15 @@ class OptunaSweeper(Sweeper):
     """A search over ranges of keys, train/runs/search.py. The keyword arguments are those of its SearchConfig."""
 
     def __init__(self, **settings: Any):
-        from train.runs.search import SearchConfig
-
-        self._settings = SearchConfig(**settings)
+        self._given = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """As Sweeper's."""
         from hydra.core.plugins import Plugins
 
+        from train.runs.search import SearchConfig
+
+        self._settings = SearchConfig(**self._given)
         self.config, self._loader = config, hydra_context.config_loader
         self._launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
 

@@ -92,9 +92,11 @@ def page(runs: Runs, pictures: Mapping[str, tuple[bytes, str]], film: tuple[byte
         sections.append(section(name, caption, f'<img alt="{name}" src="{data_url("image/png", picture)}">'))
     if film:
         data, why = film
-        shown = f'<video controls autoplay muted loop playsinline src="{data_url("video/mp4", data)}"></video>' if data else f"<p>No video: {escape(why)}</p>"
+        shown = (f'<video controls autoplay muted loop playsinline src="{data_url("video/mp4", data)}"></video>' if data
+                 else f"<p>No video: {escape(why)}</p>")
         policy = escape(str(runs.folders[runs.best] / "policy"))
-        sections.append(section("The best policy", "In motion.", f'<div class="films"><figure>{shown}<figcaption>{policy}</figcaption></figure></div>'))
+        film_html = f'<div class="films"><figure>{shown}<figcaption>{policy}</figcaption></figure></div>'
+        sections.append(section("The best policy", "In motion.", film_html))
     return document(title, head + "\n".join(sections))
 
 
