@@ -119,7 +119,7 @@ def test_a_standing_robot_lies_down_before_it_is_released(emulator, robot):
 
 
 @pytest.mark.parametrize("fault, why", [
-    ("refuse", r"not folded: FR -1\.[78][0-9] rad, .*sport service refused request 1005 with status 3104"),
+    ("refuse", r"not folded: FR -1\.[789][0-9] rad, .*sport service refused request 1005 with status 3104"),
     ("slow sport inf", r"not folded: .*sport service did not answer request 1005 within 2 s"),
     ("hide", r"not folded: .*its sport service did not appear"),
 ])
