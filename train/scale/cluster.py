@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from train.errors import InputError, one_line
+
+CONNECT_S = 5.0
 
 
 def join(address: str | None, num_cpus: int) -> bool:
@@ -18,14 +21,29 @@ def join(address: str | None, num_cpus: int) -> bool:
 
     if ray.is_initialized():
         return False
+    _knock(address)
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
     except Exception as error:  # Ray has no class of its own for it
-        failed = (f"scale.address={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
-        advice = "begin one with ray start --head, or leave scale.address out" if address else "is it very busy, or full? Try again"
-        raise InputError(f"{failed} ({one_line(error)}); {advice}") from error
+        raise InputError(_nobody(address, error) if address else
+                         f"no Ray could begin on this machine ({one_line(error)}); is it very busy, or full? Try again") from error
     return True
+
+
+def _knock(address: str | None) -> None:
+    """Raises InputError where nobody listens at address, HOST:PORT: Ray itself would try for three minutes."""
+    host, separator, port = (address or "").rpartition(":")
+    if not separator or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise InputError(_nobody(address, error)) from error
+
+
+def _nobody(address: str, error: Exception) -> str:
+    return f"scale.address={address}: no Ray cluster answers there ({one_line(error)}); begin one with ray start --head, or leave scale.address out"
 
 
 def cpus() -> list[int]:
