@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import importlib.util
 import json
 import os
 import pty
@@ -186,8 +185,12 @@ def read_until(terminal: int, text: bytes | None, limit_s: float = 120.0) -> byt
     (["+robot=go2", "env.num_envs=${none}"], "Interpolation key 'none' not found"),
     (["+robot=go2", "hydra.run.dir=/proc/none/run"], "choose a folder that can be written with hydra.run.dir=PATH"),
     (["-m", "+robot=go2", "hydra.sweep.dir=/proc/none/sweep", "seed=1,2"], "hydra.sweep.dir=PATH"),
-    pytest.param(["+robot=go2", "hydra/launcher=ray"], "pip install -e '.[ray]' adds the launcher ray",
-                 marks=pytest.mark.skipif(bool(importlib.util.find_spec("ray")), reason="the extra ray is installed")),
+    (["+robot=go2", "hydra/launcher=submitit_slurm"], "pip install -e '.[slurm]' adds the launcher submitit_slurm"),
+    (["+robot=go2", "seeds=3"], "seeds=3 is for sweeps, which run each point so often: add -m"),
+    (["-m", "+robot=go2", "seed=1,2", "seeds=3"], "seeds=3 gives every point the seeds from seed on, and seed=1,2 several"),
+    (["-m", "+robot=go2", "hydra/sweeper=optuna"], "has nothing to search: give a key a range"),
+    (["-m", "+robot=go2", "hydra/sweeper=optuna", "ppo.gama=interval(0.9,1)"], "unknown key 'ppo.gama': did you mean 'ppo.gamma'?"),
+    (["-m", "+robot=go2", "hydra/launcher=ray", "ray.cpus_per_job=0"], "ray.cpus_per_job is 0: it must be a number of at least 1"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

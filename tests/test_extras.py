@@ -44,9 +44,9 @@ def test_every_extra_is_named_by_its_modules_and_the_base_is_small():
     assert named.keys() <= PROJECT["optional-dependencies"].keys()
     modules = {"hydra-core": "hydra", "mujoco-core": "mujoco", "pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg",
                "huggingface-hub": "huggingface_hub", "mujoco-menagerie": "mujoco_menagerie", "tensorboardx": "tensorboardX",
-               "rsl-rl-lib": "rsl_rl", "stable-baselines3": "stable_baselines3"}
+               "rsl-rl-lib": "rsl_rl", "stable-baselines3": "stable_baselines3", "hydra-submitit-launcher": "submitit"}
     for extra, requirements in PROJECT["optional-dependencies"].items():
-        if extra in ("dev", "ray"):
+        if extra == "dev":
             continue
         for name in map(distribution, requirements):
             if name not in ("ziglang", PROJECT["name"]):  # a compiler, where the system has none; another extra

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("rfx", "envs", "train", "configs", "assets")
+ROOMS = ("rfx", "envs", "train", "configs", "assets", "hydra_plugins")
 READ_AT_RUN_TIME = {".py", ".yaml", ".xml", ".c"}
 TINY = ["+robot=go2", "env.num_envs=16", "trainer.rollout_steps=8", "ppo.num_epochs=1", "ppo.num_minibatches=2", "policy.hidden=[16]",
         "trainer.total_steps=128", "trainer.evaluation_envs=4", "trainer.evaluation_s=1", "trainer.final_evaluation_envs=4",

@@ -20,23 +20,30 @@ if __name__ == "__main__":  # before the imports, which take a second; train.run
 
     exit_without("train", "python -m train")
 
+import importlib.util
 import json
 import re
 import shutil
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from envs.configs import CONFIGS, gym_family, options
+from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
 from rfx.folders import replace_file
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
-from train.runs.sweep import SweepFolder, finish_sweep
+from train.runs.sweep import SweepFolder, finish_sweep, read_result, read_results
+
+VIDEO_AFTER_S = 600.0  # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
+OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -50,6 +57,8 @@ def run(values: DictConfig) -> None:
             run_of_sweep(values, folder, overrides)
         else:
             try:
+                if values.seeds != 1:
+                    raise InputError(f"seeds={values.seeds} is for sweeps, which run each point so often: add -m")
                 if values.resume:
                     folder = run_to_resume(str(values.resume), folder)
                 result = train(values, folder)
@@ -75,8 +84,8 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
     """As one run, but a failure is written down and told, and the sweep goes on."""
     try:
         if values.resume:
-            raise InputError("resume goes on with one run: leave out -m, and give the folder of one of the sweep's runs")
-        result = train(values, folder)
+            raise InputError("resume goes on with one run: leave out -m; a sweep goes on when it is given again with its hydra.sweep.dir")
+        result = train_or_go_on(values, folder, overrides)
     except InputError as error:
         result = {"status": "failed", "error": one_line(error)}
         print(f"error: {result['error']}", file=sys.stderr)
@@ -88,14 +97,29 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
         raise SystemExit(result["exit_code"])
 
 
-def train(values: DictConfig, folder: Path) -> dict[str, Any]:
+def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Train a run of a sweep; where the sweep was interrupted and is given again, go on with the run, or take the result that is there."""
+    from train.runs.resume import CHECKPOINTS
+    from train.runs.search import watch_of
+
+    result = read_result(folder)
+    if result.get("status") in ("finished", "pruned") and result["overrides"] == overrides:
+        print("It has ended already.")
+        return result
+    if (folder / CHECKPOINTS).is_dir():
+        values.resume = str(folder)
+    return train(values, folder, watch_of(folder))
+
+
+def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = None) -> dict[str, Any]:
     """Train as the composed configuration says; imports wait until here, so that --help is quick."""
     from train.config import TrainConfig
     from train.run import train
 
     with bad_input():
-        config = TrainConfig.from_dict(OmegaConf.to_container(values, resolve=True))
-    return train(config, folder)
+        plain = OmegaConf.to_container(values, resolve=True)
+        config = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in OF_SWEEPS})
+    return train(config, folder, watch=watch)
 
 
 def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
@@ -143,16 +167,36 @@ def choose_gym(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def write_report(sweep: Path) -> None:
+    """Write the page about a sweep that has come to an end, if what draws it is there (extra viz)."""
+    if sys.exc_info()[0] is not None or not (sweep / "sweep.csv").is_file() or importlib.util.find_spec("matplotlib") is None:
+        return
+    from train.judge.sweep_report import PAGE, write_page
+
+    spent_s = sum(result.get("wall_s") or 0.0 for result in read_results(sweep))
+    print(write_page([sweep], sweep / PAGE, video=spent_s > VIDEO_AFTER_S))
+
+
+def register_plugins() -> None:
+    """Tell Hydra of ours, which it does not find by itself where the project is installed as editable."""
+    for plugin in (GridSweeper, RayLauncher, OptunaSweeper):
+        Plugins.instance().register(plugin)
+    launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    launchers.pop("ray.yaml", None)  # of hydra-ray-launcher, where that is installed: it would be taken for the schema of ours
+
+
 def main() -> None:
     """The entry."""
     SweepFolder.path, failed = None, 0
     try:
         with exit_on_bad_command_line("train"):
             sys.argv[1:] = take_robot_folders(sys.argv[1:])
+            register_plugins()
             run()
     finally:
         if SweepFolder.path is not None:
             failed = finish_sweep(SweepFolder.path)
+            write_report(SweepFolder.path)
     if failed:
         raise SystemExit(1)
 

@@ -99,7 +99,7 @@ def explain(error: Exception, config_name: str) -> str:
             return f"{key}= chooses from a group, and is written with a plus: +{key}=NAME, possible are {', '.join(options(key))}"
         return unknown_key(key, config_name)
     if match := re.search(r"Could not find '([^']*)/([^'/]*)'(?:\s*Available options in '[^']*':\n((?:\t.*\n?)*))?", message):
-        extra = f"; {install_command('ray')} adds the launcher ray" if match[1] == "hydra/launcher" else ""
+        extra = f"; {install_command('slurm')} adds the launcher submitit_slurm" if match[1] == "hydra/launcher" else ""
         return f"unknown {match[1]} {match[2]!r}: {_nearest(match[2], (match[3] or '').split())}{extra}"
     if match := re.search(r"Could not delete from config\. '?([^' ]*)'?", message):
         return unknown_key(match[1], config_name)

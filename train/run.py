@@ -23,15 +23,17 @@ from train.runs.disk import Writes
 from train.runs.metrics import MetricsWriter
 from train.runs.progress import Progress, clock, millions, progress
 from train.runs.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
+from train.runs.search import Watch
 from train.task import figures_table
 from train.trainer import Trainer
 
 
-def train(config: TrainConfig, folder: Path, console: Console | None = None) -> dict[str, Any]:
+def train(config: TrainConfig, folder: Path, console: Console | None = None, watch: Watch | None = None) -> dict[str, Any]:
     """Train into folder, which ends with `policy/`, `evaluation.json` and TensorBoard's events.
 
-    With config.resume, folder is that run's, and it goes on from its newest checkpoint. Returns status "finished", "stopped" (by SIGINT or
-    SIGTERM, with a checkpoint and the best policy so far on disk) or "failed" (with an error: nothing sound was left to learn from),
+    With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every evaluation but the final one,
+    and may say that the run is to be given up. Returns status "finished", "stopped" (by SIGINT or SIGTERM, with a checkpoint and the best
+    policy so far on disk), "pruned" (given up, the same) or "failed" (with an error: nothing sound was left to learn from),
     exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation, figures and policy, as JSON types. Raises
     InputError for a configuration that cannot be run.
     """
@@ -61,12 +63,12 @@ def train(config: TrainConfig, folder: Path, console: Console | None = None) -> 
             best = BestPolicy(trainer, folder, display, writes)
             saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
             saved.begin(state, changed)
-            loop = Loop(trainer, best, saved, writer, display, writes, stop)
+            loop = Loop(trainer, best, saved, writer, display, writes, stop, watch)
             failure = loop.run(total_steps)
-        digest = saved.end(finished=not (stop.signal or failure))
-    _report(best, stop.signal, failure, trainer.steps, display.elapsed_s, console)
+        digest = saved.end(finished=not (stop.signal or failure or loop.pruned))
+    _report(best, stop.signal, failure, loop.pruned, trainer.steps, display.elapsed_s, console)
     judged = best.judgement
-    return {"status": "failed" if failure else "stopped" if stop.signal else "finished",
+    return {"status": "failed" if failure else "stopped" if stop.signal else "pruned" if loop.pruned else "finished",
             "exit_code": 1 if failure else 128 + stop.signal if stop.signal else 0, "error": failure, "seed": config.seed,
             "steps": trainer.steps, "wall_s": display.elapsed_s, "env_steps_per_s": statistics.median(loop.speeds) if loop.speeds else None,
             "fingerprint": digest, "evaluation": judged.to_dict() if judged else None,
@@ -78,8 +80,10 @@ class Loop:
     """The iterations of one run, with what is looked at, written and saved between them. speeds: environment steps/s of each."""
 
     def __init__(self, trainer: Trainer, best: BestPolicy, saved: RunCheckpoints, writer: MetricsWriter, display: Progress, writes: Writes,
-                 stop: StopSignal):
+                 stop: StopSignal, watch: Watch | None):
         self.speeds: list[float] = []
+        self.pruned = False  # given up by watch
+        self._watch = watch
         self._trainer, self._best, self._saved, self._writer = trainer, best, saved, writer
         self._display, self._writes, self._stop = display, writes, stop
 
@@ -87,10 +91,12 @@ class Loop:
         """Train to total_steps and choose the policy, or to a signal to stop. Returns why training broke, if it did."""
         self._display.status("first iteration: compiling kernels, which later runs take from a cache")
         try:
-            while self._trainer.steps < total_steps and not self._stop.signal:
+            while self._trainer.steps < total_steps and not self._stop.signal and not self.pruned:
                 self._iterate(total_steps)
             self._saved.save()
             self._stop.check()
+            if self.pruned:
+                return None
             self._write(self._best.consider(self._stop.check))
             self._best.choose(self._stop.check)
         except Stopped:
@@ -109,7 +115,9 @@ class Loop:
         self._saved.note_beginning()
         self.speeds.append(metrics["time/env_steps_per_s"])
         if trainer.due(trainer.config.trainer.evaluate_every) and trainer.steps < total_steps:
-            metrics |= self._best.consider()
+            evaluation = self._best.consider()
+            metrics |= evaluation
+            self.pruned = self._watch is not None and self._watch(trainer.steps, evaluation)
         self._write(metrics)
         self._display.update(trainer.steps, metrics)
         if not self._stop.signal:
@@ -166,9 +174,9 @@ def _headline(config: TrainConfig, folder: Path) -> str:
             f"{millions(config.trainer.total_steps)} steps\n[dim]in {_short(folder)}[/]")
 
 
-def _report(best: BestPolicy, stopped: int, failure: str | None, steps: int, seconds: float, console: Console) -> None:
+def _report(best: BestPolicy, stopped: int, failure: str | None, pruned: bool, steps: int, seconds: float, console: Console) -> None:
     config, folder = best.trainer.config, _short(best.folder)
-    how = "Failed" if failure else "Stopped" if stopped else "Done"
+    how = "Failed" if failure else "Stopped" if stopped else "Given up" if pruned else "Done"
     console.print(f"\n{how} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
     if failure:
         console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)

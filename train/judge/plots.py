@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rfx.extras import missing
 from train.judge.pushes import DIRECTIONS
 from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite
 
@@ -34,7 +35,7 @@ def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
 
 def commands(suites: Mapping[str, Suite]) -> bytes:
     """Heat maps over vx and yaw rate, a row for each policy. Colours end at a bad value, the same for all policies."""
-    figure = _figure(9.6, 3.1 * len(suites))
+    figure = new_figure(9.6, 3.1 * len(suites))
     axes = figure.subplots(len(suites), 3, squeeze=False)
     for row, (name, suite) in zip(axes, suites.items()):
         grid = suite.grid
@@ -50,12 +51,12 @@ def commands(suites: Mapping[str, Suite]) -> bytes:
             axis.set(xlabel="commanded yaw rate, rad/s", ylabel="commanded vx, m/s", title=_titled(label, name, suites))
             axis.grid(False)
             figure.colorbar(picture, ax=axis, extend="max", pad=0.02).outline.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def sweeps(suites: Mapping[str, Suite]) -> bytes:
     """Falls and errors over each sweep, a line for each policy; the nominal robot is marked below."""
-    figure = _figure(9.6, 6.0)
+    figure = new_figure(9.6, 6.0)
     axes = figure.subplots(3, len(SWEEPS), sharex="col", sharey="row")
     for column, (name, sweep) in enumerate(SWEEPS.items()):
         for axis, (field, label) in zip(axes[:, column], (FALLS, VX, YAW)):
@@ -69,12 +70,12 @@ def sweeps(suites: Mapping[str, Suite]) -> bytes:
     for row, at_least in zip(axes, (0.05, 0.1, 0.2)):  # the whole row shares it
         row[0].set_ylim(0.0, max([at_least, *(1.08 * axis.dataLim.y1 for axis in row if np.isfinite(axis.dataLim.y1))]))
     _legend(axes[0, 0], suites)
-    return _png(figure)
+    return png(figure)
 
 
 def pushes(suites: Mapping[str, Suite]) -> bytes:
     """Survival over the push's size; and from each side, the push up to which half of the robots survive."""
-    figure = _figure(9.6, 3.6)
+    figure = new_figure(9.6, 3.6)
     grid = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
     axis, around = figure.add_subplot(grid[0]), figure.add_subplot(grid[1], projection="polar")
     turn = 2 * np.pi * np.arange(DIRECTIONS + 1) / DIRECTIONS
@@ -93,12 +94,12 @@ def pushes(suites: Mapping[str, Suite]) -> bytes:
     around.set_rticks(np.arange(0.5, around.get_rmax(), 0.5))
     around.set_rlabel_position(112.5)
     around.set_title("half survive up to, m/s, pushed")
-    return _png(figure)
+    return png(figure)
 
 
 def terrain(suites: Mapping[str, Suite]) -> bytes:
     """Heat maps over kinds and levels of terrain, a row for each policy: falls, and robots that did not get across."""
-    figure = _figure(9.6, 4.0 * len(suites))
+    figure = new_figure(9.6, 4.0 * len(suites))
     axes = figure.subplots(len(suites), 2, squeeze=False)
     for row, (name, suite) in zip(axes, suites.items()):
         crossings = suite.crossings
@@ -114,10 +115,11 @@ def terrain(suites: Mapping[str, Suite]) -> bytes:
             axis.set(ylabel="level", title=_titled(label, name, suites))
             axis.grid(False)
             figure.colorbar(picture, ax=axis, pad=0.02).outline.set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty picture, inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=130, facecolor="white")
@@ -136,7 +138,8 @@ def _legend(axis, suites: Mapping[str, Suite]) -> None:
         axis.legend(frameon=False)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG."""
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()

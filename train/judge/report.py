@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from rfx.config import RobotConfig
 from rfx.state import Array
 from train.judge.evaluation import FIGURES, Evaluation
 from train.judge.play import Act
+from train.judge.page import data_url, document, number, section, table
 from train.judge.plots import draw
 from train.judge.showcase import write_showcase
 from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite, targets
@@ -30,21 +30,6 @@ CAPTIONS = {
     "terrain": ("Terrain", "Blind, straight on from the middle of a tile to its edge. A level is passed, below the dashed line, when it and "
                 "all easier ones are crossed by 80% of the robots, with at most 0.1 falls per episode, means over all kinds."),
 }
-STYLE = """
-:root { color-scheme: light; --ink: #24292f; --soft: #57606a; --line: #d8dee4; --back: #f6f8fa; --good: #1a7f37; --bad: #cf222e; }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif }
-main { max-width: 1040px; margin: 0 auto; padding: 32px 16px 64px }
-h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 18px; margin: 0 0 4px } p { margin: 0 0 12px; color: var(--soft) }
-section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 20px; margin-top: 20px; overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: 4px 20px 4px 0; text-align: right; white-space: nowrap }
-th { font-weight: 600; border-bottom: 1px solid var(--line) } tr > :first-child, td.unit { text-align: left } td.unit { color: var(--soft) }
-td.met { color: var(--good) } td.missed { color: var(--bad); font-weight: 600 }
-img, video { width: 100%; height: auto; display: block; border-radius: 6px } .films { display: flex; gap: 16px; flex-wrap: wrap }
-figure { flex: 1 1 420px; margin: 0; max-width: 720px } figcaption { color: var(--soft); padding-top: 6px }
-details { margin-top: 12px } summary { cursor: pointer }
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +70,19 @@ def write_report(folder: Path, policies: Mapping[str, Judged], conditions: str) 
 def page(policies: Mapping[str, Judged], pictures: Mapping[str, bytes], conditions: str) -> str:
     """The page, as HTML. pictures are PNG, by name in CAPTIONS; conditions say how much was played."""
     names = list(policies)
-    sections = [_section("Targets", "What a policy must reach before a robot should run it: with 95% confidence, so the bound must be within it.",
+    sections = [section("Targets", "What a policy must reach before a robot should run it: with 95% confidence, so the bound must be within it.",
                          _targets(policies)),
-                _section("In motion", "Blue arrows are commanded, orange ones actual velocities.", _films(policies)),
-                _section("Random commands", "Nominal: the robot, floor and delays of its model. As trained: with all that disturbs it in training at once. "
+                section("In motion", "Blue arrows are commanded, orange ones actual velocities.", _films(policies)),
+                section("Random commands", "Nominal: the robot, floor and delays of its model. As trained: with all that disturbs it in training at once. "
                          "Worst corner: a floor of friction 0.4, a fifth of its mass as payload, motors of 85% strength, actions a control step late "
                          "and an IMU tilted by 2 degrees, at once.", _conditions(policies))]
     for name, (title, caption) in CAPTIONS.items():
-        body = f'<img alt="{escape(title)}" src="{_data("image/png", pictures[name])}">'
+        body = f'<img alt="{escape(title)}" src="{data_url("image/png", pictures[name])}">'
         more = {"sweeps": _sweeps, "pushes": _pushes, "terrain": _terrain}.get(name)
-        sections.append(_section(title, caption, body + (more(policies) if more else "")))
+        sections.append(section(title, caption, body + (more(policies) if more else "")))
     about = "".join(f"<p><b>{escape(name)}</b>: {escape(_origin(judged))}</p>" for name, judged in policies.items())
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{escape(' and '.join(names))}</title><style>{STYLE}</style></head>\n<body><main>"
-            f"<h1>How well it walks</h1>{about}<p>{escape(conditions)}</p>\n" + "\n".join(sections) + "\n</main></body></html>\n")
+    head = f"<h1>How well it walks</h1>{about}<p>{escape(conditions)}</p>\n"
+    return document(" and ".join(names), head + "\n".join(sections))
 
 
 def _origin(judged: Judged) -> str:
@@ -109,23 +93,19 @@ def _origin(judged: Judged) -> str:
     return ", ".join(parts)
 
 
-def _section(title: str, caption: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2><p>{escape(caption)}</p>{body}</section>"
-
-
 def _targets(policies: Mapping[str, Judged]) -> str:
     columns = [targets(judged.suite) for judged in policies.values()]
     head = ["", "target", *(cell for name in policies for cell in (escape(name), "95% bound")), ""]
     rows = [[escape(row[0].name), f"{'at least' if row[0].at_least else 'at most'} {row[0].limit:g}",
-             *(cell for target in row for cell in (_number(target.value), (_number(target.bound_95), "met" if target.met else "missed"))),
+             *(cell for target in row for cell in (number(target.value), (number(target.bound_95), "met" if target.met else "missed"))),
              (escape(row[0].unit), "unit")] for row in zip(*columns)]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _conditions(policies: Mapping[str, Judged]) -> str:
     columns = {name if len(policies) == 1 else f"{policy}, {name}": result
                for policy, judged in policies.items() for name, result in judged.conditions.items()}
-    return _table(["", *map(escape, columns), ""], [[row.label, *(_number(getattr(e, row.name)) for e in columns.values()), (row.unit, "unit")]
+    return table(["", *map(escape, columns), ""], [[row.label, *(number(getattr(e, row.name)) for e in columns.values()), (row.unit, "unit")]
                                                     for row in FIGURES])
 
 
@@ -137,11 +117,11 @@ def _pushes(policies: Mapping[str, Judged]) -> str:
         if not worst:
             continue
         phase, side, cell = worst["phase"], worst["direction"], worst["cell"]
-        rows.append([escape(name), _number(pushes.share(TARGET_PUSH_M_S)), _number(pushes.share_lower_95(TARGET_PUSH_M_S)),
-                     f"{_number(phase['share'])} at {phase['cycles']:g} of the cycle", f"{_number(side['share'])} {side['towards']}",
-                     f"{_number(cell['share'])} at {cell['cycles']:g}, {cell['towards']}, of {cell['robots']} robots"])
+        rows.append([escape(name), number(pushes.share(TARGET_PUSH_M_S)), number(pushes.share_lower_95(TARGET_PUSH_M_S)),
+                     f"{number(phase['share'])} at {phase['cycles']:g} of the cycle", f"{number(side['share'])} {side['towards']}",
+                     f"{number(cell['share'])} at {cell['cycles']:g}, {cell['towards']}, of {cell['robots']} robots"])
     head = [f"survive {TARGET_PUSH_M_S:g} m/s", "in all", "95% bound", "worst phase", "worst side", "worst phase and side"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _sweeps(policies: Mapping[str, Judged]) -> str:
@@ -158,8 +138,8 @@ def _sweeps(policies: Mapping[str, Judged]) -> str:
     for label, cases in tables:
         main = [figure for figure in FIGURES if figure.main]
         head = [label, *(f"{escape(name)}: {figure.label}" if len(policies) > 1 else figure.label for name in policies for figure in main)]
-        rows = [[escape(case), *(_number(getattr(e, figure.name)) for e in evaluations for figure in main)] for case, evaluations in cases]
-        html.append(f"<details{' open' if label == 'another model' else ''}><summary>{label}</summary>{_table(head, rows)}</details>")
+        rows = [[escape(case), *(number(getattr(e, figure.name)) for e in evaluations for figure in main)] for case, evaluations in cases]
+        html.append(f"<details{' open' if label == 'another model' else ''}><summary>{label}</summary>{table(head, rows)}</details>")
     return "".join(html)
 
 
@@ -167,10 +147,10 @@ def _terrain(policies: Mapping[str, Judged]) -> str:
     """Figures over all kinds and levels of terrain."""
     results = [judged.suite.crossings for judged in policies.values()]
     rows = [["levels passed", *(f"{result.levels_passed} of {len(result.falls)}" for result in results), ("", "unit")],
-            ["falls", *(_number(result.falls.mean()) for result in results), ("per episode", "unit")],
-            ["get across", *(_number(result.crossed.mean()) for result in results), ("of robots", "unit")],
-            ["velocity error", *(_number(_mean(result.error)) for result in results), (f"m/s, at {results[0].vx:g} m/s", "unit")]]
-    return _table(["over all kinds and levels", *map(escape, policies), ""], rows)
+            ["falls", *(number(result.falls.mean()) for result in results), ("per episode", "unit")],
+            ["get across", *(number(result.crossed.mean()) for result in results), ("of robots", "unit")],
+            ["velocity error", *(number(_mean(result.error)) for result in results), (f"m/s, at {results[0].vx:g} m/s", "unit")]]
+    return table(["over all kinds and levels", *map(escape, policies), ""], rows)
 
 
 def _mean(values: Array) -> float:
@@ -182,25 +162,8 @@ def _mean(values: Array) -> float:
 def _films(policies: Mapping[str, Judged]) -> str:
     films = []
     for name, judged in policies.items():
-        film = (f'<video controls autoplay muted loop playsinline src="{_data("video/mp4", judged.video)}"></video>' if judged.video
+        film = (f'<video controls autoplay muted loop playsinline src="{data_url("video/mp4", judged.video)}"></video>' if judged.video
                 else f"<p>No video: {escape(judged.why)}</p>")
         films.append(f"<figure>{film}<figcaption>{escape(name)}: forwards, sideways, turning, forwards with a push of 0.6 m/s after 8 s, "
                      "standing.</figcaption></figure>")
     return f'<div class="films">{"".join(films)}</div>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) -> str:
-    """Cells are HTML, or (HTML, class)."""
-    def cell(content: str | tuple[str, str]) -> str:
-        return f"<td>{content}</td>" if isinstance(content, str) else f'<td class="{content[1]}">{content[0]}</td>'
-
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"

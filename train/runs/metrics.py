@@ -6,7 +6,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +73,19 @@ class MetricsWriter:
 
 def read_metrics(folder: Path, tag: str) -> np.ndarray:
     """Steps and values (n, 2) of one tag in a run's events, in the order of steps; what is cut short at a file's end is passed over."""
-    event_type, points = _tensorboard().Event, []
+    return np.array(sorted((step, value) for step, _, found, value in _read(folder) if found == tag), float).reshape(-1, 2)
+
+
+def read_curves(folder: Path) -> dict[str, np.ndarray]:
+    """Steps, seconds since the Epoch and values (n, 3) of every tag in a run's events, in the order of steps."""
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for step, wall_time, tag, value in _read(folder):
+        points.setdefault(tag, []).append((step, wall_time, value))
+    return {tag: np.array(sorted(values), float) for tag, values in points.items()}
+
+
+def _read(folder: Path) -> Iterator[tuple[int, float, str, float]]:
+    event_type = _tensorboard().Event
     for path in sorted(folder.glob("events.out.tfevents.*")):
         data, at = path.read_bytes(), 0
         while at + 12 <= len(data):
@@ -81,9 +93,8 @@ def read_metrics(folder: Path, tag: str) -> np.ndarray:
             if at + 16 + size > len(data):
                 break
             event = event_type.FromString(data[at + 12:at + 12 + size])
-            points += [(event.step, value.simple_value) for value in event.summary.value if value.tag == tag]
+            yield from ((event.step, event.wall_time, value.tag, value.simple_value) for value in event.summary.value)
             at += 16 + size
-    return np.array(sorted(points), float).reshape(-1, 2)
 
 
 def _tensorboard() -> Any:

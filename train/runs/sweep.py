@@ -15,8 +15,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from train.runs.points import APART, points, spread
 from train.task import Figure
 
+SCORE = Figure(name="score", label="score")
 MEASURES = ("score", "env_steps_per_s", "wall_s")  # beside the figures of the task
 
 
@@ -61,23 +63,36 @@ def claim_folder(config: Any, kind: str) -> Path:
 
 
 def finish_sweep(folder: Path, console: Console | None = None) -> int:
-    """Print the table of the sweep's runs and write sweep.csv. Returns how many runs failed."""
+    """Print the table of the sweep's runs and write sweep.csv; of points that ran several times points.csv too. Returns how many failed."""
     results = read_results(folder)
     rows, varying = compare(results)
     if not rows:
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:  # no run began
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml", "study.db"}:  # no run began
             shutil.rmtree(folder, ignore_errors=True)
         return 0
-    console = console or Console()
+    console, figures = console or Console(), figures_of(results)
     write_csv(rows, folder / "sweep.csv")
-    console.print("", sweep_table(rows, varying, figures_of(results)), "", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
+    console.print("", sweep_table(rows, varying, figures), soft_wrap=True)
+    if several(rows, varying):
+        write_csv(point_rows(rows, varying, figures), folder / "points.csv")
+        console.print("", points_table(rows, varying, figures), soft_wrap=True)
+    console.print("", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
     return sum(row["status"] == "failed" for row in rows)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Results of the runs in a sweep's folder, in the order they were started."""
-    files = [path for path in folder.glob("*/result.json") if path.parent.name.isdigit()]
-    return [json.loads(path.read_text()) | {"run": path.parent.name} for path in sorted(files, key=lambda path: int(path.parent.name))]
+    """Results of the runs in a sweep's folder, by their numbers; policy is where it lies now."""
+    runs = [path for path in folder.glob("*") if path.name.isdigit()]
+    found = {path: read_result(path) for path in sorted(runs, key=lambda path: int(path.name))}
+    return [result | {"run": path.name, "policy": str(path / "policy") if result.get("policy") else None} for path, result in found.items() if result]
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What a run's result.json says; empty where there is none."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
@@ -121,7 +136,7 @@ def sweep_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequenc
         table.add_column(label, justify="right", no_wrap=True, vertical="bottom")
     scores = [row["score"] for row in rows if row["score"] is not None]
     for row in rows:
-        cells = [row["run"], *(row[key] for key in varying)]
+        cells = [row["run"], *(short(row[key]) for key in varying)]
         if all(row[figure.name] is None for figure in shown):
             cells.append(row["status"])
         else:
@@ -130,3 +145,57 @@ def sweep_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequenc
             cells += [f"{row['env_steps_per_s']:,.0f}", f"{row['wall_s']:.0f} s"]
         table.add_row(*map(str, cells), style="bold" if scores and row["score"] == min(scores) else "")
     return table
+
+
+def several(rows: list[dict[str, Any]], varying: list[str]) -> bool:
+    """Whether some point has more than one run."""
+    return "seed" in varying and any(len(runs) > 1 for runs in points(rows, varying))
+
+
+def point_rows(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """One flat row per point: its runs, its keys, how many runs ended well, and of each figure mean and 95% interval, NAME_low and NAME_high."""
+    names, found = [*(figure.name for figure in figures), "score"], []
+    for runs in points(rows, varying):
+        row = {"runs": " ".join(run["run"] for run in runs)} | {key: runs[0][key] for key in varying if key not in APART}
+        row["finished"] = sum(run["status"] == "finished" for run in runs)
+        for name in names:
+            over = spread([run[name] for run in runs if run["status"] == "finished"])
+            row |= {name: _known(over.mean), f"{name}_low": _known(over.low), f"{name}_high": _known(over.high)}
+        found.append(row)
+    return found
+
+
+def points_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> Table:
+    """Points side by side: of the main figures and the score the mean over their runs, and half the width of its interval."""
+    table = Table(title="Means over seeds, with 95% intervals (Student's t)", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    keys = [key for key in varying if key not in APART]
+    for key in ("runs", *keys):
+        table.add_column(key, overflow="fold")
+    shown = [*(figure for figure in figures if figure.main), SCORE]
+    for figure in shown:
+        table.add_column(figure.label.replace(" ", "\n"), justify="right", no_wrap=True, vertical="bottom")
+    found = point_rows(rows, varying, figures)
+    means = [row["score"] for row in found if row["score"] is not None]
+    for row in found:
+        texts = [interval_text(figure, row) for figure in shown]
+        table.add_row(row["runs"], *(short(row[key]) for key in keys), *texts, style="bold" if means and row["score"] == min(means) else "")
+    return table
+
+
+def interval_text(figure: Figure, row: dict[str, Any]) -> str:
+    """A figure of a point for reading: 0.123 ± 0.010."""
+    mean, low = row[figure.name], row[f"{figure.name}_low"]
+    text = dataclasses.replace(figure, value=math.nan if mean is None else mean).text
+    return text if low is None else f"{text} ± {dataclasses.replace(figure, value=mean - low).text}"
+
+
+def short(value: Any) -> str:
+    """A key's value for a table: a long number with four digits."""
+    try:
+        return f"{float(value):.4g}" if len(str(value)) > 8 else str(value)
+    except ValueError:
+        return str(value)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
