@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from train.errors import InputError, one_line
 
+BEGINNINGS = 3  # Ray gives up after 15 to 30 s, which on a busy machine may be too short
 
-def join(address: str | None, num_cpus: int) -> bool:
+
+def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool:
     """Connect to the cluster at address (auto: the one that this machine is part of), or begin a Ray on this machine, of num_cpus at least.
 
-    Returns whether that was done here, and is to be undone: False where this process is connected already. Raises InputError where no
-    cluster answers.
+    key is the setting that gave address. Returns whether that was done here, and is to be undone: False where this process is connected
+    already. Raises InputError where no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -20,12 +23,26 @@ def join(address: str | None, num_cpus: int) -> bool:
         return False
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
-        ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+        _begin(1 if address else BEGINNINGS, address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
     except Exception as error:  # Ray has no class of its own for it
-        failed = (f"scale.address={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
-        advice = "begin one with ray start --head, or leave scale.address out" if address else "is it very busy, or full? Try again"
+        failed = (f"{key}={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
+        advice = f"begin one with ray start --head, or leave {key} out" if address else "is it very busy, or full? Try again"
         raise InputError(f"{failed} ({one_line(error)}); {advice}") from error
     return True
+
+
+def _begin(times: int, **arguments: Any) -> None:
+    """Begin or join Ray, tried so many times."""
+    import ray
+
+    for left in reversed(range(times)):
+        try:
+            ray.init(**arguments)
+            return
+        except Exception:
+            ray.shutdown()  # of what began of it
+            if not left:
+                raise
 
 
 def cpus() -> list[int]:
