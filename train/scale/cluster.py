@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from train.errors import InputError, one_line
 
 BEGINNINGS = 3  # Ray gives up after 15 to 30 s, which on a busy machine may be too short
+ANSWER_S = 10.0  # a machine that is there answers within
 
 
 def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool:
@@ -23,6 +25,9 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
         return False
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
+        if address and address.count(":") == 1 and "/" not in address:  # Ray itself would try for minutes
+            host, port = address.split(":")
+            socket.create_connection((host, int(port)), ANSWER_S).close()
         _begin(1 if address else BEGINNINGS, address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
     except Exception as error:  # Ray has no class of its own for it
         failed = (f"{key}={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
