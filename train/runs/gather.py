@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,16 @@ class Outbox:
                 if not told:
                     print(f"could not send what is new ({type(error).__name__}: {error}); training goes on and tries again", flush=True)
                 told = True
+
+
+@contextmanager
+def elsewhere(num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any]) -> Iterator[Path]:
+    """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is sent as Outbox does."""
+    with tempfile.TemporaryDirectory(prefix="rfx-sweep-") as there:
+        folder = Path(there) / str(num)
+        write_files(folder, files)
+        with Outbox(folder, every_s, send):
+            yield Path(there)
 
 
 def list_files(folder: Path) -> list[str]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from rfx.extras import install_command
 from rfx.folders import replace_file
 from train.errors import InputError, one_line
-from train.runs.gather import Inbox, Outbox, write_files
+from train.runs.gather import Inbox, elsewhere
 from train.runs.sweep import read_result
 from train.scale import cluster
 
@@ -34,6 +34,8 @@ class JobsConfig:
     gather_s: float = 10.0
 
     def __post_init__(self):
+        if importlib.util.find_spec("ray") is None:
+            raise InputError(f"hydra/launcher=ray needs ray: {install_command('ray')}")
         for name, least, types in (("cpus_per_job", 1, int), ("retries", 0, int), ("gather_s", 0.1, (int, float))):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, types) or not value >= least:
@@ -47,14 +49,6 @@ class Job:
     num: int
     overrides: tuple[str, ...]
     run: Callable[[Path], Any]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A job at work; number of those before it, which died."""
-
-    job: Job
-    number: int
 
 
 def connect(address: str | None, cpus_per_job: int) -> bool:
@@ -90,10 +84,10 @@ class Jobs:
 
         self._sweep, self._settings, self._tell = sweep, settings, tell
         self._home = ray.get_runtime_context().get_node_id()
-        self._inbox = ray.remote(Inbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=(
-            NodeAffinitySchedulingStrategy(self._home, soft=False))).remote(sweep)
+        here = {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(self._home, soft=False)}
+        self._inbox = ray.remote(Inbox).options(**here, max_restarts=-1, max_task_retries=-1).remote(sweep)
         self._task = ray.remote(max_calls=1, max_retries=0, num_cpus=settings.cpus_per_job)(attempt)  # max_calls: a process of its own
-        self._at_work: dict[Any, Attempt] = {}
+        self._at_work: dict[Any, tuple[Job, int]] = {}  # with how many attempts of each have died
 
     def run(self, jobs: Iterator[Job]) -> Iterator[int]:
         """As run_jobs."""
@@ -107,10 +101,13 @@ class Jobs:
                         return
                     for reference in ray.wait([*self._at_work], timeout=LOOK_EVERY_S)[0]:
                         if not received and self._has_ended(reference):
-                            yield self._at_work.pop(reference).job.num
+                            yield self._at_work.pop(reference)[0].num
                 self._tell("stopping the runs, which save what they have (Ctrl-C again: at once)")
             finally:
-                self._stop()
+                for reference in self._at_work:
+                    ray.cancel(reference)  # as SIGINT would
+                for reference in self._at_work:
+                    ray.wait([reference])
                 ray.kill(self._inbox)
         raise SystemExit(128 + received[0])
 
@@ -118,54 +115,46 @@ class Jobs:
         """Begin jobs while there is room."""
         while len(self._at_work) < max(1, cluster.num_that_fit(self._settings.cpus_per_job)) and (job := next(jobs, None)):
             self._tell(f"Run {job.num}: {' '.join(job.overrides)}")
-            self._begin(Attempt(job, 0))
+            self._begin(job, 0)
 
-    def _begin(self, new: Attempt) -> None:
-        files = self._inbox.begin.remote(new.job.num, new.number)  # they go from there to the machine of the attempt
-        self._at_work[self._task.remote(new.job.run, new.job.num, new.number, self._sweep, self._home, self._inbox, self._settings.gather_s,
-                                        files)] = new
+    def _begin(self, job: Job, deaths: int) -> None:
+        files = self._inbox.begin.remote(job.num, deaths)  # they go from there to the machine of the attempt
+        arguments = job.run, job.num, deaths, self._sweep, self._home, self._inbox, self._settings.gather_s, files
+        self._at_work[self._task.remote(*arguments)] = job, deaths
 
     def _has_ended(self, reference: Any) -> bool:
         """Whether the job is done, and that is told; False: it begins again."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        was = self._at_work[reference]
+        job, deaths = self._at_work[reference]
         try:
             exit_code = ray.get(reference)
             if exit_code < 128:
-                self._tell(f"Run {was.job.num}: " + read_result(self._sweep / str(was.job.num)).get("status", f"exit code {exit_code}"))
+                if not (status := read_result(self._sweep / str(job.num)).get("status")):
+                    return self._failed(job, f"it ended with exit code {exit_code} and no result: {OUTPUT} in its folder may tell why")
+                self._tell(f"Run {job.num}: {status}")
                 return True
             died = f"signal {exit_code - 128}"  # not by us: its machine is leaving
         except RayTaskError as error:
-            self._failed(was.job, f"{type(error.cause).__name__}: {one_line(error.cause)}")
-            return True
+            return self._failed(job, f"{type(error.cause).__name__}: {one_line(error.cause)}")
         except RayError as error:
             died = type(error).__name__
-        died = f"its machine or process died ({died})"
-        if was.number == self._settings.retries:
-            ray.get(self._inbox.begin.remote(was.job.num, was.number + 1))  # what it may still send would remove the result
-            self._failed(was.job, f"{died}, {was.number + 1} times")
-            return True
-        self._tell(f"Run {was.job.num}: {died}; it begins again from its last checkpoint, {was.number + 1} of at most {self._settings.retries} times")
+        deaths, died = deaths + 1, f"its machine or process died ({died})"
+        if deaths > self._settings.retries:
+            ray.get(self._inbox.begin.remote(job.num, deaths))  # what the last attempt may still send would remove the result
+            return self._failed(job, f"{died}, {deaths} times")
+        self._tell(f"Run {job.num}: {died}; it begins again from its last checkpoint, {deaths} of at most {self._settings.retries} times")
         del self._at_work[reference]
-        self._begin(Attempt(was.job, was.number + 1))
+        self._begin(job, deaths)
         return False
 
-    def _failed(self, job: Job, error: str) -> None:
-        """Tell, and write the result that the job could not."""
+    def _failed(self, job: Job, error: str) -> bool:
+        """Tell, and write the result that the job could not; True: it is done."""
         self._tell(f"Run {job.num}: failed: {error}")
         result = {"status": "failed", "error": error, "overrides": list(job.overrides)}
         replace_file(self._sweep / str(job.num) / "result.json", (json.dumps(result, indent=2) + "\n").encode())
-
-    def _stop(self) -> None:
-        """Stop what is at work, as by SIGINT, and wait for it."""
-        import ray
-
-        for reference in self._at_work:
-            ray.cancel(reference)
-        if self._at_work:
-            ray.wait([*self._at_work], num_returns=len(self._at_work))
+        return True
 
 
 @contextmanager
@@ -173,7 +162,7 @@ def stop_signal() -> Iterator[list[int]]:
     """While inside, the first SIGINT or SIGTERM is only noted, in the list that is given."""
     received: list[int] = []
 
-    def receive(number: int, _: FrameType | None) -> None:
+    def receive(number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         received.append(number)
 
@@ -192,27 +181,23 @@ def attempt(run: Callable[[Path], Any], num: int, number: int, sweep: Path, home
 
     if ray.get_runtime_context().get_node_id() == home:
         return run_in(sweep, run, num)
-    with tempfile.TemporaryDirectory(prefix="rfx-sweep-") as there:
-        folder = Path(there) / str(num)
-        write_files(folder, files)
-        with Outbox(folder, gather_s, lambda new, names: ray.get(inbox.take.remote(num, number, new, names))):
-            return run_in(Path(there), run, num)
+    with elsewhere(num, files, gather_s, lambda new, names: ray.get(inbox.take.remote(num, number, new, names))) as there:
+        return run_in(there, run, num)
 
 
 def run_in(sweep: Path, run: Callable[[Path], Any], num: int) -> int:
     """Run into folder num of sweep, where what it prints goes into output.log; returns its exit code."""
     folder = sweep / str(num)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / OUTPUT, "a", buffering=1) as output:
-        sys.stdout = sys.stderr = output
-        for descriptor in (1, 2):  # of what is not Python, and of processes that it starts
-            os.dup2(output.fileno(), descriptor)
-        try:
-            run(sweep)
-        except KeyboardInterrupt:
-            return 128 + signal.SIGINT
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else int(end.code is not None)
-        finally:
-            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    sys.stdout = sys.stderr = output = open(folder / OUTPUT, "a", buffering=1)
+    for descriptor in (1, 2):  # of what is not Python, and of processes that it starts
+        os.dup2(output.fileno(), descriptor)
+    try:
+        run(sweep)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        output.flush()
     return 0
