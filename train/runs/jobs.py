@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from rfx.extras import install_command
 from rfx.folders import replace_file
 from train.errors import InputError, one_line
-from train.runs.gather import Inbox, elsewhere
+from train.runs.gather import Files, Inbox, elsewhere
 from train.runs.sweep import read_result
 from train.scale import cluster
 
@@ -105,7 +105,7 @@ class Jobs:
                 self._tell("stopping the runs, which save what they have (Ctrl-C again: at once)")
             finally:
                 for reference in self._at_work:
-                    ray.cancel(reference)  # as SIGINT would
+                    ray.cancel(reference, recursive=False)  # as SIGINT would; what it sends must arrive
                 for reference in self._at_work:
                     ray.wait([reference])
                 ray.kill(self._inbox)
@@ -125,7 +125,6 @@ class Jobs:
     def _has_ended(self, reference: Any) -> bool:
         """Whether the job is done, and that is told; False: it begins again."""
         import ray
-        from ray.exceptions import RayError, RayTaskError
 
         job, deaths = self._at_work[reference]
         try:
@@ -136,9 +135,9 @@ class Jobs:
                 self._tell(f"Run {job.num}: {status}")
                 return True
             died = f"signal {exit_code - 128}"  # not by us: its machine is leaving
-        except RayTaskError as error:
+        except ray.exceptions.RayTaskError as error:
             return self._failed(job, f"{type(error.cause).__name__}: {one_line(error.cause)}")
-        except RayError as error:
+        except ray.exceptions.RayError as error:
             died = type(error).__name__
         deaths, died = deaths + 1, f"its machine or process died ({died})"
         if deaths > self._settings.retries:
@@ -174,8 +173,7 @@ def stop_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def attempt(run: Callable[[Path], Any], num: int, number: int, sweep: Path, home: str, inbox: Any, gather_s: float,
-            files: Mapping[str, bytes]) -> int:
+def attempt(run: Callable[[Path], Any], num: int, number: int, sweep: Path, home: str, inbox: Any, gather_s: float, files: Files) -> int:
     """In a process of the job's own, on any machine: one attempt of it; returns its exit code. files are of its folder."""
     import ray
 

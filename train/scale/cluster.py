@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from train.errors import InputError, one_line
 
-BEGINNINGS = 3  # Ray gives up after 15 to 30 s, which on a busy machine may be too short
+TRIES = 3  # of Ray, which gives up after 15 to 30 s: on a busy machine, or while another one leaves, that may be too short
 ANSWER_S = 10.0  # a machine that is there answers within
 
 
@@ -23,12 +24,17 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
 
     if ray.is_initialized():
         return False
+
+    def begin() -> None:
+        ray.shutdown()  # of what an attempt that failed has left
+        ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
         if address and address.count(":") == 1 and "/" not in address:  # Ray itself would try for minutes
             host, port = address.split(":")
             socket.create_connection((host, int(port)), ANSWER_S).close()
-        _begin(1 if address else BEGINNINGS, address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+        _tried(1 if address else TRIES, begin)
     except Exception as error:  # Ray has no class of its own for it
         failed = (f"{key}={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
         advice = f"begin one with ray start --head, or leave {key} out" if address else "is it very busy, or full? Try again"
@@ -36,25 +42,21 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
     return True
 
 
-def _begin(times: int, **arguments: Any) -> None:
-    """Begin or join Ray, tried so many times."""
-    import ray
-
-    for left in reversed(range(times)):
-        try:
-            ray.init(**arguments)
-            return
-        except Exception:
-            ray.shutdown()  # of what began of it
-            if not left:
-                raise
-
-
 def cpus() -> list[int]:
     """Of every machine that is there."""
     import ray
 
-    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [int(node["Resources"].get("CPU", 0)) for node in _tried(TRIES, ray.nodes) if node["Alive"]]
+
+
+def _tried(times: int, call: Callable[[], Any]) -> Any:
+    """What call returns, called so many times at most while it fails."""
+    for left in reversed(range(times)):
+        try:
+            return call()
+        except Exception:  # of many classes
+            if not left:
+                raise
 
 
 def num_that_fit(threads: int) -> int:
