@@ -21,7 +21,7 @@ from train.runs.sweep import read_result
 from train.scale import cluster
 
 OUTPUT = "output.log"
-LOOK_EVERY_S = 0.5  # for a signal, and for machines that have come
+LOOK_EVERY_S = 0.5  # for a signal, and machines that came
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +130,10 @@ class Jobs:
         try:
             exit_code = ray.get(reference)
             if exit_code < 128:
-                if not (status := read_result(self._sweep / str(job.num)).get("status")):
-                    return self._failed(job, f"it ended with exit code {exit_code} and no result: {OUTPUT} in its folder may tell why")
-                self._tell(f"Run {job.num}: {status}")
-                return True
+                if status := read_result(self._sweep / str(job.num)).get("status"):
+                    self._tell(f"Run {job.num}: {status}")
+                    return True
+                return self._failed(job, f"it ended with exit code {exit_code} and no result: {OUTPUT} in its folder may tell why")
             died = f"signal {exit_code - 128}"  # not by us: its machine is leaving
         except ray.exceptions.RayTaskError as error:
             return self._failed(job, f"{type(error.cause).__name__}: {one_line(error.cause)}")
@@ -185,8 +185,7 @@ def attempt(run: Callable[[Path], Any], num: int, number: int, sweep: Path, home
 
 def run_in(sweep: Path, run: Callable[[Path], Any], num: int) -> int:
     """Run into folder num of sweep, where what it prints goes into output.log; returns its exit code."""
-    folder = sweep / str(num)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder := sweep / str(num)).mkdir(parents=True, exist_ok=True)
     sys.stdout = sys.stderr = output = open(folder / OUTPUT, "a", buffering=1)
     for descriptor in (1, 2):  # of what is not Python, and of processes that it starts
         os.dup2(output.fileno(), descriptor)
