@@ -93,6 +93,24 @@ def test_a_sweep_runs_on_both_nodes_and_survives_the_death_of_one(cluster, tmp_p
     assert json.loads((remote / "evaluation.json").read_text()) == json.loads((tmp_path / "alone" / "0" / "evaluation.json").read_text())
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_ctrl_c_stops_the_runs_here_and_elsewhere_which_save_what_they_have(cluster, tmp_path):
+    add_node(cluster)
+    process = start("seed=1,2", "trainer.total_steps=100_000_000", "trainer.checkpoint_every=50_000_000", "hydra/launcher=ray",
+                    f"ray.address={cluster.address}", "ray.cpus_per_job=1", "ray.gather_s=0.5", "hydra.sweep.dir=sweep", folder=tmp_path)
+    runs = [tmp_path / "sweep" / num for num in ("0", "1")]
+    wait_for(lambda: all(len(read_record(run).get("beginning", {})) == 3 for run in runs), process)  # both are in the midst of training
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 130 and "stopping the runs, which save what they have" in shown, shown
+    assert sum("rfx-sweep-" in (run / "output.log").read_text() for run in runs) == 1  # a folder of another node
+    for run in runs:
+        result = json.loads((run / "result.json").read_text())
+        assert result["status"] == "stopped" and result["steps"] >= 3 * 128
+        assert (run / "checkpoints" / f"{result['steps']:012d}" / "SHA256SUMS").is_file() and (run / "policy").is_dir()
+
+
 def _sent(sweep: Path) -> Path | None:
     """The folder of a run that has sent a checkpoint from elsewhere: what it says is there, but its process does not lock the folder."""
     import fcntl

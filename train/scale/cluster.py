@@ -4,53 +4,59 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from train.errors import InputError, one_line
 
-CONNECT_S = 5.0
+TRIES = 3  # of Ray, which gives up after 15 to 30 s: on a busy machine, or while another one leaves, that may be too short
+ANSWER_S = 10.0  # a machine that is there answers within
 
 
-def join(address: str | None, num_cpus: int) -> bool:
+def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool:
     """Connect to the cluster at address (auto: the one that this machine is part of), or begin a Ray on this machine, of num_cpus at least.
 
-    Returns whether that was done here, and is to be undone: False where this process is connected already. Raises InputError where no
-    cluster answers.
+    key is the setting that gave address. Returns whether that was done here, and is to be undone: False where this process is connected
+    already. Raises InputError where no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return False
-    _knock(address)
+
+    def begin() -> None:
+        ray.shutdown()  # of what an attempt that failed has left
+        ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
-        ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+        if address and address.count(":") == 1 and "/" not in address:  # Ray itself would try for minutes
+            host, port = address.split(":")
+            socket.create_connection((host, int(port)), ANSWER_S).close()
+        _tried(1 if address else TRIES, begin)
     except Exception as error:  # Ray has no class of its own for it
-        raise InputError(_nobody(address, error) if address else
-                         f"no Ray could begin on this machine ({one_line(error)}); is it very busy, or full? Try again") from error
+        failed = (f"{key}={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
+        advice = f"begin one with ray start --head, or leave {key} out" if address else "is it very busy, or full? Try again"
+        raise InputError(f"{failed} ({one_line(error)}); {advice}") from error
     return True
-
-
-def _knock(address: str | None) -> None:
-    """Raises InputError where nobody listens at address, HOST:PORT: Ray itself would try for three minutes."""
-    host, separator, port = (address or "").rpartition(":")
-    if not separator or not port.isdigit() or "/" in host:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise InputError(_nobody(address, error)) from error
-
-
-def _nobody(address: str, error: Exception) -> str:
-    return f"scale.address={address}: no Ray cluster answers there ({one_line(error)}); begin one with ray start --head, or leave scale.address out"
 
 
 def cpus() -> list[int]:
     """Of every machine that is there."""
     import ray
 
-    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return [int(node["Resources"].get("CPU", 0)) for node in _tried(TRIES, ray.nodes) if node["Alive"]]
+
+
+def _tried(times: int, call: Callable[[], Any]) -> Any:
+    """What call returns, called so many times at most while it fails."""
+    for left in reversed(range(times)):
+        try:
+            return call()
+        except Exception:  # of many classes
+            if not left:
+                raise
 
 
 def num_that_fit(threads: int) -> int:
