@@ -10,6 +10,7 @@ from point_task import PointTask, point_config
 from test_learning import BEST, NOTHING, learned
 
 from envs.legged.config import EnvConfig
+from envs.legged.weights import WeightedTerm
 from train.config import TrainConfig
 from train.runs.diagnosis import BATCH, MAX_SKIPPING, check_updates
 from train.errors import TrainingBroken
@@ -111,19 +112,19 @@ def test_nothing_sound_in_a_rollout_stops_with_the_reason():
 def test_one_update_in_which_minibatches_are_skipped_leaves_weights_and_is_counted(tmp_path):
     trainer = make_trainer()
     before = trainer.learner.state_dict()
-    trainer.env._rewards["tilt"] = lambda state: np.full(8, 1e25, np.float32), 1.0  # finite; its square is not
+    trainer.env._rewards["tilt"] = WeightedTerm(lambda state: np.full(8, 1e25, np.float32), 1.0)  # finite; its square is not
     metrics = trainer.iterate()
     assert metrics["ppo/skipped_minibatches"] == 4 and trainer.skipping == 1
     check_updates(trainer, metrics, tmp_path)
     after = trainer.learner.state_dict()
     assert all(after[name].tobytes() == before[name].tobytes() for name in before)
-    trainer.env._rewards["tilt"] = lambda state: np.zeros(8, np.float32), 1.0
+    trainer.env._rewards["tilt"] = WeightedTerm(lambda state: np.zeros(8, np.float32), 1.0)
     assert trainer.iterate()["ppo/skipped_minibatches"] == 0 and trainer.skipping == 0
 
 
 def test_skipping_again_and_again_stops_with_a_diagnosis_and_a_batch_that_shows_it(tmp_path):
     trainer = make_trainer()
-    trainer.env._rewards["tilt"] = lambda state: np.full(8, 1e25, np.float32), 1.0
+    trainer.env._rewards["tilt"] = WeightedTerm(lambda state: np.full(8, 1e25, np.float32), 1.0)
     for _ in range(MAX_SKIPPING):
         metrics = trainer.iterate()
     with pytest.raises(TrainingBroken) as error:

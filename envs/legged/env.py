@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.configs import compose
-from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
+from envs.legged import commands, privileged, pushes, randomization, resets, terminations
 from envs.legged.config import EnvConfig
 from envs.legged.curriculum import Curriculum
 from envs.legged.metrics import ERRORS, Metrics
@@ -19,6 +19,7 @@ from envs.legged.sensing import Sensing
 from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
 from envs.legged.terrain import Terrain
+from envs.legged.weights import bind_reward
 from rfx.config import RobotConfig
 from rfx.observe import observe
 from rfx.robot_files import load_robot
@@ -73,7 +74,6 @@ class LeggedEnv(VectorEnv):
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: bind_reward(name, parameters) for name, parameters in config.rewards.items()}
-        self._ramps = {name: parameters["ramp"] for name, parameters in config.rewards.items() if "ramp" in parameters}
         self._num_all = num_all
         self._critic_terms = [find(privileged, name) for name in critic_terms]
 
@@ -137,8 +137,9 @@ class LeggedEnv(VectorEnv):
             np.logical_or(state.fallen, term(state), out=state.fallen)
         terminated = state.fallen.copy()
         reward = np.zeros(self.num_envs, np.float32)
-        for name, (term, weight) in self._rewards.items():
-            values = term(state) * np.float32(weight * self.step_s * self._ramp(name))
+        steps = int(self._age[0]) * self._num_all
+        for name, of in self._rewards.items():
+            values = of.term(state) * np.float32(of.weight * self.step_s * of.share_at(steps))
             failed |= ~np.isfinite(values)
             values[failed] = 0.0
             reward += values
@@ -205,13 +206,6 @@ class LeggedEnv(VectorEnv):
                     f"{streams}.{name}": array for streams, rng in (("streams", self._streams), ("disturbances", self._disturbances))
                     for name, array in rng.arrays().items()} | (self.curriculum.arrays() if self.curriculum else {})
 
-    def _ramp(self, name: str) -> float:
-        """The share of its weight that a reward has now."""
-        if name not in self._ramps:
-            return 1.0
-        begin, end = self._ramps[name]
-        return min(max((self._age[0] * self._num_all - begin) / (end - begin), 0.0), 1.0)
-
     def _observe(self) -> dict[str, Array]:
         """What the policy and, where it is privileged, its critic are given: new arrays."""
         observation = {"state": observe(self.sensing.state, out=self._observation).copy()}
@@ -276,17 +270,6 @@ class LeggedEnv(VectorEnv):
             rng = self._streams.of(ids)
             self.state.robot.velocity_command[ids] = self._draw_command(rng, len(ids))
             self._command_steps[ids] = np.round(rng.uniform(*self.config.command_interval_s, len(ids)) / self.step_s)
-
-
-def bind_reward(name: str, parameters: dict[str, Any]) -> tuple[Any, float]:
-    """A reward term with its parameters fixed, and its weight per second. Raises ValueError for a wrong name, parameter, weight or ramp."""
-    parameters = dict(parameters)
-    weight, ramp = parameters.pop("weight", None), parameters.pop("ramp", (0, 1))
-    if len(ramp) != 2 or not 0 <= ramp[0] < ramp[1]:
-        raise ValueError(f"env.rewards.{name}.ramp is {list(ramp)}: it must be [first, last] of the steps between which the weight grows from 0")
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise ValueError(f"reward {name!r} needs a number as its weight, got {weight!r}")
-    return bind(rewards, name, parameters), float(weight)
 
 
 def masked_rows(mask: Any, num_envs: int) -> Array:
