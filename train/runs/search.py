@@ -18,7 +18,7 @@ import numpy as np
 
 from rfx.terms import nearest
 from train.errors import InputError
-from train.runs.points import seeds_of
+from train.runs.points import APART, seeds_of
 from train.runs.study import NAME, choice_of, create_study, distribution
 from train.runs.sweep import read_result
 
@@ -74,7 +74,7 @@ class Search:
             raise InputError("hydra/sweeper=optuna has nothing to search: give a key a range, such as 'ppo.gamma=interval(0.95,0.995)'")
         self._study = create_study(sweep, settings.direction)
         self._claim({"metric": settings.metric, "direction": settings.direction, "seed": seed, "seeds": seeds, "space": space,
-                     "overrides": self._fixed})
+                     "overrides": [override for override in self._fixed if override.partition("=")[0] not in APART]})
         self._study.set_user_attr("full_trials", settings.full_trials if settings.prune and seeds == 1 else None)
         if not self._study.get_trials(deepcopy=False):
             self._begin_with(default)
@@ -136,7 +136,7 @@ class Search:
         if was is None:
             self._study.set_user_attr(NAME, now)
         elif differing := [key for key in now if now[key] != was[key]]:
-            told = "; ".join(f"{key} was {was[key]}, is {now[key]}" for key in differing)
+            told = "; ".join(f"{key} was {beyond(was[key], now[key])}, is {beyond(now[key], was[key])}" for key in differing)
             raise InputError(f"{self._sweep} holds another search: {told}. Give it as it was, or another hydra.sweep.dir")
 
     def _begin_with(self, default: Mapping[str, Any]) -> None:
@@ -181,3 +181,10 @@ class Search:
             raise InputError(f"hydra.sweeper.metric is {metric!r}: {nearest(metric, evaluation)}")
         value = evaluation[metric]
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def beyond(values: Any, others: Any) -> Any:
+    """For telling what differs: of a list what others lack, unless they differ in their order alone; anything else as it is."""
+    if not isinstance(values, list) or set(values) == set(others):
+        return values
+    return [value for value in values if value not in others]
