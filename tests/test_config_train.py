@@ -17,13 +17,15 @@ from envs.configs import CONFIGS, compose, merged, options
 from envs.legged import privileged
 from rfx.reader import read
 from rfx.terms import available
+from train.__main__ import OF_SWEEPS
 from train.config import PolicyConfig, TrainConfig
 
 
 def composed() -> dict[str, Any]:
     """What `python -m train +robot=go2` composes: train.yaml, then what the robot's file composes, key by key."""
     values = yaml.safe_load((CONFIGS / "train.yaml").read_text())
-    del values["defaults"], values["hydra"]
+    for key in ("defaults", "hydra", *OF_SWEEPS):
+        values.pop(key, None)
     return merged(values, compose("robot", "go2"))
 
 

@@ -15,7 +15,8 @@ if importlib.util.find_spec("optuna") is None:
 
 from train.errors import InputError
 from train.judge.importance import of_search
-from train.runs.search import Search, SearchConfig, load_study, watch_of
+from train.runs.search import Search, SearchConfig
+from train.runs.study import load_study, watch_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = {"x": {"low": -1.0, "high": 1.0, "step": None, "log": False}, "rate": {"low": 1e-4, "high": 1e-2, "step": None, "log": True},

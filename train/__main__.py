@@ -100,7 +100,7 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
 def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train a run of a sweep; where the sweep was interrupted and is given again, go on with the run, or take the result that is there."""
     from train.runs.resume import CHECKPOINTS
-    from train.runs.search import watch_of
+    from train.runs.study import watch_of
 
     result = read_result(folder)
     if result.get("status") in ("finished", "pruned") and result["overrides"] == overrides:

@@ -23,7 +23,7 @@ from train.runs.disk import Writes
 from train.runs.metrics import MetricsWriter
 from train.runs.progress import Progress, clock, millions, progress
 from train.runs.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
-from train.runs.search import Watch
+from train.runs.study import Watch
 from train.task import figures_table
 from train.trainer import Trainer
 
@@ -114,10 +114,12 @@ class Loop:
         check_updates(trainer, metrics, self._best.folder)
         self._saved.note_beginning()
         self.speeds.append(metrics["time/env_steps_per_s"])
-        if trainer.due(trainer.config.trainer.evaluate_every) and trainer.steps < total_steps:
+        every = trainer.config.trainer.evaluate_every
+        if trainer.due(every) and trainer.steps < total_steps:
             evaluation = self._best.consider()
             metrics |= evaluation
-            self.pruned = self._watch is not None and self._watch(trainer.steps, evaluation)
+            when_due = trainer.steps // every * every  # the same of runs whose iterations differ in length, so that they can be compared
+            self.pruned = self._watch is not None and self._watch(when_due, evaluation)
         self._write(metrics)
         self._display.update(trainer.steps, metrics)
         if not self._stop.signal:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from train.runs.points import APART
-from train.runs.search import load_study
+from train.runs.study import load_study
 
 
 def explained(rows: Sequence[Mapping[str, object]], keys: Sequence[str], metric: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from train.judge.curves import draw_curves, draw_importance, draw_keys, style
 from train.judge.importance import explained, of_search
 from train.judge.page import data_url, document, number, section, table
 from train.runs.points import APART
-from train.runs.search import STUDY, load_study
+from train.runs.study import STUDY, load_study
 from train.runs.sweep import SCORE, compare, figures_of, interval_text, point_rows, read_result, read_results, several, short
 from train.task import Figure
 
