@@ -37,7 +37,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Begins runs in an empty folder, by the command line, that do nothing; returns their folders."""
     def begin(*arguments: str) -> list[Path]:
         folders: list[Path] = []
-        monkeypatch.setattr(entry, "train", lambda values, folder: folders.append(folder) or {"status": "finished", "exit_code": 0})
+        monkeypatch.setattr(entry, "train", lambda values, folder, watch=None: folders.append(folder) or {"status": "finished", "exit_code": 0})
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         entry.main()
         return folders

@@ -84,7 +84,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     """Results of the runs in a sweep's folder, by their numbers; policy is where it lies now."""
     runs = [path for path in folder.glob("*") if path.name.isdigit()]
     found = {path: read_result(path) for path in sorted(runs, key=lambda path: int(path.name))}
-    return [result | {"run": path.name, "policy": str(path / "policy") if result.get("policy") else None} for path, result in found.items() if result]
+    return [result | {"run": path.name, "policy": str((path / "policy").absolute()) if result.get("policy") else None}
+            for path, result in found.items() if result]
 
 
 def read_result(folder: Path) -> dict[str, Any]:
