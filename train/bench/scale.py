@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from envs.configs import compose
 from rfx.nn import kernels
 from rfx.reader import read
+from train.bench.gym import key_values
 from train.bench.prediction import Parts, predict
 from train.bench.throughput import seconds_of_parts
 from train.config import ScaleConfig, TrainConfig
@@ -168,9 +168,7 @@ def first_rows(state: Mapping[str, Any], num_envs: int) -> dict[str, Any]:
 
 def read_arguments(arguments: Sequence[str]) -> ScaleBenchConfig:
     """The config that key=value arguments make; values as YAML has them. Raises ValueError."""
-    if wrong := [argument for argument in arguments if "=" not in argument]:
-        raise ValueError(f"got {wrong[0]!r}; expected key=value, such as rounds=3")
-    return read(ScaleBenchConfig, {key: yaml.safe_load(value) for key, _, value in (argument.partition("=") for argument in arguments)})
+    return read(ScaleBenchConfig, key_values(arguments))
 
 
 def main() -> None:
