@@ -23,7 +23,7 @@ MARK = "RFX_TEST_RUN"  # in the environment of a run and of every process that i
 
 
 def environment(mark: str) -> dict[str, str]:
-    return {**os.environ, MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    return {**os.environ, MARK: mark, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))}
 
 
 def marked(mark: str) -> dict[int, str]:
@@ -48,7 +48,11 @@ def left_after(mark: str, limit_s: float = 15.0) -> dict[int, str]:
 
 def start(*arguments: str, folder: Path, mark: str) -> subprocess.Popen:
     """The command in a group of its own, as a terminal's foreground job is."""
-    return subprocess.Popen([sys.executable, "-m", "train", "+robot=go2", "+scale=ray", *SMALL, "hydra.run.dir=run", *arguments], cwd=folder,
+    return launch("+robot=go2", *SMALL, *arguments, folder=folder, mark=mark)
+
+
+def launch(*arguments: str, folder: Path, mark: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "train", "+scale=ray", "hydra.run.dir=run", *arguments], cwd=folder,
                             env=environment(mark), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
@@ -81,7 +85,7 @@ def test_an_interrupted_run_saves_and_leaves_no_process_behind(tmp_path, number,
 
 @pytest.mark.long
 def test_a_second_ctrl_c_an_error_and_the_end_leave_no_process_behind(tmp_path):
-    """At once while the workers collect; an error of the environment, in the workers; SIGKILL of the learner; and a run to its end."""
+    """At once while the workers collect; an error that an environment raises in its worker; SIGKILL of the learner; and a run to its end."""
     mark = uuid.uuid4().hex
     process = start("trainer.total_steps=1e9", "env.num_envs=512", "trainer.rollout_steps=400", folder=tmp_path, mark=mark)
     while sum("ray::Worker.collect" in line for line in marked(mark).values()) < 2:
@@ -92,6 +96,12 @@ def test_a_second_ctrl_c_an_error_and_the_end_leave_no_process_behind(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     shown = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGINT and "Traceback" not in shown, shown
+    assert left_after(mark) == {}
+
+    process = launch("+robot=gym", "env.id=gym_envs:Wet-v0", "env.num_envs=2", "trainer.rollout_steps=8", "ppo.num_minibatches=2", folder=tmp_path, mark=mark)
+    shown = process.communicate(timeout=120)[0]
+    assert process.returncode == 2 and "Traceback" not in shown, shown
+    assert shown.splitlines()[-1] == "error: env.id=gym_envs:Wet-v0 raised RuntimeError: the sensor is wet"
     assert left_after(mark) == {}
 
     process = start("trainer.total_steps=512", "hydra.run.dir=whole", folder=tmp_path, mark=mark)
