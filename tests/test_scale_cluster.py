@@ -53,8 +53,9 @@ def test_a_machine_that_is_lost_costs_time_and_no_bit():
             metrics = trainer.iterate()
             found.append({tag: value for tag, value in metrics.items() if not tag.startswith(("time/", "scale/"))})
             assert found == expected and bits(trainer) == bits(alone)
-            assert [metrics[f"scale/{name}"] for name in ("workers", "replaced_workers", "sharing_workers")] == [4, 2, 2]
-            assert len(told) == 2 and all("shares the CPUs" in line for line in told)
+            assert [metrics[f"scale/{name}"] for name in ("workers", "sharing_workers")] == [4, 2]
+            num_died = sum("died" in line for line in told)  # more than two where Ray began a new one on the machine that was dying
+            assert 2 <= metrics["scale/replaced_workers"] == num_died and sum("shares the CPUs of others" in line for line in told) == 2
             left = {machine for _, machine in ray.get([actor.process.remote() for actor in workers._actors])}
             assert len(left) == 1 and left < set(machines)
         assert not ray.is_initialized()

@@ -98,7 +98,8 @@ def test_a_second_ctrl_c_an_error_and_the_end_leave_no_process_behind(tmp_path):
     assert process.returncode == 128 + signal.SIGINT and "Traceback" not in shown, shown
     assert left_after(mark) == {}
 
-    process = launch("+robot=gym", "env.id=gym_envs:Wet-v0", "env.num_envs=2", "trainer.rollout_steps=8", "ppo.num_minibatches=2", folder=tmp_path, mark=mark)
+    process = launch("+robot=gym", "env.id=gym_envs:Wet-v0", "env.num_envs=2", "trainer.rollout_steps=8", "ppo.num_minibatches=2", "hydra.run.dir=raises",
+                     folder=tmp_path, mark=mark)
     shown = process.communicate(timeout=120)[0]
     assert process.returncode == 2 and "Traceback" not in shown, shown
     assert shown.splitlines()[-1] == "error: env.id=gym_envs:Wet-v0 raised RuntimeError: the sensor is wet"

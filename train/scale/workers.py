@@ -20,6 +20,7 @@ from train.scale.worker import Worker
 from train.task import Task
 
 DEATHS = 3  # of each share's workers in one iteration: more are no accident
+CHECK_S = 5.0  # without an answer, before looking whether a new worker waits for CPUs that died
 
 
 class Workers:
@@ -54,6 +55,7 @@ class Workers:
             self.close()
             raise
         self._sharing: set[int] = set()  # shares whose worker found no CPUs of its own
+        self._silent = set(range(num))  # shares whose worker has not answered yet: it may be waiting for its CPUs
         self._actors = [self._start(i) for i in range(num)]
         self._states: list[dict[str, Any]] = [{} for _ in self.rows]  # that each share's next rollout begins with; empty: a reset
         self._measured: list[dict[str, Array]] = []
@@ -63,11 +65,15 @@ class Workers:
         """A worker for share i. It takes CPUs of its own, or, where the machines that are left have too few, shares those of others."""
         import ray
 
-        own = len(self.rows) - len(self._sharing - {i})
-        (self._sharing.discard if cluster.num_that_fit(self.threads) >= own else self._sharing.add)(i)
+        (self._sharing.add if self._lacks_cpus(i) else self._sharing.discard)(i)
+        self._silent.add(i)
         options = {"num_cpus": 0 if i in self._sharing else self.threads, "scheduling_strategy": "SPREAD", "max_restarts": 0}
         config, seeds, state_dim = self._arguments
         return ray.remote(Worker).options(**options).remote(config, self.rows[i], self.threads, seeds, state_dim)
+
+    def _lacks_cpus(self, i: int) -> bool:
+        """Whether the machines that are left have too few CPUs for share i beside those that have some of their own."""
+        return cluster.num_that_fit(self.threads) < len(self.rows) - len(self._sharing - {i})
 
     def collect(self, forward: Forward, rollout: Rollout, normalizer: ObservationNormalizer,
                 critic_normalizer: ObservationNormalizer | None = None) -> Array:
@@ -105,7 +111,16 @@ class Workers:
 
         waiting, deaths = {call(i): i for i in range(len(self.rows))}, 0
         while waiting:
-            (reference,), _ = ray.wait([*waiting], num_returns=1)
+            answered, _ = ray.wait([*waiting], num_returns=1, timeout=CHECK_S)
+            if not answered:  # a machine's death is known to its workers' callers first: the replacements may have been promised its CPUs
+                for reference, i in [*waiting.items()]:
+                    if i in self._silent - self._sharing and self._lacks_cpus(i):
+                        del waiting[reference]
+                        self._begin_again(i)
+                        self.tell(f"worker {i + 1} of {len(self.rows)} shares the CPUs of others, as there are too few")
+                        waiting[call(i)] = i
+                continue
+            reference, = answered
             i = waiting.pop(reference)
             try:
                 answer = ray.get(reference)
@@ -121,19 +136,24 @@ class Workers:
                 self._replace(i)
                 waiting[call(i)] = i
             else:
+                self._silent.discard(i)
                 yield i, answer
 
     def _replace(self, i: int) -> None:
+        """A new worker for share i, whose own has died."""
+        self.num_replaced += 1
+        self._begin_again(i)
+        self.tell(f"worker {i + 1} of {len(self.rows)} died; another one does its part again" + (
+            ", slower: it shares the CPUs of others, as there are too few" if i in self._sharing else ""))
+
+    def _begin_again(self, i: int) -> None:
         """A new worker for share i, where its last rollout ended."""
         import ray
 
-        self.num_replaced += 1
         ray.kill(self._actors[i])  # it may live, and have lost what it sent
         self._actors[i] = self._start(i)
         if self._states[i]:
             self._actors[i].load_state_dict.remote(self._states[i])
-        self.tell(f"worker {i + 1} of {len(self.rows)} died; another one does its part again" + (
-            ", slower: it shares the CPUs of others, as there are too few" if i in self._sharing else ""))
 
     def metrics(self) -> dict[str, float]:
         """As Collector's; and how many workers there are, and what of the last collection was not the slowest one's work."""
