@@ -108,7 +108,7 @@ def test_a_trained_policy_walks_behind_dds_as_well_as_in_its_evaluation(run, tmp
 def test_states_from_the_remote_are_gentle(run, tmp_path, record_property):
     """`rfx deploy` from the remote's buttons: stand, walk, stand, lie; then walk again, and Ctrl-C in the middle of a stride.
 
-    By the emulated robot's own height: it comes down no faster than 0.3 m/s from when it is asked to. RFX_FIGURE names a PNG of the run.
+    By the emulated robot's own height: it comes down no faster than 0.3 m/s from when it is asked to, and level. RFX_FIGURE names a PNG of the run.
     """
     with EmulatorProcess() as emulator:
         emulator.ask("again")
@@ -127,7 +127,7 @@ def test_states_from_the_remote_are_gentle(run, tmp_path, record_property):
             press("Start", "Stand", 1)
             time.sleep(1.0)
             press("A", "Walk", 1)
-            for sticks in ("ly=0.6", "ly=0.4 rx=-0.8", "lx=1"):
+            for sticks in ("ly=0.6", "ly=0.4 rx=-0.8", "lx=1", "ly=1"):
                 watcher.ask(f"sticks {sticks}")
                 time.sleep(2.5)
             ends.append(len(watcher.rows))
@@ -138,7 +138,7 @@ def test_states_from_the_remote_are_gentle(run, tmp_path, record_property):
             press("Start", "Stand", 3)
             time.sleep(1.0)
             press("A", "Walk", 2)
-            watcher.ask("sticks ly=0.6")
+            watcher.ask("sticks ly=1")
             time.sleep(2.5)
             ends.append(len(watcher.rows))
             presses.append((time.time() - begun_s, "Ctrl-C"))
