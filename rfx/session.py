@@ -93,7 +93,8 @@ class Session:
     policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up), then calls the
     policy on live observations for warmup_s, and at least once, without acting: a network is compiled by then. A policy that has a method
     reset, as one with a history does, is reset before that, and again before the first step.
-    However a session ends, it stops the robot, and after an exception aborts what it does where it has a method abort. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
+    However a session ends, it stops the robot, a walking one that has a method brake not before it has braked, and after an exception aborts
+    what it does where it has a method abort. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
     on leaving the context. Raises ValueError for a rate that is not positive or a warm-up that is negative.
     """
 
@@ -177,7 +178,12 @@ class Session:
             gc.collect()
             gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
             with realtime_priority(PRIORITY):
-                self._steps(duration)
+                try:
+                    self._steps(duration)
+                except KeyboardInterrupt:
+                    self._brake()
+                    raise
+                self._brake()
             ended = True
         except KeyboardInterrupt:
             ended = True
@@ -215,9 +221,24 @@ class Session:
         rhythm = self._rhythm
         rhythm.begin()
         while not self._stop_asked and rhythm.due_s - rhythm.begun_s < duration - 1e-9:
-            rhythm.step()
-            self.robot.act(self.policy(self.robot.observe()))
-            rhythm.wait()
+            self._step()
+
+    def _step(self) -> None:
+        self._rhythm.step()
+        self.robot.act(self.policy(self.robot.observe()))
+        self._rhythm.wait()
+
+    def _brake(self) -> None:
+        """Go on until a robot that walks stands on the spot, where it knows how to brake. Interrupted, it is aborted."""
+        if not self.step_count or not hasattr(self.robot, "brake"):
+            return
+        try:
+            until_s = time.monotonic() + self.robot.brake()
+            while time.monotonic() < until_s:
+                self._step()
+        except KeyboardInterrupt:
+            getattr(self.robot, "abort", self.robot.stop)()
+            raise
 
     def _raise_error(self) -> None:
         if self._error is not None:

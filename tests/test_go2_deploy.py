@@ -178,6 +178,8 @@ def test_the_remote_leads(deploy, record_property):
     assert watcher.ask("pose")["mode"] == "normal", "its own controller has the motors again"
     assert not any("without its own controller" in line for line in deployed.lines)
     run = Recording.load(run_path(log))
+    commanded = np.array([velocity[0] for velocity, phase in zip(run.arrays["velocity_command"], run.phase) if phase == "POLICY"])
+    assert commanded.max() > 0.2 and commanded[-1] == 0.0, "it brakes before it lies down"
     phases = [phase for phase, before in zip(run.phase, [None, *run.phase]) if phase != before]
     assert [phase for phase in phases if phase not in ("CONNECTING", "DONE")] == [
         "IDLE", "STANDING_UP", "STANDING", "POLICY", "STANDING_UP", "STANDING", "POLICY", "LYING_DOWN", "IDLE"]
@@ -208,18 +210,23 @@ def test_a_planned_end_is_gentle(deploy, end, record_property):
     assert Recording.load(log).reason == "closed"
 
 
-def test_ctrl_c_twice_damps_at_once(deploy):
+@pytest.mark.parametrize("state", ["Stand", "Walk"])
+def test_ctrl_c_twice_damps_at_once(deploy, state):
+    """The second one while it lies down, or while it still brakes."""
     start, watcher, log = deploy
     deployed = start()
     deployed.wait_for("Passive")
     watcher.tap("Start")
     deployed.wait_for("Stand")
+    if state == "Walk":
+        watcher.tap("A")
+        deployed.wait_for("Walk")
     deployed.process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert deployed.finish() == (0, "interrupted\n")
     run = Recording.load(run_path(log))
-    lying_s = np.diff(run.arrays["time_s"])[np.array(run.phase[1:]) == "LYING_DOWN"].sum()
-    assert 0.1 < lying_s < 1.0
+    seconds = {phase: np.diff(run.arrays["time_s"])[np.array(run.phase[1:]) == phase].sum() for phase in ("LYING_DOWN", "POLICY")}
+    assert 0.1 < seconds["LYING_DOWN" if state == "Stand" else "POLICY"] < 1.0 and (state == "Stand" or not seconds["LYING_DOWN"])
 
 
 def test_l2_b_damps_and_it_can_stand_up_again(deploy):

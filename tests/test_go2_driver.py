@@ -15,7 +15,7 @@ from go2_wire import EmulatorProcess, Listener
 from rfx.robots.go2 import Go2, SafetyLimits
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.log import Recording
-from rfx.robots.go2.mailbox import create_memory, mailboxes, state_dtype
+from rfx.robots.go2.mailbox import Phase, create_memory, mailboxes, state_dtype
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
 LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.1, damping_s=0.2)
@@ -59,17 +59,50 @@ def test_the_remote_steers(emulator, tmp_path):
     with go2(emulator, tmp_path, velocity_from="remote") as robot:
         robot.reset()
         emulator.ask("sticks ly=1 lx=0.54 rx=-1")
-        time.sleep(0.05)
-        np.testing.assert_allclose(robot.observe()["state"][0, 30:33], [1.0, -0.2, 0.8], rtol=1e-4)
+        assert commands(robot, 25)[-1] == pytest.approx([1.0, -0.2, 0.8], rel=1e-4)
         emulator.ask("sticks ly=0.05")
-        time.sleep(0.05)
-        np.testing.assert_array_equal(robot.observe()["state"][0, 30:33], 0.0)
+        assert (commands(robot, 25)[-1] == 0.0).all()
 
 
-def test_commands_are_limited(emulator, tmp_path):
-    robot = Go2(domain=emulator.domain, limits=dataclasses.replace(LIMITS, max_velocity_command=(0.5, 0.3, 0.6)))
-    robot.command(9.0, -9.0, 0.5)
-    np.testing.assert_allclose(robot.state.velocity_command[0], [0.5, -0.3, 0.5])
+def commands(robot: Go2, num: int) -> np.ndarray:
+    """The velocity commands that a policy observes in so many control steps, standing meanwhile. (num, 3)."""
+    seen = []
+    for _ in range(num):
+        seen.append(robot.observe()["state"][0, 30:33].copy())
+        robot.act(np.zeros((1, 12)))
+        time.sleep(0.02)
+    return np.array(seen)
+
+
+def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(emulator, tmp_path):
+    """From 0 to the greatest command in 0.4 s, 20 control steps: 0.025, 0.015 and 0.03 a step here. What is asked while it brakes does not count."""
+    emulator.ask("again released")
+    with Go2(domain=emulator.domain, limits=dataclasses.replace(LIMITS, max_velocity_command=(0.5, 0.3, 0.6)), log_path=tmp_path / "log.jsonl") as robot:
+        robot.command(9.0, -9.0, 0.09)
+        robot.reset()
+        seen = commands(robot, 23)
+        np.testing.assert_allclose(seen, np.minimum(np.arange(23)[:, None] * [0.025, 0.015, 0.03], [0.5, 0.3, 0.09]) * [1.0, -1.0, 1.0], atol=1e-6)
+        assert robot.brake() == 0.8
+        robot.command(0.5, 0.0, 0.0)
+        braked = commands(robot, 22)
+        np.testing.assert_allclose(braked[:, 0], np.maximum(0.5 - 0.025 * np.arange(22), 0.0), atol=1e-6)
+        assert (braked[-1] == 0.0).all()
+        robot.stand()
+        while robot.look().phase != Phase.STANDING:
+            time.sleep(0.01)
+        np.testing.assert_allclose(commands(robot, 3)[:, 0], [0.0, 0.025, 0.05], atol=1e-6)
+
+
+def test_the_command_is_zero_before_an_empty_battery_lies_it_down(emulator, tmp_path):
+    emulator.ask("again released")
+    with go2(emulator, tmp_path) as robot:
+        robot.command(1.0, 0.0, 0.0)
+        robot.reset()
+        assert commands(robot, 25)[-1, 0] == pytest.approx(1.0)
+        emulator.ask("charge 10")
+        assert (commands(robot, 35)[-1] == 0.0).all()
+        with pytest.raises(RuntimeError, match="the battery is at 10%"):
+            commands(robot, 100)
 
 
 def test_observations_are_what_the_robot_reports(emulator, tmp_path):

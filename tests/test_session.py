@@ -170,6 +170,59 @@ def test_ctrl_c_stops_the_robot():
     assert robot.calls[-1] == "stop" and not session.is_running
 
 
+class Walker(Recorder):
+    """One that needs 0.05 s to brake, and can be aborted."""
+
+    def brake(self):
+        self.calls.append("brake")
+        return 0.05
+
+    def abort(self):
+        self.calls.append("abort")
+
+
+def interrupting(*numbers: int):
+    """A policy that presses Ctrl-C at these calls."""
+    def policy(observation):
+        policy.calls += 1
+        if policy.calls in numbers:
+            raise KeyboardInterrupt
+        return still(observation)
+
+    policy.calls = 0
+    return policy
+
+
+@pytest.mark.parametrize("policy", [still, interrupting(4)], ids=["time is up", "ctrl-c"])
+def test_a_robot_that_walks_brakes_before_a_planned_end(policy):
+    """2 steps, then at 100 Hz for 0.05 s: 5 more, or 6 as the last begins at the end of it."""
+    robot = Walker()
+    try:
+        Session(robot, policy, rate_hz=100.0, warmup_s=0.0).run(0.02 if policy is still else None)
+    except KeyboardInterrupt:
+        pass
+    begin = robot.calls.index("brake")
+    assert robot.calls[:begin].count("act") == 2 and 1 <= robot.calls[begin:].count("act") <= 6
+    assert robot.calls.count("brake") == 1 and robot.calls[-2:] == ["act", "stop"] and "abort" not in robot.calls
+
+
+def test_ctrl_c_while_it_brakes_aborts():
+    robot = Walker()
+    with pytest.raises(KeyboardInterrupt):
+        Session(robot, interrupting(4, 5), rate_hz=100.0, warmup_s=0.0).run()
+    assert robot.calls[-4:] == ["brake", "observe", "abort", "stop"]
+
+
+def test_a_robot_that_never_walked_or_whose_policy_failed_does_not_brake():
+    for policy, last in ((still, "stop"), (lambda observation: 1 / 0, "abort")):
+        robot = Walker()
+        try:
+            Session(robot, policy, rate_hz=100.0, warmup_s=0.0).run(0.0)
+        except RuntimeError:
+            pass
+        assert robot.calls[-1] == last and "brake" not in robot.calls
+
+
 def test_a_session_runs_once_at_a_time_and_again_later():
     session = Session(Recorder(), still, rate_hz=200.0, warmup_s=0.0)
     with session, pytest.raises(RuntimeError, match="running already"):

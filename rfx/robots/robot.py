@@ -60,7 +60,9 @@ class Robot(Protocol):
     def stop(self) -> None:
         """Come to rest safely, from now on, and stay so until reset. May be called at any time, again, and during reset from another thread.
 
-        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none.
+        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none. One that must not be
+        stopped in mid-stride may have a method brake: it commands zero velocity from then on, whatever is asked, and returns for how many
+        seconds the policy should go on before stop.
         """
 
     def __enter__(self) -> Robot: ...
@@ -86,8 +88,10 @@ class SingleRobot:
         """
         if not all(map(math.isfinite, (vx, vy, yaw_rate))):
             raise ValueError(f"got the command vx {vx}, vy {vy}, yaw_rate {yaw_rate}; expected finite numbers")
-        limited = [max(-limit, min(limit, value)) for value, limit in zip((vx, vy, yaw_rate), self.max_velocity_command)]
-        self.state.velocity_command[0] = limited  # only now: another thread may be looking
+        self._set_command([max(-limit, min(limit, value)) for value, limit in zip((vx, vy, yaw_rate), self.max_velocity_command)])
+
+    def _set_command(self, velocity: list[float]) -> None:
+        self.state.velocity_command[0] = velocity  # all at once: another thread may be looking
 
     def _clear(self) -> None:
         """Forget the last action and start the gait clock at zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import queue
 import sys
 import threading
@@ -45,6 +46,7 @@ class Deployment:
         self._velocity, self._keyboard, self._console = velocity, keyboard, Console()
         self._buttons = ~0  # what was pressed before; a button that is held from the start on says nothing
         self._is_walking = self._is_leaving = self._has_stood = False  # leaving: asked to lie down, which the sender has not begun yet
+        self._braked_s, self._then = math.inf, robot.stand  # when the policy has brought it to a stand on request, and what then
         self._phase, self._shown_s = None, 0.0
 
     def run(self, walk_s: float | None = None) -> None:
@@ -57,8 +59,10 @@ class Deployment:
             self._say(HELP)
             self._serve_again_and_again(walk_s)
             self._say("lying down")
+            self._brake()
         except KeyboardInterrupt:
             self._say("lying down; Ctrl-C again damps at once")
+            self._brake()
             raise
         finally:
             self._console.close()
@@ -98,18 +102,21 @@ class Deployment:
         asked = self._asked(report)
         if report.phase == Phase.IDLE and "Start" in asked:
             self.robot.stand()
+        elif self._is_walking and asked & {"B", "Start"}:
+            self._braked_s = min(self._braked_s, time.monotonic() + self.robot.brake())
+            self._then = self.robot.lie if "Start" in asked else self.robot.stand
         elif report.phase in (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY) and "Start" in asked:
             self.robot.lie()
-            self._is_walking, self._is_leaving = False, True
+            self._is_leaving = True
         elif report.phase == Phase.STANDING and "A" in asked and not self._is_walking:
             self._begin_to_walk()
-        elif self._is_walking and "B" in asked:
-            self._is_walking = False
-            self.robot.stand()
         elif report.phase == Phase.STANDING and not self._is_walking and not self._is_leaving:
             self.robot.stand()  # a word that somebody is there
         elif report.phase == Phase.LYING_DOWN:
             self._is_walking = self._is_leaving = False
+        if self._is_walking and time.monotonic() >= self._braked_s:
+            self._is_walking, self._is_leaving = False, self._then == self.robot.lie
+            self._then()
         self._show(report)
         if self._is_walking:
             self._walk(keys)
@@ -129,6 +136,21 @@ class Deployment:
             raise PolicyError from error
         self.rhythm.wait()
 
+    def _brake(self) -> None:
+        """Where it walks, go on until it stands on the spot. Interrupted, it damps at once."""
+        if not self._is_walking:
+            return
+        try:
+            until_s = time.monotonic() + self.robot.brake()
+            while time.monotonic() < until_s:
+                self._walk(None)
+        except KeyboardInterrupt:
+            self.robot.abort()
+            raise
+        except PolicyError as error:
+            self.robot.abort()
+            raise error.__cause__ from None
+
     def _decide(self, observation: dict[str, Any]) -> Any:
         try:
             return self.policy(observation)
@@ -136,7 +158,7 @@ class Deployment:
             raise PolicyError from error
 
     def _begin_to_walk(self) -> None:
-        self._is_walking = True
+        self._is_walking, self._braked_s = True, math.inf
         if reset := getattr(self.policy, "reset", None):
             reset()
         self.rhythm.begin()

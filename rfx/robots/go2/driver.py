@@ -17,7 +17,7 @@ from rfx.robots.go2 import remote
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.connection import Connection
 from rfx.robots.go2.log import default_path, unused_path
-from rfx.robots.go2.mailbox import REASON_SIZE, Phase, Request
+from rfx.robots.go2.mailbox import REASON_SIZE, UNKNOWN, Phase, Request
 from rfx.robots.go2.pose import adopt
 from rfx.robots.go2.safety import SafetyLimits
 from rfx.robots.robot import SingleRobot
@@ -71,7 +71,8 @@ class Go2(SingleRobot):
         self.left_without = ""  # the robot's own controller, which let go of the motors and has not taken them again
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # stop() may be called from another thread than the one that steps
-        self._failure, self._is_stopping, self._remote_seen = "", False, False
+        self._failure, self._is_stopping, self._is_braking, self._remote_seen = "", False, False, False
+        self._wanted = [0.0, 0.0, 0.0]  # the velocity that state.velocity_command goes to
         self._latencies_s: list[float] = []
 
     def connect(self) -> None:
@@ -122,6 +123,15 @@ class Go2(SingleRobot):
         self._connected()
         self._clear()
         self._request(Request.STAND)
+
+    def brake(self) -> float:
+        """Command zero velocity from now on, whatever is asked, until it stands anew. Returns limits.brake_s, for which the policy should go on.
+
+        For before stand, lie and stop: of the default run's policies one fell in 12 of 80 ends when its legs were taken from it while it
+        walked at up to 1 m/s, and in 3 of 60 when it was told to stand from one step to the next; in none of 120 when it braked.
+        """
+        self._is_braking = True
+        return self.limits.brake_s
 
     def lie(self) -> None:
         """Begin to lie down, and return at once: damping follows. Raises RuntimeError after a fault."""
@@ -174,6 +184,7 @@ class Go2(SingleRobot):
         connection.command["step"] += 1
         self._request(Request.POLICY)
         advance(self.state, values)
+        self._follow_command(int(connection.state["battery"]))
         self._latencies_s.append(float(connection.state["latency_s"]))
 
     def stop(self) -> None:
@@ -227,6 +238,21 @@ class Go2(SingleRobot):
                 self.abort()
         finally:
             self.close()
+
+    def _set_command(self, velocity: list[float]) -> None:
+        self._wanted = velocity
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._is_braking = False
+        self.state.velocity_command[...] = 0.0
+
+    def _follow_command(self, battery: int) -> None:
+        """Let the policy's command go to what is wanted, within limits.command_s: to zero before the sender lies it down of itself, too."""
+        is_empty = UNKNOWN < battery <= self.limits.least_charge
+        command, wanted = self.state.velocity_command[0], np.float32([0.0, 0.0, 0.0] if self._is_braking or is_empty else self._wanted)
+        most = np.float32(self.max_velocity_command) / np.float32(self.limits.command_s * self.config.control_freq_hz)
+        command += np.clip(wanted - command, -most, most)
 
     @property
     def _lying_s(self) -> float:

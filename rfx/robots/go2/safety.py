@@ -47,6 +47,8 @@ class SafetyLimits:
     rest_velocity_rad_s: float = 0.3  # below it a joint counts as at rest
     settle_s: float = 0.5  # what a motion waits at most for the joints to come to rest
     stand_error_rad: float = 0.3  # a robot with a joint further from the default pose does not stand
+    command_s: float = 0.4  # in which the velocity command goes from zero to the greatest, or back
+    brake_s: float = 0.8  # for which the policy goes on, commanded to stand, before a planned end: the steps that are left, and the sway after them
     collect_s: float = 0.5  # from wherever the policy left the legs to the default pose, to stand or before lying down
     lie_s: float = 1.5  # onto folded legs, from the default pose or wherever standing up had got to
     stand_kp: float = 60.0  # N m/rad, Unitree's examples
