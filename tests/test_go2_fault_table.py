@@ -25,7 +25,7 @@ pytest.importorskip("cyclonedds", reason="needs the extra go2")
 BOUND_MS, DAMPING_S = 100.0, 0.3
 ATTEMPTS = 5  # at a strike
 TARGETS, SIGNALS = ("policy", "sender", "guard"), (signal.SIGSTOP, signal.SIGKILL)
-MOMENTS = {"connecting": 2.5, "standing": 0.7, "walking": 1.0, "ending": 1.8}  # each lasts about so long, s
+MOMENTS = {"connecting": 2.5, "standing": 0.7, "walking": 1.0, "ending": 2.6}  # each lasts about so long, s
 WALKER = textwrap.dedent("""
     import sys, threading, time
     import numpy as np
