@@ -180,6 +180,8 @@ def test_failed_transitions_become_copies_of_sound_ones_in_every_array():
                 if getattr(rollout, field.name).dtype == np.float32}
         assert len(told) == 1, "a row of one transition"
         assert (told == {value}) == (value not in (1.0, 10.0)) and told.isdisjoint({1.0, 10.0})
+    rollout.failed[:2] = True
+    assert rollout.replace_failed(np.random.default_rng(0)) == 8 and len(np.unique(rollout.reward[:2])) > 1
 
 
 @pytest.mark.filterwarnings("error")
