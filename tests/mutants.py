@@ -16,17 +16,18 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from rfx import extras
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, REASONS, PAGE = ROOT / "mutants", ROOT / "tests" / "mutants.yaml", ROOT / "docs" / "mutants.md"
 TESTS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
-TIMEOUT, SURVIVED = (-24, -9, 24, 36, 152, 255), (0, 5, 33, None)  # exit codes; 5 and 33: no test reaches it. The others: killed
+TIMEOUT, SURVIVED = (-24, -9, 24, 36, 152, 255), (0, 5, 33)  # exit codes; 5 and 33: no test reaches it. The others: killed
 BEGIN, END = "<!-- mutants -->", "<!-- end -->"
 
 
@@ -52,9 +53,15 @@ def set_up(file: str) -> Path:
 
 
 def results(file: str) -> dict[str, int | None]:
-    """mutmut's exit code of every mutant of a file; None of one that has not run."""
+    """mutmut's exit code of every mutant of a file; None of one that has not run, or whose function has changed since."""
+    from mutmut.mutation.file_mutation import compute_function_hashes
+
     meta = folder_of(file) / "mutants" / f"{file}.meta"
-    return json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+    if not meta.exists():
+        return {}
+    found, now = json.loads(meta.read_text()), compute_function_hashes((ROOT / file).read_text())
+    changed = {name for name, before in found["hash_by_function_name"].items() if now.get(name) != before}
+    return {name: None if name.rpartition(".")[2].partition("__mutmut")[0] in changed else code for name, code in found["exit_code_by_key"].items()}
 
 
 def run(file: str, again: bool) -> None:
@@ -86,7 +93,10 @@ def survivors(file: str) -> Iterator[Survivor]:
     """The mutants of a file that no test noticed, as mutmut shows them."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
-    for name, code in results(file).items():
+    if not (found := results(file)):
+        return
+    os.chdir(folder_of(file))  # where mutmut looks
+    for name, code in found.items():
         if code in SURVIVED:
             lines = get_diff_for_mutant(name, path=file).splitlines()[3:]
             before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
@@ -102,43 +112,54 @@ def difference(before: str, after: str) -> str:
     return " → ".join(f"`{part}`" for part in parts)
 
 
+def row(file: str) -> str:
+    """A file's line in the table."""
+    codes = list(results(file).values())
+    done, survived, late = len(codes) - codes.count(None), sum(code in SURVIVED for code in codes), sum(code in TIMEOUT for code in codes)
+    share = f"{100 - 100 * survived / done:.1f}%" if done else ""
+    if not codes or done < len(codes):
+        share = f"not done, {done} have run" + (f": {share}" if share else "")
+    return f"| {file} | {len(codes) or ''} | {done - survived or ''} | {late if done else ''} | {survived if done else ''} | {share} |"
+
+
+def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
+    """A file's survivors, a line each, with why they may stay. Says which reasons fit none."""
+    used, lines = set(), []
+    for survivor in survivors(file):
+        fitting = [i for i, entry in enumerate(reasons) if entry["change"] in survivor.after and entry.get("in", survivor.function) == survivor.function]
+        used |= {*fitting[:1]}
+        reason = reasons[fitting[0]]["why"] if fitting else "**no reason yet**"
+        lines.append(f"- {survivor.function}: {difference(survivor.before, survivor.after)}: {reason}")
+    for i, entry in enumerate(reasons):
+        if i not in used:
+            print(f"mutants.yaml has a reason that fits no survivor of {file}: {entry['change']}", file=sys.stderr)
+    return [f"\n### {file}\n", *lines] if lines else []
+
+
 def page() -> str:
     """The tables of docs/mutants.md, of what has run."""
-    reasons = yaml.safe_load(REASONS.read_text()) or {}
-    rows, lists, unused = [], [], []
-    for file in TESTS:
-        codes = list(results(file).values())
-        if not codes or None in codes:
-            rows.append(f"| {file} | {len(codes) or ''} | not done |  |  |  |")
-            continue
-        survived, late = (sum(code in kind for code in codes) for kind in (SURVIVED, TIMEOUT))
-        rows.append(f"| {file} | {len(codes)} | {len(codes) - survived} | {late} | {survived} | {100 - 100 * survived / len(codes):.1f}% |")
-        os.chdir(folder_of(file))
-        known, told = reasons.get(file, []), Counter()
-        items = []
-        for survivor in survivors(file):
-            reason = next((entry for entry in known if entry["change"] in survivor.after and entry.get("in", survivor.function) == survivor.function), None)
-            told[id(reason)] += 1
-            items.append(f"- {survivor.function}: {difference(survivor.before, survivor.after)}: {reason['why'] if reason else '**no reason yet**'}")
-        unused += [f"{file}: {entry['change']}" for entry in known if not told[id(entry)]]
-        lists += [f"\n### {file}\n", *items] if items else []
-    for line in unused:
-        print(f"mutants.yaml has a reason that fits no survivor: {line}", file=sys.stderr)
-    return "\n".join(["| file | mutants | killed | of them by a time limit | survived | killed |", "| --- | --- | --- | --- | --- | --- |", *rows, *lists])
+    reasons = yaml.safe_load(REASONS.read_text())
+    lists = [line for file in TESTS for line in listing(file, reasons.get(file, []))]
+    return "\n".join(["| file | mutants | killed | of them by a time limit | survived | share killed |", "| --- | --- | --- | --- | --- | --- |",
+                      *map(row, TESTS), *lists])
 
 
 def report() -> None:
     """Write the tables into docs/mutants.md, between its marks."""
+    table = page()
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{page()}\n{END}{rest.partition(END)[2]}")
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", choices=[[], *TESTS], metavar="FILE")
+    parser.add_argument("files", nargs="*", metavar="FILE")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
+    extras.exit_without("mutants", "make mutants")
+    if unknown := [file for file in arguments.files if file not in TESTS]:
+        parser.error(f"got {', '.join(unknown)}; expected files of [tool.mutants] in pyproject.toml: {', '.join(TESTS)}")
     for file in () if arguments.report else arguments.files or TESTS:
         run(file, arguments.again)
     report()

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from rfx.history import ObservationHistory
-from rfx.nn.compiler import ensure_compiler
 from rfx.normalizer import ObservationNormalizer
 from rfx.streams import Streams
-from tinygrad import Tensor
 from train.errors import TrainingBroken
 from train.ppo.categorical import draw, log_softmax
 from train.ppo.collect import Episodes, collect
@@ -19,7 +17,6 @@ from train.ppo.collector import Collector, part
 from train.ppo.gae import gae
 from train.ppo.rollout import Rollout
 
-ensure_compiler()  # for tinygrad by itself
 T, N, D, P, A, WIDTH = 4, 3, 2, 5, 2, 4  # steps, robots, real columns of the state, the critic's, actions, columns of the state
 LOG_STD = np.array([-1.0, 0.5], np.float32)
 
@@ -66,7 +63,7 @@ class Linear:
     def __init__(self, widths, categorical=False):
         rng = np.random.default_rng(9)
         self.to_mean, self.to_value = rng.normal(size=(widths[0], A)), rng.normal(size=widths[-1])
-        self.categorical, self.widths, self.policy = categorical, widths, SimpleNamespace(log_std=Tensor(LOG_STD))
+        self.categorical, self.widths, self.policy = categorical, widths, SimpleNamespace(log_std=SimpleNamespace(numpy=lambda: LOG_STD))
 
     def act(self, *inputs):
         assert [array.shape for array in inputs] == [(N, width) for width in self.widths]
@@ -204,7 +201,7 @@ def test_equal_advantages_are_no_advantage():
 
 def test_an_episode_that_fails_without_an_end_loses_that_step_alone():
     episodes, no = Episodes(2), np.zeros(2, bool)
-    assert episodes.running_return.shape == episodes.running_length.shape == (2,)
+    assert episodes.running_return.shape == episodes.running_length.shape == (2,) and episodes.running_length.dtype == np.int64
     episodes.add(np.array([1.0, 1.0]), no, no)
     episodes.add(np.array([1.0, 1.0]), no, np.array([True, False]))
     other = Episodes(2)
@@ -213,6 +210,13 @@ def test_an_episode_that_fails_without_an_end_loses_that_step_alone():
         each.add(np.array([0.5, 0.25]), np.array([True, True]), no)
         assert each.read() == {"episode/failed_simulations": 0, "episode/return": (2.5 + 2.25) / 2, "episode/length": 2.5}
         assert not each.running_return.any() and not each.running_length.any()
+
+
+def test_failures_are_counted_until_they_are_read():
+    episodes, yes = Episodes(2), np.array([True, True])
+    episodes.add(np.ones(2), yes, np.array([True, True]))
+    episodes.add(np.ones(2), yes, np.array([False, True]))
+    assert episodes.read() == {"episode/failed_simulations": 3, "episode/return": 1.0, "episode/length": 1.0}
 
 
 def test_a_saved_state_of_episodes_is_a_copy():
