@@ -39,7 +39,7 @@ def folder_of(file: str) -> Path:
 def set_up(file: str) -> Path:
     """Make a file's folder: the sources, linked, and a configuration for this file and its tests. Returns it."""
     folder = folder_of(file)
-    (folder / "mutants").mkdir(parents=True, exist_ok=True)
+    (folder / "mutants" / "tests").mkdir(parents=True, exist_ok=True)  # before Python is told of it: what is missing then, it does not look for again
     for name in ("rfx", "train", "tests"):  # mutmut copies these
         (folder / name).is_symlink() or (folder / name).symlink_to(ROOT / name)
     for name in ("envs", "configs", "assets", "hydra_plugins"):

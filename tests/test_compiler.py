@@ -8,9 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from rfx.nn import compiler
+from tinygrad.runtime.support.elf import jit_loader
 
 ELF_MACHINES = {"x86_64": 62, "AMD64": 62, "arm64": 183, "aarch64": 183, "AARCH64": 183}  # /usr/include/elf.h
-PROGRAM = b"float twice(float x) { return 2.0f * x; }\n"
+PROGRAM = b"""
+static const float table[] = {2.0f, 3.0f, 5.0f, 7.0f};
+float scaled(int i, float x) { return table[i] * __builtin_sqrtf(x); }
+void clear(float* x, long num) { for (long i = 0; i < num; i++) x[i] = 0.0f; }
+int sum(void) { int sum = 0; for (int i = 0; i < 1000; i++) sum += i; return sum; }
+"""
 
 
 @pytest.fixture
@@ -84,4 +90,7 @@ def test_it_compiles_for_the_processor_from_stdin_to_stdout(monkeypatch, machine
     built = subprocess.run(command, input=PROGRAM, capture_output=True)
     assert built.returncode == 0 and not built.stderr, built.stderr
     assert built.stdout[:4] == b"\x7fELF" and struct.unpack_from("<HH", built.stdout, 16) == (1, ELF_MACHINES[machine])  # relocatable
-    assert b"twice" in built.stdout and b"GCC" not in built.stdout and b"clang" not in built.stdout
+    assert b"scaled" in built.stdout and b"clang" not in built.stdout
+    assert b"sqrtf" not in built.stdout and b"memset" not in built.stdout, "nothing from elsewhere is called"
+    assert jit_loader(built.stdout), "it runs wherever in memory it lies"
+    assert ELF_MACHINES[machine] == 183 or struct.pack("<I", 999 * 500) in built.stdout, "the compiler added up the numbers from 0 to 999"
