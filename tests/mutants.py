@@ -126,10 +126,11 @@ def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
     """A file's survivors, a line each, with why they may stay. Says which reasons fit none."""
     used, lines = set(), []
     for survivor in survivors(file):
-        fitting = [i for i, entry in enumerate(reasons) if entry["change"] in survivor.after and entry.get("in", survivor.function) == survivor.function]
+        function = survivor.function
+        fitting = [i for i, entry in enumerate(reasons) if entry["change"] in survivor.after and entry.get("in", function) == function]
         used |= {*fitting[:1]}
         reason = reasons[fitting[0]]["why"] if fitting else "**no reason yet**"
-        lines.append(f"- {survivor.function}: {difference(survivor.before, survivor.after)}: {reason}")
+        lines.append(f"- {function}: {difference(survivor.before, survivor.after)}: {reason}")
     for i, entry in enumerate(reasons):
         if i not in used:
             print(f"mutants.yaml has a reason that fits no survivor of {file}: {entry['change']}", file=sys.stderr)

@@ -88,7 +88,8 @@ def test_what_is_at_the_limit_is_within_it():
     """In numbers that binary fractions are."""
     limits = SafetyLimits(state_timeout_s=0.0625, policy_timeout_s=0.0625, quaternion_norm=0.125, tilt_rad=math.pi)
     upside_down = np.array([0.0, 1.0, 0.0, 0.0], np.float32)
-    for changes in ({"state_time_s": 99.9375}, {"policy_time_s": 99.9375}, {"quaternion": np.array([1.125, 0.0, 0.0, 0.0])}, {"quaternion": upside_down}):
+    for changes in ({"state_time_s": 99.9375}, {"policy_time_s": 99.9375}, {"quaternion": np.array([1.125, 0.0, 0.0, 0.0])},
+                    {"quaternion": upside_down}):
         assert violation(dataclasses.replace(FINE, **changes), limits, GO2_CONFIG) is None
 
 

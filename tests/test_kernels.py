@@ -31,7 +31,8 @@ def forget(monkeypatch):
 
 
 @pytest.mark.parametrize(("given", "affinity", "count", "expected"), [
-    ("3", {0}, 8, 3), (None, {0, 5}, 8, 2), (None, None, 8, 8), (None, None, None, 1), ("0", {0, 1}, 8, 1), ("-4", {0, 1}, 8, 1), ("", {0, 1, 2}, 8, 3)])
+    ("3", {0}, 8, 3), (None, {0, 5}, 8, 2), (None, None, 8, 8), (None, None, None, 1), ("0", {0, 1}, 8, 1), ("-4", {0, 1}, 8, 1),
+    ("", {0, 1, 2}, 8, 3)])
 def test_the_cores_are_those_that_the_process_may_use(monkeypatch, given, affinity, count, expected):
     """CPU_COUNT goes first; then the cores it is bound to, where the system tells; then all there are; and one where nothing is known."""
     monkeypatch.delenv("CPU_COUNT", raising=False)

@@ -133,8 +133,8 @@ def test_a_critics_observation_of_another_shape_is_refused():
 
 
 @kinds
-@pytest.mark.parametrize(("hidden", "history", "widths"), [([0], 1, [5, 0, 3]), ([2.0], 1, [5, 2.0, 3]), ([True], 1, [5, True, 3]), ([4], 0, [5, 4, 3]),
-                                                           ([4], 1.5, [5, 4, 3]), ([-4], 1, [5, -4, 3])])
+@pytest.mark.parametrize(("hidden", "history", "widths"), [([0], 1, [5, 0, 3]), ([2.0], 1, [5, 2.0, 3]), ([True], 1, [5, True, 3]),
+                                                           ([4], 0, [5, 4, 3]), ([4], 1.5, [5, 4, 3]), ([-4], 1, [5, -4, 3])])
 def test_widths_that_cannot_be_are_refused(kind, hidden, history, widths):
     message = f"got layer widths {widths} and history {history!r}; expected positive integers for obs_dim, hidden, act_dim and history"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -174,7 +174,8 @@ def test_shapes_that_are_of_no_network_are_refused():
     tail = "; expected the same hidden widths, one value, and (3,)"
     refused(PrivilegedActorCritic, own | {"critic.2.weight": (2, 6), "critic.2.bias": (2,)},
             f"got a critic of widths [4, 7, 6, 2] beside an actor of [5, 7, 6, 3] and log_std (3,){tail}")
-    refused(PrivilegedActorCritic, own | {"log_std": (4,)}, f"got a critic of widths [4, 7, 6, 1] beside an actor of [5, 7, 6, 3] and log_std (4,){tail}")
+    refused(PrivilegedActorCritic, own | {"log_std": (4,)},
+            f"got a critic of widths [4, 7, 6, 1] beside an actor of [5, 7, 6, 3] and log_std (4,){tail}")
     refused(PrivilegedActorCritic, {name: shape for name, shape in own.items() if not name.startswith("critic")},
             f"got a critic of widths [] beside an actor of [5, 7, 6, 3] and log_std (3,){tail}")
     flat = {name: shape for name, shape in shapes("PrivilegedActorCritic", []).items() if name != "log_std"}

@@ -54,7 +54,7 @@ def test_the_kernel_makes_all_of_them_at_once(symmetry):
         for name, array in values(seed).items():
             np.testing.assert_array_equal(means[name], (array + image(name, array)) * np.float32(0.5), err_msg=name)
             np.testing.assert_array_equal(given[name], array, err_msg=name)
-    assert list(means) == list(SHAPES) and means["critic.0.weight"] is given["critic.0.weight"] and means["critic_head.bias"] is given["critic_head.bias"]
+    assert list(means) == list(SHAPES) and all(means[name] is given[name] for name in ("critic.0.weight", "critic_head.bias"))
 
 
 def test_a_matrix_of_several_blocks_is_mirrored_throughout():
@@ -89,5 +89,6 @@ def test_without_a_history_one_observation_is_read():
 
 
 def test_a_hidden_layer_of_odd_width_is_refused_with_what_to_do():
-    with pytest.raises(ValueError, match=r"^got hidden layers of \[4, 3\] units; expected even numbers: each unit of a symmetric policy has a mirror image$"):
+    with pytest.raises(ValueError, match=r"^got hidden layers of \[4, 3\] units; expected even numbers: each unit of a symmetric policy has a mirror "
+                                         "image$"):
         Symmetry(OBSERVATION, ACTION, (4, 3))

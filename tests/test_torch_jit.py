@@ -93,7 +93,8 @@ def test_what_does_not_fit_is_refused(saved, tmp_path):
             "got a TorchJitPolicy to save; a policy folder holds weights and no code: keep the .pt file instead", TypeError)
     refused(lambda: TorchJitPolicy(path, obs_keys=[]), "got no obs_keys; expected at least one entry of the observation, such as 'state'", ValueError)
     for none in (tmp_path / "none.pt", tmp_path):
-        refused(lambda: TorchJitPolicy(none), f"got model_path {none}, where there is no file; expected one saved with torch.jit.save", FileNotFoundError)
+        refused(lambda: TorchJitPolicy(none), f"got model_path {none}, where there is no file; expected one saved with torch.jit.save",
+                FileNotFoundError)
     (tmp_path / "bad.pt").write_bytes(b"not TorchScript")
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path / 'bad.pt'))} is not a TorchScript file: .*PytorchStreamReader"):
         TorchJitPolicy(tmp_path / "bad.pt")
