@@ -1,12 +1,15 @@
 """What surrounds a kernel: how many cores it runs on, its text, its arrays, where it is kept when it is compiled, and where it is not used."""
 
+import ctypes
 import gc
+import mmap
 import os
+import subprocess
 
 import numpy as np
 import pytest
 
-from rfx.nn import compiler, kernels
+from rfx.nn import compiler, kernels, threads
 from rfx.nn.kernels import Kernel
 from rfx.nn.threads import MAX_THREADS, Pool, _Pool
 from tinygrad import Tensor, dtypes
@@ -141,8 +144,55 @@ def test_a_pool_starts_the_threads_that_it_lacks(monkeypatch, counts, threads):
     assert made == [(f"rfx-kernels-{number}", True) for number in range(1, threads + 1)]
 
 
+def test_a_pool_brings_the_functions_that_kernels_call():
+    """Of pthreads, by address: kernels are made of no libraries."""
+    pool, functions = Pool(lambda number, address: None), ctypes.CDLL(None)
+    told, names = _Pool.from_address(pool.address), {"lock": "pthread_mutex_lock", "unlock": "pthread_mutex_unlock", "wait": "pthread_cond_wait",
+                                                     "wake_all": "pthread_cond_broadcast", "yield": "sched_yield"}
+    for field, name in names.items():
+        assert getattr(told, field) == ctypes.cast(getattr(functions, name), ctypes.c_void_p).value != 0
+
+
 def test_the_number_of_threads_is_a_whole_number():
     before = kernels.num_threads()
     kernels.set_num_threads(np.int64(1))
     assert type(kernels.num_threads()) is int and kernels.num_threads() == 1
     kernels.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("system", "machine"), [("linux", "x86_64"), ("linux", "aarch64"), ("linux", "ARM64"), ("darwin", "arm64"), ("darwin", "x86_64")])
+def test_code_gets_into_memory_as_the_system_wants(monkeypatch, system, machine):
+    """macOS wants memory for code that is asked for as such, and its protection lifted by the thread that writes; ARM its caches told."""
+    done, apple, arm = [], system == "darwin", machine.lower() in ("arm64", "aarch64")
+    binary = subprocess.run(compiler.command(), input=b"void nothing(float* const* b, void* pool) {}", capture_output=True, check=True).stdout
+
+    class Code(mmap.mmap):
+        def __new__(cls, place, size, flags, protection):
+            done.append(("map", size, bool(flags & 0x0800), protection))
+            return super().__new__(cls, place, size, flags, protection)
+
+        def write(self, data):
+            done.append(("write", len(data)))
+            return super().write(data)
+
+    class Library:
+        def __init__(self, name):
+            self.name = name
+
+        def pthread_jit_write_protect_np(self, protected):
+            done.append(("protect", self.name, protected))
+
+        def __getitem__(self, name):
+            return lambda begin, end: done.append((name, self.name, begin.value, end.value))
+
+    monkeypatch.setattr(threads.sys, "platform", system)
+    monkeypatch.setattr(threads.platform, "machine", lambda: machine)
+    monkeypatch.setattr(threads.mmap, "mmap", Code)
+    monkeypatch.setattr(threads.ctypes, "CDLL", Library)
+    function, code = threads.load(binary), threads._code[-1]
+    size, begin = len(code), ctypes.addressof(ctypes.c_char.from_buffer(code))
+    assert type(code) is Code and function.restype is None and function.argtypes == (ctypes.c_void_p, ctypes.c_void_p)
+    protect = [[("protect", None, protected)] if apple else [] for protected in (0, 1)]
+    tell = [("__clear_cache", None if apple else "libgcc_s.so.1", begin, begin + size)] if arm else []
+    every = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    assert done == [("map", size, apple, every), *protect[0], ("write", size), *protect[1], *tell]
