@@ -68,11 +68,15 @@ def bring_from_npm() -> str | None:
 
 def broken(script: Path) -> str | None:
     """What a Chromium that does not run says; it is removed then."""
-    done = subprocess.run([script, "--version"], capture_output=True, text=True)
-    if not done.returncode:
-        return None
+    try:
+        done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
+        if not done.returncode:
+            return None
+        why = last_line(done)
+    except subprocess.TimeoutExpired:
+        why = "no version within a minute"
     script.unlink()
-    return f"npm's @sparticuz/chromium does not run: {last_line(done)}"
+    return f"npm's @sparticuz/chromium does not run: {why}"
 
 
 def bring_from_debian() -> str | None:

@@ -59,9 +59,10 @@ def test_arguments_are_checked():
 
 def test_it_trains_what_is_missing_and_only_that(tmp_path):
     pytest.importorskip("matplotlib")
-    config = GymBenchConfig(tasks=("InvertedPendulum-v5",), seeds=2, steps=4096, jobs=2, folder=str(tmp_path))
+    config = GymBenchConfig(tasks=("InvertedPendulum-v5",), seeds=2, steps=4096, jobs=2, folder=str(tmp_path), output=str(tmp_path / "rows.json"))
     write_result(tmp_path / "InvertedPendulum-v5" / "1", 7.0)
     row, = run(config, Console(quiet=True))
+    assert json.loads((tmp_path / "rows.json").read_text()) == {"rows": [row]}
     assert row["seeds"] == 2 and (tmp_path / "curves.png").stat().st_size > 10_000
     log = tmp_path / "InvertedPendulum-v5" / "0" / "log.txt"
     before = log.read_text()

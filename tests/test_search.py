@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ if importlib.util.find_spec("optuna") is None:
 
 from train.errors import InputError
 from train.judge.importance import of_search
+from train.runs.gather import Inbox, elsewhere
 from train.runs.search import Search, SearchConfig
 from train.runs.study import load_study, watch_of
 
@@ -115,6 +117,22 @@ def test_bad_runs_are_given_up_by_their_evaluations(tmp_path):
         found.ended(num)
     assert [trial.state.name for trial in load_study(tmp_path).trials] == ["COMPLETE"] * 3 + ["PRUNED", "COMPLETE"]
     assert watch_of(tmp_path / "3") is None and watch_of(tmp_path / "elsewhere") is None
+
+
+def test_a_run_on_another_machine_is_watched_where_the_study_lies(tmp_path):
+    found = search(tmp_path, full_trials=2)
+    jobs, inbox = found.jobs(), Inbox(tmp_path)
+    for score in (1.0, 2.0):
+        num, _ = next(jobs)
+        with elsewhere(num, {}, 1000.0, lambda new, names: True, partial(inbox.watch, num)) as there:
+            assert not watch_of(there / str(num))(100, {"evaluation/score": score})
+        end(tmp_path, num, score=score)
+        found.ended(num)
+    num, _ = next(jobs)
+    with elsewhere(num, {}, 1000.0, lambda new, names: True, partial(inbox.watch, num)) as there:
+        assert watch_of(there / str(num))(100, {"evaluation/score": 1.8})  # the median of the others is 1.5
+    assert watch_of(there / str(num)) is None
+    assert not Inbox(tmp_path / "a sweep without a search").watch(0, 100, {"evaluation/score": 9.0})
 
 
 @pytest.mark.parametrize("settings", [{"prune": False}, {"seeds": 2}])

@@ -77,6 +77,14 @@ def test_runs_of_any_folders_stand_side_by_side(sweep, tmp_path):
         gather([tmp_path / "nothing"])
 
 
+def test_a_run_that_was_not_told_a_key_has_it_from_its_configuration(tmp_path):
+    for num, overrides in ((0, []), (1, ["ppo.gamma=0.9", "policy.hidden=[64,64]"])):
+        folder = write_run(tmp_path / "sweep", num, overrides, error_vx=0.1, score=0.2)
+        (folder / "run.json").write_text(json.dumps({"config": {"ppo.gamma": 0.98, "policy.hidden": [128, 128]}}))
+    rows = gather([tmp_path / "sweep"]).rows
+    assert [(row["ppo.gamma"], row["policy.hidden"]) for row in rows] == [("0.98", "[128,128]"), ("0.9", "[64,64]")]
+
+
 def test_importance_is_the_share_of_variance_worked_by_hand():
     """Scores 1, 3 at a = 0 and 5, 7 at a = 1: mean 4, total 9+1+1+9 = 20, between 2*(2-4)^2 + 2*(6-4)^2 = 16; of b, pairs (1,5), (3,7): 2+2 = 4."""
     rows = [{"a": a, "b": b, "c": i, "score": score} for i, (a, b, score) in enumerate([(0, 0, 1.0), (0, 1, 3.0), (1, 0, 5.0), (1, 1, 7.0)])]

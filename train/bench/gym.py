@@ -50,6 +50,7 @@ class GymBenchConfig:
     steps: int = 1_000_000
     jobs: int = 1  # runs at the same time; with several, each has one thread
     folder: str = "runs/gym"
+    output: str | None = None  # JSON of the table's rows; null: table.csv in folder alone
     settings: tuple[str, ...] = ()  # further ones for every run, such as ppo.gamma=0.98
 
     def __post_init__(self) -> None:
@@ -85,6 +86,8 @@ def run(config: GymBenchConfig, console: Console) -> list[dict[str, Any]]:
     rows = [row for task in config.tasks if (row := summary(folder / task, task))]
     if rows:
         write_csv(rows, folder / "table.csv")
+        if config.output:
+            Path(config.output).write_text(json.dumps({"rows": rows}, indent=1) + "\n")
         console.print(table(rows), highlight=False)
         console.print(f"[dim]{folder / 'table.csv'}[/]", highlight=False, soft_wrap=True)
         with bad_input():
@@ -117,8 +120,8 @@ def summary(folder: Path, task: str) -> dict[str, Any] | None:
         return None
     returns = np.array([result["evaluation"]["return"] for result in results])
     low, high = bootstrap_interval(returns, np.random.default_rng(0))
-    row = {"task": task, "steps": results[0]["steps"], "seeds": len(returns), "mean": returns.mean(), "iqm": interquartile_mean(returns[None])[0],
-           "iqm_low": low, "iqm_high": high, "minutes": float(np.mean([result["wall_s"] for result in results])) / 60.0}
+    row = {"task": task, "steps": results[0]["steps"], "seeds": len(returns), "mean": float(returns.mean()),
+           "iqm": float(interquartile_mean(returns[None])[0]), "iqm_low": low, "iqm_high": high, "minutes": float(np.mean([result["wall_s"] for result in results])) / 60.0}
     return row | {name: figures.get(task) for name, figures in PUBLISHED.items()}
 
 

@@ -68,9 +68,8 @@ def draw_curves(runs: Mapping[str, Path], labels: Mapping[str, str], best: str |
         row[0].set(ylabel=label, xlabel=name_of_unit)
         row[1].set(xlabel="minutes of wall time")
     if len(colors) <= len(COLORS_OF_POINTS):
-        for label, color in colors.items():
-            axes[0, 0].plot([], [], color=color, label=label)
-        axes[0, 0].legend(frameon=False, fontsize=7)
+        lines = [axes[0, 0].plot([], [], color=color, label=label)[0] for label, color in colors.items()]
+        figure.legend(handles=lines, loc="outside upper left", frameon=False, fontsize=7)
     return png(figure)
 
 

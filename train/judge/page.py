@@ -11,12 +11,12 @@ STYLE = """
 :root { color-scheme: light; --ink: #24292f; --soft: #57606a; --line: #d8dee4; --back: #f6f8fa; --good: #1a7f37; --bad: #cf222e; }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif }
-main { max-width: 1040px; margin: 0 auto; padding: 32px 16px 64px }
+main { max-width: 1200px; margin: 0 auto; padding: 32px 16px 64px }
 h1 { font-size: 26px; margin: 0 0 4px } h2 { font-size: 18px; margin: 0 0 4px } p { margin: 0 0 12px; color: var(--soft) }
 section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 20px; margin-top: 20px; overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: 4px 20px 4px 0; text-align: right; white-space: nowrap }
-th { font-weight: 600; border-bottom: 1px solid var(--line) } tr > :first-child, td.unit { text-align: left } td.unit { color: var(--soft) }
+th, td { padding: 4px 14px 4px 0; text-align: right; white-space: nowrap }
+th { font-weight: 600; white-space: normal; vertical-align: bottom; border-bottom: 1px solid var(--line) } tr > :first-child, td.unit { text-align: left } tr > :first-child { white-space: normal } td.unit { color: var(--soft) }
 td.met { color: var(--good) } td.missed { color: var(--bad); font-weight: 600 }
 img, video { width: 100%; height: auto; display: block; border-radius: 6px } .films { display: flex; gap: 16px; flex-wrap: wrap }
 figure { flex: 1 1 420px; margin: 0; max-width: 720px } figcaption { color: var(--soft); padding-top: 6px }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from train.judge.curves import draw_curves, draw_importance, draw_keys, style
 from train.judge.importance import explained, of_search
 from train.judge.page import data_url, document, number, section, table
 from train.runs.points import APART
+from train.runs.resume import read_record
 from train.runs.study import STUDY, load_study
 from train.runs.sweep import SCORE, compare, figures_of, interval_text, point_rows, read_result, read_results, several, short
 from train.task import Figure
@@ -55,12 +57,20 @@ def gather(folders: Sequence[Path]) -> Runs:
         found |= runs
     results = [result | {"run": name} for name, (_, result) in found.items()]
     rows, keys = compare(results)
+    for row in rows:  # what a run was not told is as its configuration has it
+        folder, _ = found[row["run"]]
+        row.update({key: _written(read_record(folder).get("config", {}).get(key, "")) for key in keys if row[key] == ""})
     more: dict[str, Any] = {}
     if len(folders) == len(of_searches) == 1:
         search = load_study(folders[0]).user_attrs["search"]
         more = {"metric": search["metric"], "maximize": search["direction"] == "maximize", "search": folders[0]}
         keys = [key for key in keys if key in search["space"] or key in APART]
     return Runs(results=results, rows=rows, keys=keys, folders={name: path for name, (path, _) in found.items()}, **more)
+
+
+def _written(value: Any) -> str:
+    """As an override would have it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def write_page(folders: Sequence[Path], path: Path, *, video: bool = True) -> Path:
@@ -106,7 +116,7 @@ def _points(runs: Runs, figures: Sequence[Figure]) -> str:
     scores = [row["score"] for row in rows if row["score"] is not None]
     cells = [[row["runs"], *(escape(short(row[key])) for key in keys),
               *((interval_text(figure, row), "met" if scores and row["score"] == min(scores) else "") for figure in figures)] for row in rows]
-    return table(["runs", *map(escape, keys), *(escape(_named(figure)) for figure in figures)], cells)
+    return table(["runs", *map(_breakable, keys), *(escape(_named(figure)) for figure in figures)], cells)
 
 
 def _runs(runs: Runs, figures: Sequence[Figure]) -> str:
@@ -117,8 +127,13 @@ def _runs(runs: Runs, figures: Sequence[Figure]) -> str:
         return [escape(row["run"]), *(escape(short(row[key])) for key in runs.keys), *((value, mark) for value in values), time,
                 (escape(row["status"] + (f": {row['error']}" if row["error"] else "")), "missed" if row["status"] == "failed" else "unit")]
 
-    head = ["run", *map(escape, runs.keys), *(escape(_named(figure)) for figure in figures), "time", ""]
+    head = ["run", *map(_breakable, runs.keys), *(escape(_named(figure)) for figure in figures), "time", ""]
     return table(head, [row_of(row) for row in runs.rows])
+
+
+def _breakable(key: str) -> str:
+    """A key as HTML that a narrow column may break."""
+    return escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _named(figure: Figure) -> str:

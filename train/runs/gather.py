@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rfx.folders import replace_file
+from train.runs.study import Watch, watch_of, watches_afar
 
 CHECKPOINTS_FIRST = "checkpoints/"  # what is read after a checkpoint is at least as new: its metrics go on from where the events are then
 HIDDEN = ".hydra"  # other names that begin with a dot are unfinished
@@ -21,6 +22,7 @@ class Inbox:
 
     def __init__(self, sweep: Path):
         self._sweep, self._attempts = Path(sweep), {}
+        self._watches: dict[int, Watch | None] = {}
 
     def begin(self, num: int, attempt: int) -> dict[str, bytes]:
         """All files of run num, for an attempt that may be elsewhere; from now on no earlier attempt changes them."""
@@ -42,6 +44,14 @@ class Inbox:
             if not any((folder / name).parent.iterdir()):
                 (folder / name).parent.rmdir()
         return True
+
+
+    def watch(self, num: int, steps: int, evaluation: Mapping[str, float]) -> bool:
+        """What a search whose study lies here says of an evaluation of run num: whether to give it up. False where there is none."""
+        if num not in self._watches:
+            self._watches[num] = watch_of(self._sweep / str(num))
+        watch = self._watches[num]
+        return watch is not None and watch(steps, evaluation)
 
 
 class Outbox:
@@ -96,13 +106,20 @@ class Outbox:
 
 
 @contextmanager
-def elsewhere(num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any]) -> Iterator[Path]:
-    """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is sent as Outbox does."""
+def elsewhere(num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any], watch: Watch) -> Iterator[Path]:
+    """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is sent as Outbox does.
+
+    watch is shown the run's evaluations.
+    """
     with tempfile.TemporaryDirectory(prefix="rfx-sweep-") as there:
         folder = Path(there) / str(num)
         write_files(folder, files)
-        with Outbox(folder, every_s, send):
-            yield Path(there)
+        watches_afar[folder] = watch
+        try:
+            with Outbox(folder, every_s, send):
+                yield Path(there)
+        finally:
+            del watches_afar[folder]
 
 
 def list_files(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +179,14 @@ def attempt(run: Callable[[Path], Any], num: int, number: int, sweep: Path, home
 
     if ray.get_runtime_context().get_node_id() == home:
         return run_in(sweep, run, num)
-    with elsewhere(num, files, gather_s, lambda new, names: ray.get(inbox.take.remote(num, number, new, names))) as there:
+
+    def send(new: Files, names: list[str]) -> bool:
+        return ray.get(inbox.take.remote(num, number, new, names))
+
+    def watch(steps: int, evaluation: Mapping[str, float]) -> bool:
+        return ray.get(inbox.watch.remote(num, steps, dict(evaluation)))
+
+    with elsewhere(num, files, gather_s, send, watch) as there:
         return run_in(there, run, num)
 
 

@@ -25,6 +25,7 @@ STUDY = "study.db"  # in the sweep's folder
 NAME = "search"  # of the study in it, and of its attribute that says what is searched
 
 Watch = Callable[[int, Mapping[str, float]], bool]  # shown environment steps and an evaluation, it says whether to give the run up
+watches_afar: dict[Path, Watch] = {}  # by their folders, of runs in this process whose study is on another machine
 
 
 def load_study(sweep: Path) -> optuna.Study:
@@ -92,6 +93,8 @@ def choice_of(choices: Sequence[str], value: Any) -> Any:
 
 def watch_of(folder: Path) -> Watch | None:
     """What watches the run in folder, if it is of a search that gives runs up, and is running."""
+    if folder in watches_afar:
+        return watches_afar[folder]
     sweep = folder.parent
     if not folder.name.isdecimal() or not (sweep / STUDY).is_file():
         return None
