@@ -1,4 +1,4 @@
-# make train | test | test-long | benchmark | figures: each sets up .venv by itself, once, and again when pyproject.toml changes.
+# make train | test | test-long | benchmark | figures | mutants: each sets up .venv by itself, once, and again when pyproject.toml changes.
 # More arguments go through ARGS, such as: make train ARGS="seed=1 trainer.total_steps=3e6"
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV_EXTRAS := dev,go2,hub,menagerie,onnx,ray,search,torch,train,viz
 
-.PHONY: help train test test-long benchmark figures clean
+.PHONY: help train test test-long benchmark figures mutants clean
 
 help:
 	@echo "make train      train a policy for the Go2 (ARGS=\"key=value ...\")"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long  the long ones: minutes each"
 	@echo "make benchmark  speed and memory, as a table and benchmark.json"
 	@echo "make figures    what README claims, measured again, into docs/figures.json and README (ARGS=--list tells how long)"
+	@echo "make mutants    which changes of our code its tests do not notice, into docs/mutants.md: hours (ARGS=FILE: one file)"
 	@echo "make clean      remove .venv"
 
 train: $(VENV)/.installed
@@ -33,6 +34,10 @@ benchmark: $(VENV)/.installed-dev
 
 figures: $(VENV)/.installed-dev
 	$(BIN)/python -m train.figures $(ARGS)
+
+mutants: $(VENV)/.installed-dev
+	@$(BIN)/python -c 'import mutmut' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -10,7 +10,7 @@ EXTRA_OF = {  # by top-level module
     "mujoco": "sim", "rich": "sim",
     "gymnasium": "train", "hydra": "train", "omegaconf": "train", "tensorboardX": "train", "tinygrad": "train",
     "glfw": "viz", "imageio_ffmpeg": "viz", "matplotlib": "viz", "OpenGL": "viz", "PIL": "viz",
-    "huggingface_hub": "hub", "mujoco_menagerie": "menagerie", "onnx": "onnx", "onnxruntime": "onnx", "optuna": "search", "ray": "ray",
+    "huggingface_hub": "hub", "mujoco_menagerie": "menagerie", "mutmut": "mutants", "onnx": "onnx", "onnxruntime": "onnx", "optuna": "search", "ray": "ray",
     "rsl_rl": "rivals", "stable_baselines3": "rivals", "submitit": "slurm", "torch": "torch",
 }
 INCLUDED = {"train": ("sim",)}  # extras that another brings along

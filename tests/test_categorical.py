@@ -70,6 +70,11 @@ def test_the_gradient_is_that_of_differences(path):
 
     d_output, terms = gradient(arrays, path)
     assert terms["loss"] == pytest.approx(loss(arrays["output"]), rel=1e-5)
+    now = log_softmax(arrays["output"][:, :choices])
+    assert terms["kl"] == pytest.approx((np.exp(old) * (old - now)).sum() / size, rel=1e-5)
+    assert terms["value_loss"] == pytest.approx(((arrays["output"][:, -1] - arrays["returns"]) ** 2).sum() / size, rel=1e-5)
+    ratio = np.exp(now - old)[np.arange(size), picked]
+    assert terms["clip_fraction"] == pytest.approx(((ratio > 1.2) | (ratio < 0.8)).sum() / size) and 0.0 < terms["clip_fraction"] < 1.0
     for row in range(0, size, 7):
         for column in range(choices + 1):
             step = np.zeros_like(arrays["output"])
@@ -78,13 +83,19 @@ def test_the_gradient_is_that_of_differences(path):
             assert d_output[row, column] == pytest.approx(difference, rel=1e-3, abs=1e-6)
 
 
+def test_log_probabilities_of_large_logits_by_hand():
+    """exp(1000) overflows, and so does exp(-1000) to 0 where a row is measured by another's largest."""
+    np.testing.assert_allclose(log_softmax(np.array([[1000.0, 1000.0 + math.log(3.0)], [-1000.0, -1000.0 + math.log(3.0)]])),
+                               np.log([[0.25, 0.75]] * 2), rtol=1e-9)
+
+
 def test_choices_are_drawn_as_their_probabilities_say():
     probability = np.array([0.5, 0.3, 0.2])
     choice, one_hot, log_prob = draw(np.log(np.tile(probability, (20_000, 1))), Streams(20_000, 0))
     np.testing.assert_allclose(np.bincount(choice) / 20_000, probability, atol=0.012)  # three standard deviations
     np.testing.assert_array_equal(one_hot.argmax(axis=1), choice)
     np.testing.assert_allclose(log_prob, np.log(probability)[choice])
-    assert (one_hot.sum(axis=1) == 1.0).all()
+    assert (one_hot.sum(axis=1) == 1.0).all() and one_hot.dtype == np.float32
 
 
 def test_an_update_makes_a_rewarded_choice_likelier():

@@ -30,10 +30,14 @@ class Bench:
 
     def tick(self, request=Request.STAND, state_age_s=0.0, **changes):
         self.now_s += TICK_S
+        assert self.now_s < 50.0 + 65.0, "nothing here takes that long"
         snapshot = dataclasses.replace(
             FINE, now_s=self.now_s, state_time_s=self.now_s - state_age_s, phase=self.controller.phase, phase_since_s=self.controller.phase_since_s,
             joint_position=self.position, policy_time_s=self.step_time_s, target=self.target, **changes)
         command = self.controller.step(snapshot, request, self.step_number)
+        assert command.position.dtype == command.kp.dtype == command.kd.dtype == np.float32
+        if self.controller.phase != snapshot.phase:
+            assert self.controller.phase_since_s == self.now_s
         if command.kp[0] > 0.0:
             self.position = command.position.copy()
         return command
@@ -132,6 +136,17 @@ def test_policy_targets_are_interpolated_then_held():
     command = bench.tick(Request.POLICY)
     assert (command.kp == 35.0).all() and (command.kd == 0.5).all()
     assert command.position[0] == pytest.approx(0.05, abs=1e-4) and bench.tick(Request.POLICY).position[0] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_pause_does_not_become_a_jump():
+    """A calf that is asked for 0.9 rad after 40 ms without a tick moves as far as in 10 ms: four times 15.7 rad/s are 0.628 rad."""
+    bench = Bench()
+    bench.stand()
+    bench.ask(DEFAULT)
+    bench.tick(Request.POLICY)
+    bench.now_s += 0.04
+    bench.ask(DEFAULT + one(2, 0.9))
+    assert bench.tick(Request.POLICY).position[2] == pytest.approx(DEFAULT[2] + 0.628, abs=1e-5)
 
 
 def test_a_violation_damps_for_good():
@@ -247,7 +262,21 @@ def test_a_policy_that_is_too_slow_lies_down(period_ticks, ends):
             break
     assert ends == (bench.controller.phase == Phase.LYING_DOWN)
     if ends:
-        assert tick * TICK_S < 1.2 and "ms on average, its control period is 20 ms: it lay down" in bench.controller.reason
+        average = {32: 62, 40: 77}[period_ticks]  # 16 and 13 steps begin in the last second, its ends included
+        assert tick * TICK_S < 1.2
+        assert bench.controller.reason == f"a policy step took {average} ms on average, its control period is 20 ms: it lay down"
+
+
+def test_a_policy_is_judged_by_a_whole_second():
+    """31 steps in its first 0.98 s would be 32 ms each, of 30 ms that are allowed; but then it is quick: 35 by 1.02 s."""
+    bench = Bench()
+    bench.stand()
+    steps = {*np.cumsum([0] + [39] * 10).tolist(), *range(395, 600, 5)}  # ticks of 2 ms
+    for tick in range(600):
+        if tick in steps:
+            bench.ask(DEFAULT)
+        bench.tick(Request.POLICY)
+    assert bench.controller.phase == Phase.POLICY
 
 
 def test_standing_without_a_driver_lies_down_after_a_minute():
@@ -257,6 +286,7 @@ def test_standing_without_a_driver_lies_down_after_a_minute():
     while bench.controller.phase == Phase.STANDING:
         bench.tick(Request.STAND)
     assert bench.now_s - begun_s == pytest.approx(60.0, abs=0.01) and bench.controller.phase == Phase.LYING_DOWN
+    assert bench.controller.reason == "it stood without a policy step for 60 s, and lay down"
 
 
 @pytest.mark.parametrize("changes", [{"state_age_s": 0.06}, {"buttons": EMERGENCY}])

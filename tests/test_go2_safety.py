@@ -60,6 +60,9 @@ def test_all_is_well():
     ({"target": one(3, math.nan)}, "the policy's target is not finite"),
     ({"quaternion": rolled(1.06)}, "tilted by 1.06 rad, limit 1.05 rad"),
     ({"quaternion": rolled(-math.pi)}, "tilted by 3.14 rad, limit 1.05 rad"),
+    ({"quaternion": rolled(1.06) * np.float32(0.95)}, "tilted by 1.06 rad, limit 1.05 rad"),
+    ({"quaternion": rolled(1.06) * np.float32(1.05)}, "tilted by 1.06 rad, limit 1.05 rad"),
+    ({"joint_speed": one(0, 61.0) + one(5, 40.0)}, "FL_calf_joint turns at 40.0 rad/s, limit 31.4 rad/s"),  # 1.27 times; the hip 1.01 times 60.2
     ({"joint_speed": one(2, 31.5)}, "FR_calf_joint turns at 31.5 rad/s, limit 31.4 rad/s"),
     ({"temperature": np.array([40] * 11 + [86], np.uint8)}, "RL_calf_joint has a motor of 86 C, limit 85 C"),
 ])
@@ -69,6 +72,7 @@ def test_each_rule(changes, reason):
 
 @pytest.mark.parametrize("changes", [
     {"buttons": BUTTONS["L2"]}, {"buttons": BUTTONS["B"]}, {"state_time_s": 99.951}, {"policy_time_s": 99.911}, {"quaternion": rolled(1.04)},
+    {"quaternion": rolled(1.04) * np.float32(0.95)},
     {"joint_speed": one(0, 60.0)}, {"joint_velocity": one(0, -90.0)}, {"temperature": np.full(12, 85, np.uint8)}, {"phase": Phase.STANDING, "policy_time_s": 0.0},
     {"phase": Phase.IDLE, "buttons": BUTTONS["L2"] | BUTTONS["B"]}, {"phase": Phase.CONNECTING, "state_time_s": 97.1},
     {"phase": Phase.IDLE, "driver_stopped": True}, {"quaternion": np.array([1.05, 0.0, 0.0, 0.0], np.float32)},
@@ -78,6 +82,23 @@ def test_each_rule(changes, reason):
 def test_what_is_no_violation(changes):
     """Just within limits; and a robot that is damped anyway may lie on its side, hot."""
     assert verdict(**changes) is None
+
+
+def test_what_is_at_the_limit_is_within_it():
+    """In numbers that binary fractions are."""
+    limits = SafetyLimits(state_timeout_s=0.0625, policy_timeout_s=0.0625, quaternion_norm=0.125, tilt_rad=math.pi)
+    upside_down = np.array([0.0, 1.0, 0.0, 0.0], np.float32)
+    for changes in ({"state_time_s": 99.9375}, {"policy_time_s": 99.9375}, {"quaternion": np.array([1.125, 0.0, 0.0, 0.0])},
+                    {"quaternion": upside_down}):
+        assert violation(dataclasses.replace(FINE, **changes), limits, GO2_CONFIG) is None
+
+
+def test_the_tilt_does_not_depend_on_where_the_robot_looks():
+    """Upside down, rounding takes the cosine of the tilt beyond -1 in a fourth of all directions."""
+    for yaw in np.linspace(0.0, 2.0 * math.pi, 500):
+        looking = np.array([math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)], np.float32)
+        assert verdict(quaternion=looking) is None
+        assert verdict(quaternion=looking[[1, 0, 3, 2]]) == "tilted by 3.14 rad, limit 1.05 rad"
 
 
 def test_every_rule_is_tested():
@@ -150,6 +171,13 @@ def test_without_position_gain_there_is_no_nan():
                         kp=kp, kd=np.full(12, 0.5, np.float32), limits=LIMITS, config=GO2_CONFIG)
     assert np.isfinite(sent).all()
     assert sent[4] == pytest.approx(default[4] + 0.1, abs=1e-6) and sent[0] == pytest.approx((23.7 + 0.5) / 35.0, abs=1e-6)
+
+
+def test_a_weak_position_gain_limits_torque_too():
+    """0.5 N m s/rad of 48 rad/s are 24 N m; 0.3 of them must go: 0.6 rad at 0.5 N m/rad."""
+    default = GO2_CONFIG.default_position
+    sent = limited(default, default, default, one(0, 48.0), kp=0.5)
+    assert sent[0] == pytest.approx(0.6, abs=1e-5)
 
 
 def test_speed_is_smoothed():

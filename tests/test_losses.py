@@ -175,3 +175,10 @@ def test_a_bad_number_shows_in_the_loss(path, name):
     arrays = example(50, 3)
     arrays[name].reshape(-1)[7] = np.nan
     assert all(not math.isfinite(terms["loss"]) for terms in both_terms(arrays, path))
+
+
+@pytest.mark.parametrize(("batch_size", "blocks"), [(1, 1), (512, 1), (513, 2), (1024, 2), (1025, 3)])
+def test_a_kernel_has_memory_for_each_512_rows(batch_size, blocks):
+    """Sums of value loss, policy loss, KL and clipping beside those of every action."""
+    partials = LossKernel(batch_size, 12, **COEFFICIENTS).partials()
+    assert partials.shape == (blocks, 16) and partials.dtype == np.float32

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tinygrad.nn import Linear
 
-from rfx.nn import MLP, ActorCritic, JitPolicy, Policy, TorchJitPolicy, go2_actor_critic, go2_mlp, register_policy
+from rfx.nn import MLP, ActorCritic, JitPolicy, Policy, go2_actor_critic, go2_mlp, register_policy
 from rfx.nn import policy as policy_module
 from tinygrad import Tensor, nn
 
@@ -221,45 +221,3 @@ def test_a_policy_that_computes_nothing_can_be_called():
 def test_misuse_is_refused(call, kind, message):
     with pytest.raises(kind, match=message):
         call(ActorCritic(48, 12, [4], rng=rng()))
-
-
-# TorchScript
-
-
-@pytest.fixture
-def torch_file(tmp_path):
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(0)
-    model = torch.nn.Linear(5, 2)
-    torch.jit.save(torch.jit.script(model), tmp_path / "model.pt")
-    return torch, model, tmp_path / "model.pt"
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_torch_jit_policy_joins_its_entries_and_runs_the_model(torch_file):
-    torch, model, path = torch_file
-    policy = TorchJitPolicy(path, obs_keys=["state", "command"])
-    obs = {"command": torch.randn(3, 1), "state": torch.randn(3, 4)}
-    result = policy(obs)
-    torch.testing.assert_close(result, model(torch.cat([obs["state"], obs["command"]], dim=1)).detach())
-    assert not result.requires_grad and isinstance(policy, Policy)
-    assert len(TorchJitPolicy.load(path).parameters()) == 2
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_torch_jit_policy_refuses(torch_file, tmp_path):
-    torch, _, path = torch_file
-    policy = TorchJitPolicy(path)
-    with pytest.raises(KeyError, match="expected 'state'"):
-        policy({"other": torch.zeros(1, 5)})
-    with pytest.raises(TypeError, match="torch tensor"):
-        policy({"state": np.zeros((1, 5))})
-    with pytest.raises(TypeError, match="holds weights and no code"):
-        policy.save(tmp_path / "folder")
-    with pytest.raises(FileNotFoundError, match="torch.jit.save"):
-        TorchJitPolicy(tmp_path / "none.pt")
-    (tmp_path / "bad.pt").write_bytes(b"not TorchScript")
-    with pytest.raises(ValueError, match="bad.pt"):
-        TorchJitPolicy(tmp_path / "bad.pt")
-    with pytest.raises(RuntimeError, match="model_path"):
-        TorchJitPolicy()({"state": torch.zeros(1, 5)})

@@ -1,15 +1,19 @@
 """PPO's update against a float64 NumPy one, on both paths; the learning rate, skipped steps, and going on from a saved state."""
 
 import dataclasses
+import math
 
 import network_reference
 import numpy as np
 import pytest
 
-from rfx.nn import ActorCritic
+from rfx.nn import ActorCritic, CategoricalActorCritic
+from tinygrad import Tensor, dtypes
 from train.bench import learner as learner_benchmark
+from train.ppo.forward import Forward, allocate, upload
+from train.ppo.losses import Minibatch
 from train.ppo.rollout import Rollout
-from train.ppo.update import PPO, PPOConfig
+from train.ppo.update import PPO, PPOConfig, rows_kernel, take_rows
 
 T, N, D, A = 6, 16, 10, 3
 
@@ -199,3 +203,102 @@ def test_a_rollout_of_another_size_is_refused():
 def test_unequal_minibatches_are_refused():
     with pytest.raises(ValueError, match="96 samples does not split into 5 equal minibatches"):
         learner(num_minibatches=5)
+
+
+RANGES = {"num_epochs": (1, math.inf), "num_minibatches": (1, math.inf), "max_gradient_norm": (1e-9, math.inf)} | {
+    name: (0.0, 1.0) for name in ("learning_rate", "gamma", "gae_lambda", "clip", "final_learning_rate")} | {
+    name: (0.0, math.inf) for name in ("entropy_coefficient", "value_coefficient", "desired_kl")}
+
+
+@pytest.mark.parametrize(("name", "limits"), RANGES.items())
+def test_every_number_has_its_range(name, limits):
+    plain = dataclasses.replace(PPOConfig(), desired_kl=None)
+    kind, (low, high) = "an integer" if name.startswith("num_") else "a number", limits
+    for value in (low, 1 if math.isinf(high) else high):
+        assert getattr(dataclasses.replace(plain, **{name: value}), name) == value
+    for value in (low - 1e-10 if kind == "a number" else 0, -1, *([] if math.isinf(high) else [1.001]), *([1.5] if kind == "an integer" else [])):
+        with pytest.raises(ValueError, match=f"^got {name} {value}, expected {kind} from {low:g} to {high:g}$"):
+            dataclasses.replace(plain, **{name: value})
+
+
+def test_a_rate_that_falls_is_led_by_no_kl():
+    with pytest.raises(ValueError, match="^got final_learning_rate 0.0 and desired_kl 0.02: one of the two must be null, because desired_kl leads "
+                                         "the learning rate by itself$"):
+        PPOConfig(final_learning_rate=0.0)
+    assert PPOConfig(final_learning_rate=0.0, desired_kl=None).final_learning_rate == 0.0
+
+
+def test_exploration_is_narrowed_and_never_widened():
+    ppo = learner()
+    upload(ppo.policy.log_std, np.log([0.1, 0.5, 0.9]))
+    ppo.limit_std(0.3)
+    np.testing.assert_allclose(np.exp(ppo.policy.log_std.numpy()), [0.1, 0.3, 0.3], rtol=1e-6)
+    PPO(CategoricalActorCritic(2, 3, [4]), PPOConfig(), 4).limit_std(0.3)  # has none
+
+
+def test_a_learning_rate_that_is_set_is_gone_on_with(path):
+    """Of a learner that no KL leads; how many steps it took stays."""
+    ppo = learner(desired_kl=None)
+    ppo.update(filled_rollout(ppo), np.random.default_rng(0))
+    ppo.set_learning_rate(3e-4)
+    assert ppo.state_dict()["adam.state"].tolist() == [4.0, pytest.approx(3e-4)]
+    assert ppo.update(filled_rollout(ppo), np.random.default_rng(0))["learning_rate"] == pytest.approx(3e-4)
+
+
+def test_weights_are_copies_and_are_taken():
+    ours, theirs = learner(seed=1), Forward(ActorCritic(D, A, [24, 17], rng=np.random.default_rng(2)))
+    weights = ours.weights()
+    assert {name: array.shape for name, array in weights.items()} == {name: tensor.shape for name, tensor in ours.parameters.items()}
+    theirs.take(weights)
+    observation = np.random.default_rng(0).standard_normal((5, D)).astype(np.float32)
+    expected = ours.act(observation)
+    for got, value in zip(theirs.act(observation), expected):
+        np.testing.assert_array_equal(got, value)
+    weights["log_std"][...] = 9.0
+    assert (ours.policy.log_std.numpy() < 9.0).all()
+    assert ours.act(observation)[1] is not ours.act(observation)[1], "the caller's own"
+
+
+def test_what_is_uploaded_is_there_in_the_tensors_type():
+    for dtype, kind in ((dtypes.float32, np.float32), (dtypes.int32, np.int32)):
+        tensor = allocate(2, 3, dtype=dtype)
+        upload(tensor, np.arange(6.0).reshape(3, 2).T)
+        assert tensor.numpy().tolist() == [[0, 2, 4], [1, 3, 5]] and tensor.numpy().dtype == kind
+    assert allocate(4).dtype == dtypes.float32
+
+
+@pytest.mark.parametrize("num_rows", [5, 256, 700])
+def test_a_minibatch_is_the_rows_of_its_place_in_the_order(num_rows):
+    """Of three minibatches the third, then none is left; in C, 256 rows at a time."""
+    rng, widths = np.random.default_rng(0), [3, 1, 17]
+    sources = [rng.standard_normal((3 * num_rows, width)).astype(np.float32) for width in widths]
+    order, position = rng.permutation(3 * num_rows).reshape(3, num_rows).astype(np.int32), np.array([2], np.int32)
+    taken = [np.empty((num_rows, width), np.float32) for width in widths]
+    rows_kernel(num_rows, widths).bind(*taken, position, *sources, order)()
+    assert position == 3
+    for got, source in zip(taken, sources):
+        np.testing.assert_array_equal(got, source[order[2]])
+
+
+def test_a_minibatch_in_tinygrad_too():
+    rng, order = np.random.default_rng(0), np.array([[3, 1], [0, 2]], np.int32)
+    arrays = {field.name: rng.standard_normal((4, 2)).astype(np.float32) for field in dataclasses.fields(Minibatch)}
+    for names in ([*arrays], [name for name in arrays if name != "critic_observation"]):
+        rollout = Minibatch(**{name: Tensor(arrays[name]).realize() for name in names})
+        position = Tensor([1], dtype=dtypes.int32).contiguous().realize()
+        batch, advance = take_rows(rollout, Tensor(order).realize(), position)
+        for name in arrays:
+            assert (getattr(batch, name) is None) == (name not in names)
+            if name in names:
+                np.testing.assert_array_equal(getattr(batch, name).numpy(), arrays[name][[0, 2]])
+        assert advance.numpy().tolist() == [2]
+
+
+def test_a_learner_has_memory_for_what_it_learns_from_alone():
+    """Rows of the batch, as wide as the policy's history of observations and its actions."""
+    policy = ActorCritic(D, A, [8], history=3, rng=np.random.default_rng(0))
+    ppo = PPO(policy, PPOConfig(num_minibatches=2), 8)
+    rollout = Rollout.empty(2, 4, D, A, history=3)
+    rollout.observation[...] = np.random.default_rng(0).standard_normal(rollout.observation.shape)
+    assert ppo.update(rollout, np.random.default_rng(0))["skipped_minibatches"] == 0
+    assert ppo.state_dict().keys() == {*(f"policy.{name}" for name in ppo.parameters), "adam.first_moment", "adam.second_moment", "adam.state"}

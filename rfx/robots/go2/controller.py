@@ -87,8 +87,7 @@ class Controller:
         if self.phase == Phase.FAULT:
             return
         if reason := violation(now, self.limits, self.config):
-            self.reason = ""  # a fault while lying down goes before what that was for
-            self.fail(now.now_s, reason)
+            self.fail(now.now_s, reason)  # while it lies down too: a fault goes before what that was for
         elif self.phase == Phase.CONNECTING:
             self._begun_s = min(self._begun_s, now.now_s)
             if now.now_s - self._begun_s >= self.limits.lead_s:
