@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
-from go2_wire import ROOT
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.mailbox import Mailbox, Request, command_dtype, create_memory, mailboxes
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMAND = command_dtype(GO2_CONFIG)
 
 
