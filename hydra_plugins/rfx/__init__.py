@@ -29,7 +29,8 @@ class GridSweeper(BasicSweeper):
         """As Sweeper's."""
         from train.runs.points import every_seed
 
-        return super().sweep(every_seed(arguments, self.config.seed, self.config.seeds))
+        every = every_seed(arguments, self.config.seed, self.config.seeds)
+        return super().sweep([argument for argument in every if argument.partition("=")[0] != "seeds"])  # a run is the same beside fewer or more
 
 
 class RayLauncher(Launcher):
