@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from go2_wire import STALL
 from hypothesis import HealthCheck, settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread that waits for another one's core to be free burns its own
@@ -17,6 +18,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
+# The files that run emulated robots, which keep time.
+WIRE = {path.name for path in Path(__file__).parent.glob("test_*.py") if "go2_wire" in path.read_text()}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in WIRE:
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=STALL))
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
@@ -24,11 +34,9 @@ def pytest_xdist_make_scheduler(config, log):
     keep time, sleep most of it, and share one turn on this machine."""
     from xdist.scheduler import LoadScopeScheduling
 
-    wire = {path.name for path in Path(__file__).parent.glob("test_*.py") if "go2_wire" in path.read_text()}
-
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "wire" if Path(file).name in wire else file
+            return "wire" if Path(file).name in WIRE else file
 
     return ByFile(config, log)

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
+# A virtual machine may stand still for longer than the guard waits (50 ms), and then the robot is damped, as it should be. That says nothing
+# of what a test is about: conftest.py runs it again, twice at most, and only where its failure speaks of this.
+STALL = "stood still for [0-9]+ ms"
 _candidates = itertools.count(os.getpid() * 7)
 
 
@@ -91,6 +94,20 @@ class EmulatorProcess:
         self.process.stdin.close()
         self.process.stdout.close()
         Turn.give()
+
+
+def is_alive(pid: int | None) -> bool:
+    """Whether there is such a process, and not only what is left of it until somebody waits for it."""
+    try:
+        return pid is not None and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that these did."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(pid for child in children for pid in descendants(child))]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from go2_wire import ROOT, EmulatorProcess, Listener
+from go2_wire import ROOT, EmulatorProcess, Listener, is_alive
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
 BOUND_MS, DAMPING_S = 100.0, 0.3
@@ -63,13 +63,6 @@ def child(pid: int, module: str, timeout_s: float) -> int | None:
             pass
         time.sleep(0.005)
     return None
-
-
-def is_alive(pid: int | None) -> bool:
-    try:
-        return pid is not None and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Ended(Exception):
