@@ -98,8 +98,9 @@ class Deployed:
             time.sleep(0.01)
 
     def finish(self, number=signal.SIGINT):
-        """Interrupt it. Returns its status and its standard error."""
-        self.process.send_signal(number)
+        """Interrupt it, or with None wait for its own end. Returns its status and its standard error."""
+        if number is not None:
+            self.process.send_signal(number)
         error = self.process.stderr.read()
         self.process.wait(timeout=30.0)
         self.reader.join()
@@ -217,7 +218,7 @@ def test_a_planned_end_is_gentle(deploy, end, record_property):
     time.sleep(1.0)
     begun = len(watcher.rows)
     if end == "duration":
-        assert deployed.process.wait(timeout=30.0) == 0
+        assert deployed.finish(None)[0] == 0
     else:
         assert deployed.finish(getattr(signal, end)) == (0, "interrupted\n")
     assert watcher.height < LYING_M
