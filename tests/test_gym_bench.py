@@ -1,13 +1,17 @@
 """The table of Gymnasium tasks: what its figures are, what it makes of runs, and that begun again it goes on."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from envs.mujoco.batched import BatchedMujocoEnv
+from train.bench import gym_speed
 from train.bench.gym import GymBenchConfig, bootstrap_interval, interquartile_mean, read_arguments, run, summary
+from train.errors import InputError
 from train.runs.metrics import MetricsWriter, read_metrics
 
 
@@ -68,3 +72,29 @@ def test_it_trains_what_is_missing_and_only_that(tmp_path):
     before = log.read_text()
     assert "env.id" not in before and "20 full episodes" in before and not (tmp_path / "InvertedPendulum-v5" / "1" / "log.txt").exists()
     assert run(config, Console(quiet=True)) == [row] and log.read_text() == before
+
+
+def test_steps_a_second_are_those_of_the_loop_and_of_the_physics_in_it(monkeypatch):
+    """With physics that takes a known time a step, both rates come out as that time says."""
+    monkeypatch.setattr(gym_speed, "TURN_S", 0.5)
+    advance = BatchedMujocoEnv._advance
+    monkeypatch.setattr(BatchedMujocoEnv, "_advance", lambda env: (time.sleep(0.02), advance(env)))
+    row = gym_speed.measure(gym_speed.GymSpeedConfig(tasks=("InvertedPendulum-v5",), train_steps=1, rounds=1, rival=False), "InvertedPendulum-v5")
+    assert 0.5 * 64 / 0.02 < row["raw_steps_per_s"] < 64 / 0.02  # 64 environments
+    assert 0.2 < row["loop_share_of_raw"] < 1.0 and row["loop_steps_per_s"] == pytest.approx(row["loop_share_of_raw"] * row["raw_steps_per_s"])
+    assert "times_sb3" not in row and gym_speed.table([row]).row_count == 1
+
+
+def test_the_rival_learns_with_our_rollout_and_takes_its_turns(monkeypatch):
+    pytest.importorskip("stable_baselines3", reason="needs the extra rivals")
+    monkeypatch.setattr(gym_speed, "TURN_S", 0.5)
+    with gym_speed.rival("InvertedPendulum-v5", gym_speed.train_config("InvertedPendulum-v5"), 2) as turn:
+        assert all(10.0 < turn(num_threads) < 100_000.0 for num_threads in (1, 2))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["round=3"], "unknown key 'round': did you mean 'rounds'"), (["rounds=0"], "rounds is 0: it must be at least 1"),
+    (["tasks=[CartPole-v1]", "rival=false"], "names CartPole-v1, which is not in batches"), (["tasks=[Hoppr-v5]", "rival=false"], "did you mean 'Hopper-v5'")])
+def test_what_cannot_be_measured_is_refused(arguments, message):
+    with pytest.raises((ValueError, InputError), match=message):
+        gym_speed.run(gym_speed.read_arguments(arguments), Console(quiet=True))
