@@ -35,7 +35,7 @@ def lead(emulator, process) -> None:
         emulator.ask("press")
 
 
-def test_replay_describes_and_computes_again(policy, tmp_path, capsys):
+def test_replay_describes_computes_again_and_plots(policy, tmp_path, capsys):
     """A fall, on record: the reason, the extremes, and the same actions from the same observations."""
     log = tmp_path / "log.jsonl"
     with EmulatorProcess("--no-sport") as emulator:
@@ -66,6 +66,9 @@ def test_replay_describes_and_computes_again(policy, tmp_path, capsys):
     assert header["limits"]["tilt_rad"] == 1.05 and 1200 < len(rows) <= 2500
     assert rows[-1]["phase"] == "FAULT" and {"observation", "action", "target"} <= next(row for row in rows if row["step"] > 1).keys()
     rfx.RobotConfig.from_dict(header["robot_config"])
+    pytest.importorskip("matplotlib", reason="needs the extra viz")
+    assert main(["replay", str(log), "--plot", str(tmp_path / "run.png")]) == 0
+    assert (tmp_path / "run.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_emulate_go2_ends_on_quit_and_on_ctrl_c():

@@ -134,7 +134,7 @@ def learn_in_turns(connection: Connection, task: str, ours: TrainConfig, num_pro
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
     rollout, ppo, hidden = ours.env.num_envs * ours.trainer.rollout_steps, ours.ppo, list(ours.policy.hidden)
-    env = VecNormalize(SubprocVecEnv([partial(gymnasium.make, task)] * num_processes), gamma=ppo.gamma)
+    env = VecNormalize(SubprocVecEnv([partial(gymnasium.make, task, disable_env_checker=True)] * num_processes), gamma=ppo.gamma)
     model = PPO("MlpPolicy", env, device="cpu", n_steps=rollout // num_processes, batch_size=rollout // ppo.num_minibatches, n_epochs=ppo.num_epochs,
                 learning_rate=ppo.learning_rate, gamma=ppo.gamma, gae_lambda=ppo.gae_lambda, policy_kwargs={"net_arch": {"pi": hidden, "vf": hidden}})
     model.learn(WARM_UP * rollout)
