@@ -92,6 +92,11 @@ def test_the_rival_learns_with_our_rollout_and_takes_its_turns(monkeypatch):
         assert all(10.0 < turn(num_threads) < 100_000.0 for num_threads in (1, 2))
 
 
+def test_a_rival_that_ends_is_said_in_one_line():
+    with pytest.raises(InputError, match="process has ended"), gym_speed.rival("Nothing-v0", gym_speed.train_config("Ant-v5"), 1) as turn:
+        turn(1)
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["round=3"], "unknown key 'round': did you mean 'rounds'"), (["rounds=0"], "rounds is 0: it must be at least 1"),
     (["tasks=[CartPole-v1]", "rival=false"], "names CartPole-v1, which is not in batches"), (["tasks=[Hoppr-v5]", "rival=false"], "did you mean 'Hopper-v5'")])

@@ -1,7 +1,7 @@
 """`python -m train.bench.gym_speed`: how fast Gymnasium tasks are learned, of what physics alone would do, and beside Stable-Baselines3.
 
     python -m train.bench.gym_speed                                     HalfCheetah, Ant and Humanoid: ten minutes
-    python -m train.bench.gym_speed tasks=[Ant-v5] rounds=5 rival=null
+    python -m train.bench.gym_speed tasks=[Ant-v5] rounds=5 rival=false
 
 Ours and Stable-Baselines3's PPO take turns on the same cores: Gymnasium's own environment in rival_processes processes there, ours in
 batches; network, rollout, minibatches and epochs are the same. A turn is a whole number of iterations, an update included.
@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -36,11 +36,11 @@ from rfx.reader import read
 from train.bench.gym import key_values
 from train.bench.throughput import stopwatch
 from train.config import TrainConfig
-from train.errors import bad_input, exit_on_error
+from train.errors import InputError, bad_input, exit_on_error
 from train.trainer import Trainer
 
 TURN_S = 10.0  # at least, and one iteration
-WARM_UP = 2  # iterations before the first turn, which compile, allocate and fill caches
+WARM_UP = 2  # iterations of the rival before its first turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +118,16 @@ def rival(task: str, ours: TrainConfig, num_processes: int) -> Iterator[Any]:
 
     def turn(num_threads: int) -> float:
         here.send((num_threads, TURN_S))
-        return here.recv()
+        try:
+            return here.recv()
+        except (EOFError, ConnectionError) as error:
+            raise InputError("Stable-Baselines3's process has ended; what it said stands above") from error
 
     try:
         yield turn
     finally:
-        here.send(None)
+        with suppress(ConnectionError):  # it has ended
+            here.send(None)
         process.join()
 
 
