@@ -117,8 +117,8 @@ def rival(task: str, ours: TrainConfig, num_processes: int) -> Iterator[Any]:
     there.close()
 
     def turn(num_threads: int) -> float:
-        here.send((num_threads, TURN_S))
         try:
+            here.send((num_threads, TURN_S))
             return here.recv()
         except (EOFError, ConnectionError) as error:
             raise InputError("Stable-Baselines3's process has ended; what it said stands above") from error
