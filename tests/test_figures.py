@@ -141,7 +141,9 @@ def test_what_was_interrupted_begins_anew(checkout, monkeypatch):
     run(checkout, monkeypatch)
     folder = checkout / "runs" / "figures" / "walk" / "dog" / "4"
     (folder / "result.json").unlink()
-    assert run(checkout, monkeypatch) == 1
+    (folder / "half").mkdir()  # of the second command
+    (folder / "half" / "done").write_text("")
+    assert run(checkout, monkeypatch) == 1 and not (folder / "half").exists()
     (folder / "first.json").unlink()  # what the second command read
     (folder / "leftover").write_text("")
     assert run(checkout, monkeypatch) == 2 and not (folder / "leftover").exists()

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -123,25 +123,32 @@ def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Calla
     """Run the commands of a run that have not been run on this code, and those after them. Returns whether all of them went well."""
     folder, record = root / run.folder, read_record(root / run.folder)
     kept = list(itertools.takewhile(lambda name: is_measured(run, name, root, record), run.group.commands))
-    if not kept:
-        shutil.rmtree(folder, ignore_errors=True)  # of other code, or interrupted
-        folder.mkdir(parents=True)
     record = {name: record[name] for name in kept}
+    tidy(folder, {MEASURED, *(path for measured in record.values() for path in measured["wrote"])})
     for name in run.group.commands:
         command = run.command(name)
         if name in kept:
             tell(f"{run.name} {name}: measured before, {record[name]['process_s']:.0f} s")
             continue
         status(f"{run.name} {name}")
-        commit = commit_now(run.depends)
+        commit, before = commit_now(run.depends), {path.name for path in folder.iterdir()}
         measured, exit_code = timed(command, root, folder / "log.txt")
         if exit_code or not (root / run.output(name)).is_file():
             tell(f"{run.name} {name} failed, with exit code {exit_code}: python -m {shlex.join(command)}; see {run.folder / 'log.txt'}")
             return False
-        record[name] = {"command": command, "commit": commit, "provenance": here()} | measured
+        wrote = sorted(path.name for path in folder.iterdir() if path.name not in before)
+        record[name] = {"command": command, "commit": commit, "provenance": here(), "wrote": wrote} | measured
         replace_file(folder / MEASURED, (json.dumps(record, indent=1) + "\n").encode())
         tell(f"{run.name} {name}: {record[name]['process_s']:.0f} s")
     return True
+
+
+def tidy(folder: Path, kept: Collection[str]) -> None:
+    """Make a folder that holds nothing but what kept names: the rest is of other code, or of a command that was interrupted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def is_measured(run: Run, name: str, root: Path, record: Mapping[str, Any]) -> bool:
     """Whether the same command has written its output here, by versions that are the same and code that has not changed since."""
-    return (name in record and record[name]["command"] == run.command(name) and (root / run.output(name)).is_file()
+    return (name in record and "wrote" in record[name] and record[name]["command"] == run.command(name) and (root / run.output(name)).is_file()
             and record[name]["provenance"] == here() and not changed_since(record[name]["commit"], run.depends))
 
 
