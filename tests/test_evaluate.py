@@ -24,7 +24,8 @@ from train.judge.claims import read_groups
 from train.judge.conditions import as_trained, conditions, worst_corner
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.play import EPISODE_S, evaluation_env, evaluation_seed
-from train.judge.targets import DEPLOYED, WALKING
+from train.judge.suite import DAMPED_ERROR_VX, DEPLOYED, TARGET_PUSH_SHARE
+from train.judge.targets import WALKING
 from train.tasks.legged import LeggedTask
 
 TASK = EnvConfig.load("go2")
@@ -177,7 +178,9 @@ def test_the_targets_are_those_of_the_readme() -> None:
     groups = read_groups()
     target, falls, error = (groups["default"].lines[-1][i] for i in (0, 2, 3))
     assert target == "target" and (float(falls), *[float(error.removesuffix(" each"))] * 3) == WALKING
-    assert tuple(float(line[-1].removeprefix("at most ")) for line in groups["deploy"].lines[:4]) == DEPLOYED
+    target, _, falls, errors, damped, pushed, *_ = groups["deploy"].lines[-1]
+    assert target == "target" and (float(falls), *map(float, errors.split(", "))) == DEPLOYED
+    assert float(damped) == DAMPED_ERROR_VX and float(pushed.rstrip("%")) / 100 == TARGET_PUSH_SHARE
 
 
 def test_the_default_evaluation_is_large_enough_to_meet_every_target() -> None:

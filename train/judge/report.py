@@ -25,8 +25,8 @@ from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite, targets
 CAPTIONS = {
     "commands": ("Commands", "The robots of a cell are asked for one forward speed and yaw rate for 8 s. White: none stood for a second."),
     "sweeps": ("Conditions", "One thing at a time differs from the nominal robot (dashed line), on the same commands and starts."),
-    "pushes": ("Pushes", "While robots walk, their base is given another velocity at once, to eight sides and at eight phases of the gait; counted "
-               "are those that do not fall within 4 s."),
+    "pushes": ("Pushes", "While robots walk, which differ and sense as in training, their base is given another velocity at once, to eight sides and "
+               "at eight phases of the gait; counted are those that do not fall within 4 s."),
     "terrain": ("Terrain", "Blind, straight on from the middle of a tile to its edge. A level is passed, below the dashed line, when it and "
                 "all easier ones are crossed by 80% of the robots, with at most 0.1 falls per episode, means over all kinds."),
 }

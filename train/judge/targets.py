@@ -14,7 +14,6 @@ from train.judge.evaluation import Evaluation
 
 PER_EPISODE = "per 20 s episode"
 WALKING = (0.02, 0.10, 0.10, 0.10)  # falls; errors of vx, vy, yaw rate: of a policy that walks, as README's default run
-DEPLOYED = (0.005, 0.05, 0.05, 0.08)  # of one that a robot may run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ def fall_target(name: str, evaluation: Evaluation, limit: float) -> Target:
 
 
 def evaluation_targets(evaluation: Evaluation, limits: tuple[float, float, float, float]) -> list[Target]:
-    """Falls and errors of an evaluation against WALKING or DEPLOYED."""
+    """Falls and errors of an evaluation against their limits, such as WALKING."""
     errors = (("error_vx", "m/s"), ("error_vy", "m/s"), ("error_yaw_rate", "rad/s"))
     return [fall_target("falls", evaluation, limits[0])] + [
         Target(name=name.replace("_", " "), unit=unit, value=getattr(evaluation, name), bound_95=getattr(evaluation, f"{name}_upper_95"),
