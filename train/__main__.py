@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the imports, which take a second; train.run
 
     exit_without("train", "python -m train")
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -27,23 +28,29 @@ import shutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from envs.configs import CONFIGS, gym_family, options
 from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
 from rfx.folders import replace_file
-from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
+from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, explain, one_line
 from train.runs.sweep import SweepFolder, finish_sweep, read_result, read_results
+
+if TYPE_CHECKING:
+    from train.config import TrainConfig
 
 VIDEO_AFTER_S = 600.0  # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
 OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
+FIRST = "first"  # in a run's folder: that of the run which it goes on from, where its configuration names one
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -75,6 +82,8 @@ def run_to_resume(resume: str, folder: Path) -> Path:
     from train.runs.resume import find_run
 
     found = find_run(resume, folder.parent)
+    if found.name == FIRST and (found.parent / ".hydra").is_dir():
+        found = found.parent  # which goes on with it
     if found.resolve() != folder.resolve():
         discard(folder)
     return found
@@ -115,11 +124,38 @@ def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = 
     """Train as the composed configuration says; imports wait until here, so that --help is quick."""
     from train.config import TrainConfig
     from train.run import train
+    from train.runs.resume import CHECKPOINTS
 
     with bad_input():
         plain = OmegaConf.to_container(values, resolve=True)
+        first = plain.pop(FIRST, None)
         config = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in OF_SWEEPS})
+    if first and not config.start_from and not (folder / CHECKPOINTS).is_dir():
+        result = train_first(first, config, folder / FIRST)
+        if result["status"] != "finished":
+            return result
+        config = dataclasses.replace(config, start_from=str(folder / FIRST))
     return train(config, folder, watch=watch)
+
+
+def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or take it, if it is there."""
+    from train.config import TrainConfig
+    from train.run import train
+    from train.runs.resume import CHECKPOINTS, read_record
+
+    if read_record(folder).get("finished"):
+        return {"status": "finished"}
+    print(f"First: {' '.join(overrides)}")
+    resume = [f"resume={folder}"] if (folder / CHECKPOINTS).is_dir() else []
+    try:
+        values = hydra.compose("train", [*overrides, f"seed={config.seed}", f"threads={config.threads}", *resume])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{FIRST}: {explain(error, 'train')}") from error
+    with bad_input(f"{FIRST}: "):
+        plain = OmegaConf.to_container(values, resolve=True)
+        first = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in (*OF_SWEEPS, FIRST)})
+    return train(first, folder)
 
 
 def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:

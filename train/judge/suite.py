@@ -26,7 +26,7 @@ GRID_SIZE = 9  # commands along each axis
 GRID_S = 8.0
 STAND_S = 10.0  # of a zero command, after SETTLE_S
 DEPLOYED = (0.005, 0.035, 0.035, 0.05)  # falls; errors of vx, vy, yaw rate: of a policy that a robot may run
-DAMPING, DAMPED_ERROR_VX = 2.0, 0.06  # N m s/rad, of the joints of other published figures of the Go2; the error of vx with them, m/s
+DAMPING, DAMPED_ERROR_VX = 2.0, 0.06  # N m s/rad, of joints, where a published model has most; the error of vx with it, m/s
 TARGET_PUSH_M_S, TARGET_PUSH_SHARE = 1.0, 0.97  # pushes of this size are dealt to all robots, others to fewer
 
 
