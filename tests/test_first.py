@@ -1,4 +1,4 @@
-"""A run whose configuration names one that comes first: both are trained by one command, and however it is interrupted, it goes on."""
+"""A run before which another is trained (configs/first.yaml): both are trained by one command, and however it is interrupted, it goes on."""
 
 import json
 import signal
@@ -10,6 +10,8 @@ from pathlib import Path
 from test_cli_train import SMALL, command, environment
 
 import rfx
+from envs.configs import CONFIGS, compose, merged
+from rfx.reader import read_yaml
 from train.runs.checkpoint import checkpoints, newest_checkpoint
 
 TINY = [*SMALL, "policy.hidden=[16]", "policy.history=1", "trainer.evaluate_every=1_000_000", "threads=1"]
@@ -18,7 +20,7 @@ TINY = [*SMALL, "policy.hidden=[16]", "policy.history=1", "trainer.evaluate_ever
 def begun_by(*walking: str) -> list[str]:
     """The arguments of a run on rough ground, of three iterations, after one on the flat."""
     first = ",".join(f"'{argument}'" for argument in ("+robot=go2", "preset=deploy", *TINY, "trainer.checkpoint_every=128", *walking))
-    return ["+robot=go2_rough", *TINY, "trainer.total_steps=384", f"first=[{first}]", "seed=3", "hydra.run.dir=rough"]
+    return ["+robot=go2_rough", *TINY, "trainer.total_steps=384", f"+first=[{first}]", "seed=3", "hydra.run.dir=rough"]
 
 
 def refuse_to_tell(line: str) -> None:
@@ -70,6 +72,17 @@ def test_the_newest_run_is_the_whole_and_not_the_first_part(tmp_path: Path) -> N
     assert "First" not in done.stdout and (tmp_path / "runs" / "rough" / "policy").is_dir()
 
 
+def test_what_comes_first_is_of_the_same_robot_and_has_the_network_that_is_gone_on_with() -> None:
+    """Else the run would end after the first one has been trained."""
+    for name, overrides in read_yaml(CONFIGS / "first.yaml").items():
+        (group, robot), (other, preset) = (override.lstrip("+").split("=") for override in overrides)
+        assert (group, other) == ("robot", "preset")
+        before, after = merged(compose("robot", robot), compose("preset", preset)), compose("robot", name)
+        assert before["robot"] == after["robot"]
+        for key in ("hidden", "history", "critic", "critic_terms", "symmetric"):
+            assert before["policy"][key] == after["policy"][key]
+
+
 def test_a_first_run_that_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
-    done = command("+robot=go2_rough", *TINY, "first=['+robot=go2','trainer.total_stepz=5']", "hydra.run.dir=rough", folder=tmp_path)
+    done = command("+robot=go2_rough", *TINY, "+first=['+robot=go2','trainer.total_stepz=5']", "hydra.run.dir=rough", folder=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: first: ") and done.stderr.count("\n") == 1, done.stderr

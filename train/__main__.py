@@ -42,6 +42,7 @@ from omegaconf.errors import OmegaConfBaseException
 from envs.configs import CONFIGS, gym_family, options
 from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
 from rfx.folders import replace_file
+from rfx.reader import read_yaml
 from train.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, explain, one_line
 from train.runs.sweep import SweepFolder, finish_sweep, read_result, read_results
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 VIDEO_AFTER_S = 600.0  # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
 OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
-FIRST = "first"  # in a run's folder: that of the run which it goes on from, where its configuration names one
+FIRST = "first"  # in a run's folder: that of the run which it goes on from, where configs/first.yaml names one
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -128,7 +129,7 @@ def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = 
 
     with bad_input():
         plain = OmegaConf.to_container(values, resolve=True)
-        first = plain.pop(FIRST, None)
+        first = plain.pop(FIRST) if FIRST in plain else read_yaml(CONFIGS / f"{FIRST}.yaml").get(HydraConfig.get().runtime.choices.get("robot"))
         config = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in OF_SWEEPS})
     if first and not config.start_from and not (folder / CHECKPOINTS).is_dir():
         result = train_first(first, config, folder / FIRST)
