@@ -140,6 +140,8 @@ def test_a_command_that_fails_is_told_and_the_others_go_on(checkout, monkeypatch
 def test_what_was_interrupted_begins_anew(checkout, monkeypatch):
     run(checkout, monkeypatch)
     folder = checkout / "runs" / "figures" / "walk" / "dog" / "4"
+    (folder / "mine").write_text("")
+    assert run(checkout, monkeypatch) == 0 and (folder / "mine").exists()  # nothing is measured, so nothing is tidied
     (folder / "result.json").unlink()
     (folder / "half").mkdir()  # of the second command
     (folder / "half" / "done").write_text("")

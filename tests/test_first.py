@@ -49,7 +49,8 @@ def test_interrupted_in_the_first_run_it_goes_on_with_that_and_then_with_its_own
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and "Stopped after" in shown, shown
-    assert not (tmp_path / "rough" / "checkpoints").exists()
+    assert "give the same command again, with resume=rough\n" in shown.replace(f"{tmp_path}/", "")
+    (tmp_path / "rough" / "checkpoints").mkdir()  # as a run leaves it that is killed before its first checkpoint
     reached = newest_checkpoint(folder, refuse_to_tell)[1]["steps"]
     done = command(*arguments[:-1], f"hydra.run.dir={tmp_path / 'runs' / 'other'}", f"resume={tmp_path / 'rough'}", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -125,14 +125,17 @@ def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = 
     """Train as the composed configuration says; imports wait until here, so that --help is quick."""
     from train.config import TrainConfig
     from train.run import train
+    from train.runs.checkpoint import checkpoints
     from train.runs.resume import CHECKPOINTS
 
     with bad_input():
         plain = OmegaConf.to_container(values, resolve=True)
         first = plain.pop(FIRST) if FIRST in plain else read_yaml(CONFIGS / f"{FIRST}.yaml").get(HydraConfig.get().runtime.choices.get("robot"))
         config = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in OF_SWEEPS})
-    if first and not config.start_from and not (folder / CHECKPOINTS).is_dir():
+    if first and not config.start_from and not checkpoints(folder / CHECKPOINTS):
         result = train_first(first, config, folder / FIRST)
+        if result["status"] == "stopped":
+            print(f"That was the first of two runs. To go on with both, give the same command again, with resume={folder}")
         if result["status"] != "finished":
             return result
         config = dataclasses.replace(config, start_from=str(folder / FIRST))
@@ -143,12 +146,13 @@ def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict
     """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or take it, if it is there."""
     from train.config import TrainConfig
     from train.run import train
+    from train.runs.checkpoint import checkpoints
     from train.runs.resume import CHECKPOINTS, read_record
 
     if read_record(folder).get("finished"):
         return {"status": "finished"}
     print(f"First: {' '.join(overrides)}")
-    resume = [f"resume={folder}"] if (folder / CHECKPOINTS).is_dir() else []
+    resume = [f"resume={folder}"] if checkpoints(folder / CHECKPOINTS) else []
     try:
         values = hydra.compose("train", [*overrides, f"seed={config.seed}", f"threads={config.threads}", *resume])
     except (HydraException, OmegaConfBaseException) as error:

@@ -124,7 +124,8 @@ def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Calla
     folder, record = root / run.folder, read_record(root / run.folder)
     kept = list(itertools.takewhile(lambda name: is_measured(run, name, root, record), run.group.commands))
     record = {name: record[name] for name in kept}
-    tidy(folder, {MEASURED, *(path for measured in record.values() for path in measured["wrote"])})
+    if len(kept) < len(run.group.commands):
+        tidy(folder, {MEASURED, *(path for measured in record.values() for path in measured["wrote"])})
     for name in run.group.commands:
         command = run.command(name)
         if name in kept:
@@ -160,7 +161,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_measured(run: Run, name: str, root: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the same command has written its output here, by versions that are the same and code that has not changed since."""
+    """Whether the same command has written its output here, by versions that are the same and code that has not changed since.
+
+    One of which it is not known what it wrote is measured again.
+    """
     return (name in record and "wrote" in record[name] and record[name]["command"] == run.command(name) and (root / run.output(name)).is_file()
             and record[name]["provenance"] == here() and not changed_since(record[name]["commit"], run.depends))
 
