@@ -124,6 +124,20 @@ def test_leaving_the_tiles_truncates():
     assert not env.curriculum.terrain.left(env.simulation.base_position_w).any()  # it begins anew on its tile
 
 
+@pytest.mark.parametrize("curriculum", [CurriculumConfig(start_level=0), None])
+def test_with_a_curriculum_an_episode_ends_at_the_edge_of_the_robots_own_tile(curriculum):
+    env = LeggedEnv(task="go2", config=small_task(18, terrain=dataclasses.replace(SMALL, curriculum=curriculum)), threads=1)
+    env.reset(seed=0)
+    qpos = env.simulation.batch.bind("qpos")
+    robots, kind = (0, 1), env.curriculum.kind.copy()
+    qpos[robots, :2] = env.curriculum.origin(np.array(robots))[:, :2] + [[0.0, 2.1], [0.0, 1.9]]  # towards level 1; half a tile is 2 m
+    env.curriculum.commanded_m[...] = env.curriculum.walked_m[...] = 3.5
+    _, _, terminated, truncated, _ = env.step(np.zeros((18, 12)))
+    assert truncated.nonzero()[0].tolist() == ([0] if curriculum else []) and not terminated.any()
+    if curriculum:
+        assert env.curriculum.level[:2].tolist() == [1, 0] and (env.curriculum.kind == kind).all()
+
+
 def test_a_robot_that_is_thrown_over_has_fallen():
     env = LeggedEnv(task="go2", config=small_task(18), threads=1)
     env.reset(seed=0)

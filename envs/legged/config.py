@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envs.configs import compose
+from envs.legged.ramp import Ramp, check_ramp
 from rfx.reader import read
 
 INTERVALS = ("command_interval_s", "push_interval_s")
@@ -93,6 +94,7 @@ class EnvConfig:
     push_interval_s: tuple[float, float] = (5.0, 10.0)
     pushes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     terminations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    disturbance_ramp: Ramp | None = None  # of randomization and pushes, over a run; envs/legged/ramp.py
     rewards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class EnvConfig:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"env.{name} is {list(getattr(self, name))}: it must be [shortest, longest] in seconds")
+        check_ramp("env.disturbance_ramp", self.disturbance_ramp)
         if len(self.commands) != 1:
             raise ValueError(f"env.commands names {len(self.commands)} terms ({', '.join(self.commands) or 'none'}): it must name one")
         for section in ("randomization", "pushes"):

@@ -63,6 +63,16 @@ class Curriculum:
         self.commanded_m[ids] = self.walked_m[ids] = 0.0
         self.cut_short[ids] = False
 
+    def left(self, position_w: Array) -> Array:
+        """Whether robots at position_w (N, 2 or more), m, have left their ground. (N,), bool.
+
+        In training that is their own tile, which they have crossed: beyond it the ground is not of their level. Else it is all tiles.
+        """
+        if self.config is None:
+            return self.terrain.left(position_w)
+        away = position_w[:, :2] - self.terrain.origin[self.level, self.kind, :2]
+        return (np.abs(away) > 0.5 * self.terrain.config.tile_m).any(axis=1)
+
     def origin(self, ids: Array) -> Array:
         """Where robots ids (n,) start: the middle of their tile's platform. (n, 3), m, world."""
         return self.terrain.origin[self.level[ids], self.kind[ids]]

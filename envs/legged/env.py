@@ -15,6 +15,7 @@ from envs.legged import commands, privileged, pushes, randomization, resets, ter
 from envs.legged.config import EnvConfig
 from envs.legged.curriculum import Curriculum
 from envs.legged.metrics import ERRORS, Metrics
+from envs.legged.ramp import ramped
 from envs.legged.sensing import Sensing
 from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
@@ -36,7 +37,7 @@ class LeggedEnv(VectorEnv):
     (num_envs, action_dim) in [-1, 1], clipped.
     Same-step autoreset, in Gymnasium's own layout: where an episode ends, the observation returned is the next episode's first,
     info["final_obs"] holds the last one, and info["final_info"] the mean absolute errors of vx, vy (m/s) and yaw rate (rad/s).
-    Where the task has terrain, an episode is truncated when its robot leaves it.
+    Where the task has terrain, an episode is truncated when its robot leaves it, and with a curriculum when it leaves its own tile.
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
     it is flagged in info["failed"] and started anew; numbers in its final observation that are not finite are replaced by 0.
     Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the num_envs, as a part of them
@@ -138,7 +139,7 @@ class LeggedEnv(VectorEnv):
         terminated = state.fallen.copy()
         reward = np.zeros(self.num_envs, np.float32)
         for name, weighted in self._rewards.items():
-            values = weighted.term(state) * np.float32(weighted.weight_after(self._age[0] * self._num_all) * self.step_s)
+            values = weighted.term(state) * np.float32(weighted.weight_after(self._run_steps) * self.step_s)
             failed |= ~np.isfinite(values)
             values[failed] = 0.0
             reward += values
@@ -150,7 +151,7 @@ class LeggedEnv(VectorEnv):
         left = False
         if self.curriculum:
             self.curriculum.measure(state, self.step_s)
-            left = self.curriculum.terrain.left(self.simulation.base_position_w)
+            left = self.curriculum.left(self.simulation.base_position_w)
         self._command_steps -= 1
         self._change_commands(np.flatnonzero(self._command_steps <= 0))
         observation = self._observe()
@@ -170,6 +171,11 @@ class LeggedEnv(VectorEnv):
         info = self._final(observation, done, failed)
         self._start(np.flatnonzero(done))
         return self._observe(), reward, terminated, truncated, info
+
+    @property
+    def _run_steps(self) -> int:
+        """Environment steps of the run so far, summed over all its environments."""
+        return int(self._age[0]) * self._num_all
 
     def spread_pushes(self) -> None:
         """Let the next push of every robot come at any moment, as where robots have walked for long: for play that is short. After a reset."""
@@ -250,6 +256,8 @@ class LeggedEnv(VectorEnv):
         rng = self._disturbances.of(ids)
         for term in self._randomization:
             term(draw, rng)
+        if (share := ramped(self.config.disturbance_ramp, self._run_steps)) < 1.0:
+            draw.keep(share)
         self.simulation.vary(ids, draw)
         self.sensing.tilt_imu(ids, draw.imu_tilt)
 
@@ -258,7 +266,8 @@ class LeggedEnv(VectorEnv):
         ids = np.flatnonzero(self._push_steps <= 0)
         if len(ids):
             rng = self._disturbances.of(ids)
-            self.simulation.push(ids, sum(term(rng, len(ids)) for term in self._pushes))
+            change = sum(term(rng, len(ids)) for term in self._pushes)
+            self.simulation.push(ids, ramped(self.config.disturbance_ramp, self._run_steps) * change)
             self._schedule_pushes(ids)
 
     def _schedule_pushes(self, ids: Array) -> None:

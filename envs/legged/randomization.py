@@ -1,6 +1,7 @@
 """Randomization terms: how each robot differs from the nominal one for an episode. Each writes into the Draw's arrays in place.
 
-A parameter is the [lowest, highest] of a uniform distribution; `scale` multiplies the nominal value. Terms apply in the order given.
+A parameter is the [lowest, highest] of a uniform distribution, where a term says no other; `scale` multiplies the nominal value. Terms apply
+in the order given.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ class Draw:
         if name not in self.fields:
             self.fields[name] = np.repeat(getattr(self.model, name)[None], self.num, axis=0)
         return self.fields[name]
+
+    def keep(self, share: float) -> None:
+        """Keep this share, from 0 to 1, of every difference from the nominal robot."""
+        for name, values in self.fields.items():
+            nominal = getattr(self.model, name)
+            values[...] = nominal + share * (values - nominal)
+        for difference in (self.encoder_offset, self.imu_tilt, self.latency_s):
+            difference *= share
 
 
 def floor_friction(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
@@ -92,9 +101,15 @@ def joint_friction(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
 
 
 def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
-    """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it from 0.1 to 2."""
+    """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it from 0.1 to 2.
+
+    Log-uniform: of so wide a range most robots would else be the slow ones. Raises ValueError for a lowest of 0.
+    """
+    lowest, highest = coefficient
+    if not lowest > 0.0:
+        raise ValueError(f"env.randomization.joint_damping.coefficient is {list(coefficient)}: it is drawn log-uniformly, its lowest must be above 0")
     joints = np.flatnonzero(draw.model.jnt_type[draw.model.dof_jntid] != mujoco.mjtJoint.mjJNT_FREE)
-    draw.field("dof_damping")[:, joints] = rng.uniform(*coefficient, (draw.num, 1))
+    draw.field("dof_damping")[:, joints] = lowest * (highest / lowest) ** rng.random((draw.num, 1))
 
 
 def joint_armature(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:

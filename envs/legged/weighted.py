@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.legged import rewards
+from envs.legged.ramp import check_ramp, ramped
 from envs.legged.state import SimState
 from rfx.state import Array
 from rfx.terms import bind
@@ -27,13 +28,9 @@ class WeightedReward:
         weight, ramp = parameters.get("weight"), parameters.get("ramp")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise ValueError(f"reward {name!r} needs a number as its weight, got {weight!r}")
-        if ramp is not None and not (len(ramp) == 2 and 0 <= ramp[0] < ramp[1]):
-            raise ValueError(f"env.rewards.{name}.ramp is {list(ramp)}: it must be [first, last] of the steps between which the weight grows from 0")
+        check_ramp(f"env.rewards.{name}.ramp", ramp)
         return cls(bind(rewards, name, own), float(weight), ramp and tuple(ramp))
 
     def weight_after(self, steps: int) -> float:
         """The weight once all environments of a run have made so many steps, summed over them."""
-        if self.ramp is None:
-            return self.weight
-        first, last = self.ramp
-        return self.weight * min(max((steps - first) / (last - first), 0.0), 1.0)
+        return self.weight * ramped(self.ramp, steps)
