@@ -1,6 +1,7 @@
 """Mutation testing: which changes of our code do its tests not notice? mutmut makes the changes, one at a time, and docs/mutants.md tells.
 
-    python tests/mutants.py                        every file of pyproject.toml's [tool.mutants]: hours. What is known already stands
+    python tests/mutants.py                        the files of pyproject.toml's [tool.mutants] that docs/mutants.md does not know yet: hours
+    python tests/mutants.py --all                  all of them
     python tests/mutants.py train/ppo/gae.py ...   these files
     python tests/mutants.py --again train/ppo/gae.py ...   also what their tests did not notice when they last ran
     python tests/mutants.py --report               docs/mutants.md alone
@@ -119,7 +120,7 @@ def row(file: str) -> str:
     share = f"{100 - 100 * survived / done:.1f}%" if done else ""
     if not codes or done < len(codes):
         share = f"not done, {done} have run" + (f": {share}" if share else "")
-    return f"| {file} | {len(codes) or ''} | {done - survived or ''} | {late if done else ''} | {survived if done else ''} | {share} |"
+    return f"| {file} | {len(codes) or ''} | {done - survived or ''} | {late if done else ''} | {survived if done else ''} | {share} | {version(file)} |"
 
 
 def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
@@ -137,12 +138,29 @@ def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
     return [f"\n### {file}\n", *lines] if lines else []
 
 
+def version(file: str) -> str:
+    """The commit that a file is of."""
+    return subprocess.run(["git", "log", "-1", "--format=%h", "--abbrev=7", "--", file], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def known() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What docs/mutants.md says of files that are still the same: their lines in the table, and the lists of their survivors."""
+    table, *sections = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().split("\n\n### ")
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
+    return ({file: line for file, line in rows.items() if file in TESTS and line.endswith(f"| {version(file)} |")},
+            {section.partition("\n")[0]: ["\n### " + section] for section in sections})
+
+
 def page() -> str:
-    """The tables of docs/mutants.md, of what has run."""
-    reasons = yaml.safe_load(REASONS.read_text())
-    lists = [line for file in TESTS for line in listing(file, reasons.get(file, []))]
-    return "\n".join(["| file | mutants | killed | of them by a time limit | survived | share killed |", "| --- | --- | --- | --- | --- | --- |",
-                      *map(row, TESTS), *lists])
+    """The tables of docs/mutants.md: of what has run here, and what the page says of other files."""
+    reasons, rows, lists = yaml.safe_load(REASONS.read_text()), [], []
+    before, listed = known()
+    for file in TESTS:
+        here = file not in before or any(code is not None for code in results(file).values())
+        rows.append(row(file) if here else before[file])
+        lists += listing(file, reasons.get(file, [])) if here else listed.get(file, [])
+    return "\n".join(["| file | mutants | killed | of them by a time limit | survived | share killed | the file of |",
+                      "| --- | --- | --- | --- | --- | --- | --- |", *rows, *lists])
 
 
 def report() -> None:
@@ -155,14 +173,17 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", metavar="FILE")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     extras.exit_without("mutants", "make mutants")
     if unknown := [file for file in arguments.files if file not in TESTS]:
         parser.error(f"got {', '.join(unknown)}; expected files of [tool.mutants] in pyproject.toml: {', '.join(TESTS)}")
-    for file in () if arguments.report else arguments.files or TESTS:
+    done = [file for file, line in known()[0].items() if "not done" not in line]
+    for file in () if arguments.report else arguments.files or [file for file in TESTS if arguments.all or file not in done]:
         run(file, arguments.again)
+        report()
     report()
 
 
