@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rfx.robots.go2.config import GO2_CONFIG
-from rfx.robots.go2.mailbox import Mailbox, Request, command_dtype, create_memory, mailboxes
+from rfx.robots.go2.mailbox import Doorbell, Mailbox, Request, command_dtype, create_memory, mailboxes
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = command_dtype(GO2_CONFIG)
@@ -93,3 +93,18 @@ def test_memory_is_gone_with_its_users():
     before = os.listdir(folder) if os.path.isdir(folder) else []
     pair()
     assert (os.listdir(folder) if os.path.isdir(folder) else []) == before
+
+
+def test_a_closed_bell_rings_nothing_not_even_what_has_its_number_now():
+    """Stopping, from one thread, while another gives up connecting and closes."""
+    (other_end, our_end), (reader, writer) = os.pipe(), os.pipe()
+    bell = Doorbell(our_end)
+    bell.ring()
+    assert os.read(other_end, 16) == b"!"
+    bell.close()
+    assert os.read(other_end, 16) == b""  # nobody can ring any more
+    os.dup2(writer, our_end)  # as any file that is opened next
+    bell.ring(), bell.close()
+    os.close(writer), os.write(our_end, b"?"), os.close(our_end)
+    assert os.read(reader, 16) == b"?"
+    os.close(reader), os.close(other_end)

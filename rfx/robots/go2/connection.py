@@ -115,5 +115,5 @@ class Connection:
                 break
             except subprocess.TimeoutExpired:
                 end()
-        os.close(self._doorbell.descriptor)
+        self._doorbell.close()
         self._recorder.close()

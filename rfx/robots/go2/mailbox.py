@@ -10,6 +10,7 @@ import mmap
 import os
 import select
 import tempfile
+import threading
 import time
 import zlib
 from enum import IntEnum
@@ -101,18 +102,28 @@ class Mailbox:
 
 
 class Doorbell:
-    """A pipe that wakes the sender when there is a command: `ring` on one end, `wait_until` on the other."""
+    """A pipe that wakes the sender when there is a command: `ring` on one end, `wait_until` on the other. Any thread may ring and close it."""
 
     def __init__(self, descriptor: int):
         self.descriptor: int | None = descriptor
+        self._lock = threading.Lock()  # else a thread that stops the robot could ring what another has just closed, by then another file
         os.set_blocking(descriptor, False)
 
     def ring(self) -> None:
         """Wake the other end, if there still is one."""
-        try:
-            os.write(self.descriptor, b"!")
-        except (BlockingIOError, BrokenPipeError):  # it has been rung enough, or is gone
-            pass
+        with self._lock:
+            try:
+                if self.descriptor is not None:
+                    os.write(self.descriptor, b"!")
+            except (BlockingIOError, BrokenPipeError):  # it has been rung enough, or is gone
+                pass
+
+    def close(self) -> None:
+        """Close this end; from then on it does nothing."""
+        with self._lock:
+            if self.descriptor is not None:
+                os.close(self.descriptor)
+            self.descriptor = None
 
     def wait_until(self, deadline_s: float) -> bool:
         """Return at deadline_s of time.monotonic(), or earlier with True when the bell was rung."""
