@@ -109,8 +109,22 @@ def test_a_robot_stands_on_every_tile_and_its_heights_are_above_the_ground():
     state = env.state
     assert state.foot_contact.all() and not state.base_contact.any()
     assert (np.abs(state.foot_height - 0.02) < 0.004).all()  # a foot is a ball of 22 mm
-    assert (np.abs(state.base_height - (env.simulation.base_position_w[:, 2] - origin[:, 2])) < 1e-5).all()
+    assert (np.abs(state.base_height - (env.simulation.base_position_w[:, 2] - origin[:, 2] + 0.03)) < 1e-5).all()  # dropped from 3 cm
     assert ((0.2 < state.base_height) & (state.base_height < 0.3)).all()
+
+
+@pytest.mark.parametrize("size, most", [(0.3, 0), (1.0, 10)])
+def test_a_foot_does_not_stay_in_the_ground(size, most):
+    """Once its middle is below the surface, a height field holds it. With MuJoCo's own softness the wildest motion caught 152 of 256 robots."""
+    env = LeggedEnv(256, task="go2_rough")
+    env.reset(seed=3)
+    assert (env.state.foot_height > 0.0).all()  # of balls of 22 mm
+    heights, rng = [], np.random.default_rng(5)
+    for _ in range(100):
+        env.step(size * rng.uniform(-1.0, 1.0, (256, 12)))
+        heights.append(env.state.foot_height.copy())
+    assert (np.max(heights[-25:], axis=0) < 0.0).any(axis=1).sum() <= most
+    assert size > 0.5 or np.min(heights) > 0.01
 
 
 def test_leaving_the_tiles_truncates():
@@ -254,7 +268,7 @@ def test_a_robot_to_be_played_with_starts_on_level_ground_among_the_tiles():
         robot.act(np.zeros((1, 12)))
         flat.act(np.zeros((1, 12)))
     np.testing.assert_allclose(robot.physics.base_position_w, flat.physics.base_position_w, atol=0.01)
-    np.testing.assert_allclose(robot.state.projected_gravity_b, flat.state.projected_gravity_b, atol=0.02)
+    np.testing.assert_allclose(robot.state.projected_gravity_b, flat.state.projected_gravity_b, atol=0.03)  # contacts are stiffer there
     heights = robot.physics.ground.heights
     assert heights.shape == (481, 481) and np.ptp(heights) > 0.5  # 24 m at 5 cm
     assert ground_of(None) is None and ground_of("go2") is None

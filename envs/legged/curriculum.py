@@ -74,7 +74,7 @@ class Curriculum:
         return (np.abs(away) > 0.5 * self.terrain.config.tile_m).any(axis=1)
 
     def origin(self, ids: Array) -> Array:
-        """Where robots ids (n,) start: the middle of their tile's platform. (n, 3), m, world."""
+        """What is added to where robots ids (n,) stand at home: the middle of their tile's platform, and a little above. (n, 3), m, world."""
         return self.terrain.origin[self.level[ids], self.kind[ids]]
 
     def metrics(self, level: Array, kind: Array) -> dict[str, float]:

@@ -12,6 +12,7 @@ from rfx.state import Array
 from rfx.terms import bind
 
 BORDER_M = 1.0  # of level ground around the tiles
+DROP_M = 0.03  # above the platform at the start: legs that are drawn longer than the default pose would begin with their feet in the ground
 
 
 class Terrain:
@@ -27,7 +28,7 @@ class Terrain:
         shape = np.array([self.num_levels * cells, len(self.kinds) * cells])
         self.half_size_m = 0.5 * cell_m * shape[::-1]  # of all tiles, along x and y; their middle is the world's origin
         heights = np.zeros(shape + 2 * border + 1, np.float32)
-        self.origin = np.zeros((self.num_levels, len(self.kinds), 3))  # middle of each tile's platform, m, world
+        self.origin = np.zeros((self.num_levels, len(self.kinds), 3))  # above the middle of each tile's platform, m, world
 
         line = (np.arange(cells + 1) - 0.5 * cells) * cell_m
         y, x = np.meshgrid(line, line, indexing="ij")
@@ -41,7 +42,7 @@ class Terrain:
                 row, column = border + level * cells, border + k * cells
                 heights[row:row + cells + 1, column:column + cells + 1] = ground
                 self.origin[level, k, :2] = size_m * (np.array([k, level]) + 0.5) - self.half_size_m
-                self.origin[level, k, 2] = ground[near].max()
+                self.origin[level, k, 2] = ground[near].max() + DROP_M
         corner_m = -self.half_size_m - border * cell_m
         self.ground = HeightField(heights=heights, cell_m=cell_m, corner_m=(float(corner_m[0]), float(corner_m[1])))
 

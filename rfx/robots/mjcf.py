@@ -20,6 +20,7 @@ from rfx.robot_files import find_mjcf
 
 SPHERE, BOX, PLANE = mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE
 GROUND_DEPTH_M = 0.5  # of what is below the lowest height of a height field
+STIFF_SOLREF, STIFF_SOLIMP = [0.01, 1.0], [0.9, 0.95, 0.001, 0.5, 2.0]  # s, critically damped (MuJoCo takes 2 time steps at least); its own impedance
 SITE = mujoco.mjtObj.mjOBJ_SITE
 
 
@@ -168,7 +169,15 @@ def _touch_floor_only(spec: mujoco.MjSpec) -> None:
 
 
 def _lay(spec: mujoco.MjSpec, ground: HeightField) -> None:
-    """Put the ground where the flat floor is."""
+    """Put the ground where the flat floor is, and make every contact stiff.
+
+    To MuJoCo a height field is prisms, side by side. A foot whose middle is below the surface is pushed sideways, out of one prism and into
+    the next, and stays in the ground: at MuJoCo's own time constant of 20 ms, which lets a landing foot 2 cm in, one robot in 20 did, even
+    where it was level.
+    """
+    for geom in spec.geoms:
+        if _collides(geom):
+            geom.solref, geom.solimp = STIFF_SOLREF, STIFF_SOLIMP
     floors = [geom for geom in spec.worldbody.geoms if _collides(geom)]
     if not all(geom.type == PLANE for geom in floors):
         raise ValueError("the model's world has more than a flat floor: give a model without, as the terrain takes the floor's place")
