@@ -16,7 +16,7 @@ from rfx.robots.go2.mailbox import Phase
 from rfx.session import Session
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.2, damping_s=0.2)
+LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.2, damping_s=0.2, policy_timeout_s=0.5)  # nothing here is about a policy that is late on a busy machine
 IMPATIENT = dataclasses.replace(LIMITS, service_timeout_s=2.0, lie_down_timeout_s=2.0, release_timeout_s=3.0)  # where giving up is tested
 STANDING_M = 0.25
 
