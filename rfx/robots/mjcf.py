@@ -172,8 +172,8 @@ def _lay(spec: mujoco.MjSpec, ground: HeightField) -> None:
     """Put the ground where the flat floor is, and make every contact stiff.
 
     To MuJoCo a height field is prisms, side by side. A foot whose middle is below the surface is pushed sideways, out of one prism and into
-    the next, and stays in the ground: at MuJoCo's own time constant of 20 ms, which lets a landing foot 2 cm in, one robot in 20 did, even
-    where it was level.
+    the next, and stays in the ground, even where it is level. MuJoCo's own time constant of 20 ms lets a landing foot of the Go2 2 cm in, of
+    its radius of 22 mm.
     """
     for geom in spec.geoms:
         if _collides(geom):
