@@ -11,11 +11,13 @@ import pytest
 from rich.console import Console
 from test_suite import made_up
 
+from envs.configs import compose
 from train import figures
 from train.bench.gym import PUBLISHED
 from train.errors import InputError
 from train.figures import Figures, main, read_arguments
 from train.judge.claims import cell, read_groups
+from train.judge.crossings import TERRAIN
 from train.judge.markdown import blocks, median_of, rendered, section
 from train.runs import fingerprint
 
@@ -213,8 +215,12 @@ def test_the_deploy_and_rough_tables_find_what_the_suite_writes():
     told = [target["name"] for target in suite["suite"]["suite"]["targets"]]
     assert told[4:] == ["falls at friction 0.4", "falls at friction 1.2", "falls with 3 kg", "falls at 20 ms latency",
                         "error vx with a joint damping of 2 N m s/rad", "survives pushes of 1 m/s", "drift on a zero command"]
+    terrain = suite["suite"]["suite"]["terrain"]
+    terrain["crossed"] = [[0.1 * level + 0.01 * kind for kind in range(6)] for level in range(10)]
+    assert [list(compose("terrain", TERRAIN)["env"]["terrain"]["kinds"])[i] for i in (3, 5)] == ["stairs_up", "gaps"]
     lines = section("rough", groups["rough"], measured).splitlines()
-    assert lines[2] == f"| 0 | 22.2 min | 2 | 8 | {falls} | 0.010, 0.010, 0.010 |" and lines[-3].startswith("| target | 12 min | 6 |"), lines
+    assert lines[2] == f"| 0 | 22.2 min | 2 | 63%, 73%, 83%, 93% | 35%, 45%, 55%, 65% | {falls} | 0.010, 0.010, 0.010 |", lines
+    assert lines[-3].startswith("| target | 12 min | 6 |"), lines
 
 
 TINY = ("threads=1 env.num_envs=8 trainer.rollout_steps=8 trainer.total_steps=64 policy.hidden=[16] trainer.final_evaluation_envs=4 "

@@ -212,7 +212,7 @@ def test_the_readmes_table_finds_what_the_race_writes():
     run = {"race": result | {"process_s": 60.0, "other_cores": 0.0}, "began": "2026-01-01", "commit": None, "changed_since": [],
            "provenance": dict.fromkeys(("cores", "processor", "python", "mujoco", "tinygrad"), 2)}
     lines = section("race", group, {"go2/0": run}).splitlines()
-    assert lines[2] == "| ours | 45 s | 2 of 2 | 10 | 0.010; 0.080, 0.040, 0.060 | 45 s: 0.010; 0.080, 0.040, 0.060 |"
+    assert lines[2] == "| ours | 45 | 2 of 2 | 10 | 0.010; 0.080, 0.040, 0.060 | 45 s: 0.010; 0.080, 0.040, 0.060 |"
     assert lines[3].startswith("| rsl_rl | - s | 1 of 2 | ") and len(lines) == 2 + len(race.racing) + 2
 
 
