@@ -213,7 +213,7 @@ def test_the_readmes_table_finds_what_the_race_writes():
            "provenance": dict.fromkeys(("cores", "processor", "python", "mujoco", "tinygrad"), 2)}
     lines = section("race", group, {"go2/0": run}).splitlines()
     assert lines[2] == "| ours | 45 | 2 of 2 | 10 | 0.010; 0.080, 0.040, 0.060 | 45 s: 0.010; 0.080, 0.040, 0.060 |"
-    assert lines[3].startswith("| rsl_rl | - s | 1 of 2 | ") and len(lines) == 2 + len(race.racing) + 2
+    assert lines[3].startswith("| rsl_rl | - | 1 of 2 | ") and len(lines) == 2 + len(race.racing) + 2
 
 
 def test_who_is_not_installed_is_named_with_the_extra(monkeypatch):
