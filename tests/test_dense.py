@@ -1,6 +1,7 @@
 """The dense network: values and gradients against float64 NumPy over odd shapes, in C and in plain tinygrad."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from rfx.nn import compiler, kernels
 from rfx.nn.dense import Inference, Pass, Training, mlp
+from rfx.nn.threads import MAX_THREADS
 from tinygrad import Tensor
 from tinygrad.runtime import ops_cpu
 from tinygrad.runtime.support.elf import jit_loader
@@ -130,8 +132,16 @@ def test_a_row_does_not_depend_on_its_batch():
 def test_layers_that_do_not_fit_are_refused(path, spoil):
     x, weights, biases, _ = network(5, [4, 6, 7, 3])
     x, weights, biases = spoil(x, weights, biases)
-    with pytest.raises(ValueError, match=r"got x \(.*expected \(batch, in\)"):
+    message = (f"got x {x.shape}, weights {[w.shape for w in weights]} and biases {[b.shape for b in biases]}; expected (batch, in), and for each "
+               "layer (out, in) and (out,), in being the out of the layer before it")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         outputs(x, weights, biases, path)
+
+
+def test_a_layer_without_a_bias_is_refused(path):
+    x, weights, biases, _ = network(5, [4, 6, 7, 3])
+    with pytest.raises(ValueError):
+        outputs(x, weights, biases[:-1], path)
 
 
 def test_arrays_that_a_kernel_would_read_or_write_beyond_are_refused():
@@ -143,9 +153,38 @@ def test_arrays_that_a_kernel_would_read_or_write_beyond_are_refused():
         Inference(np.ones((5, 8), np.float32)[:, ::2], weights, biases, 1, np.empty((5, 3), np.float32))
     with pytest.raises(TypeError, match="got arrays of float64 for the kernel inference"):
         Inference(x.astype(np.float64), weights, biases, 1, np.empty((5, 3), np.float32))
+    apart, uneven = np.empty((5, 6), np.float32)[:, ::2], np.ndarray((5, 3), np.float32, bytearray(80), strides=(14, 4))
+    for gaps in (apart, uneven):
+        with pytest.raises(ValueError, match="^got arrays with gaps; expected contiguous ones, out at least within its rows$"):
+            Inference(x, weights, biases, 1, gaps)
     gradients = [np.empty_like(w) for w in weights], [np.empty_like(b) for b in biases]
     with pytest.raises(ValueError, match="got gradients"):
         Training(x, weights, biases, 1, *(np.empty((5, 3), np.float32) for _ in range(2)), gradients[0][:1], gradients[1])
+
+
+def test_heads_come_side_by_side_in_tinygrad_too():
+    x, weights, biases, _ = network(5, [4, 6, 7])
+    pieces = [[Tensor(arrays[0]), [Tensor(a) for a in heads(arrays, 3)[1:]]] for arrays in (weights, biases)]
+    np.testing.assert_allclose(mlp(Tensor(x), *pieces).numpy(), network_reference.forward(x, weights, biases)[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 30, 500])
+def test_memory_of_a_pass_is_whole_and_begins_on_a_cache_line(batch):
+    x, weights, biases, _ = network(batch, [4, 6, 3])
+    sizes = Pass.of(x, weights, biases, 1, np.empty((batch, 3), np.float32), 24)
+    for _ in range(4):
+        memory = sizes.scratch()
+        assert memory.ctypes.data % 64 == 0 and memory.dtype == np.float32 and memory.flags.c_contiguous
+        assert memory.shape == (sizes.packed_size + MAX_THREADS * sizes.tile_space,)
+
+
+def test_both_kernels_of_training_are_compiled_at_once(monkeypatch):
+    told, compile_kernels = [], kernels.compile_kernels
+    monkeypatch.setattr(kernels, "compile_kernels", lambda *of: told.append([kernel.name for kernel in of]) or compile_kernels(*of))
+    x, weights, biases, gradient = network(5, [4, 6, 3])
+    Training(x, weights, biases, 1, *(np.empty_like(gradient) for _ in range(2)), [np.empty_like(w) for w in weights],
+             [np.empty_like(b) for b in biases])
+    assert told[0] == ["forward", "backward"]
 
 
 @pytest.mark.parametrize("march", ["haswell", "x86-64"])

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -120,11 +122,39 @@ def test_a_figure_is_stale_when_its_code_has_changed_and_only_then(checkout, mon
     values = json.loads((checkout / "docs" / "figures.json").read_text())["walk"]
     new = [] if committed else ["code/new.py"]  # of no commit yet
     assert values["dog/1"]["changed_since"] == new and values["cat/1"]["changed_since"] == ["cat.yaml", *new]
-    assert f"**Stale**: code that it depends on has changed since, in {1 + len(new)} file" in (checkout / "README.md").read_text()
+    assert f"**Stale**: what it depends on has changed since, in {1 + len(new)} file" in (checkout / "README.md").read_text()
     assert "stale" in (checkout / "runs.log").read_text()
     assert run(checkout, monkeypatch) == (4 if committed else 8)
     assert ("differ from the last commit" in (checkout / "runs.log").read_text()) != committed
     assert ("Stale" in (checkout / "README.md").read_text()) != committed  # measured with changes that no commit has: nobody can repeat it
+
+
+def test_what_is_worked_out_of_other_figures_is_stale_when_those_are_measured_anew(checkout, monkeypatch):
+    groups = GROUPS + """  reader:
+    about: works out
+    minutes: 1
+    apart: true
+    reads: other
+    rows: {dog: {}}
+    commands: {first: "measure row={row} seed={seed} to={output} from=runs/figures/other/{row}/{seed}/first.json"}
+    depends: [measure.py]
+    head: [what, figure]
+    lines: [[falls, "{first[falls]:.2f}"]]
+"""
+    (checkout / "groups.yaml").write_text(groups)
+    commit(checkout)
+    both = "--only", "other", "--only", "reader"
+    assert run(checkout, monkeypatch, *both) == 2 and run(checkout, monkeypatch, *both) == 0
+    shutil.rmtree(checkout / "runs" / "figures" / "other")
+    time.sleep(1.1)  # when a command began is noted to the second
+    assert run(checkout, monkeypatch, "--only", "other") == 1
+    stale = lambda: json.loads((checkout / "docs" / "figures.json").read_text())["reader"]["dog/0"]["changed_since"]  # noqa: E731
+    assert stale() == ["runs/figures/other/dog/0"] and "stale: runs/figures/other/dog/0 changed since" in (checkout / "runs.log").read_text()
+    assert run(checkout, monkeypatch, *both) == 1 and stale() == []
+    for wrong in ("none", "walk"):  # that one has other seeds
+        (checkout / "groups.yaml").write_text(groups.replace("reads: other", f"reads: {wrong}"))
+        with pytest.raises(ValueError, match=f"reader.reads: got '{wrong}', expected a group with the same rows and seeds"):
+            read_groups(checkout / "groups.yaml")
 
 
 def test_a_command_that_fails_is_told_and_the_others_go_on(checkout, monkeypatch):

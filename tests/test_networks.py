@@ -6,7 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from rfx.nn import MLP, ActorCritic, CategoricalActorCritic, CategoricalMLP, JitPolicy, Policy, PrivilegedActorCritic
+from rfx import inspect_policy
+from rfx.nn import (
+    MLP,
+    ActorCritic,
+    CategoricalActorCritic,
+    CategoricalMLP,
+    JitPolicy,
+    Policy,
+    PrivilegedActorCritic,
+    go2_actor_critic,
+    go2_mlp,
+)
 from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
 
@@ -51,7 +62,7 @@ def dense(weights, names, x):
 
 
 @kinds
-@pytest.mark.parametrize(("hidden", "history"), [([7, 6], 1), ([6], 2), ([], 3), (None, 1)])
+@pytest.mark.parametrize(("hidden", "history"), [([7, 6], 1), ([6], 2), ([], 3), ([9, 7, 6], 1), (None, 1)])
 def test_weights_have_the_documented_names_and_shapes(kind, hidden, history):
     policy = ALL[kind](hidden, history=history, rng=rng())
     assert {name: array.shape for name, array in arrays(policy).items()} == shapes(kind, [256, 256] if hidden is None else hidden, history)
@@ -59,6 +70,7 @@ def test_weights_have_the_documented_names_and_shapes(kind, hidden, history):
     told = policy.obs_dim, policy.act_dim, policy.hidden, policy.history
     assert told == (OBS, ACT, [256, 256] if hidden is None else hidden, history) and type(policy.obs_dim) is type(policy.history) is int
     assert kind != "PrivilegedActorCritic" or policy.critic_dim == CRITIC
+    assert ALL[kind]([4]).history == 1
 
 
 @kinds
@@ -117,7 +129,7 @@ def test_exploration_starts_from_the_deviation_it_is_given(kind):
 
 
 @kinds
-@pytest.mark.parametrize("history", [1, 3])
+@pytest.mark.parametrize("history", [1, 2, 3])
 def test_observations_of_another_shape_are_refused(kind, history):
     policy, of = ALL[kind]([4], history=history), f": {history} observations of {OBS}" if history > 1 else ""
     for shape in ((2, OBS * history + 1), (OBS * history,), (1, 2, OBS * history)):
@@ -183,6 +195,16 @@ def test_shapes_that_are_of_no_network_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["ActorCritic", "PrivilegedActorCritic", "CategoricalActorCritic"])
+def test_heads_that_do_not_fit_the_backbone_are_refused(kind):
+    own, policy_class = shapes(kind, [7, 6]), type(ALL[kind]([7, 6]))
+    refused(policy_class, own | {"actor_head.weight": (3, 5)}, "got actor_head.weight of shape (3, 5) and actor_head.bias of shape (3,); "
+                                                               "expected (out, 6) and (out,)")
+    if kind != "PrivilegedActorCritic":
+        refused(policy_class, own | {"critic_head.weight": (1, 7)}, "got critic_head.weight of shape (1, 7) and critic_head.bias of shape (1,); "
+                                                                    "expected (out, 6) and (out,)")
+
+
+@pytest.mark.parametrize("kind", ["ActorCritic", "PrivilegedActorCritic", "CategoricalActorCritic"])
 @pytest.mark.parametrize("history", [1, 2])
 def test_the_actor_alone_does_the_same_with_weights_of_its_own(kind, history):
     policy, x = ALL[kind]([7], history=history, rng=rng()), Tensor(rng(1).normal(size=(4, OBS * history)).astype(np.float32))
@@ -213,13 +235,43 @@ def test_an_actors_action_has_a_density_and_an_entropy():
         policy.get_action_and_value(Tensor(x), Tensor(action[:, :2]))
 
 
+def test_an_action_is_drawn_from_the_gaussian():
+    """Standard deviations are measured to 1.1% (0.7 / sqrt(4096)), means to 0.016 of one; noise goes the way of tinygrad's draws."""
+    policy, size = ActorCritic(OBS, ACT, [6], rng=rng()), 4096
+    std = np.array([0.1, 1.0, 3.0])
+    policy.log_std.assign(Tensor(np.log(std).astype(np.float32))).realize()
+    x = Tensor(np.tile(rng(1).normal(size=(1, OBS)), (size, 1)).astype(np.float32))
+    Tensor.manual_seed(0)
+    action, log_prob, _, _ = policy.get_action_and_value(x)
+    mean = policy.forward(x).numpy()
+    z = (action.numpy() - mean) / std
+    assert np.abs(z.mean(axis=0)).max() < 0.08 and np.abs(z.std(axis=0) - 1.0).max() < 0.06
+    np.testing.assert_allclose(log_prob.numpy(), (-0.5 * z**2 - np.log(std) - 0.5 * math.log(2.0 * math.pi)).sum(axis=1), rtol=1e-3, atol=1e-3)
+    Tensor.manual_seed(0)
+    np.testing.assert_allclose(z, Tensor.randn(size, ACT).numpy(), atol=1e-3)
+    assert not action.sum().gradient(policy.actor_head.weight)[0].numpy().any(), "an action that was drawn is a number"
+
+
+def test_a_single_observation_has_a_value_of_one_axis():
+    value = ActorCritic(OBS, ACT, [6]).get_action_and_value(Tensor.zeros(1, OBS), Tensor.zeros(1, ACT))[3]
+    assert value.shape == (1,)
+
+
+def test_the_go2s_networks_have_48_inputs_and_12_outputs():
+    for network, kind in ((go2_mlp, MLP), (go2_actor_critic, ActorCritic)):
+        for hidden in (None, [7]):
+            policy = network(hidden)
+            assert type(policy) is kind and (policy.obs_dim, policy.act_dim, policy.hidden) == (48, 12, hidden or [256, 256])
+    np.testing.assert_allclose(arrays(go2_actor_critic([4], initial_std=0.25))["log_std"], math.log(0.25), rtol=1e-6)
+
+
 def test_a_wrapped_policy_is_the_one_inside(tmp_path):
     inside = MLP(OBS, ACT, [6], history=2, rng=rng())
     policy, x = JitPolicy(inside), Tensor(rng(1).normal(size=(4, 2 * OBS)).astype(np.float32))
     assert policy.history == 2 and policy.policy is inside
     np.testing.assert_array_equal(policy.forward(x).numpy(), inside.forward(x).numpy())
     path = policy.save(tmp_path / "p", training_info={"steps": 3})
-    assert path == tmp_path / "p" and type(Policy.load(path)) is MLP
+    assert path == tmp_path / "p" and type(Policy.load(path)) is MLP and inspect_policy(path).training_info == {"steps": 3}
     again = JitPolicy.load(path)
     assert type(again) is JitPolicy
     np.testing.assert_array_equal(again.forward(x).numpy(), inside.forward(x).numpy())

@@ -1,11 +1,13 @@
 """The base class of policies: which class weights are of, how one is built from what was recorded, and what is refused, word by word."""
 
 import copy
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
+from rfx import JointConfig, ObservationNormalizer, RobotConfig, inspect_policy
 from rfx.nn import MLP, ActorCritic, CategoricalMLP, Policy, register_policy
 from rfx.nn import policy as policy_module
 from rfx.nn.policy import _build, _class_for, registered_policy
@@ -96,6 +98,20 @@ def test_recorded_arguments_that_do_not_fit_are_refused(arguments, message):
     refused(lambda: _build(MLP, arguments, WEIGHTS), message)
 
 
+def test_arguments_that_tell_no_observation_are_taken_as_they_are():
+    """A class whose weights tell something else, and one whose weights tell nothing, for any history."""
+    class Told(Scale):
+        @classmethod
+        def infer_arguments(cls, shapes):
+            return {"width": shapes["by"][0]}
+
+    class Silent(Policy):
+        pass
+
+    assert _build(Told, {}, {"by": np.ones(3)}).by.shape == (3,) and _build(Told, {"width": 3}, {"by": np.ones(3)}).by.shape == (3,)
+    assert type(_build(Silent, {}, {})) is Silent
+
+
 def test_a_constructor_that_fails_and_weights_that_differ_are_named():
     refused(lambda: _build(Scale, {"factor": 2.0}, {"by": np.ones(3)}), "Scale cannot be built from the recorded arguments {'factor': 2.0}: "
                                                                         "Scale.__init__() missing 1 required positional argument: 'width'")
@@ -157,6 +173,31 @@ def test_a_call_is_compiled_once_for_each_shape_and_type():
     assert len(seen) <= 6 and len(set(seen)) == 3
     policy.by.replace(Tensor([4.0, 4.0]))
     assert policy(Tensor([[1.0, 1.0]])).numpy().tolist() == [[4.0, 4.0]], "weights that were replaced"
+
+
+def test_a_policy_stays_on_its_device():
+    class There(Scale):
+        def __init__(self, width):
+            self.by = Tensor(np.ones(width, np.float32), device="CPU:1")
+
+    policy = _build(There, {"width": 2}, {"by": np.array([2.0, 3.0])})
+    assert policy.by.device == "CPU:1" and policy.by.numpy().tolist() == [2.0, 3.0]
+    for x in (1.0, 2.0, 3.0):
+        result = policy(Tensor([[x, x]], device="CPU:1"))
+        assert result.device == "CPU:1" and result.numpy().tolist() == [[2.0 * x, 3.0 * x]]
+
+
+@pytest.mark.parametrize(("part", "message"), [
+    ("robot_config", "got a policy of width 6 for a robot_config of state_dim 5 (max_state_dim 64)"),
+    ("normalizer", "got a normalizer of state_dim 5; expected 6")])
+def test_a_folder_whose_parts_do_not_fit_is_named(tmp_path, part, message):
+    """As of one that was put together by hand: what each file says is right by itself."""
+    parts = {width: {"robot_config": RobotConfig(name="r", state_dim=width, action_dim=2, joints=(JointConfig(name="a"), JointConfig(name="b"))),
+                     "normalizer": ObservationNormalizer(width)} for width in (6, 5)}
+    path = MLP(6, 2, [4], rng=rng()).save(tmp_path / "p", **{part: parts[6][part]})
+    info = inspect_policy(path)
+    assert Policy.from_info(info).hidden == [4]
+    refused(lambda: Policy.from_info(dataclasses.replace(info, **{part: parts[5][part]})), f"{path}: {message}")
 
 
 def test_a_policy_loads_as_the_class_it_is_asked_of(tmp_path):

@@ -45,6 +45,8 @@ def test_its_entries_are_joined_and_the_model_runs(saved):
     torch.testing.assert_close(policy.forward(obs).detach(), expected)
     assert not result.requires_grad and policy.forward(obs).requires_grad and isinstance(policy, Policy)
     assert policy.obs_keys == ["state", "command"] and policy.device == torch.device("cpu")
+    of_two = {"command": torch.randn(2, 3, 1), "state": torch.randn(2, 3, 4)}
+    torch.testing.assert_close(policy(of_two), model(torch.cat([of_two["state"], of_two["command"]], dim=2)).detach())
     loaded = TorchJitPolicy.load(path)
     assert loaded.obs_keys == ["state"] and [tuple(weight.shape) for weight in loaded.parameters()] == [(2, 5), (2,)]
     torch.testing.assert_close(loaded({"state": torch.ones(3, 5), "command": None}), model(torch.ones(3, 5)).detach())

@@ -75,7 +75,8 @@ class Figures:
                 went_well &= done
                 if done:
                     measured = gathered(run, self.root)
-                    self.values.setdefault(name, {})[run.name] = measured | {"changed_since": changed_since(measured["commit"], run.depends)}
+                    self.values.setdefault(name, {})[run.name] = measured
+                    self.note_stale()
                     self.write()
         return went_well
 
@@ -83,8 +84,13 @@ class Figures:
         """Note of every run which code has changed since; of a run that no group has any more nothing remains."""
         for name in self.values.keys() & self.groups.keys():
             by_name = {run.name: run for run in runs_of(name, self.groups[name])}
-            self.values[name] = {key: self.values[name][key] | {"changed_since": changed_since(self.values[name][key]["commit"], run.depends)}
+            self.values[name] = {key: self.values[name][key] | {"changed_since": self.changed_since(run, self.values[name][key])}
                                  for key, run in by_name.items() if key in self.values[name]}
+
+    def changed_since(self, run: Run, measured: Mapping[str, Any]) -> list[str]:
+        """What a run depends on that is not what it was when it was measured: files, and the run whose figures it reads."""
+        read = self.values.get(run.group.reads, {}).get(run.name)
+        return changed_since(measured["commit"], run.depends) + ([str(run.source)] if read and is_newer(read, measured) else [])
 
     def write(self) -> None:
         """Write the file, and fill in the texts. Raises InputError for a text whose markers are wrong."""
@@ -161,12 +167,18 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_measured(run: Run, name: str, root: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the same command has written its output here, by versions that are the same and code that has not changed since.
+    """Whether the same command has written its output here, by versions that are the same and code and sources that have not changed since.
 
     One of which it is not known what it wrote is measured again.
     """
     return (name in record and "wrote" in record[name] and record[name]["command"] == run.command(name) and (root / run.output(name)).is_file()
-            and record[name]["provenance"] == here() and not changed_since(record[name]["commit"], run.depends))
+            and record[name]["provenance"] == here() and not changed_since(record[name]["commit"], run.depends)
+            and not (run.source and any(is_newer(read, record[name]) for read in read_record(root / run.source).values())))
+
+
+def is_newer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one measurement began after another."""
+    return datetime.fromisoformat(one["began"]) > datetime.fromisoformat(other["began"])
 
 
 @cache

@@ -29,6 +29,7 @@ class Group:
     about: str
     minutes: float  # that it takes on two cores; what was measured last takes its place
     apart: bool = False  # measured only where its name is given
+    reads: str | None = None  # a group measured before it: its commands read what those wrote, of the same row and seed
     rows: dict[str, dict[str, str]]  # by name: what cells may say of each beside what was measured
     seeds: tuple[int, ...] = (0,)
     commands: dict[str, str]  # arguments of `python -m`, by the name that cells have for what it wrote; in order
@@ -54,6 +55,11 @@ class Run:
     row: str
     seed: int
     folder: Path  # in a checkout
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the run whose figures its commands read, if they read any."""
+        return Path(RUNS, self.group.reads, self.name) if self.group.reads else None
 
     @property
     def name(self) -> str:
@@ -84,8 +90,13 @@ def read_groups(path: Path = CONFIGS / "figures.yaml") -> dict[str, Group]:
     """The groups by name; where depends names an entry of the file's `paths`, it gets those. Raises ValueError that names the key."""
     values = read_yaml(path)
     paths = values.get("paths", {})
-    return {name: read(Group, group | {"depends": [path for entry in group["depends"] for path in paths.get(entry, [entry])]}, name)
-            for name, group in values["groups"].items()}
+    groups = {name: read(Group, group | {"depends": [path for entry in group["depends"] for path in paths.get(entry, [entry])]}, name)
+              for name, group in values["groups"].items()}
+    for name, group in groups.items():
+        if group.reads and not (group.reads in groups and {*group.rows} <= {*groups[group.reads].rows}
+                                and {*group.seeds} <= {*groups[group.reads].seeds}):
+            raise ValueError(f"{name}.reads: got {group.reads!r}, expected a group with the same rows and seeds")
+    return groups
 
 
 def runs_of(name: str, group: Group) -> list[Run]:

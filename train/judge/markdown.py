@@ -58,7 +58,7 @@ def how(name: str, group: Group, runs: Sequence[Mapping[str, Any]]) -> str:
     return (f"`python -m train.figures --only {name}`, {_minutes(seconds)}, {' and '.join(dict.fromkeys((dates[0], dates[-1])))}, "
             f"commit {', '.join(commits)}; {'; '.join(machines)}.{busy}"
             + (f" {missing} of {missing + len(runs)} runs are missing." if missing else "")
-            + (f" **Stale**: code that it depends on has changed since, in {len(stale)} file{'s' * (len(stale) > 1)}." if stale else ""))
+            + (f" **Stale**: what it depends on has changed since, in {len(stale)} file{'s' * (len(stale) > 1)}." if stale else ""))
 
 
 def median_of(values: Sequence[Any]) -> Any:
