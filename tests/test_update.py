@@ -7,9 +7,11 @@ import network_reference
 import numpy as np
 import pytest
 
-from rfx.nn import ActorCritic, CategoricalActorCritic
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic
+from rfx.nn.compiler import ensure_compiler
 from tinygrad import Tensor, dtypes
 from train.bench import learner as learner_benchmark
+from train.ppo import forward, update
 from train.ppo.forward import Forward, allocate, upload
 from train.ppo.losses import Minibatch
 from train.ppo.rollout import Rollout
@@ -22,6 +24,7 @@ T, N, D, A = 6, 16, 10, 3
 def path(request, monkeypatch):
     if request.param == "plain":
         monkeypatch.setenv("RFX_PLAIN", "1")
+    return request.param
 
 
 def learner(seed=0, **options):
@@ -167,6 +170,31 @@ def test_acting_is_the_network_with_a_squashed_mean(path):
         assert mean.dtype == value.dtype == np.float32 and value.shape == (rows,)
 
 
+def test_a_critic_of_its_own_judges_what_it_alone_sees(path):
+    """Of three widths that differ, hidden and input: actor 10, critic 7."""
+    policy = PrivilegedActorCritic(D, A, 7, [24, 17], rng=np.random.default_rng(0))
+    acting, rng = Forward(policy), np.random.default_rng(1)
+    observation, critic_observation = (rng.standard_normal((9, width)).astype(np.float32) for width in (D, 7))
+    mean, value = acting.act(observation, critic_observation)
+    parameters = {name: t.numpy() for name, t in acting.parameters.items()}
+    for names, x, got in ((("backbone.0", "backbone.1", "actor_head"), observation, np.arctanh(mean.astype(np.float64))),
+                          (("critic.0", "critic.1", "critic.2"), critic_observation, value[:, None])):
+        weights, biases = ([parameters[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
+        assert got == pytest.approx(network_reference.forward(x, weights, biases)[-1], abs=2e-6)
+    with pytest.raises(ValueError):
+        acting.act(observation)
+
+
+def test_kernels_act_and_learn_unless_they_are_turned_off(path, monkeypatch):
+    used = []
+    for module, name in ((forward, "Inference"), (update, "Training")):
+        ours = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, name=name, ours=ours: used.append(name) or ours(*given))
+    ppo = learner()
+    ppo.update(filled_rollout(ppo), np.random.default_rng(0))
+    assert {*used} == ({"Inference", "Training"} if path == "kernels" else set())
+
+
 def test_a_saved_state_goes_on_bit_for_bit(path):
     whole, halves = learner(), learner()
     for ppo in (whole, halves):
@@ -265,6 +293,18 @@ def test_what_is_uploaded_is_there_in_the_tensors_type():
         upload(tensor, np.arange(6.0).reshape(3, 2).T)
         assert tensor.numpy().tolist() == [[0, 2, 4], [1, 3, 5]] and tensor.numpy().dtype == kind
     assert allocate(4).dtype == dtypes.float32
+
+
+@pytest.mark.parametrize("device", ["CPU", "CPU:1"])
+@pytest.mark.parametrize(("dtype", "kind"), [(dtypes.float32, np.float32), (dtypes.int32, np.int32)])
+def test_what_is_uploaded_takes_the_memory_that_was_there(device, dtype, kind):
+    ensure_compiler()  # for tinygrad by itself
+    tensor = Tensor.zeros(2, 3, dtype=dtype, device=device).contiguous().realize()
+    buffer = tensor.uop.buffer
+    for values in (np.arange(6.0).reshape(3, 2).T, np.full((2, 3), 7)):
+        upload(tensor, values)
+        assert tensor.uop.buffer is buffer and tensor.device == device and tensor.dtype == dtype
+        np.testing.assert_array_equal(np.frombuffer(bytes(buffer.as_memoryview()), kind).reshape(2, 3), values)
 
 
 @pytest.mark.parametrize("num_rows", [5, 256, 700])
