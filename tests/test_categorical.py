@@ -98,7 +98,10 @@ def test_choices_are_drawn_as_their_probabilities_say():
     assert (one_hot.sum(axis=1) == 1.0).all() and one_hot.dtype == np.float32
 
 
-def test_an_update_makes_a_rewarded_choice_likelier():
+@pytest.mark.parametrize("path", ["kernels", "plain"])
+def test_an_update_makes_a_rewarded_choice_likelier(path, monkeypatch):
+    if path == "plain":
+        monkeypatch.setenv("RFX_PLAIN", "1")
     policy = CategoricalActorCritic(2, 3, [16], rng=np.random.default_rng(0))
     learner, rng, streams = PPO(policy, PPOConfig(num_epochs=2, num_minibatches=2), 64), np.random.default_rng(1), Streams(8, 1)
     rollout = Rollout.empty(8, 8, 2, 3)
@@ -112,6 +115,27 @@ def test_an_update_makes_a_rewarded_choice_likelier():
     losses = learner.update(rollout, rng)
     after, _ = learner.act(rollout.observation[0])
     assert (after[:, 1] > before[:, 1]).all() and losses["kl"] > 0.0 and losses["skipped_minibatches"] == 0
+
+
+def test_both_paths_learn_the_same_choices(monkeypatch):
+    """Weights move alike to a thousandth of the way: Adam's first steps hardly depend on how large a gradient is, so that its sign counts."""
+    states, losses = [], []
+    for plain in ("", "1"):
+        monkeypatch.setenv("RFX_PLAIN", plain)
+        learner = PPO(CategoricalActorCritic(2, 3, [16], rng=np.random.default_rng(0)),
+                      PPOConfig(num_epochs=2, num_minibatches=2, entropy_coefficient=0.1, clip=0.05), 64)
+        rng, rollout, streams = np.random.default_rng(1), Rollout.empty(8, 8, 2, 3), Streams(8, 1)
+        rollout.observation[...] = rng.standard_normal(rollout.observation.shape)
+        for t in range(8):
+            rollout.mean[t], rollout.value[t] = learner.act(rollout.observation[t])
+            _, rollout.action[t], rollout.log_prob[t] = draw(rollout.mean[t], streams)
+        rollout.advantage[...], rollout.returns[...] = (rng.standard_normal((8, 8)) for _ in range(2))
+        before = learner.weights()
+        losses.append(learner.update(rollout, rng))
+        states.append({name: array - before[name] for name, array in learner.weights().items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
+    for name, moved in states[0].items():
+        assert np.abs(moved).max() > 1e-4 and np.abs(moved - states[1][name]).max() < 1e-3 * np.abs(moved).max(), name
 
 
 def test_a_saved_policy_chooses_as_before(tmp_path):

@@ -142,11 +142,18 @@ def test_a_bad_minibatch_changes_nothing_but_its_count(path):
     rollout.advantage[2, 3] = np.nan
     metrics = ppo.update(rollout, np.random.default_rng(0))
     assert metrics.pop("skipped_minibatches") == 2 and np.isfinite(list(metrics.values())).all()
+    assert metrics["entropy"] == pytest.approx(A * (math.log(0.6) + 0.5 * math.log(2.0 * math.pi * math.e)), rel=0.01), "a mean over two, not four"
     state = ppo.state_dict()
     assert state["adam.state"][0] == 2 and all(np.isfinite(array).all() for array in state.values())
     rollout.observation[:] = np.inf
     assert ppo.update(rollout, np.random.default_rng(0))["skipped_minibatches"] == 4
     assert all(np.array_equal(array, state[name]) for name, array in ppo.state_dict().items())
+
+
+def test_what_a_single_minibatch_tells_is_its_own(path):
+    ppo = learner(num_epochs=1, num_minibatches=1)
+    entropy = A * (math.log(0.6) + 0.5 * math.log(2.0 * math.pi * math.e))  # of the policy before the step, with the deviation it starts from
+    assert ppo.update(filled_rollout(ppo), np.random.default_rng(0))["entropy"] == pytest.approx(entropy, rel=1e-5)
 
 
 @pytest.mark.parametrize(("desired_kl", "rate", "expected"), [(1e9, 1e-3, 1e-3 * 1.5**4), (1e9, 8e-3, 1e-2), (1e-9, 1e-3, 1e-3 / 1.5**2),
