@@ -133,8 +133,8 @@ def test_a_subclass_tells_arguments_only_where_its_constructor_is_the_tellers():
 
 def test_weights_of_other_types_become_the_tensors_own_where_their_values_fit():
     assert _build(MLP, {}, {name: array.astype(np.float64) for name, array in WEIGHTS.items()}).layers[0].weight.dtype == dtypes.float32
-    with pytest.raises(ValueError, match="not finite"):
-        _build(MLP, {}, WEIGHTS | {"layers.0.bias": np.full(4, 1e300)})
+    refused(lambda: _build(MLP, {}, WEIGHTS | {"layers.0.bias": np.full(4, 1e300)}),
+            "weights: got values in layers.0.bias that are not finite; such a policy cannot run")
     with pytest.raises(TypeError, match="same_kind"):
         _build(MLP, {}, WEIGHTS | {"layers.0.bias": np.zeros(4, complex)})
 
