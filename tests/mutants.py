@@ -123,6 +123,12 @@ def row(file: str) -> str:
     return f"| {file} | {len(codes) or ''} | {done - survived or ''} | {late if done else ''} | {survived if done else ''} | {share} | {version(file)} |"
 
 
+def total(rows: list[str]) -> str:
+    """The table's last line, of the lines above it."""
+    made, killed, late, survived = (sum(int(cell) for cell in column if cell.strip()) for column in zip(*(row.split("|")[2:6] for row in rows)))
+    return f"| all | {made} | {killed} | {late} | {survived} | {f'{100 * killed / (killed + survived):.1f}%' if killed else ''} | |"
+
+
 def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
     """A file's survivors, a line each, with why they may stay. Says which reasons fit none."""
     used, lines = set(), []
@@ -160,7 +166,7 @@ def page() -> str:
         rows.append(row(file) if here else before[file])
         lists += listing(file, reasons.get(file, [])) if here else listed.get(file, [])
     return "\n".join(["| file | mutants | killed | of them by a time limit | survived | share killed | the file of |",
-                      "| --- | --- | --- | --- | --- | --- | --- |", *rows, *lists])
+                      "| --- | --- | --- | --- | --- | --- | --- |", *rows, total(rows), *lists])
 
 
 def report() -> None:
