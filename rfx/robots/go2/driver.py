@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -284,7 +285,9 @@ class Go2(SingleRobot):
             raise RuntimeError(f"the Go2 was damped: {self._failure or connection.reason}; log: {self.log_path}")
         connection.check()
         if not connection.is_running:
-            raise RuntimeError(f"the Go2's sender ended with status {connection.process.returncode}")
+            status = connection.process.returncode
+            raise RuntimeError("the Go2's sender was killed, by its guard where it stood still: that one damps" if status == -signal.SIGKILL else
+                               f"the Go2's sender ended with status {status}")
         return connection
 
 
