@@ -15,7 +15,7 @@ help:
 	@echo "make test-long  the long ones: minutes each"
 	@echo "make benchmark  speed and memory, as a table and benchmark.json"
 	@echo "make figures    what README claims, measured again, into docs/figures.json and README (ARGS=--list tells how long)"
-	@echo "make mutants    which changes of our code its tests do not notice, into docs/mutants.md: hours (ARGS=FILE: one file)"
+	@echo "make mutants    which changes of our code its tests do not notice, into docs/mutants.md: minutes a file (ARGS=FILE: one)"
 	@echo "make clean      remove .venv"
 
 train: $(VENV)/.installed
