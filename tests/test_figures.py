@@ -136,7 +136,7 @@ def test_what_is_worked_out_of_other_figures_is_stale_when_those_are_measured_an
     apart: true
     reads: other
     rows: {dog: {}}
-    commands: {first: "measure row={row} seed={seed} to={output} from=runs/figures/other/{row}/{seed}/first.json"}
+    commands: {first: "measure row={row} seed={seed} to={output} from={source}/first.json"}
     depends: [measure.py]
     head: [what, figure]
     lines: [[falls, "{first[falls]:.2f}"]]
@@ -145,6 +145,8 @@ def test_what_is_worked_out_of_other_figures_is_stale_when_those_are_measured_an
     commit(checkout)
     both = "--only", "other", "--only", "reader"
     assert run(checkout, monkeypatch, *both) == 2 and run(checkout, monkeypatch, *both) == 0
+    values = json.loads((checkout / "docs" / "figures.json").read_text())["reader"]["dog/0"]
+    assert values["first"]["command"].endswith(" from=runs/figures/other/dog/0/first.json")
     shutil.rmtree(checkout / "runs" / "figures" / "other")
     time.sleep(1.1)  # when a command began is noted to the second
     assert run(checkout, monkeypatch, "--only", "other") == 1

@@ -77,7 +77,7 @@ def test_the_first_step_is_the_rate_against_each_gradient(path, norm):
         np.testing.assert_allclose(got, 1.0 - 1e-3 * g / (np.abs(g) + 1e-8), atol=2e-7)
 
 
-def test_equal_gradients_keep_the_step_and_a_turn_is_taken_slowly(path):
+def test_equal_gradients_keep_the_step(path):
     """Ten steps of one gradient go ten times as far as one."""
     once, ten = (steps(path, gradients(0.5), [FINE] * n)[0] for n in (1, 10))
     for a, b in zip(once, ten):

@@ -178,7 +178,7 @@ def test_acting_is_the_network_with_a_squashed_mean(path):
 
 
 def test_a_critic_of_its_own_judges_what_it_alone_sees(path):
-    """Of three widths that differ, hidden and input: actor 10, critic 7."""
+    """The critic reads 7 numbers where the actor reads 10."""
     policy = PrivilegedActorCritic(D, A, 7, [24, 17], rng=np.random.default_rng(0))
     acting, rng = Forward(policy), np.random.default_rng(1)
     observation, critic_observation = (rng.standard_normal((9, width)).astype(np.float32) for width in (D, 7))

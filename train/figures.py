@@ -75,9 +75,10 @@ class Figures:
                 went_well &= done
                 if done:
                     measured = gathered(run, self.root)
-                    self.values.setdefault(name, {})[run.name] = measured
-                    self.note_stale()
+                    self.values.setdefault(name, {})[run.name] = measured | {"changed_since": self.changed_since(run, measured)}
                     self.write()
+        self.note_stale()  # of those that read what is new now
+        self.write()
         return went_well
 
     def note_stale(self) -> None:

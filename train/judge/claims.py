@@ -22,8 +22,8 @@ class Group:
     """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what they wrote.
 
     Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}. Commands may name {folder}, the run's,
-    and {output}, the JSON file that the command writes; without it that is {folder}/result.json. Cells name what was measured, as
-    {command[key]}; process_s is every command's time from its start to its exit.
+    {output}, the JSON file that the command writes (without it that is {folder}/result.json), and {source}, the folder of the run that it reads.
+    Cells name what was measured, as {command[key]}; process_s is every command's time from its start to its exit.
     """
 
     about: str
@@ -73,7 +73,7 @@ class Run:
 
     def command(self, name: str) -> list[str]:
         """The words of a command, after `python -m`."""
-        fields = self.fields | {"folder": self.folder, "output": self.folder / f"{name}.json"}
+        fields = self.fields | {"folder": self.folder, "output": self.folder / f"{name}.json", "source": self.source}
         return [word.format(**fields) for word in shlex.split(self.group.commands[name])]
 
     def output(self, name: str) -> Path:

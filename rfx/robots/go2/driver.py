@@ -285,9 +285,9 @@ class Go2(SingleRobot):
             raise RuntimeError(f"the Go2 was damped: {self._failure or connection.reason}; log: {self.log_path}")
         connection.check()
         if not connection.is_running:
-            status = connection.process.returncode
-            raise RuntimeError("the Go2's sender was killed, by its guard where it stood still: that one damps" if status == -signal.SIGKILL else
-                               f"the Go2's sender ended with status {status}")
+            if (status := connection.process.returncode) == -signal.SIGKILL:
+                raise RuntimeError("the Go2's sender was killed, as its guard does with one that stands still; the guard damps")
+            raise RuntimeError(f"the Go2's sender ended with status {status}")
         return connection
 
 
