@@ -1,6 +1,7 @@
 """Signals as a terminal has them, and what `make test` runs beside what."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in WIRE:
             item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=STALL))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's capturing, which has then put what was said into the item's sections
+def pytest_runtest_call(item):
+    """A failure tells when a guard said meanwhile that the machine stood still: what it damped, the test may meet in other words."""
+    try:
+        return (yield)
+    except Exception as error:
+        said = re.search(STALL, "".join(text for _, kind, text in item._report_sections if kind == "stderr"))
+        if item.path.name in WIRE and said and not re.search(STALL, str(error)):
+            raise AssertionError(f"{error}; a guard said meanwhile: {said[0]}") from error
+        raise
 
 
 @pytest.hookimpl(optionalhook=True)
