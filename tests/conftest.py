@@ -1,13 +1,17 @@
 """Signals as a terminal has them, and what `make test` runs beside what."""
 
+import functools
 import os
-import re
 import signal
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from go2_wire import STALL
 from hypothesis import HealthCheck, settings
+from stalls import StallWatch
+
+from rfx.robots.go2 import Go2
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread that waits for another one's core to be free burns its own
     os.environ |= {"CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
@@ -26,19 +30,56 @@ WIRE = {path.name for path in Path(__file__).parent.glob("test_*.py") if "go2_wi
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in WIRE:
-            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=STALL))
+            item.add_marker(pytest.mark.flaky(reruns=2, only_rerun="the machine stood still for [0-9]+ ms"))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's capturing, which has then put what was said into the item's sections
-def pytest_runtest_call(item):
-    """A failure tells when a guard said meanwhile that the machine stood still: what it damped, the test may meet in other words."""
+@functools.cache
+def stall_watch() -> StallWatch:
+    """One for this worker, from its first test of the wire on."""
+    return StallWatch()
+
+
+@contextmanager
+def _told_of_stalls(item):
+    """A failure of the wire's tests says so when the machine stood still meanwhile."""
+    if item.path.name not in WIRE:
+        yield
+        return
+    watch, began_s = stall_watch(), time.monotonic()
     try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        if not (longest_s := watch.longest_s(began_s)):
+            raise
+        raise AssertionError(f"{error}; the machine stood still for {longest_s * 1e3:.0f} ms meanwhile") from error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    with _told_of_stalls(item):
         return (yield)
-    except Exception as error:
-        said = re.search(STALL, "".join(text for _, kind, text in item._report_sections if kind == "stderr"))
-        if item.path.name in WIRE and said and not re.search(STALL, str(error)):
-            raise AssertionError(f"{error}; a guard said meanwhile: {said[0]}") from error
-        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with _told_of_stalls(item):
+        return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _no_robot_outlives_its_test(monkeypatch):
+    """A test that fails leaves its Go2 connected, and its sender at work: the next one would meet two publishers."""
+    robots, connect = [], Go2.connect
+
+    def noted(self):
+        robots.append(self)
+        connect(self)
+
+    monkeypatch.setattr(Go2, "connect", noted)
+    yield
+    for robot in robots:
+        with suppress(RuntimeError):
+            robot.close()
 
 
 @pytest.hookimpl(optionalhook=True)

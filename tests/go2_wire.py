@@ -18,10 +18,6 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-# A virtual machine may stand still for longer than the guard waits (50 ms), and then the robot is damped, as it should be. That says nothing
-# of what a test is about: conftest.py runs it again, twice at most, and only where its failure speaks of this, or of a sender that the guard
-# killed for it.
-STALL = "stood still for [0-9]+ ms|sender was killed"
 _candidates = itertools.count(os.getpid() * 7)
 
 

@@ -1,7 +1,6 @@
 """`rfx deploy --robot go2` as somebody at the remote uses it: states, buttons, and how gently it comes down."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from go2_wire import ROOT, STALL, EmulatorProcess, descendants, is_alive
+from go2_wire import ROOT, EmulatorProcess, descendants, is_alive
 from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.log import Recording, run_path
 
@@ -92,7 +91,6 @@ class Deployed:
     def wait_for(self, line, count=1, timeout_s=30.0):
         deadline_s = time.monotonic() + timeout_s
         while sum(said.startswith(line) for said in self.lines) < count:
-            self._check_stall(" ".join(self.lines))
             assert time.monotonic() < deadline_s and self.process.poll() is None, (self.lines, self.process.poll() and self.process.stderr.read())
             time.sleep(0.01)
 
@@ -103,13 +101,7 @@ class Deployed:
         error = self.process.stderr.read()
         self.process.wait(timeout=30.0)
         self.reader.join()
-        self._check_stall(error + " ".join(self.lines))
         return self.process.returncode, error
-
-    def _check_stall(self, said):
-        """Fails with what the machine did, in words by which a test is run again (conftest.py)."""
-        if (stall := re.search(STALL, said)):
-            pytest.fail(f"the sender {stall.group()}, so this says nothing of the deployment")
 
     def kill(self):
         """Kill it, and wait for its sender and guard, which damp for a while: to the next one they are another publisher."""
