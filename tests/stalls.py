@@ -18,7 +18,7 @@ from pathlib import Path
 from rfx.robots.realtime import realtime_priority
 
 PRIORITY = 45  # above the emulator's, which is above the guard's and the sender's
-PERIOD_S = 0.002
+PERIOD_S = 0.004
 LATE_S = 0.005  # the narrowest times of the tests, such as "no LowState for 5[0-9] ms", leave a sender about so much
 
 

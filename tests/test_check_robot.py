@@ -19,6 +19,12 @@ from rfx.robots.check.geometry import inside, surface
 from rfx.robots.check.physics import Stand, check_standing
 
 
+@pytest.fixture(autouse=True)
+def _a_short_look_at_the_speed(monkeypatch):
+    """Half a second of all cores for each robot here would be half a minute."""
+    monkeypatch.setattr("rfx.robots.check.physics.SPEED_S", 0.02)
+
+
 @pytest.fixture
 def changed(tmp_path):
     """A folder of a robot's two files, after edit(values of robot.yaml) and replacements in the MJCF."""

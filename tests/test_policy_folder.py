@@ -59,7 +59,7 @@ def registry(monkeypatch):
 widths = st.integers(1, 24)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the same kernels every time
 @given(kind=st.sampled_from([MLP, ActorCritic]), obs_dim=widths, act_dim=widths, hidden=st.lists(widths, max_size=3),
        seed=st.integers(0, 99))
 def test_any_architecture_acts_the_same_after_saving_and_loading(tmp_path, kind, obs_dim, act_dim, hidden, seed):
@@ -441,11 +441,12 @@ def one_gigabyte():
     resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def test_every_damaged_folder_is_refused_clearly_or_runs(tmp_path, originals, one_gigabyte):
-    """A thousand of them: bits, lengths, swapped files, JSON, weights and headers; signed anew or not; each within ten seconds."""
+@pytest.mark.parametrize("num", [300, pytest.param(1000, marks=pytest.mark.long)])
+def test_every_damaged_folder_is_refused_clearly_or_runs(tmp_path, originals, one_gigabyte, num):
+    """Hundreds of them: bits, lengths, swapped files, JSON, weights and headers; signed anew or not; each within ten seconds."""
     counts = {"ran": 0, "refused": 0}
 
-    @settings(max_examples=1000, deadline=10_000, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=num, deadline=10_000, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def check(data):
         folder = tmp_path / "damaged"
@@ -473,7 +474,7 @@ def test_every_damaged_folder_is_refused_clearly_or_runs(tmp_path, originals, on
         assert action.shape == (2, 3) and np.isfinite(action).all()
 
     check()
-    assert counts["refused"] > 500 and counts["ran"] > 20, counts
+    assert counts["refused"] > num / 2 and counts["ran"] > num / 50, counts
 
 
 @pytest.mark.parametrize("name", FILES)

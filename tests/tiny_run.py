@@ -21,7 +21,7 @@ from train.runs.resume import FREE, read_record
 
 # Children are forked from a server that has imported everything, and so start in no time.
 children = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["train.run", "tiny_run"])
+children.set_forkserver_preload(["train.run", "tiny_run", "warm"])
 Event = _tensorboard().Event
 scratch = tempfile.TemporaryDirectory()
 
