@@ -146,7 +146,7 @@ def test_a_browser_shows_the_running_robot(policy_folder, capsys):
         with browser.Browser(url) as page:
             page.wait_for(f"document.getElementById('picture').src.startsWith('blob:{url.rstrip('/')}')")
             first = page.value("document.getElementById('picture').src")
-            assert page.value("document.getElementById('picture').naturalWidth") > 100, "a picture that the browser can decode"
+            page.wait_for("document.getElementById('picture').naturalWidth > 100")  # the browser can decode it, which takes it a moment
             page.wait_for(f"document.getElementById('picture').src !== '{first}'")
             for _ in range(2):
                 page.press("w")
