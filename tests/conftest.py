@@ -1,4 +1,4 @@
-"""Signals as a terminal has them, and what `make test` runs beside what."""
+"""Signals as a terminal has them, what `make test` runs beside what, and what it runs again."""
 
 import functools
 import os

@@ -23,7 +23,7 @@ LATE_S = 0.005  # the narrowest times of the tests, such as "no LowState for 5[0
 
 
 class StallWatch:
-    """Watches from now on, until this process ends."""
+    """Watches from now on, until this process ends. Raises RuntimeError where it cannot."""
 
     def __init__(self) -> None:
         self._file = tempfile.NamedTemporaryFile("r")
@@ -31,6 +31,10 @@ class StallWatch:
             self._process = subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdin=subprocess.DEVNULL, stdout=out,
                                              cwd=Path(__file__).parents[1])
         atexit.register(self._process.kill)
+        while not self._file.read():  # on a busy machine it may take seconds to begin
+            if self._process.poll() is not None:
+                raise RuntimeError(f"tests/stalls.py ended with status {self._process.returncode}")
+            time.sleep(0.01)
 
     def longest_s(self, since_s: float) -> float:
         """For how long a core stood still at a time, since since_s of time.monotonic(). 0 when none did for longer than LATE_S."""
@@ -53,3 +57,4 @@ def _watch(core: int, parent: int) -> None:
 if __name__ == "__main__":
     for core in os.sched_getaffinity(0):
         threading.Thread(target=_watch, args=(core, int(sys.argv[1]))).start()
+    os.write(1, b"0 0\n")  # it has begun

@@ -21,7 +21,7 @@ from rfx.robots.check.physics import Stand, check_standing
 
 @pytest.fixture(autouse=True)
 def _a_short_look_at_the_speed(monkeypatch):
-    """Half a second of all cores for each robot here would be half a minute."""
+    """A second of all cores for each robot here would be more than a minute."""
     monkeypatch.setattr("rfx.robots.check.physics.SPEED_S", 0.02)
 
 

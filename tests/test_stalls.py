@@ -10,7 +10,6 @@ from stalls import StallWatch
 @pytest.fixture(scope="module")
 def watch():
     watch = StallWatch()
-    time.sleep(1.0)  # it has begun
     yield watch
     watch._process.kill()
 
