@@ -167,7 +167,7 @@ def table(num_strikes: int, tmp_path: Path, seed: int) -> None:
     assert max(max(stiff, default=0.0) for stiff in delays.values()) <= BOUND_MS
 
 
-@pytest.mark.parametrize("moment", ["standing", "walking", "ending"])
+@pytest.mark.parametrize("moment", ["standing", "ending"])  # tests/test_go2_faults.py strikes while walking
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_strike(emulator_and_wire, tmp_path, target, number, moment):

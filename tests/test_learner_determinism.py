@@ -47,6 +47,7 @@ def test_the_weights_do_not_depend_on_threads_or_process():
     assert learn(1) == learn(2) == learn(2, run=1) == learn(5)
 
 
+@pytest.mark.long
 def test_nor_do_they_on_the_plain_path():
     assert learn(1, plain="1") == learn(2, plain="1")
 

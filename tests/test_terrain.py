@@ -115,7 +115,7 @@ def test_a_robot_stands_on_every_tile_and_its_heights_are_above_the_ground():
     assert ((0.2 < state.base_height) & (state.base_height < 0.3)).all()
 
 
-@pytest.mark.parametrize("size, most", [(0.3, 0), (1.0, 10)])
+@pytest.mark.parametrize("size, most", [(0.3, 0), pytest.param(1.0, 10, marks=pytest.mark.long)])
 def test_a_foot_does_not_stay_in_the_ground(size, most):
     """Once its middle is below the surface, a height field holds it. With MuJoCo's own softness the wildest motion caught 152 of 256 robots."""
     env = LeggedEnv(256, task="go2_rough")

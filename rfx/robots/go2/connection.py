@@ -38,7 +38,9 @@ class Connection:
                     "driver_pid": os.getpid(), "log_path": str(log_path)}
         self._states, self._commands = mailboxes(memory, config)
         self.request(Request.IDLE)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds rfx wherever this process did
+        # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would take 32 MB: locked,
+        # and so much longer for the system to take apart before it closes the socket that tells of a killed sender, or guard.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         self._began_s = time.monotonic()
         self.process = subprocess.Popen([sys.executable, "-m", "rfx.robots.go2.sender", json.dumps(options)], env=environment,
                                         pass_fds=(descriptor, bell_end), stdin=subprocess.DEVNULL, start_new_session=True)

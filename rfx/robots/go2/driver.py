@@ -94,14 +94,14 @@ class Go2(SingleRobot):
             while connection.phase == Phase.CONNECTING and connection.is_running:
                 connection.check()
                 time.sleep(0.005)
-            reason = connection.reason or ("it was stopped while connecting" if self._is_stopping else _why_the_sender_ended())
+            phase, reason = connection.phase, connection.reason or ("it was stopped meanwhile" if self._is_stopping else _why_the_sender_ended())
         except RuntimeError as error:
-            reason = str(error)
+            phase, reason = Phase.DONE, str(error)
         except BaseException:
             self.close()
             raise
         self.left_without = connection.state["released"].decode() or self.left_without
-        if connection.phase != Phase.IDLE or self._is_stopping:
+        if phase != Phase.IDLE or self._is_stopping:
             self.close()
             raise ConnectionError(f"no Go2 in DDS domain {self.domain} on {self.interface!r}: {reason}")
 
@@ -171,12 +171,11 @@ class Go2(SingleRobot):
         When the robot lies down of itself, as with an empty battery, this returns to the caller only once it lies, with a RuntimeError.
         """
         connection = self._connected()
-        if connection.phase == Phase.LYING_DOWN:
+        if (phase := connection.phase) == Phase.LYING_DOWN:
             connection.wait_until_settled(self._lying_s)
-            self._connected()
-        phase = connection.phase
         if phase not in (Phase.STANDING, Phase.POLICY) or self._is_stopping:
-            raise RuntimeError(f"the Go2 is {phase.name}: call reset() first")
+            self._connected()  # says why, where the sender has damped only since the first look
+            raise RuntimeError(f"the Go2 is {connection.phase.name}: call reset() first")
         try:
             values = self._action(action)
         except ValueError as error:
@@ -281,10 +280,11 @@ class Go2(SingleRobot):
         connection = self._connection
         if connection is None:
             raise RuntimeError("the Go2 is not connected: call reset() first")
+        is_running = connection.is_running  # before the phase: a sender says why it ends before it does
         if self._failure or connection.phase in (Phase.FAULT, Phase.DONE):
             raise RuntimeError(f"the Go2 was damped: {self._failure or connection.reason}; log: {self.log_path}")
         connection.check()
-        if not connection.is_running:
+        if not is_running:
             if (status := connection.process.returncode) == -signal.SIGKILL:
                 raise RuntimeError("the Go2's sender was killed, as its guard does with one that stands still; the guard damps")
             raise RuntimeError(f"the Go2's sender ended with status {status}")
