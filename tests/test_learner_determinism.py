@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 LEARN = """
 import hashlib
 import numpy as np
