@@ -18,7 +18,7 @@ from rfx.robots.go2.log import Recording
 from rfx.robots.go2.mailbox import Phase, create_memory, mailboxes, state_dtype
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.1, damping_s=0.2)
+LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.1, damping_s=0.2, policy_timeout_s=0.5)  # nothing here is about a policy that is late on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def robot(request, tmp_path):
     else:
         emulator = request.getfixturevalue("emulator")
         emulator.ask("again released")
-        limits = SafetyLimits(stand_s=0.4, damping_s=0.1)
+        limits = SafetyLimits(stand_s=0.4, damping_s=0.1, policy_timeout_s=0.5)  # nothing here is about a policy that is late on a busy machine
         robot = rfx.Go2(domain=emulator.domain, limits=limits, log_path=tmp_path / "log.jsonl")
     with robot:
         robot.reset()
