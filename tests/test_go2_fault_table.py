@@ -171,7 +171,7 @@ def table(num_strikes: int, tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_strike(emulator_and_wire, tmp_path, target, number, moment):
-    """One of each, of which the long table does a hundred."""
+    """One of each but while walking; the long table does a hundred of all."""
     delay_ms = strike(*emulator_and_wire, tmp_path, target, number, moment, random.Random(f"{target} {number} {moment}"))
     print(f"{target}, {number.name}, {moment}: damping after {delay_ms} ms")
     assert delay_ms is None or delay_ms <= BOUND_MS

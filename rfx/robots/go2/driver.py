@@ -94,7 +94,7 @@ class Go2(SingleRobot):
             while connection.phase == Phase.CONNECTING and connection.is_running:
                 connection.check()
                 time.sleep(0.005)
-            phase, reason = connection.phase, connection.reason or ("it was stopped meanwhile" if self._is_stopping else _why_the_sender_ended())
+            phase, reason = connection.phase, connection.reason or ("it was stopped" if self._is_stopping else _why_the_sender_ended())  # in order
         except RuntimeError as error:
             phase, reason = Phase.DONE, str(error)
         except BaseException:
