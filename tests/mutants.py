@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from rfx import extras
@@ -79,6 +80,14 @@ def pytest_collection_modifyitems(items: list) -> None:
     if (measured := Path("mutmut-stats.json")).exists():
         seconds = json.loads(measured.read_text())["duration_by_test"]
         items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
+
+
+def pytest_collection_finish() -> None:
+    """Refuse tests whose import opens a device of tinygrad's: its memory is shared by the processes that are forked from this one, and mutants
+    that run side by side would write into each other's."""
+    device = sys.modules.get("tinygrad.device")
+    if device and device.Device._opened_devices:
+        raise pytest.UsageError(f"importing the tests opened {', '.join(device.Device._opened_devices)}; expected no device before a test runs")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import re
 
 import numpy as np
@@ -24,7 +25,10 @@ def arrays(policy):
     return {name: tensor.numpy() for name, tensor in get_state_dict(policy).items()}
 
 
-WEIGHTS = arrays(MLP(6, 2, [4], rng=rng()))
+@functools.cache
+def mlp_weights():
+    """Of a small MLP; a function, since importing this file must open no device (tests/mutants.py)."""
+    return arrays(MLP(6, 2, [4], rng=rng()))
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +83,10 @@ def test_weights_tell_their_class():
 def test_a_policy_is_built_from_its_arguments_and_weights():
     x = rng(1).normal(size=(3, 6)).astype(np.float32)
     for arguments in ({}, {"obs_dim": 6, "act_dim": 2, "hidden": [4]}, {"obs_dim": 6, "hidden": None}):
-        policy = _build(MLP, arguments, WEIGHTS)
+        policy = _build(MLP, arguments, mlp_weights())
         assert type(policy) is MLP and policy.hidden == [4] and policy.history == 1
         np.testing.assert_array_equal(policy.forward(Tensor(x)).numpy(), MLP(6, 2, [4], rng=rng()).forward(Tensor(x)).numpy())
-    assert (_build(MLP, {"history": 3}, WEIGHTS).obs_dim, _build(MLP, {"history": 3}, WEIGHTS).history) == (2, 3)
+    assert (_build(MLP, {"history": 3}, mlp_weights()).obs_dim, _build(MLP, {"history": 3}, mlp_weights()).history) == (2, 3)
     built = _build(Scale, {"width": 3, "name": "x"}, {"by": np.array([1.0, 2.0, 3.0])})
     assert built.name == "x" and built.by.numpy().tolist() == [1.0, 2.0, 3.0] and built.by.dtype == dtypes.float32
 
@@ -95,7 +99,7 @@ def test_a_policy_is_built_from_its_arguments_and_weights():
       for wrong in (4, 0, -1, 1.5, True, "2", None)),
     ({"widht": 1}, f"MLP takes no argument 'widht': {nearest('widht', ('obs_dim', 'act_dim', 'hidden', 'history', 'rng'))}")])
 def test_recorded_arguments_that_do_not_fit_are_refused(arguments, message):
-    refused(lambda: _build(MLP, arguments, WEIGHTS), message)
+    refused(lambda: _build(MLP, arguments, mlp_weights()), message)
 
 
 def test_arguments_that_tell_no_observation_are_taken_as_they_are():
@@ -117,7 +121,7 @@ def test_a_constructor_that_fails_and_weights_that_differ_are_named():
                                                                         "Scale.__init__() missing 1 required positional argument: 'width'")
     refused(lambda: _build(Scale, {"width": 3}, {"by": np.ones(3), "a": np.ones(1)}), "got weights ['a', 'by']; Scale has ['by']")
     refused(lambda: _build(Scale, {"width": 3}, {"by": np.ones(4)}), "got by of shape (4,); Scale has (3,)")
-    refused(lambda: _build(MLP, {}, WEIGHTS | {"more": np.ones(1)}), f"got weights {sorted([*WEIGHTS, 'more'])}; MLP has {sorted(WEIGHTS)}")
+    refused(lambda: _build(MLP, {}, mlp_weights() | {"more": np.ones(1)}), f"got weights {sorted([*mlp_weights(), 'more'])}; MLP has {sorted(mlp_weights())}")
 
 
 def test_a_subclass_tells_arguments_only_where_its_constructor_is_the_tellers():
@@ -128,15 +132,15 @@ def test_a_subclass_tells_arguments_only_where_its_constructor_is_the_tellers():
     class Same(MLP):
         pass
 
-    assert _build(Small, {"width": 4}, WEIGHTS).hidden == [4] and _build(Same, {}, WEIGHTS).hidden == [4]
+    assert _build(Small, {"width": 4}, mlp_weights()).hidden == [4] and _build(Same, {}, mlp_weights()).hidden == [4]
 
 
 def test_weights_of_other_types_become_the_tensors_own_where_their_values_fit():
-    assert _build(MLP, {}, {name: array.astype(np.float64) for name, array in WEIGHTS.items()}).layers[0].weight.dtype == dtypes.float32
-    refused(lambda: _build(MLP, {}, WEIGHTS | {"layers.0.bias": np.full(4, 1e300)}),
+    assert _build(MLP, {}, {name: array.astype(np.float64) for name, array in mlp_weights().items()}).layers[0].weight.dtype == dtypes.float32
+    refused(lambda: _build(MLP, {}, mlp_weights() | {"layers.0.bias": np.full(4, 1e300)}),
             "weights: got values in layers.0.bias that are not finite; such a policy cannot run")
     with pytest.raises(TypeError, match="same_kind"):
-        _build(MLP, {}, WEIGHTS | {"layers.0.bias": np.zeros(4, complex)})
+        _build(MLP, {}, mlp_weights() | {"layers.0.bias": np.zeros(4, complex)})
 
 
 def test_a_copy_is_built_anew_with_the_same_weights():
@@ -206,4 +210,4 @@ def test_a_policy_loads_as_the_class_it_is_asked_of(tmp_path):
     assert type(CategoricalMLP.load(path)) is CategoricalMLP
     with pytest.raises(ValueError, match="model.safetensors.*actor_head.weight of shape"):
         ActorCritic.load(path / "model.safetensors")
-    np.testing.assert_array_equal(Policy.load(path).layers[0].weight.numpy(), WEIGHTS["layers.0.weight"])
+    np.testing.assert_array_equal(Policy.load(path).layers[0].weight.numpy(), mlp_weights()["layers.0.weight"])
