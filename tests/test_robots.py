@@ -39,7 +39,7 @@ def robot(request, tmp_path):
     else:
         emulator = request.getfixturevalue("emulator")
         emulator.ask("again released")
-        limits = SafetyLimits(stand_s=0.4, damping_s=0.1, policy_timeout_s=0.5)  # nothing here is about a policy that is late on a busy machine
+        limits = SafetyLimits(stand_s=0.4, damping_s=0.1, policy_timeout_s=0.5, slow_policy_factor=25.0)  # on a busy machine a policy is late
         robot = rfx.Go2(domain=emulator.domain, limits=limits, log_path=tmp_path / "log.jsonl")
     with robot:
         robot.reset()
