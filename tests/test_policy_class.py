@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -137,10 +138,20 @@ def test_a_subclass_tells_arguments_only_where_its_constructor_is_the_tellers():
 
 def test_weights_of_other_types_become_the_tensors_own_where_their_values_fit():
     assert _build(MLP, {}, {name: array.astype(np.float64) for name, array in mlp_weights().items()}).layers[0].weight.dtype == dtypes.float32
-    refused(lambda: _build(MLP, {}, mlp_weights() | {"layers.0.bias": np.full(4, 1e300)}),
-            "weights: got values in layers.0.bias that are not finite; such a policy cannot run")
+    with warnings.catch_warnings(action="error"):  # it is said once
+        refused(lambda: _build(MLP, {}, mlp_weights() | {"layers.0.bias": np.full(4, 1e300)}),
+                "weights: got values in layers.0.bias that are not finite; such a policy cannot run")
     with pytest.raises(TypeError, match="same_kind"):
         _build(MLP, {}, mlp_weights() | {"layers.0.bias": np.zeros(4, complex)})
+
+
+def test_whole_numbers_stay_whole():
+    class Counting(Policy):
+        def __init__(self):
+            self.count = Tensor([0], dtype=dtypes.int32)
+
+    count = _build(Counting, {}, {"count": np.array([2**24 + 1], np.int32)}).count  # float32 has no such number
+    assert count.dtype == dtypes.int32 and count.tolist() == [2**24 + 1]
 
 
 def test_a_copy_is_built_anew_with_the_same_weights():
