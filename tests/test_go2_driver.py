@@ -94,7 +94,8 @@ def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(emulator,
 
 
 def test_the_command_is_zero_before_an_empty_battery_lies_it_down(emulator, tmp_path):
-    """20 control steps to brake in; of the 3 s before it lies down a busy machine leaves as many."""
+    """It has longer than braking takes. Here 3 s, in which a busy machine too makes the 20 control steps from the greatest command to none."""
+    assert SafetyLimits().low_charge_s > SafetyLimits().brake_s
     emulator.ask("again released")
     with Go2(domain=emulator.domain, limits=dataclasses.replace(LIMITS, low_charge_s=3.0), log_path=tmp_path / "log.jsonl") as robot:
         robot.command(1.0, 0.0, 0.0)
