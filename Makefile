@@ -1,4 +1,4 @@
-# make train | test | test-long | benchmark | figures | mutants: each sets up .venv by itself, once, and again when pyproject.toml changes.
+# make train | test | test-e2e | test-long | benchmark | figures | mutants: each sets up .venv by itself, once, and again when pyproject.toml changes.
 # More arguments go through ARGS, such as: make train ARGS="seed=1 trainer.total_steps=3e6"
 
 PYTHON ?= python3
@@ -7,11 +7,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV_EXTRAS := dev,go2,hub,menagerie,onnx,ray,search,torch,train,viz
 
-.PHONY: help train test test-long benchmark figures mutants clean
+# Where the shell forbids Python to keep what it compiled, each process compiles all our modules anew, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help train test test-e2e test-long benchmark figures mutants clean
 
 help:
 	@echo "make train      train a policy for the Go2 (ARGS=\"key=value ...\")"
 	@echo "make test       the tests, in a few minutes"
+	@echo "make test-e2e   whole commands, and rfx deploy before an emulated robot, as a user has them: in a few minutes too"
 	@echo "make test-long  the long ones: minutes each"
 	@echo "make benchmark  speed and memory, as a table and benchmark.json"
 	@echo "make figures    what README claims, measured again, into docs/figures.json and README (ARGS=--list tells how long)"
@@ -25,6 +29,10 @@ train: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@$(BIN)/python tests/browser.py
 	$(BIN)/python -m pytest --numprocesses 3 $(ARGS)
+
+test-e2e: $(VENV)/.installed-dev
+	@$(BIN)/python tests/browser.py
+	$(BIN)/python -m pytest --numprocesses 3 -m "e2e and not long" $(ARGS)
 
 test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -131,6 +131,7 @@ def test_the_keys_that_the_page_names_are_there():
             place = place[name]
 
 
+@pytest.mark.e2e
 def test_every_command_does_what_the_page_says(followed):
     _, done, _ = followed
     assert len(done) == COMMANDS
@@ -140,6 +141,7 @@ def test_every_command_does_what_the_page_says(followed):
         assert "Traceback" not in command.stderr
 
 
+@pytest.mark.e2e
 def test_check_robot_finds_nothing(followed):
     checkout, done, _ = followed
     checks = [command for command in done if command.line.startswith("rfx check-robot")]
@@ -149,6 +151,7 @@ def test_check_robot_finds_nothing(followed):
     assert (checkout / "puppy.png").exists() or "no picture" in checks[0].stdout
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ["puppy", "named"])
 def test_training_leaves_a_policy_for_this_robot(followed, name):
     checkout, _, _ = followed
@@ -158,6 +161,7 @@ def test_training_leaves_a_policy_for_this_robot(followed, name):
     assert policy.training_info["env"]["rewards"]["base_height"]["target_m"] == 0.2
 
 
+@pytest.mark.e2e
 def test_the_policy_is_judged_shown_and_deployed(followed):
     checkout, done, _ = followed
     of = {start: [command for command in done if command.line.startswith(start)] for start in ADDED}
@@ -169,6 +173,7 @@ def test_the_policy_is_judged_shown_and_deployed(followed):
     assert all(steps) and all(25 <= int(found[1]) <= 50 for found in steps)  # one second at 50 Hz; a busy machine leaves steps out
 
 
+@pytest.mark.e2e
 def test_no_python_file_changed(followed):
     checkout, _, before = followed
     assert digest(checkout) == before == digest(ROOT)

@@ -99,6 +99,7 @@ def test_a_sweep_over_networks_ends_with_a_table_of_three_rows(tmp_path: Path) -
         assert f"{float(row['error_vx']):.3f}" in line
 
 
+@pytest.mark.e2e
 def test_a_sweep_given_again_with_more_seeds_keeps_what_it_has(tmp_path: Path) -> None:
     given = "-m", "+robot=go2", *SMALL, "policy.hidden=[16]", "trainer.total_steps=128", "hydra.sweep.dir=sweep"
     for seeds in (2, 3):
@@ -110,6 +111,7 @@ def test_a_sweep_given_again_with_more_seeds_keeps_what_it_has(tmp_path: Path) -
     assert first == before and [(row["seed"], row["status"]) for row in rows] == [("0", "finished"), ("1", "finished"), ("2", "finished")]
 
 
+@pytest.mark.e2e
 def test_a_failed_run_of_a_sweep_is_shown_and_the_others_still_run(tmp_path: Path) -> None:
     done = command("-m", "+robot=go2", "seed=1,2", "policy.hidden=[0],[16]", *SMALL, "trainer.total_steps=128", folder=tmp_path)
     assert done.returncode == 1

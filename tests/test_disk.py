@@ -51,6 +51,7 @@ def said(folder: Path) -> str:
     return Path(f"{folder}.log").read_text()
 
 
+@pytest.mark.e2e
 def test_a_disk_that_fills_up_costs_nothing_that_was_there(small_disk, tmp_path):
     (tmp_path / "log").mkdir()
     folder = small_disk / "run"
@@ -69,6 +70,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_there(small_disk, tmp_path)
     assert_same_run(folder, reference_run()[0])
 
 
+@pytest.mark.e2e
 def test_a_disk_that_is_full_for_a_while_is_written_again_later(small_disk):
     folder = small_disk / "run"
     process = start(folder, LONGER)
@@ -82,6 +84,7 @@ def test_a_disk_that_is_full_for_a_while_is_written_again_later(small_disk):
     assert (folder / "policy" / "model.safetensors").exists()
 
 
+@pytest.mark.e2e
 def test_a_folder_that_is_removed_is_made_again(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, {})
@@ -100,6 +103,7 @@ def run_without_privileges(folder: Path, changed: dict, kill_at: int) -> None:
     run(folder, changed)
 
 
+@pytest.mark.e2e
 def test_a_folder_that_may_not_be_written_keeps_its_checkpoint(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, {}, target=run_without_privileges)
@@ -122,6 +126,7 @@ def run_with_a_jumping_clock(folder: Path, changed: dict, kill_at: int) -> None:
     run(folder, changed)
 
 
+@pytest.mark.e2e
 def test_a_clock_that_jumps_changes_nothing(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, {}, target=run_with_a_jumping_clock)

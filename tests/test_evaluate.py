@@ -256,6 +256,7 @@ def subprocess_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 
+@pytest.mark.e2e
 def test_the_command_writes_what_the_function_returns(policy_folder: Path) -> None:
     done = command(f"policy={policy_folder}", "num_envs=8", "duration_s=2", "timestep_s=0.002", "threads=1", folder=policy_folder.parent)
     assert done.returncode == 0, done.stderr
@@ -270,6 +271,7 @@ def test_the_command_writes_what_the_function_returns(policy_folder: Path) -> No
     assert [target["limit"] for target in written["targets"]] == list(WALKING) and written["targets"][0]["met"] is False  # 8 x 2 s prove little
 
 
+@pytest.mark.e2e
 def test_another_task_is_named_by_its_file(policy_folder: Path, tmp_path: Path) -> None:
     done = command(f"policy={policy_folder}", "task=go2_rough", "num_envs=2", "duration_s=0.2", "threads=1", f"output={tmp_path}/e.json",
                    folder=tmp_path)

@@ -171,6 +171,7 @@ def test_a_command_that_fails_is_told_and_the_others_go_on(checkout, monkeypatch
     assert run(checkout, monkeypatch) == 4 and "missing" not in (checkout / "README.md").read_text()
 
 
+@pytest.mark.e2e
 def test_what_was_interrupted_begins_anew(checkout, monkeypatch):
     run(checkout, monkeypatch)
     folder = checkout / "runs" / "figures" / "walk" / "dog" / "4"
@@ -259,6 +260,7 @@ TINY = ("threads=1 env.num_envs=8 trainer.rollout_steps=8 trainer.total_steps=64
         "trainer.final_evaluation_s=0.3")
 
 
+@pytest.mark.e2e
 def test_the_groups_of_runs_find_what_their_commands_write(tmp_path, monkeypatch):
     """The default group itself, with commands that take seconds; what the robots' table shows is among it."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from test_cli_train import SMALL, command, environment
 
 import rfx
@@ -27,6 +28,7 @@ def refuse_to_tell(line: str) -> None:
     raise AssertionError(line)
 
 
+@pytest.mark.e2e
 def test_it_is_trained_before_and_its_network_is_begun_with(tmp_path: Path) -> None:
     done = command(*begun_by("trainer.total_steps=256"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -38,6 +40,7 @@ def test_it_is_trained_before_and_its_network_is_begun_with(tmp_path: Path) -> N
     assert walks["seed"] == climbs["seed"] == 3 and walks["env"]["terrain"] is None and climbs["env"]["terrain"]["num_levels"] == 10
 
 
+@pytest.mark.e2e
 def test_interrupted_in_the_first_run_it_goes_on_with_that_and_then_with_its_own(tmp_path: Path) -> None:
     arguments = begun_by("trainer.total_steps=12_800")
     folder = tmp_path / "rough" / "first" / "checkpoints"
@@ -59,6 +62,7 @@ def test_interrupted_in_the_first_run_it_goes_on_with_that_and_then_with_its_own
     assert again.returncode == 2 and "holds the checkpoints of an earlier run" in again.stderr and "First" not in again.stdout
 
 
+@pytest.mark.e2e
 def test_the_newest_run_is_the_whole_and_not_the_first_part(tmp_path: Path) -> None:
     arguments = [argument for argument in begun_by("trainer.total_steps=256") if not argument.startswith("hydra.run.dir")]
     wrong = [*arguments, "ppo.num_minibatches=7"]

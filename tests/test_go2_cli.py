@@ -16,6 +16,7 @@ from rfx.cli import main
 from test_cli import other_policy, policy  # noqa: F401
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
+pytestmark = pytest.mark.e2e
 
 
 def start(*arguments: str, **options) -> subprocess.Popen:

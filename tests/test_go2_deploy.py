@@ -15,6 +15,7 @@ from rfx.robots.go2.config import GO2_CONFIG
 from rfx.robots.go2.log import Recording, run_path
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
+pytestmark = pytest.mark.e2e
 DROP_M_S = 0.3
 STANDING_M, LYING_M = 0.2, 0.13
 

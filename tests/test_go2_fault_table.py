@@ -22,6 +22,7 @@ import pytest
 from go2_wire import ROOT, EmulatorProcess, Listener, is_alive
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
+pytestmark = pytest.mark.e2e
 BOUND_MS, DAMPING_S = 100.0, 0.3
 ATTEMPTS = 5  # at a strike
 TARGETS, SIGNALS = ("policy", "sender", "guard"), (signal.SIGSTOP, signal.SIGKILL)

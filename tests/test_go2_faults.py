@@ -212,6 +212,7 @@ WALKER = textwrap.dedent("""
 """)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("number, reason", [
     (signal.SIGKILL, "the policy's process is gone"), (signal.SIGSTOP, "the policy's process was stopped"),
     (signal.SIGTERM, "the policy's process is gone")], ids=lambda value: getattr(value, "name", ""))

@@ -16,6 +16,7 @@ from rfx.robots.go2.mailbox import Phase
 from rfx.session import Session
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
+pytestmark = pytest.mark.e2e
 LIMITS = SafetyLimits(stand_s=0.4, settle_s=0.2, damping_s=0.2, policy_timeout_s=0.5, slow_policy_factor=25.0)  # on a busy machine a policy is late
 IMPATIENT = dataclasses.replace(LIMITS, service_timeout_s=2.0, lie_down_timeout_s=2.0, release_timeout_s=3.0)  # where giving up is tested
 STANDING_M = 0.25

@@ -80,6 +80,7 @@ def test_a_small_task_is_learned_to_a_threshold(monkeypatch):
     assert learned(monkeypatch) > 80.0  # of 100; leaving at once earns 7
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("wrong", ["no learning rate", "advantages shuffled", "truncation is termination"])
 def test_the_threshold_is_missed_by_a_learner_that_is_wrong(wrong, monkeypatch):
     assert learned(monkeypatch, wrong) < 40.0

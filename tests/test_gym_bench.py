@@ -62,6 +62,7 @@ def test_arguments_are_checked():
             read_arguments([argument])
 
 
+@pytest.mark.e2e
 def test_it_trains_what_is_missing_and_only_that(tmp_path):
     pytest.importorskip("matplotlib")
     config = GymBenchConfig(tasks=("InvertedPendulum-v5",), seeds=2, steps=4096, jobs=2, folder=str(tmp_path), output=str(tmp_path / "rows.json"))
@@ -108,6 +109,7 @@ def test_the_rival_learns_with_our_rollout_and_takes_its_turns(monkeypatch):
         assert all(10.0 < turn(num_threads) < 100_000.0 for num_threads in (1, 2))
 
 
+@pytest.mark.e2e
 def test_a_rival_that_ends_is_said_in_one_line():
     with pytest.raises(InputError, match="process has ended"), gym_speed.rival("Nothing-v0", gym_speed.train_config("Ant-v5"), 1) as turn:
         turn(1)

@@ -56,6 +56,7 @@ def small(path: Path, **bundle) -> Path:
     return MLP(4, 2, [3], rng=np.random.default_rng(0)).save(path, **bundle)
 
 
+@pytest.mark.e2e
 def test_a_walking_policy_goes_there_and_back(rfx_, hub, tmp_path):
     """push, then inspect and deploy from the hub: the page, the picture, the same files, and the commit with which to have them again."""
     folder = go2_mlp([8]).save(tmp_path / "run" / "policy", robot_config=GO2_CONFIG, normalizer=ObservationNormalizer(48),
@@ -85,6 +86,7 @@ def test_a_walking_policy_goes_there_and_back(rfx_, hub, tmp_path):
     assert not [path for _, path in hub.requests if "someone" in path]
 
 
+@pytest.mark.e2e
 def test_pushing_again_leaves_nothing_of_the_old_policy_and_the_rest_alone(rfx_, hub, tmp_path):
     first = small(tmp_path / "first", normalizer=ObservationNormalizer(4))
     second = MLP(4, 2, [5]).save(tmp_path / "second")

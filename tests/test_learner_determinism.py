@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.e2e
 LEARN = """
 import hashlib
 import numpy as np

@@ -247,6 +247,7 @@ def test_a_simulation_that_breaks_reaches_nothing_that_is_learned():
     assert all(np.isfinite(getattr(trainer.rollout, f.name)).all() for f in dataclasses.fields(trainer.rollout))
 
 
+@pytest.mark.e2e
 def test_a_run_with_all_of_it_goes_on_to_the_bit_after_kills(tmp_path):
     reference = finish(tmp_path / "reference", **ALL_ON)
     moment, folder, kills = random.Random(2), tmp_path / "killed", 0

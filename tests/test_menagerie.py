@@ -72,6 +72,7 @@ def test_a_robot_yaml_names_one(menagerie, tmp_path):
     assert all(check.verdict != MISTAKE for check in check_robot(tmp_path))
 
 
+@pytest.mark.e2e
 def test_training_evaluation_and_play_take_one(menagerie, tmp_path):
     done = run("train", "+robot=go1", "env.mjcf=menagerie:unitree_go1", "env.num_envs=8", "trainer.rollout_steps=8", "ppo.num_epochs=1",
                "ppo.num_minibatches=2", "policy.hidden=[16]", "trainer.total_steps=128", "trainer.evaluation_envs=2", "trainer.evaluation_s=0.2",

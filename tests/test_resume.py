@@ -26,6 +26,7 @@ def reference() -> Path:
     return reference_run()[0]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("num", [8, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_at_random_moments_change_no_bit(reference, tmp_path, num):
     """Every other one strikes while something is forced to disk: mostly in the midst of a checkpoint. The others by the run's own CPU time,
@@ -54,6 +55,7 @@ def test_kills_at_random_moments_change_no_bit(reference, tmp_path, num):
     assert kills >= num and runs >= 1
 
 
+@pytest.mark.e2e
 def test_the_command_line_stops_on_sigterm_and_goes_on_with_latest(reference, tmp_path):
     command = [sys.executable, "-m", "train", "+robot=go2", *(f"{key}={json.dumps(value).replace(' ', '')}" for key, value in TINY.items())]
     root = Path(__file__).parents[1]
@@ -79,6 +81,7 @@ def test_the_command_line_stops_on_sigterm_and_goes_on_with_latest(reference, tm
     assert again.returncode == 2 and "finished" in again.stderr
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("changed", [{}, {"threads": 1}, {"threads": 2}, {"trainer.checkpoint_every": 64}])
 def test_the_same_seed_gives_the_same_bits(reference, tmp_path, changed):
     folder = finish(tmp_path / "run", **changed)
@@ -96,6 +99,7 @@ def test_another_seed_gives_other_weights(reference, tmp_path):
     assert read_record(folder)["fingerprint"] != read_record(reference)["fingerprint"]
 
 
+@pytest.mark.e2e
 def test_wide_networks_give_the_same_bits_at_any_number_of_threads(tmp_path):
     """Sizes at which kernels and physics are split between threads."""
     wide = {"env.num_envs": 128, "policy.hidden": [256, 256], "trainer.rollout_steps": 24, "trainer.total_steps": 4 * 128 * 24}
@@ -172,6 +176,7 @@ def test_an_accepted_change_takes_effect_and_is_recorded(reference, tmp_path):
     assert list(rates) == [64 * (i + 1) for i in range(32)] and rates[32 * 64] == struct.pack("<f", 1e-5) != rates[24 * 64]
 
 
+@pytest.mark.e2e
 def test_a_run_that_breaks_stops_and_keeps_the_last_checkpoint_that_was_sound(tmp_path):
     folder = finish(tmp_path / "run")
     weights = read_record(folder)["fingerprint"]

@@ -77,6 +77,7 @@ def test_any_number_of_workers_gives_the_bits_of_none(num_workers, everything):
         assert trainer.collector.num_replaced == 0
 
 
+@pytest.mark.e2e
 def test_a_worker_that_is_killed_is_replaced_and_no_bit_changes():
     """One in the midst of a rollout: the first that it ever does, so that it begins with a reset; one between two rollouts."""
     with scaled(make_config(), 2) as trainer:
@@ -119,6 +120,7 @@ def test_twenty_runs_with_a_worker_killed_at_a_random_moment_end_with_the_same_b
             assert trainer.collector.num_replaced == 1
 
 
+@pytest.mark.e2e
 def test_a_run_goes_on_with_another_number_of_workers_to_the_bit():
     with scaled(make_config(), 2) as one:
         begun, state = iterate(one, 1), one.state_dict()

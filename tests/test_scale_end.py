@@ -66,6 +66,7 @@ def read_until(process: subprocess.Popen, text: str) -> str:
     raise AssertionError(shown)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["ctrl-c", "terminate"])
 def test_an_interrupted_run_saves_and_leaves_no_process_behind(tmp_path, number, whole_group):
     """Ctrl-C in a terminal reaches every process of the group; systems that end a job send SIGTERM to the one they began."""

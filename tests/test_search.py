@@ -98,6 +98,7 @@ def test_the_folder_of_another_search_is_refused(tmp_path):
     search(tmp_path, num_trials=50, minutes=3.0, parallel=2)  # a budget may change
 
 
+@pytest.mark.e2e
 def test_bad_runs_are_given_up_by_their_evaluations(tmp_path):
     """After three whole trials with scores 1, 2, 3 at step 100: the median is 2. A run at 2.5 is given up, one at 1.5 is not."""
     found = search(tmp_path, full_trials=3)

@@ -23,6 +23,7 @@ def last_state(folder):
     return newest_checkpoint(folder / "checkpoints", refuse_to_tell)[1]
 
 
+@pytest.mark.e2e
 def test_it_begins_with_the_network_and_normalizer_and_its_own_exploration(reference, tmp_path):
     frozen = {"ppo.learning_rate": 0.0, "ppo.desired_kl": None, "trainer.total_steps": 64}  # one iteration that changes no weight
     folder = finish(tmp_path / "next", **OTHER_TASK | frozen, start_from=str(reference))
@@ -34,6 +35,7 @@ def test_it_begins_with_the_network_and_normalizer_and_its_own_exploration(refer
     assert "begins with the network of" in (tmp_path / "next.log").read_text()
 
 
+@pytest.mark.e2e
 def test_killed_it_goes_on_to_the_same_bits(reference, tmp_path):
     changed = OTHER_TASK | {"start_from": str(reference)}
     whole, killed = finish(tmp_path / "whole", **changed), tmp_path / "killed"

@@ -281,6 +281,7 @@ def policies(tmp_path_factory):
     return folder
 
 
+@pytest.mark.e2e
 def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monkeypatch):
     pytest.importorskip("matplotlib", reason="extra viz is not installed")
     pytest.importorskip("imageio_ffmpeg", reason="extra viz is not installed")

@@ -156,6 +156,7 @@ def _leave_pid(sweep: Path, num: int, deaths: int) -> None:
     replace_file(folder / "result.json", json.dumps({"status": "finished", "overrides": [f"n={num}"], "policy": "elsewhere/policy"}).encode())
 
 
+@pytest.mark.e2e
 def test_a_job_whose_process_dies_is_retried_and_a_hopeless_one_is_a_failure(local_ray, tmp_path):
     import functools
 
@@ -170,11 +171,13 @@ def test_a_job_whose_process_dies_is_retried_and_a_hopeless_one_is_a_failure(loc
     assert sum("begins again" in line for line in said) == 4
 
 
+@pytest.mark.e2e
 def test_machines_that_are_too_small_are_one_line(local_ray, tmp_path):
     with pytest.raises(InputError, match="ray.cpus_per_job is 64, and the machines of the Ray cluster have 2 CPUs: lower it"):
         list(run_jobs([], tmp_path, JobsConfig(cpus_per_job=64)))
 
 
+@pytest.mark.e2e
 def test_no_cluster_is_one_line_and_leaves_no_folder(tmp_path):
     process = start("seed=1,2", "hydra/launcher=ray", "ray.address=127.0.0.1:9", folder=tmp_path)
     shown, _ = process.communicate(timeout=120)

@@ -124,6 +124,7 @@ def test_long_curves_are_thinned_by_means():
     assert thinned(values[:50]) is not None and len(thinned(values[:50])) == 50
 
 
+@pytest.mark.e2e
 def test_the_command_writes_the_page_and_says_what_is_wrong_in_one_line(sweep, tmp_path):
     done = subprocess.run([sys.executable, "-m", "train.report", str(tmp_path / "none")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

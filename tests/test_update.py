@@ -109,6 +109,7 @@ def test_an_update_is_the_one_in_numpy(path, options):
     assert metrics["learning_rate"] == pytest.approx(rate, rel=1e-6) and metrics["skipped_minibatches"] == 0
 
 
+@pytest.mark.e2e
 def test_the_benchmark_compares_equal_updates():
     """PyTorch's learner in the benchmark goes from the same weights to the same weights."""
     pytest.importorskip("torch")
