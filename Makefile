@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make train      train a policy for the Go2 (ARGS=\"key=value ...\")"
 	@echo "make test       the tests, in a few minutes"
-	@echo "make test-e2e   whole commands, and rfx deploy before an emulated robot, as a user has them: in a few minutes too"
+	@echo "make test-e2e   whole commands and runs, and rfx deploy before an emulated robot: in a few minutes too"
 	@echo "make test-long  the long ones: minutes each"
 	@echo "make benchmark  speed and memory, as a table and benchmark.json"
 	@echo "make figures    what README claims, measured again, into docs/figures.json and README (ARGS=--list tells how long)"
