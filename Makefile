@@ -41,7 +41,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m train.benchmark $(ARGS)
 
 figures: $(VENV)/.installed-dev
-	$(BIN)/python -m train.figures $(ARGS)
+	$(BIN)/python -m measure.figures $(ARGS)
 
 mutants: $(VENV)/.installed-dev
 	@$(BIN)/python -c 'import mutmut' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'

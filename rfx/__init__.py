@@ -10,18 +10,18 @@ import importlib
 __version__ = "0.1.0"
 
 EXPORTS = {
-    "rfx.config": ("CameraConfig", "FootConfig", "JointConfig", "RobotConfig"),
-    "rfx.loaded_policy": ("LoadedPolicy", "load_policy"),
-    "rfx.normalizer": ("ObservationNormalizer",),
+    "rfx.robot.config": ("CameraConfig", "FootConfig", "JointConfig", "RobotConfig"),
+    "rfx.loading.loaded_policy": ("LoadedPolicy", "load_policy"),
+    "rfx.policy.normalizer": ("ObservationNormalizer",),
     "rfx.observation": ("ObservationBuffer", "ObservationSpec", "make_observation", "unpad_action"),
-    "rfx.policy_folder": ("PolicyInfo", "inspect_policy", "push_policy"),
-    "rfx.robot_files": ("load_robot",),
-    "rfx.robots.go2": ("Go2",),
-    "rfx.robots.go2.config": ("GO2_CONFIG",),
-    "rfx.robots.mock": ("MockRobot",),
-    "rfx.robots.robot": ("Robot", "make_robot", "register_driver"),
-    "rfx.robots.sim": ("SimRobot",),
-    "rfx.session": ("Session", "SessionStats", "run"),
+    "rfx.policy.folder": ("PolicyInfo", "inspect_policy", "push_policy"),
+    "rfx.robot.files": ("load_robot",),
+    "rfx.drivers.go2.driver.driver": ("Go2",),
+    "rfx.drivers.go2.rules.config": ("GO2_CONFIG",),
+    "rfx.drivers.mock": ("MockRobot",),
+    "rfx.drivers.robot": ("Robot", "make_robot", "register_driver"),
+    "rfx.drivers.sim": ("SimRobot",),
+    "rfx.drivers.session": ("Session", "SessionStats", "run"),
 }
 
 _MODULE_OF = {name: module for module, names in EXPORTS.items() for name in names}
@@ -34,7 +34,7 @@ def __getattr__(name: str):
     try:
         value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     except ModuleNotFoundError as error:
-        from rfx.extras import mend
+        from rfx.system.extras import mend
 
         if (sentence := mend(error, f"rfx.{name}")) is None:
             raise

@@ -23,7 +23,9 @@ WHY_NOT = FOLDER / "why_not.txt"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # The package unpacks into the folder for temporary files, and its own libraries (NSS) only where it believes that it runs on Amazon Linux.
 UNPACK = "(async () => { const chromium = require('@sparticuz/chromium'); await (chromium.default ?? chromium).executablePath(); })()"
-PIPES = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+PIPES = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 def find() -> str | None:
@@ -34,7 +36,9 @@ def find() -> str | None:
 
 def why_not() -> str:
     """Why there is none."""
-    return WHY_NOT.read_text() if WHY_NOT.is_file() else "no Chromium: make test, or python tests/browser.py, brings one"
+    return (
+        WHY_NOT.read_text() if WHY_NOT.is_file() else "no Chromium: make test, or python tests/browser.py, brings one"
+    )
 
 
 def bring() -> None:
@@ -55,7 +59,10 @@ def bring_from_npm() -> str | None:
         return "npm is not installed"
     print("bringing a browser for the live page, once", flush=True)
     environment = os.environ | {"TMPDIR": str(FOLDER), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs20.x"}
-    for command in (["npm", "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), "@sparticuz/chromium"], ["node", "-e", UNPACK]):
+    for command in (
+        ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), "@sparticuz/chromium"],
+        ["node", "-e", UNPACK],
+    ):
         done = subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True)
         if done.returncode:
             return f"npm's @sparticuz/chromium: {last_line(done)}"
@@ -103,10 +110,19 @@ class Browser:
         pipes = [*os.pipe(), *os.pipe()]
         theirs = [fcntl.fcntl(pipe, fcntl.F_DUPFD_CLOEXEC, 10) for pipe in (pipes[0], pipes[3])]
         os.close(pipes[0]), os.close(pipes[3])
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
-                   f"--user-data-dir={self._profile.name}"]
-        self._process = subprocess.Popen([sys.executable, "-S", "-c", PIPES, *map(str, theirs), find(), *options], pass_fds=theirs,
-                                         stderr=subprocess.DEVNULL)
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={self._profile.name}",
+        ]
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-c", PIPES, *map(str, theirs), find(), *options],
+            pass_fds=theirs,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(theirs[0]), os.close(theirs[1])
         self._write, self._read, self._said, self._numbers = pipes[1], pipes[2], b"", itertools.count(1)
         target = self.call("Target.createTarget", url=url)["targetId"]
@@ -117,7 +133,10 @@ class Browser:
     def call(self, method: str, timeout_s: float = 60.0, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol, and its result."""
         number, deadline_s = next(self._numbers), time.monotonic() + timeout_s
-        os.write(self._write, json.dumps({"id": number, "method": method, "params": parameters, **self._session}).encode() + b"\0")
+        os.write(
+            self._write,
+            json.dumps({"id": number, "method": method, "params": parameters, **self._session}).encode() + b"\0",
+        )
         while True:
             message, end, rest = self._said.partition(b"\0")
             if end:
@@ -126,7 +145,9 @@ class Browser:
                     assert "error" not in answer, answer
                     return answer["result"]
             else:
-                assert select.select([self._read], [], [], max(0.0, deadline_s - time.monotonic()))[0], f"no answer to {method} in {timeout_s:g} s"
+                assert select.select([self._read], [], [], max(0.0, deadline_s - time.monotonic()))[0], (
+                    f"no answer to {method} in {timeout_s:g} s"
+                )
                 more = os.read(self._read, 65536)
                 assert more, "the browser has ended"
                 self._said += more
@@ -139,7 +160,9 @@ class Browser:
         """Until it is true."""
         deadline_s = time.monotonic() + timeout_s
         while not self.value(expression):
-            assert time.monotonic() < deadline_s, f"{expression} not in {timeout_s:g} s; the page: {self.value('document.body.innerText')}"
+            assert time.monotonic() < deadline_s, (
+                f"{expression} not in {timeout_s:g} s; the page: {self.value('document.body.innerText')}"
+            )
             time.sleep(0.05)
 
     def press(self, key: str) -> None:

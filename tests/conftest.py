@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from stalls import StallWatch
 
-from rfx.robots.go2 import Go2
+from rfx.drivers.go2.driver.driver import Go2
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread that waits for another one's core to be free burns its own
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores: a thread that waits for another one's core to be free burns its own
     os.environ |= {"CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
 os.environ["RAY_worker_niceness"] = "0"  # not 15, with which Ray's workers wait for minutes while anything else is busy
 

@@ -70,8 +70,13 @@ class EmulatorProcess:
     def __init__(self, *options: str):
         Turn.take()
         self.domain = free_domain()
-        self.process = subprocess.Popen([sys.executable, "-m", "rfx.cli", "emulate-go2", "--domain", str(self.domain), *options], cwd=ROOT,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rfx.commands.cli", "emulate-go2", "--domain", str(self.domain), *options],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert json.loads(self.process.stdout.readline())["ready"]
 
     def ask(self, line: str) -> dict[str, Any]:
@@ -124,8 +129,13 @@ class Wire:
     def damping(self) -> np.ndarray:
         """Which messages damp all twelve motors: no position gain, no torque, no wanted velocity. (T,), bool."""
         legs = slice(0, 12)
-        return ((self.kp[:, legs] == 0) & (self.tau[:, legs] == 0) & (self.dq[:, legs] == 0) & (self.kd[:, legs] > 0)
-                & (self.kd[:, legs] < 10)).all(axis=1)
+        return (
+            (self.kp[:, legs] == 0)
+            & (self.tau[:, legs] == 0)
+            & (self.dq[:, legs] == 0)
+            & (self.kd[:, legs] > 0)
+            & (self.kd[:, legs] < 10)
+        ).all(axis=1)
 
     def of(self, writer: int) -> Wire:
         """Only one writer's messages."""
@@ -137,8 +147,8 @@ class Listener:
     """Joins a domain, in this process, and keeps what is published on rt/lowcmd."""
 
     def __init__(self, domain: int):
-        from rfx.robots.go2.bus import LOW_CMD, Bus
-        from rfx.robots.go2.idl import LowCmd_
+        from rfx.drivers.go2.wire.bus import LOW_CMD, Bus
+        from rfx.drivers.go2.wire.idl import LowCmd_
 
         self._bus = Bus(domain, "lo")
         self._reader = self._bus.reader(LOW_CMD, LowCmd_, depth=50_000)
@@ -146,17 +156,30 @@ class Listener:
     def wait_for_writers(self, num: int, timeout_s: float = 10.0) -> None:
         """Until num writers were heard since the last take, which still gets what they wrote."""
         deadline_s = time.monotonic() + timeout_s
-        while len({sample.sample_info.publication_handle for sample in self._reader.read(50_000) if hasattr(sample, "record")}) < num:
+        while (
+            len(
+                {
+                    sample.sample_info.publication_handle
+                    for sample in self._reader.read(50_000)
+                    if hasattr(sample, "record")
+                }
+            )
+            < num
+        ):
             assert time.monotonic() < deadline_s, f"fewer than {num} writers in {timeout_s:g} s"
             time.sleep(0.01)
 
     def take(self) -> Wire:
         """All messages since the last call. Every one must have an intact CRC."""
-        from rfx.robots.go2 import messages
+        from rfx.drivers.go2.wire import messages
 
         samples = [sample for sample in self._reader.take(50_000) if hasattr(sample, "record")]
         assert all(messages.is_intact(sample.record) for sample in samples)
-        motors = np.array([sample.record["motor_cmd"] for sample in samples], messages.MotorCmd).reshape(-1, messages.NUM_SLOTS)
-        return Wire(time_ns=np.array([sample.sample_info.source_timestamp for sample in samples], np.int64),
-                    writer=np.array([sample.sample_info.publication_handle for sample in samples], np.uint64),
-                    **{name: motors[name] for name in ("q", "dq", "tau", "kp", "kd", "mode")})
+        motors = np.array([sample.record["motor_cmd"] for sample in samples], messages.MotorCmd).reshape(
+            -1, messages.NUM_SLOTS
+        )
+        return Wire(
+            time_ns=np.array([sample.sample_info.source_timestamp for sample in samples], np.int64),
+            writer=np.array([sample.sample_info.publication_handle for sample in samples], np.uint64),
+            **{name: motors[name] for name in ("q", "dq", "tau", "kp", "kd", "mode")},
+        )

@@ -21,8 +21,9 @@ class Door(VectorEnv):
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.single_observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.single_action_space = gymnasium.spaces.Box(-3.0, 3.0, (1,), np.float32)
-        self.observation_space, self.action_space = (batch_space(space, num_envs) for space in (self.single_observation_space,
-                                                                                               self.single_action_space))
+        self.observation_space, self.action_space = (
+            batch_space(space, num_envs) for space in (self.single_observation_space, self.single_action_space)
+        )
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -47,8 +48,11 @@ class Odd(gymnasium.Env):
 
     def __init__(self, choices=False, fail_at=None, observation=None):
         self.observation_space = observation or gymnasium.spaces.Box(-100, 100, (2, 2), np.int64)
-        self.action_space = gymnasium.spaces.Discrete(4, start=3) if choices else gymnasium.spaces.Box(
-            np.array([[0.0], [-1.0]], np.float32), np.array([[10.0], [3.0]], np.float32))
+        self.action_space = (
+            gymnasium.spaces.Discrete(4, start=3)
+            if choices
+            else gymnasium.spaces.Box(np.array([[0.0], [-1.0]], np.float32), np.array([[10.0], [3.0]], np.float32))
+        )
         self.fail_at, self.age = fail_at, 0
 
     def reset(self, *, seed=None, options=None):
@@ -72,5 +76,10 @@ class Strange(Odd):
 
 
 gymnasium.register("Door-v0", vector_entry_point="gym_envs:Door", max_episode_steps=5)
-for _name, _class, _kwargs in (("Odd-v0", Odd, {}), ("Choice-v0", Odd, {"choices": True}), ("Wet-v0", Odd, {"fail_at": 2}), ("Strange-v0", Strange, {})):
+for _name, _class, _kwargs in (
+    ("Odd-v0", Odd, {}),
+    ("Choice-v0", Odd, {"choices": True}),
+    ("Wet-v0", Odd, {"fail_at": 2}),
+    ("Strange-v0", Strange, {}),
+):
     gymnasium.register(_name, entry_point=_class, kwargs=_kwargs)

@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import RescaleAction
 
-from rfx.reader import read
-from train.task import Figure, Judgement
+from rfx.settings.reader import read
+from train.task.task import Figure, Judgement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,9 @@ class TakeLargest(VectorWrapper):
 class TellCritic(gymnasium.ObservationWrapper):
     def __init__(self, env):
         super().__init__(env)
-        self.observation_space = gymnasium.spaces.Dict({"state": env.observation_space, "critic": env.observation_space})
+        self.observation_space = gymnasium.spaces.Dict(
+            {"state": env.observation_space, "critic": env.observation_space}
+        )
 
     def observation(self, observation):
         return {"state": observation, "critic": observation}
@@ -54,7 +56,11 @@ class GymTask:
 
     def make_env(self, num_envs=None):
         config = self.config.env
-        make = (lambda: TellCritic(gymnasium.make(config.id))) if config.tell_critic else partial(gymnasium.make, config.id)
+        make = (
+            (lambda: TellCritic(gymnasium.make(config.id)))
+            if config.tell_critic
+            else partial(gymnasium.make, config.id)
+        )
         env = SyncVectorEnv([make] * (num_envs or config.num_envs), autoreset_mode=AutoresetMode.SAME_STEP)
         if isinstance(env.single_action_space, gymnasium.spaces.Discrete):
             return TakeLargest(env)
@@ -74,10 +80,16 @@ class GymTask:
             going_on &= ~(terminated | truncated)
             if after_step:
                 after_step()
-        figures = (Figure(name="return", label="return", format=".1f", value=float(returns.mean()), main=True),
-                   Figure(name="length", label="episode length", unit="steps", format=".0f", value=float(lengths.mean())))
-        return Judgement(score=-float(returns.mean()), figures=figures, conditions={"id": self.config.env.id, "num_envs": num_envs},
-                         note=f"{num_envs} episodes")
+        figures = (
+            Figure(name="return", label="return", format=".1f", value=float(returns.mean()), main=True),
+            Figure(name="length", label="episode length", unit="steps", format=".0f", value=float(lengths.mean())),
+        )
+        return Judgement(
+            score=-float(returns.mean()),
+            figures=figures,
+            conditions={"id": self.config.env.id, "num_envs": num_envs},
+            note=f"{num_envs} episodes",
+        )
 
     def export(self, policy, path, training_info):
         policy.policy.save(path, normalizer=policy.normalizer, training_info=training_info)

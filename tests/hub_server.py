@@ -59,15 +59,22 @@ class Hub:
         return commit, history[commit]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path, body = unquote(urlsplit(request.path).path), request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        path, body = (
+            unquote(urlsplit(request.path).path),
+            request.rfile.read(int(request.headers.get("Content-Length") or 0)),
+        )
         self.requests.append((request.command, path))
         if request.command == "POST" and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.say(request, 401, {"error": "Invalid username or password."})
         try:
-            for pattern, method in ((r"/api/repos/create", self._create), (r"/api/validate-yaml", self._validate),
-                                    (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self._preupload), (r"/api/models/([^/]+/[^/]+)/commit/(.+)", self._commit),
-                                    (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._tree),
-                                    (r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", self._info)):
+            for pattern, method in (
+                (r"/api/repos/create", self._create),
+                (r"/api/validate-yaml", self._validate),
+                (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self._preupload),
+                (r"/api/models/([^/]+/[^/]+)/commit/(.+)", self._commit),
+                (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._tree),
+                (r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", self._info),
+            ):
                 if match := re.fullmatch(pattern, path):
                     return self.say(request, 200, method(body, *match.groups()))
             match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
@@ -79,10 +86,20 @@ class Hub:
         except KeyError:
             self.say(request, 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
 
-    def say(self, request: BaseHTTPRequestHandler, status: int, content: bytes | dict | list, headers: dict[str, str] | None = None) -> None:
+    def say(
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        content: bytes | dict | list,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         request.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
             request.send_header(name, value)
         request.end_headers()
         if request.command != "HEAD":
@@ -102,8 +119,17 @@ class Hub:
 
     def _preupload(self, body: bytes, repository: str, revision: str) -> dict:
         files = self.find(repository, revision)[1]
-        return {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False,
-                           "oid": _oid(files[file["path"]]) if file["path"] in files else None} for file in json.loads(body)["files"]]}
+        return {
+            "files": [
+                {
+                    "path": file["path"],
+                    "uploadMode": "regular",
+                    "shouldIgnore": False,
+                    "oid": _oid(files[file["path"]]) if file["path"] in files else None,
+                }
+                for file in json.loads(body)["files"]
+            ]
+        }
 
     def _commit(self, body: bytes, repository: str, revision: str) -> dict:
         files = dict(self.find(repository, revision)[1])
@@ -118,13 +144,26 @@ class Hub:
         return {"success": True, "commitOid": commit, "commitUrl": f"{self.url}/{repository}/commit/{commit}"}
 
     def _tree(self, body: bytes, repository: str, revision: str) -> list:
-        return [{"type": "file", "path": name, "size": len(content), "oid": _oid(content)} for name, content in self.find(repository, revision)[1].items()]
+        return [
+            {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+            for name, content in self.find(repository, revision)[1].items()
+        ]
 
     def _info(self, body: bytes, repository: str, revision: str | None) -> dict:
         commit, files = self.find(repository, revision or "main")
-        siblings = [{"rfilename": name, "size": self.listed_sizes.get(name, len(content)), "blobId": _oid(content)} for name, content in files.items()]
-        return {"_id": repository, "id": repository, "modelId": repository, "sha": commit, "private": self.private.get(repository, False), "tags": [],
-                "siblings": siblings}
+        siblings = [
+            {"rfilename": name, "size": self.listed_sizes.get(name, len(content)), "blobId": _oid(content)}
+            for name, content in files.items()
+        ]
+        return {
+            "_id": repository,
+            "id": repository,
+            "modelId": repository,
+            "sha": commit,
+            "private": self.private.get(repository, False),
+            "tags": [],
+            "siblings": siblings,
+        }
 
 
 def _oid(content: bytes) -> str:

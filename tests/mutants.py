@@ -24,12 +24,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rfx import extras
+from rfx.system import extras
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER, REASONS, PAGE = ROOT / "mutants", ROOT / "tests" / "mutants.yaml", ROOT / "docs" / "mutants.md"
 TESTS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
-TIMEOUT, SURVIVED = (-24, -9, 24, 36, 152, 255), (0, 5, 33)  # exit codes; 5 and 33: no test reaches it. The others: killed
+TIMEOUT, SURVIVED = (
+    (-24, -9, 24, 36, 152, 255),
+    (0, 5, 33),
+)  # exit codes; 5 and 33: no test reaches it. The others: killed
 BEGIN, END = "<!-- mutants -->", "<!-- end -->"
 
 
@@ -41,13 +44,15 @@ def folder_of(file: str) -> Path:
 def set_up(file: str) -> Path:
     """Make a file's folder: the sources, linked, and a configuration for this file and its tests. Returns it."""
     folder = folder_of(file)
-    (folder / "mutants" / "tests").mkdir(parents=True, exist_ok=True)  # before Python is told of it: what is missing then, it does not look for again
+    (folder / "mutants" / "tests").mkdir(
+        parents=True, exist_ok=True
+    )  # before Python is told of it: what is missing then, it does not look for again
     for name in ("rfx", "train", "tests"):  # mutmut copies these
         (folder / name).is_symlink() or (folder / name).symlink_to(ROOT / name)
     for name in ("envs", "configs", "assets", "hydra_plugins"):
         (folder / "mutants" / name).is_symlink() or (folder / "mutants" / name).symlink_to(ROOT / name)
     # NumPy alone may be forked after it ran, and then the quickest tests come first. tinygrad has threads, which a forked process has not.
-    isolation = "fork" if file.startswith("rfx/robots/") else "forkserver"
+    isolation = "fork" if file.startswith("rfx/drivers/") else "forkserver"
     own = {"only_mutate": [file], "pytest_add_cli_args_test_selection": TESTS[file], "process_isolation": isolation}
     table = "[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", table))
@@ -63,15 +68,24 @@ def results(file: str) -> dict[str, int | None]:
         return {}
     found, now = json.loads(meta.read_text()), compute_function_hashes((ROOT / file).read_text())
     changed = {name for name, before in found["hash_by_function_name"].items() if now.get(name) != before}
-    return {name: None if name.rpartition(".")[2].partition("__mutmut")[0] in changed else code for name, code in found["exit_code_by_key"].items()}
+    return {
+        name: None if name.rpartition(".")[2].partition("__mutmut")[0] in changed else code
+        for name, code in found["exit_code_by_key"].items()
+    }
 
 
 def run(file: str, again: bool) -> None:
     """Run the mutants of a file that have not run, or, again, those that no test noticed."""
     folder = set_up(file)
     names = [name for name, code in results(file).items() if code in SURVIVED + TIMEOUT] if again else []
-    environment = {**os.environ, "CPU_COUNT": "1", "OMP_NUM_THREADS": "1", "CACHEDB": str(FOLDER / "cache.db"),  # of mutated kernels
-                   "PYTHONPATH": str(folder / "mutants" / "tests"), "PYTEST_ADDOPTS": "-p mutants"}
+    environment = {
+        **os.environ,
+        "CPU_COUNT": "1",
+        "OMP_NUM_THREADS": "1",
+        "CACHEDB": str(FOLDER / "cache.db"),  # of mutated kernels
+        "PYTHONPATH": str(folder / "mutants" / "tests"),
+        "PYTEST_ADDOPTS": "-p mutants",
+    }
     subprocess.run([sys.executable, "-m", "mutmut", "run", *names], cwd=folder, env=environment, check=True)
 
 
@@ -87,7 +101,9 @@ def pytest_collection_finish() -> None:
     that run side by side would write into each other's."""
     device = sys.modules.get("tinygrad.device")
     if device and device.Device._opened_devices:
-        raise pytest.UsageError(f"importing the tests opened {', '.join(device.Device._opened_devices)}; expected no device before a test runs")
+        raise pytest.UsageError(
+            f"importing the tests opened {', '.join(device.Device._opened_devices)}; expected no device before a test runs"
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,15 @@ def survivors(file: str) -> Iterator[Survivor]:
         if code in SURVIVED:
             lines = get_diff_for_mutant(name, path=file).splitlines()[3:]
             before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
-            yield Survivor(name.rpartition(".")[2].partition("__mutmut")[0].removeprefix("x_").removeprefix("xǁ").replace("ǁ", "."), before, after)
+            yield Survivor(
+                name.rpartition(".")[2]
+                .partition("__mutmut")[0]
+                .removeprefix("x_")
+                .removeprefix("xǁ")
+                .replace("ǁ", "."),
+                before,
+                after,
+            )
 
 
 def difference(before: str, after: str) -> str:
@@ -118,14 +142,18 @@ def difference(before: str, after: str) -> str:
     same = len(os.path.commonprefix([before, after]))
     rest = len(os.path.commonprefix([before[same:][::-1], after[same:][::-1]]))
     begin = max(before.rfind(" ", 0, max(same - 24, 0)), 0)
-    parts = [text[begin:min(len(text) - rest + 16, len(text))].strip() for text in (before, after)]
+    parts = [text[begin : min(len(text) - rest + 16, len(text))].strip() for text in (before, after)]
     return " → ".join(f"`{part}`" for part in parts)
 
 
 def row(file: str) -> str:
     """A file's line in the table."""
     codes = list(results(file).values())
-    done, survived, late = len(codes) - codes.count(None), sum(code in SURVIVED for code in codes), sum(code in TIMEOUT for code in codes)
+    done, survived, late = (
+        len(codes) - codes.count(None),
+        sum(code in SURVIVED for code in codes),
+        sum(code in TIMEOUT for code in codes),
+    )
     share = f"{100 - 100 * survived / done:.1f}%" if done else ""
     if not codes or done < len(codes):
         share = f"not done, {done} have run" + (f": {share}" if share else "")
@@ -134,7 +162,9 @@ def row(file: str) -> str:
 
 def total(rows: list[str]) -> str:
     """The table's last line, of the lines above it."""
-    made, killed, late, survived = (sum(int(cell) for cell in column if cell.strip()) for column in zip(*(row.split("|")[2:6] for row in rows)))
+    made, killed, late, survived = (
+        sum(int(cell) for cell in column if cell.strip()) for column in zip(*(row.split("|")[2:6] for row in rows))
+    )
     return f"| all | {made} | {killed} | {late} | {survived} | {f'{100 * killed / (killed + survived):.1f}%' if killed else ''} | |"
 
 
@@ -143,7 +173,11 @@ def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
     used, lines = set(), []
     for survivor in survivors(file):
         function = survivor.function
-        fitting = [i for i, entry in enumerate(reasons) if entry["change"] in survivor.after and entry.get("in", function) == function]
+        fitting = [
+            i
+            for i, entry in enumerate(reasons)
+            if entry["change"] in survivor.after and entry.get("in", function) == function
+        ]
         used |= {*fitting[:1]}
         reason = reasons[fitting[0]]["why"] if fitting else "**no reason yet**"
         lines.append(f"- {function}: {difference(survivor.before, survivor.after)}: {reason}")
@@ -155,15 +189,23 @@ def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
 
 def version(file: str) -> str:
     """The commit that a file is of."""
-    return subprocess.run(["git", "log", "-1", "--format=%h", "--abbrev=7", "--", file], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "log", "-1", "--format=%h", "--abbrev=7", "--", file],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
 
 
 def known() -> tuple[dict[str, str], dict[str, list[str]]]:
     """What docs/mutants.md says of files that are still the same: their lines in the table, and the lists of their survivors."""
     table, *sections = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().split("\n\n### ")
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
-    return ({file: line for file, line in rows.items() if file in TESTS and line.endswith(f"| {version(file)} |")},
-            {section.partition("\n")[0]: ["\n### " + section] for section in sections})
+    return (
+        {file: line for file, line in rows.items() if file in TESTS and line.endswith(f"| {version(file)} |")},
+        {section.partition("\n")[0]: ["\n### " + section] for section in sections},
+    )
 
 
 def page() -> str:
@@ -174,8 +216,15 @@ def page() -> str:
         here = file not in before or any(code is not None for code in results(file).values())
         rows.append(row(file) if here else before[file])
         lists += listing(file, reasons.get(file, [])) if here else listed.get(file, [])
-    return "\n".join(["| file | mutants | killed | of them by a time limit | survived | share killed | the file of |",
-                      "| --- | --- | --- | --- | --- | --- | --- |", *rows, total(rows), *lists])
+    return "\n".join(
+        [
+            "| file | mutants | killed | of them by a time limit | survived | share killed | the file of |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            total(rows),
+            *lists,
+        ]
+    )
 
 
 def report() -> None:
@@ -194,9 +243,13 @@ def main() -> None:
     arguments = parser.parse_args()
     extras.exit_without("mutants", "make mutants")
     if unknown := [file for file in arguments.files if file not in TESTS]:
-        parser.error(f"got {', '.join(unknown)}; expected files of [tool.mutants] in pyproject.toml: {', '.join(TESTS)}")
+        parser.error(
+            f"got {', '.join(unknown)}; expected files of [tool.mutants] in pyproject.toml: {', '.join(TESTS)}"
+        )
     done = [file for file, line in known()[0].items() if "not done" not in line]
-    for file in () if arguments.report else arguments.files or [file for file in TESTS if arguments.all or file not in done]:
+    for file in (
+        () if arguments.report else arguments.files or [file for file in TESTS if arguments.all or file not in done]
+    ):
         run(file, arguments.again)
         report()
     report()

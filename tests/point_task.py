@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from train.config import PolicyConfig, TrainConfig, TrainerConfig
-from train.ppo.update import PPOConfig
+from train.ppo.config import PolicyConfig, PPOConfig
+from train.task.config import TrainConfig, TrainerConfig
 
 REACH, LENGTH = 0.3, 20  # of an action of 1; steps of an episode
 
@@ -61,9 +61,14 @@ class PointTask:
 
 
 def point_config(seed: int, num_iterations: int) -> TrainConfig:
-    return TrainConfig(task="point", seed=seed, env=PointConfig(), policy=PolicyConfig(hidden=(32,), initial_std=0.5, final_std=0.1),
-                       ppo=PPOConfig(gamma=0.9, num_epochs=5, num_minibatches=4, learning_rate=3e-3),
-                       trainer=TrainerConfig(rollout_steps=20, total_steps=num_iterations * 64 * 20))
+    return TrainConfig(
+        task="point",
+        seed=seed,
+        env=PointConfig(),
+        policy=PolicyConfig(hidden=(32,), initial_std=0.5, final_std=0.1),
+        ppo=PPOConfig(gamma=0.9, num_epochs=5, num_minibatches=4, learning_rate=3e-3),
+        trainer=TrainerConfig(rollout_steps=20, total_steps=num_iterations * 64 * 20),
+    )
 
 
 def episode_return(act) -> float:

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from rfx.robots.realtime import realtime_priority
+from rfx.drivers.realtime import realtime_priority
 
 PRIORITY = 45  # above the emulator's, which is above the guard's and the sender's
 PERIOD_S = 0.004
@@ -28,8 +28,12 @@ class StallWatch:
     def __init__(self) -> None:
         self._file = tempfile.NamedTemporaryFile("r")
         with open(self._file.name, "w") as out:
-            self._process = subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdin=subprocess.DEVNULL, stdout=out,
-                                             cwd=Path(__file__).parents[1])
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                cwd=Path(__file__).parents[1],
+            )
         atexit.register(self._process.kill)
         while not self._file.read():  # on a busy machine it may take seconds to begin
             if self._process.poll() is not None:

@@ -13,27 +13,45 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from envs.configs import compose
+from envs.settings.configs import compose
 from train.runs.checkpoint import newest_checkpoint
-from train.config import TrainConfig
 from train.runs.metrics import _tensorboard
 from train.runs.resume import FREE, read_record
+from train.task.config import TrainConfig
 
 # Children are forked from a server that has imported everything, and so start in no time.
 children = multiprocessing.get_context("forkserver")
-children.set_forkserver_preload(["train.run", "tiny_run", "warm"])
+children.set_forkserver_preload(["train.runs.run", "tiny_run", "warm"])
 Event = _tensorboard().Event
 scratch = tempfile.TemporaryDirectory()
 
-TINY = {"env.num_envs": 8, "env.episode_length_s": 0.6, "env.command_interval_s": [0.1, 0.3], "policy.hidden": [16], "ppo.num_epochs": 2,
-        "ppo.num_minibatches": 2, "trainer.rollout_steps": 8, "trainer.total_steps": 24 * 64, "trainer.evaluate_every": 8 * 64,
-        "trainer.evaluation_envs": 4, "trainer.evaluation_s": 0.3, "trainer.final_evaluation_envs": 4, "trainer.final_evaluation_s": 0.3,
-        "trainer.checkpoint_every": 2 * 64}
+TINY = {
+    "env.num_envs": 8,
+    "env.episode_length_s": 0.6,
+    "env.command_interval_s": [0.1, 0.3],
+    "policy.hidden": [16],
+    "ppo.num_epochs": 2,
+    "ppo.num_minibatches": 2,
+    "trainer.rollout_steps": 8,
+    "trainer.total_steps": 24 * 64,
+    "trainer.evaluate_every": 8 * 64,
+    "trainer.evaluation_envs": 4,
+    "trainer.evaluation_s": 0.3,
+    "trainer.final_evaluation_envs": 4,
+    "trainer.final_evaluation_s": 0.3,
+    "trainer.checkpoint_every": 2 * 64,
+}
 
 
 def make_config(**changed) -> TrainConfig:
     whole = compose("robot", "go2")
-    values = {"robot": "go2", "env": whole["env"], "policy": {name: whole["policy"][name] for name in ("critic_terms", "symmetric")}, "ppo": {}, "trainer": {}}
+    values = {
+        "robot": "go2",
+        "env": whole["env"],
+        "policy": {name: whole["policy"][name] for name in ("critic_terms", "symmetric")},
+        "ppo": {},
+        "trainer": {},
+    }
     for key, value in (TINY | changed).items():
         group, _, name = key.rpartition(".")
         (values[group] if group else values)[name] = value
@@ -42,7 +60,7 @@ def make_config(**changed) -> TrainConfig:
 
 def run(folder: Path, changed: dict, kill_at: int = 0) -> None:
     """Train in this process, which kills itself at the kill_at-th time that it forces something to disk. What it says goes to folder.log."""
-    from train.run import train
+    from train.runs.run import train
 
     if kill_at:
         fsync, count = os.fsync, iter(range(1, 10**6))
@@ -95,10 +113,13 @@ def events(folder: Path) -> list:
     """(step, tag, value's bytes) of every scalar in the folder's events, durations left out."""
     data, scalars = b"".join(path.read_bytes() for path in sorted(folder.glob("events*"))), []
     while data:
-        size, = struct.unpack("<Q", data[:8])
-        event, data = Event.FromString(data[12:12 + size]), data[16 + size:]
-        scalars += [(event.step, value.tag, struct.pack("<f", value.simple_value)) for value in event.summary.value
-                    if not value.tag.startswith("time/")]
+        (size,) = struct.unpack("<Q", data[:8])
+        event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
+        scalars += [
+            (event.step, value.tag, struct.pack("<f", value.simple_value))
+            for value in event.summary.value
+            if not value.tag.startswith("time/")
+        ]
     return scalars
 
 
@@ -112,11 +133,19 @@ def final_state(folder: Path) -> dict:
     _, state = newest_checkpoint(folder / "checkpoints", refuse_to_tell)
     assert not state.pop("run.elapsed_s") < 0
     shown = {tag: value for tag, value in state.pop("run.shown").items() if not tag.startswith("time/")}
-    for name in ("run.metrics", "run.provenance"):  # the events' file; the checkout's state, which can change while tests run
+    for name in (
+        "run.metrics",
+        "run.provenance",
+    ):  # the events' file; the checkout's state, which can change while tests run
         state.pop(name)
     config = {key: value for key, value in state.pop("run.config").items() if key not in FREE}
-    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)} | {"shown": shown, "config": config}
-    return {name: value.tobytes() for name, value in state.items() if isinstance(value, np.ndarray)} | {"": json.dumps(plain, sort_keys=True)}
+    plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)} | {
+        "shown": shown,
+        "config": config,
+    }
+    return {name: value.tobytes() for name, value in state.items() if isinstance(value, np.ndarray)} | {
+        "": json.dumps(plain, sort_keys=True)
+    }
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rfx.spaces import Spaces
-from rfx.state import Array
+from rfx.policy.spaces import Spaces
+from rfx.robot.state import Array
 
 
 class GymEnv(VectorEnv):
@@ -34,9 +34,12 @@ class GymEnv(VectorEnv):
         width = int(np.prod(self.spaces.observation_shape, dtype=int))
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         choices, width = self.spaces.num_actions, len(self.spaces.action_low)
-        self.single_action_space = gymnasium.spaces.Discrete(choices) if choices else gymnasium.spaces.Box(-1.0, 1.0, (width,), np.float32)
-        self.observation_space, self.action_space = (batch_space(space, self.num_envs) for space in (self.single_observation_space,
-                                                                                                     self.single_action_space))
+        self.single_action_space = (
+            gymnasium.spaces.Discrete(choices) if choices else gymnasium.spaces.Box(-1.0, 1.0, (width,), np.float32)
+        )
+        self.observation_space, self.action_space = (
+            batch_space(space, self.num_envs) for space in (self.single_observation_space, self.single_action_space)
+        )
         if hasattr(env, "state_dict") and hasattr(env, "load_state_dict") and not self._next_step:
             self.state_dict, self.load_state_dict = env.state_dict, env.load_state_dict
 
@@ -64,7 +67,9 @@ class GymEnv(VectorEnv):
         if truncated.any():
             final = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(truncated):
-                final[i] = observation[i].copy() if self._next_step else self.spaces.flatten(info["final_obs"][i][None])[0]
+                final[i] = (
+                    observation[i].copy() if self._next_step else self.spaces.flatten(info["final_obs"][i][None])[0]
+                )
             told["final_obs"] = final
         return observation, np.asarray(reward, np.float32), terminated, truncated, told
 
@@ -76,11 +81,25 @@ class GymEnv(VectorEnv):
 def spaces_of(observation: gymnasium.Space, action: gymnasium.Space, id: str) -> Spaces:
     """The Spaces of an environment. Raises ValueError for spaces that a policy cannot read, or act in."""
     if not isinstance(observation, gymnasium.spaces.Box):
-        raise ValueError(f"env.id={id}: got observations of {observation}; expected a Box: gymnasium.wrappers.FlattenObservation makes one of "
-                         "most spaces, in an environment that you register")
+        raise ValueError(
+            f"env.id={id}: got observations of {observation}; expected a Box: gymnasium.wrappers.FlattenObservation makes one of "
+            "most spaces, in an environment that you register"
+        )
     if isinstance(action, gymnasium.spaces.Discrete):
-        return Spaces(observation_shape=observation.shape, action_dtype=str(action.dtype), num_actions=int(action.n), start=int(action.start))
-    if not isinstance(action, gymnasium.spaces.Box) or not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        return Spaces(
+            observation_shape=observation.shape,
+            action_dtype=str(action.dtype),
+            num_actions=int(action.n),
+            start=int(action.start),
+        )
+    if not isinstance(action, gymnasium.spaces.Box) or not (
+        np.isfinite(action.low).all() and np.isfinite(action.high).all()
+    ):
         raise ValueError(f"env.id={id}: got actions of {action}; expected a Box with finite bounds, or Discrete")
-    return Spaces(observation_shape=observation.shape, action_shape=action.shape, action_dtype=str(action.dtype),
-                  action_low=tuple(action.low.ravel().tolist()), action_high=tuple(action.high.ravel().tolist()))
+    return Spaces(
+        observation_shape=observation.shape,
+        action_shape=action.shape,
+        action_dtype=str(action.dtype),
+        action_low=tuple(action.low.ravel().tolist()),
+        action_high=tuple(action.high.ravel().tolist()),
+    )

@@ -55,7 +55,9 @@ def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env
     return make_single(id, kwargs)
 
 
-def make_vector(id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: bool = True, threads: int = 0) -> VectorEnv:
+def make_vector(
+    id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: bool = True, threads: int = 0
+) -> VectorEnv:
     """num_envs environments: the batched ones of envs/mujoco, or the id's own vector environment, or a process each.
 
     Raises ValueError for an id that is unknown, or cannot be made with these kwargs.
@@ -69,7 +71,9 @@ def make_vector(id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: b
     except Exception as error:
         raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
     make_single(id, kwargs).close()  # here, where an error is told in one line
-    return AsyncVectorEnv([partial(make_worker, id, kwargs, os.getpid())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    return AsyncVectorEnv(
+        [partial(make_worker, id, kwargs, os.getpid())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
+    )
 
 
 def make_in_turn(id: str, num_envs: int, kwargs: Mapping[str, Any], **more: Any) -> VectorEnv:

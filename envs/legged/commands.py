@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rfx.state import Array
-from rfx.streams import Streams
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 
 
-def uniform_velocity(rng: Streams, num: int, vx: Sequence[float], vy: Sequence[float], yaw_rate: Sequence[float],
-                     zero_share: float = 0.1) -> Array:
+def uniform_velocity(
+    rng: Streams, num: int, vx: Sequence[float], vy: Sequence[float], yaw_rate: Sequence[float], zero_share: float = 0.1
+) -> Array:
     """Each axis uniform in its [low, high]; a zero_share of the commands is to stand still."""
     low, high = np.array([vx, vy, yaw_rate], np.float32).T
     command = rng.uniform(low, high, (num, 3)).astype(np.float32)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs.configs import compose
 from envs.legged.ramp import Ramp, check_ramp
-from rfx.reader import read
+from envs.settings.configs import compose
+from rfx.settings.reader import read
 
 INTERVALS = ("command_interval_s", "push_interval_s")
 
@@ -25,8 +25,10 @@ class CurriculumConfig:
 
     def __post_init__(self) -> None:
         if self.start_level < 0 or not 0 <= self.down <= self.up:
-            raise ValueError(f"env.terrain.curriculum has start_level {self.start_level}, down {self.down}, up {self.up}: "
-                             "it must be start_level 0 or more, and 0 <= down <= up")
+            raise ValueError(
+                f"env.terrain.curriculum has start_level {self.start_level}, down {self.down}, up {self.up}: "
+                "it must be start_level 0 or more, and 0 <= down <= up"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,18 @@ class TerrainConfig:
 
     def __post_init__(self) -> None:
         if not self.kinds:
-            raise ValueError("env.terrain.kinds is empty: it must name a kind of terrain; env.terrain=null is flat ground")
+            raise ValueError(
+                "env.terrain.kinds is empty: it must name a kind of terrain; env.terrain=null is flat ground"
+            )
         if not isinstance(self.num_levels, int) or self.num_levels < 1:
             raise ValueError(f"env.terrain.num_levels is {self.num_levels!r}: it must be a whole number of at least 1")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"env.terrain.seed is {self.seed!r}: it must be a whole number of at least 0")
         if not self.tile_m >= 3.0 or not 0 < self.cell_m <= 0.25 or abs(self.tile_m / self.cell_m % 2 - 1) < 1 - 1e-6:
-            raise ValueError(f"env.terrain has tile_m {self.tile_m}, cell_m {self.cell_m}: a tile must have 3 m or more, a cell 0.25 m or "
-                             "less, and a tile an even number of cells")
+            raise ValueError(
+                f"env.terrain has tile_m {self.tile_m}, cell_m {self.cell_m}: a tile must have 3 m or more, a cell 0.25 m or "
+                "less, and a tile an even number of cells"
+            )
         for name, parameters in self.kinds.items():
             for key, value in parameters.items():
                 if key == "term":
@@ -106,10 +112,14 @@ class EnvConfig:
         for name in INTERVALS:
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(f"env.{name} is {list(getattr(self, name))}: it must be [shortest, longest] in seconds")
+                raise ValueError(
+                    f"env.{name} is {list(getattr(self, name))}: it must be [shortest, longest] in seconds"
+                )
         check_ramp("env.disturbance_ramp", self.disturbance_ramp)
         if len(self.commands) != 1:
-            raise ValueError(f"env.commands names {len(self.commands)} terms ({', '.join(self.commands) or 'none'}): it must name one")
+            raise ValueError(
+                f"env.commands names {len(self.commands)} terms ({', '.join(self.commands) or 'none'}): it must name one"
+            )
         for section in ("randomization", "pushes"):
             for name, parameters in getattr(self, section).items():
                 for key, value in parameters.items():
@@ -129,6 +139,8 @@ class EnvConfig:
 
 def _check_range(key: str, value: Any, positive: bool) -> None:
     """Raises ValueError for anything but [lowest, highest]."""
-    numbers = isinstance(value, (list, tuple)) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    numbers = (
+        isinstance(value, (list, tuple)) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    )
     if not numbers or not value[0] <= value[1] or positive and not value[0] > 0:
         raise ValueError(f"{key} is {value!r}: it must be [lowest, highest]{', above 0' if positive else ''}")

@@ -7,8 +7,8 @@ import numpy as np
 from envs.legged.config import CurriculumConfig
 from envs.legged.state import SimState
 from envs.legged.terrain import Terrain
-from rfx.state import Array
-from rfx.streams import Streams
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 
 
 class Curriculum:
@@ -25,13 +25,17 @@ class Curriculum:
         if config:
             self.kind = np.array(rows) % len(terrain.kinds)
         self.commanded_m, self.walked_m = np.zeros((2, len(rows)))
-        self.cut_short = np.zeros(len(rows), bool)  # the episode began at a random age, and is over before it has shown much
+        self.cut_short = np.zeros(
+            len(rows), bool
+        )  # the episode began at a random age, and is over before it has shown much
 
     def begin(self, rng: Streams) -> None:
         """Draw the first levels."""
         self.cut_short[...] = False
         if self.config:
-            self.level[...] = rng.integers(min(self.config.start_level + 1, self.terrain.num_levels), size=len(self.level))
+            self.level[...] = rng.integers(
+                min(self.config.start_level + 1, self.terrain.num_levels), size=len(self.level)
+            )
 
     def measure(self, state: SimState, step_s: float) -> None:
         """Add a control step: how far the command asked to go, and how far the robot went that way, at most as far as it was asked.
@@ -79,10 +83,19 @@ class Curriculum:
 
     def metrics(self, level: Array, kind: Array) -> dict[str, float]:
         """Mean level, counted from 0, of robots on these levels and kinds (N,), of all and of those on each kind."""
-        kinds = {f"terrain/level_{name}": float(level[kind == k].mean()) for k, name in enumerate(self.terrain.kinds) if (kind == k).any()}
+        kinds = {
+            f"terrain/level_{name}": float(level[kind == k].mean())
+            for k, name in enumerate(self.terrain.kinds)
+            if (kind == k).any()
+        }
         return {"terrain/level": float(level.mean())} | kinds
 
     def arrays(self) -> dict[str, Array]:
         """Live arrays by name: all that the next episode depends on."""
-        return {"terrain_level": self.level, "terrain_kind": self.kind, "commanded_m": self.commanded_m, "walked_m": self.walked_m,
-                "cut_short": self.cut_short}
+        return {
+            "terrain_level": self.level,
+            "terrain_kind": self.kind,
+            "commanded_m": self.commanded_m,
+            "walked_m": self.walked_m,
+            "cut_short": self.cut_short,
+        }

@@ -10,7 +10,6 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.configs import compose
 from envs.legged import commands, privileged, pushes, randomization, resets, terminations
 from envs.legged.config import EnvConfig
 from envs.legged.curriculum import Curriculum
@@ -21,12 +20,13 @@ from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
 from envs.legged.terrain import Terrain
 from envs.legged.weighted import WeightedReward
-from rfx.config import RobotConfig
-from rfx.observe import observe
-from rfx.robot_files import load_robot
-from rfx.state import Array
-from rfx.streams import Streams
-from rfx.terms import bind, find
+from envs.settings.configs import compose
+from rfx.random.streams import Streams
+from rfx.robot.config import RobotConfig
+from rfx.robot.files import load_robot
+from rfx.robot.observe import observe
+from rfx.robot.state import Array
+from rfx.settings.terms import bind, find
 
 
 class LeggedEnv(VectorEnv):
@@ -47,8 +47,18 @@ class LeggedEnv(VectorEnv):
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
-    def __init__(self, num_envs: int | None = None, *, config: EnvConfig | None = None, robot: RobotConfig | None = None,
-                 rows: range | None = None, threads: int = 0, critic_terms: Sequence[str] = (), task: str | None = None, **overrides: Any):
+    def __init__(
+        self,
+        num_envs: int | None = None,
+        *,
+        config: EnvConfig | None = None,
+        robot: RobotConfig | None = None,
+        rows: range | None = None,
+        threads: int = 0,
+        critic_terms: Sequence[str] = (),
+        task: str | None = None,
+        **overrides: Any,
+    ):
         if (config is None or robot is None) and task is None:
             raise TypeError("got neither a task nor both config and robot; expected task=NAME, of configs/robot/")
         config = config or EnvConfig.load(task, **overrides)
@@ -58,20 +68,32 @@ class LeggedEnv(VectorEnv):
         num_envs, num_all = len(rows), num_envs
         self.config, self.robot, self.num_envs = config, robot, num_envs
         terrain = Terrain(config.terrain) if config.terrain else None
-        self.simulation = Simulation(robot, num_envs, timestep_s=config.timestep_s, threads=threads, mjcf=config.mjcf,
-                                     ground=terrain.ground if terrain else None)
+        self.simulation = Simulation(
+            robot,
+            num_envs,
+            timestep_s=config.timestep_s,
+            threads=threads,
+            mjcf=config.mjcf,
+            ground=terrain.ground if terrain else None,
+        )
         self.curriculum = Curriculum(terrain, num_all, config.terrain.curriculum, rows) if terrain else None
         self.step_s = self.simulation.control_step_s
         self.max_steps = round(config.episode_length_s / self.step_s)
 
-        (command, parameters), = config.commands.items()
+        ((command, parameters),) = config.commands.items()
         self._draw_command = bind(commands, command, parameters, num_inputs=2)
         self._resets = [bind(resets, name, parameters, num_inputs=2) for name, parameters in config.resets.items()]
-        varied, pushed, noise = (config.randomization, config.pushes, config.noise) if config.randomize else ({}, {}, {})
-        self._randomization = [bind(randomization, name, parameters, num_inputs=2) for name, parameters in varied.items()]
+        varied, pushed, noise = (
+            (config.randomization, config.pushes, config.noise) if config.randomize else ({}, {}, {})
+        )
+        self._randomization = [
+            bind(randomization, name, parameters, num_inputs=2) for name, parameters in varied.items()
+        ]
         self._pushes = [bind(pushes, name, parameters, num_inputs=2) for name, parameters in pushed.items()]
         self._streams = Streams(num_envs, purpose=0)
-        self._disturbances = Streams(num_envs, purpose=1)  # of these three: a seed draws the same commands and starts with and without them
+        self._disturbances = Streams(
+            num_envs, purpose=1
+        )  # of these three: a seed draws the same commands and starts with and without them
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: WeightedReward.read(name, parameters) for name, parameters in config.rewards.items()}
@@ -88,7 +110,11 @@ class LeggedEnv(VectorEnv):
         self._metrics = Metrics(self._rewards, num_envs, self.step_s)
 
         self.single_observation_space = gymnasium.spaces.Dict(
-            {name: gymnasium.spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32) for name, values in self._observe().items()})
+            {
+                name: gymnasium.spaces.Box(-np.inf, np.inf, values.shape[1:], np.float32)
+                for name, values in self._observe().items()
+            }
+        )
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (robot.action_dim,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -103,7 +129,9 @@ class LeggedEnv(VectorEnv):
         """How many threads step the physics; no result depends on it."""
         return self.simulation.batch.nthread
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,). A seed makes all that follows repeatable.
 
         Raises TypeError or ValueError for a mask of another type or shape, or of no environment.
@@ -193,7 +221,9 @@ class LeggedEnv(VectorEnv):
 
     def summarize(self, measured: Mapping[str, Array]) -> dict[str, float]:
         """The metrics of what was measured in any number of environments, in their order."""
-        return self._metrics.means(measured) | (self.curriculum.metrics(measured["level"], measured["kind"]) if self.curriculum else {})
+        return self._metrics.means(measured) | (
+            self.curriculum.metrics(measured["level"], measured["kind"]) if self.curriculum else {}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, as copies: arrays with a row for each environment, (num_envs, ...)."""
@@ -206,10 +236,22 @@ class LeggedEnv(VectorEnv):
         self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters})
 
     def _counters(self) -> dict[str, Array]:
-        return {"command_steps": self._command_steps, "push_steps": self._push_steps, "imu_rotation": self.sensing.imu_rotation,
-                "length": self._length, "age": self._age, "error": self._error} | {
-                    f"{streams}.{name}": array for streams, rng in (("streams", self._streams), ("disturbances", self._disturbances))
-                    for name, array in rng.arrays().items()} | (self.curriculum.arrays() if self.curriculum else {})
+        return (
+            {
+                "command_steps": self._command_steps,
+                "push_steps": self._push_steps,
+                "imu_rotation": self.sensing.imu_rotation,
+                "length": self._length,
+                "age": self._age,
+                "error": self._error,
+            }
+            | {
+                f"{streams}.{name}": array
+                for streams, rng in (("streams", self._streams), ("disturbances", self._disturbances))
+                for name, array in rng.arrays().items()
+            }
+            | (self.curriculum.arrays() if self.curriculum else {})
+        )
 
     def _observe(self) -> dict[str, Array]:
         """What the policy and, where it is privileged, its critic are given: new arrays."""
@@ -228,7 +270,14 @@ class LeggedEnv(VectorEnv):
         sound = done & ~failed
         error = np.where(sound[:, None], self._error / np.maximum(self._length, 1)[:, None], 0.0)
         figures = {name: error[:, axis] for axis, name in enumerate(ERRORS)} | {f"_{name}": sound for name in ERRORS}
-        return {"final_obs": final, "_final_obs": done, "final_info": figures, "_final_info": done, "failed": failed.copy(), "_failed": done}
+        return {
+            "final_obs": final,
+            "_final_obs": done,
+            "final_info": figures,
+            "_final_info": done,
+            "failed": failed.copy(),
+            "_failed": done,
+        }
 
     def _start(self, ids: Array) -> None:
         """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at zero."""
@@ -237,9 +286,14 @@ class LeggedEnv(VectorEnv):
         qpos, qvel = self.simulation.home(len(ids))
         if self.curriculum:
             qpos[:, 0:3] += self.curriculum.origin(ids)
-        start = resets.Start(base_position_w=qpos[:, 0:3], base_quaternion=qpos[:, 3:7], base_linear_velocity_w=qvel[:, 0:3],
-                             base_angular_velocity_b=qvel[:, 3:6], joint_position=qpos[:, self.simulation.joint_qpos].copy(),
-                             joint_velocity=np.zeros((len(ids), len(self.robot.joints))))
+        start = resets.Start(
+            base_position_w=qpos[:, 0:3],
+            base_quaternion=qpos[:, 3:7],
+            base_linear_velocity_w=qvel[:, 0:3],
+            base_angular_velocity_b=qvel[:, 3:6],
+            joint_position=qpos[:, self.simulation.joint_qpos].copy(),
+            joint_velocity=np.zeros((len(ids), len(self.robot.joints))),
+        )
         rng = self._streams.of(ids)
         for term in self._resets:
             term(start, rng)
@@ -271,7 +325,9 @@ class LeggedEnv(VectorEnv):
             self._schedule_pushes(ids)
 
     def _schedule_pushes(self, ids: Array) -> None:
-        self._push_steps[ids] = np.round(self._disturbances.of(ids).uniform(*self.config.push_interval_s, len(ids)) / self.step_s)
+        self._push_steps[ids] = np.round(
+            self._disturbances.of(ids).uniform(*self.config.push_interval_s, len(ids)) / self.step_s
+        )
 
     def _change_commands(self, ids: Array) -> None:
         if len(ids):
@@ -283,10 +339,14 @@ class LeggedEnv(VectorEnv):
 def masked_rows(mask: Any, num_envs: int) -> Array:
     """Indices of the environments in Gymnasium's reset mask, checked as its own vector environments do."""
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        raise TypeError(f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool")
+        raise TypeError(
+            f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool"
+        )
     if mask.shape != (num_envs,) or not mask.any():
-        raise ValueError(f"got options['reset_mask'] of shape {mask.shape} with {mask.sum()} environments in it; expected ({num_envs},), "
-                         "with one environment or more")
+        raise ValueError(
+            f"got options['reset_mask'] of shape {mask.shape} with {mask.sum()} environments in it; expected ({num_envs},), "
+            "with one environment or more"
+        )
     return np.flatnonzero(mask)
 
 

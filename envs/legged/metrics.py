@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from rfx.state import Array
+from rfx.robot.state import Array
 
 ERRORS = ("error_vx", "error_vy", "error_yaw_rate")  # mean absolute: m/s, m/s, rad/s
 
@@ -40,7 +40,12 @@ class Metrics:
     def take(self) -> dict[str, Array]:
         """The sums by name, a row for each robot; they begin anew."""
         sums = {f"reward/{name}": total for name, total in self.reward.items()} | {
-            "error": self._error, "steps": self._steps, "episodes": self._episodes, "falls": self._falls, "length": self._length}
+            "error": self._error,
+            "steps": self._steps,
+            "episodes": self._episodes,
+            "falls": self._falls,
+            "length": self._length,
+        }
         self._clear()
         return sums
 
@@ -48,11 +53,15 @@ class Metrics:
         """The means by tag over what was taken: rewards per second, errors, and where episodes ended their falls and length."""
         tags: dict[str, float] = {}
         if steps := int(sums["steps"].sum()):
-            tags |= {f"reward/{name}": float(sums[f"reward/{name}"].sum()) / (steps * self._step_s) for name in self._rewards}
+            tags |= {
+                f"reward/{name}": float(sums[f"reward/{name}"].sum()) / (steps * self._step_s) for name in self._rewards
+            }
             tags |= {f"episode/{name}": float(error) / steps for name, error in zip(ERRORS, sums["error"].sum(axis=0))}
         if episodes := int(sums["episodes"].sum()):
-            tags |= {"episode/falls": int(sums["falls"].sum()) / episodes,
-                     "episode/length_s": int(sums["length"].sum()) * self._step_s / episodes}
+            tags |= {
+                "episode/falls": int(sums["falls"].sum()) / episodes,
+                "episode/length_s": int(sums["length"].sum()) * self._step_s / episodes,
+            }
         return tags
 
     def read(self) -> dict[str, float]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from envs.legged.state import SimState
-from rfx.observe import observe
-from rfx.state import Array
+from rfx.robot.observe import observe
+from rfx.robot.state import Array
 
 
 def observation(state: SimState) -> Array:
     """What the actor observes, as it truly is: without noise, encoder offsets and a tilted IMU. (N, state_dim)."""
-    return observe(state.robot)[:, :state.robot.config.state_dim]
+    return observe(state.robot)[:, : state.robot.config.state_dim]
 
 
 def base_linear_velocity(state: SimState) -> Array:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rfx.state import Array
-from rfx.streams import Streams
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 
 
 def shove(rng: Streams, num: int, speed_m_s: Sequence[float]) -> Array:

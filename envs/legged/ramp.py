@@ -18,4 +18,6 @@ def ramped(ramp: Ramp | None, steps: int) -> float:
 def check_ramp(key: str, ramp: Sequence[float] | None) -> None:
     """Raises ValueError for anything but [first, last], naming the key."""
     if ramp is not None and not (len(ramp) == 2 and 0 <= ramp[0] < ramp[1]):
-        raise ValueError(f"{key} is {list(ramp)}: it must be [first, last] of the environment steps between which it grows from nothing")
+        raise ValueError(
+            f"{key} is {list(ramp)}: it must be [first, last] of the environment steps between which it grows from nothing"
+        )

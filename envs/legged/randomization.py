@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from rfx.robots.mjcf import trunk_body
-from rfx.state import Array
-from rfx.streams import Streams
+from rfx.drivers.mjcf import trunk_body
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 
 
 class Draw:
@@ -60,7 +60,9 @@ def payload(draw: Draw, rng: Streams, range_kg: Sequence[float]) -> None:
     mass[:, draw.trunk] += rng.uniform(*range_kg, draw.num)
     if not (mass[:, draw.trunk] > 0.0).all():
         nominal = draw.model.body_mass[draw.trunk]
-        raise ValueError(f"env.randomization.payload.range_kg is {list(range_kg)}: a trunk of {nominal:.1f} kg would have no mass left")
+        raise ValueError(
+            f"env.randomization.payload.range_kg is {list(range_kg)}: a trunk of {nominal:.1f} kg would have no mass left"
+        )
 
 
 def center_of_mass(draw: Draw, rng: Streams, range_m: Sequence[float]) -> None:
@@ -107,7 +109,9 @@ def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> Non
     """
     lowest, highest = coefficient
     if not lowest > 0.0:
-        raise ValueError(f"env.randomization.joint_damping.coefficient is {list(coefficient)}: it is drawn log-uniformly, its lowest must be above 0")
+        raise ValueError(
+            f"env.randomization.joint_damping.coefficient is {list(coefficient)}: it is drawn log-uniformly, its lowest must be above 0"
+        )
     joints = np.flatnonzero(draw.model.jnt_type[draw.model.dof_jntid] != mujoco.mjtJoint.mjJNT_FREE)
     draw.field("dof_damping")[:, joints] = lowest * (highest / lowest) ** rng.random((draw.num, 1))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfx.state import Array
-from rfx.streams import Streams
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,9 @@ def yaw(start: Start, rng: Streams, range_rad: Sequence[float] = (-np.pi, np.pi)
     start.base_quaternion[:, 0], start.base_quaternion[:, 3] = np.cos(half), np.sin(half)
 
 
-def base_velocity(start: Start, rng: Streams, range_m_s: Sequence[float] = (-0.2, 0.2),
-                  range_rad_s: Sequence[float] = (-0.2, 0.2)) -> None:
+def base_velocity(
+    start: Start, rng: Streams, range_m_s: Sequence[float] = (-0.2, 0.2), range_rad_s: Sequence[float] = (-0.2, 0.2)
+) -> None:
     """Give the base a uniform linear and angular velocity along each axis."""
     start.base_linear_velocity_w[...] += rng.uniform(*range_m_s, start.base_linear_velocity_w.shape)
     start.base_angular_velocity_b[...] += rng.uniform(*range_rad_s, start.base_angular_velocity_b.shape)

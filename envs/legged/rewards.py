@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.legged.state import SimState
-from rfx.state import Array
+from rfx.robot.state import Array
 
 
 def _square_sum(array: Array) -> Array:

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rfx.state import Array, RobotState
-from rfx.streams import Streams
-from rfx.terms import nearest
+from rfx.random.streams import Streams
+from rfx.robot.state import Array, RobotState
+from rfx.settings.terms import nearest
 
-MEASURED = {"joint_position": "joint_position", "joint_velocity": "joint_velocity", "base_angular_velocity": "base_angular_velocity_b",
-            "projected_gravity": "projected_gravity_b"}  # observation terms and the fields of RobotState that they show
+MEASURED = {
+    "joint_position": "joint_position",
+    "joint_velocity": "joint_velocity",
+    "base_angular_velocity": "base_angular_velocity_b",
+    "projected_gravity": "projected_gravity_b",
+}  # observation terms and the fields of RobotState that they show
 
 
 class Sensing:
@@ -30,9 +34,13 @@ class Sensing:
                 raise ValueError(f"env.noise.{name} is {width!r}: it must be 0 or more")
         self._true, self._perfect, self._encoder_offset = true, perfect, encoder_offset
         self._noise = [(MEASURED[name], np.float32(width)) for name, width in noise.items()]
-        self.imu_rotation = np.tile(np.eye(3, dtype=np.float32), (len(true.gait_phase), 1, 1))  # from the base's frame to the sensor's
+        self.imu_rotation = np.tile(
+            np.eye(3, dtype=np.float32), (len(true.gait_phase), 1, 1)
+        )  # from the base's frame to the sensor's
         copies = {name: getattr(true, name).copy() for name in MEASURED.values()}
-        self.state = true if perfect else dataclasses.replace(true, **copies)  # command, action and clock are the same arrays
+        self.state = (
+            true if perfect else dataclasses.replace(true, **copies)
+        )  # command, action and clock are the same arrays
 
     def tilt_imu(self, ids: Array, rotation_vector: Array) -> None:
         """Mount the IMUs of robots ids (n,) turned by rotation_vector (n, 3), rad."""

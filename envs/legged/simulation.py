@@ -11,17 +11,25 @@ from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
 from envs.legged.randomization import Draw
 from envs.legged.state import SimState, load_arrays
-from rfx.config import RobotConfig, joint_targets
-from rfx.height_field import HeightField
-from rfx.robots.mjcf import load_model, motor_addresses, quiet_mujoco, trunk_body
-from rfx.state import Array, advance, projected_gravity, stepping
+from rfx.drivers.mjcf import load_model, motor_addresses, quiet_mujoco, trunk_body
+from rfx.robot.config import RobotConfig, joint_targets
+from rfx.robot.height_field import HeightField
+from rfx.robot.state import Array, advance, projected_gravity, stepping
 
 
 class Simulation:
     """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1], all on one ground: by default a plane."""
 
-    def __init__(self, config: RobotConfig, num_envs: int, *, timestep_s: float = 0.005, threads: int = 0,
-                 mjcf: str | Path | None = None, ground: HeightField | None = None):
+    def __init__(
+        self,
+        config: RobotConfig,
+        num_envs: int,
+        *,
+        timestep_s: float = 0.005,
+        threads: int = 0,
+        mjcf: str | Path | None = None,
+        ground: HeightField | None = None,
+    ):
         self.config, self.ground = config, ground
         self.control_step_s = 1.0 / config.control_freq_hz
         self.num_substeps = round(self.control_step_s / timestep_s)
@@ -36,14 +44,23 @@ class Simulation:
         self._joint_qpos, self._joint_dof, self._actuator = map(_as_slice, (motors.qpos, motors.qvel, motors.actuator))
         self._qpos, self._qvel, self._ctrl = (self.batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self._force, self._sensor = self.batch.bind("actuator_force"), self.batch.bind("sensordata")
-        sensors = {name: self.model.sensor(name).adr[0] for name in
-                   ["base_touch", *(f"{foot}_foot_{kind}" for foot in config.foot_names for kind in ("touch", "position"))]}
+        sensors = {
+            name: self.model.sensor(name).adr[0]
+            for name in [
+                "base_touch",
+                *(f"{foot}_foot_{kind}" for foot in config.foot_names for kind in ("touch", "position")),
+            ]
+        }
         self._base_touch = sensors["base_touch"]
         self._foot_touch = _as_slice(np.array([sensors[f"{foot}_foot_touch"] for foot in config.foot_names]))
-        self._foot_position = np.array([[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in config.foot_names])
+        self._foot_position = np.array(
+            [[sensors[f"{foot}_foot_position"] + axis for axis in range(3)] for foot in config.foot_names]
+        )
         self._gait_offset = np.array([foot.gait_offset for foot in config.feet], np.float32)  # cycles
         self._stance_share = 1.0 - config.swing_share  # of the cycle
-        self._mean_share = np.float32(min(1.0, self.control_step_s * 2.0 * config.gait_freq_hz))  # of the newest velocity, in the mean
+        self._mean_share = np.float32(
+            min(1.0, self.control_step_s * 2.0 * config.gait_freq_hz)
+        )  # of the newest velocity, in the mean
         self._last_foot_position = np.zeros((num_envs, len(config.feet), 3), np.float32)
         self._target, self._last_target = np.zeros((2, num_envs, len(config.joints)), np.float32)
         self.encoder_offset = np.zeros((num_envs, len(config.joints)), np.float32)  # rad, measured minus true position
@@ -99,8 +116,10 @@ class Simulation:
         """
         latency = np.rint(draw.latency_s / self.model.opt.timestep)
         if len(ids) and not 0 <= latency.min() <= latency.max() <= self.num_substeps:
-            raise ValueError(f"got action latencies of {draw.latency_s.min():g} to {draw.latency_s.max():g} s; "
-                             f"expected 0 to {self.control_step_s:g} s, one control step")
+            raise ValueError(
+                f"got action latencies of {draw.latency_s.min():g} to {draw.latency_s.max():g} s; "
+                f"expected 0 to {self.control_step_s:g} s, one control step"
+            )
         self.latency[ids], self.encoder_offset[ids] = latency, draw.encoder_offset
         for name, values in draw.fields.items():
             self.batch.expand(name)[ids] = values
@@ -128,7 +147,13 @@ class Simulation:
         self.batch.forward(ids)
         self._last_warnings[ids] = self.batch.warning[ids]
         state = self.state
-        for array in (state.robot.last_action, state.previous_action, state.earlier_action, state.robot.gait_phase, state.step):
+        for array in (
+            state.robot.last_action,
+            state.previous_action,
+            state.earlier_action,
+            state.robot.gait_phase,
+            state.step,
+        ):
             array[ids] = 0
         self._refresh(ids)
         state.mean_velocity_b[ids] = self._velocity()[ids]
@@ -154,9 +179,16 @@ class Simulation:
     def _arrays(self) -> dict[str, Array]:
         """Live arrays by name."""
         own_fields = [name for name in sorted(MODEL_FIELDS) if self.batch.expanded(name) is not None]
-        return self.state.arrays() | {"mujoco": self.batch.state, "last_foot_position": self._last_foot_position,
-                                      "encoder_offset": self.encoder_offset, "latency": self.latency} | {
-            f"model.{name}": self.batch.expand(name) for name in own_fields}
+        return (
+            self.state.arrays()
+            | {
+                "mujoco": self.batch.state,
+                "last_foot_position": self._last_foot_position,
+                "encoder_offset": self.encoder_offset,
+                "latency": self.latency,
+            }
+            | {f"model.{name}": self.batch.expand(name) for name in own_fields}
+        )
 
     def home(self, num: int) -> tuple[Array, Array]:
         """qpos (num, nq) and qvel (num, nv) of robots at rest in the default pose, feet on the floor."""
@@ -194,7 +226,9 @@ class Simulation:
         state, robot = self.state, self.state.robot
         qpos, qvel = self._qpos[rows], self._qvel[rows]
         velocity = qvel[:, self._joint_dof].astype(np.float32)
-        state.joint_acceleration[rows] = (velocity - robot.joint_velocity[rows]) * np.float32(self.config.control_freq_hz)
+        state.joint_acceleration[rows] = (velocity - robot.joint_velocity[rows]) * np.float32(
+            self.config.control_freq_hz
+        )
         robot.joint_velocity[rows] = velocity
         robot.joint_position[rows] = qpos[:, self._joint_qpos]
         robot.base_angular_velocity_b[rows] = qvel[:, 3:6]  # a free joint's angular velocity is in the body frame
@@ -205,7 +239,9 @@ class Simulation:
         state.joint_torque[rows] = self._force[rows][:, self._actuator]
         sensor = self._sensor[rows]
         foot_position = sensor[:, self._foot_position].astype(np.float32)
-        state.foot_velocity_w[rows] = (foot_position - self._last_foot_position[rows]) * np.float32(self.config.control_freq_hz)
+        state.foot_velocity_w[rows] = (foot_position - self._last_foot_position[rows]) * np.float32(
+            self.config.control_freq_hz
+        )
         self._last_foot_position[rows] = foot_position
         state.foot_height[rows] = foot_position[:, :, 2]
         if self.ground is not None:

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from envs.legged.env import LeggedEnv
-from rfx.state import Array
+from rfx.robot.state import Array
 
 
 class LeggedSingleEnv(gymnasium.Env):
@@ -23,7 +23,9 @@ class LeggedSingleEnv(gymnasium.Env):
         self._env = LeggedEnv(1, **{"random_start_age": False, "threads": 1, **kwargs})
         self.observation_space, self.action_space = self._env.single_observation_space, self._env.single_action_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Start a new episode."""
         super().reset(seed=seed)
         observation, _ = self._env.reset(seed=seed)
@@ -36,5 +38,7 @@ class LeggedSingleEnv(gymnasium.Env):
         figures: dict[str, Any] = {}
         if terminated[0] or truncated[0]:
             observation = info["final_obs"][0]
-            figures = {name: float(values[0]) for name, values in info["final_info"].items() if not name.startswith("_")}
+            figures = {
+                name: float(values[0]) for name, values in info["final_info"].items() if not name.startswith("_")
+            }
         return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), figures

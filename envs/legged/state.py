@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfx.config import RobotConfig
-from rfx.state import Array, RobotState
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array, RobotState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +46,46 @@ class SimState:
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_envs, *shape), dtype)
 
-        return cls(robot=RobotState.zeros(config, num_envs), base_height=zeros(), base_linear_velocity_b=zeros(3), mean_velocity_b=zeros(3),
-                   previous_action=zeros(num_joints), earlier_action=zeros(num_joints),
-                   joint_torque=zeros(num_joints), joint_acceleration=zeros(num_joints), foot_height=zeros(num_feet),
-                   foot_velocity_w=zeros(num_feet, 3), foot_contact=zeros(num_feet, dtype=bool), foot_landed=zeros(num_feet, dtype=bool),
-                   foot_swing=zeros(num_feet, dtype=bool), base_contact=zeros(dtype=bool), floor_friction=zeros(), trunk_mass=zeros(), fallen=zeros(dtype=bool),
-                   step=zeros(dtype=np.int64))
+        return cls(
+            robot=RobotState.zeros(config, num_envs),
+            base_height=zeros(),
+            base_linear_velocity_b=zeros(3),
+            mean_velocity_b=zeros(3),
+            previous_action=zeros(num_joints),
+            earlier_action=zeros(num_joints),
+            joint_torque=zeros(num_joints),
+            joint_acceleration=zeros(num_joints),
+            foot_height=zeros(num_feet),
+            foot_velocity_w=zeros(num_feet, 3),
+            foot_contact=zeros(num_feet, dtype=bool),
+            foot_landed=zeros(num_feet, dtype=bool),
+            foot_swing=zeros(num_feet, dtype=bool),
+            base_contact=zeros(dtype=bool),
+            floor_friction=zeros(),
+            trunk_mass=zeros(),
+            fallen=zeros(dtype=bool),
+            step=zeros(dtype=np.int64),
+        )
 
     def arrays(self) -> dict[str, Array]:
         """The live arrays by field name, the robot's under `robot.`."""
-        robot = {f"robot.{f.name}": getattr(self.robot, f.name) for f in dataclasses.fields(self.robot) if f.name != "config"}
+        robot = {
+            f"robot.{f.name}": getattr(self.robot, f.name) for f in dataclasses.fields(self.robot) if f.name != "config"
+        }
         return robot | {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "robot"}
 
 
 def load_arrays(arrays: Mapping[str, Array], values: Mapping[str, Array]) -> None:
     """Write values into the arrays of the same names, in place. Raises ValueError when names or shapes differ, and then writes nothing."""
     if arrays.keys() != values.keys():
-        raise ValueError(f"got a state that has, or lacks, {', '.join(sorted(arrays.keys() ^ values.keys()))}; "
-                         "expected the state of the same task, saved by the same version")
+        raise ValueError(
+            f"got a state that has, or lacks, {', '.join(sorted(arrays.keys() ^ values.keys()))}; "
+            "expected the state of the same task, saved by the same version"
+        )
     for name, array in arrays.items():
         if array.shape != values[name].shape:
-            raise ValueError(f"got {name} of shape {values[name].shape}; expected {array.shape}: use the env.num_envs and robot it was saved with")
+            raise ValueError(
+                f"got {name} of shape {values[name].shape}; expected {array.shape}: use the env.num_envs and robot it was saved with"
+            )
     for name, array in arrays.items():
         array[...] = values[name]

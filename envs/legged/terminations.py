@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from envs.legged.state import SimState
-from rfx.state import Array
+from rfx.robot.state import Array
 
 
 def tipped_over(state: SimState, max_gravity_z: float = -0.5) -> Array:

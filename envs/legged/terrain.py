@@ -7,9 +7,9 @@ import numpy as np
 from envs.legged import terrain_kinds
 from envs.legged.config import TerrainConfig
 from envs.legged.terrain_kinds import PLATFORM_M, Tile
-from rfx.height_field import HeightField
-from rfx.state import Array
-from rfx.terms import bind
+from rfx.robot.height_field import HeightField
+from rfx.robot.state import Array
+from rfx.settings.terms import bind
 
 BORDER_M = 1.0  # of level ground around the tiles
 DROP_M = 0.03  # above the platform at the start: legs that are drawn longer than the default pose would begin with their feet in the ground
@@ -28,7 +28,9 @@ class Terrain:
         shape = np.array([self.num_levels * cells, len(self.kinds) * cells])
         self.half_size_m = 0.5 * cell_m * shape[::-1]  # of all tiles, along x and y; their middle is the world's origin
         heights = np.zeros(shape + 2 * border + 1, np.float32)
-        self.origin = np.zeros((self.num_levels, len(self.kinds), 3))  # above the middle of each tile's platform, m, world
+        self.origin = np.zeros(
+            (self.num_levels, len(self.kinds), 3)
+        )  # above the middle of each tile's platform, m, world
 
         line = (np.arange(cells + 1) - 0.5 * cells) * cell_m
         y, x = np.meshgrid(line, line, indexing="ij")
@@ -40,7 +42,7 @@ class Terrain:
                 tile = Tile(x=x, y=y, size_m=size_m, difficulty=level / max(self.num_levels - 1, 1), rng=rng)
                 ground = shape_tile(tile)
                 row, column = border + level * cells, border + k * cells
-                heights[row:row + cells + 1, column:column + cells + 1] = ground
+                heights[row : row + cells + 1, column : column + cells + 1] = ground
                 self.origin[level, k, :2] = size_m * (np.array([k, level]) + 0.5) - self.half_size_m
                 self.origin[level, k, 2] = ground[near].max() + DROP_M
         corner_m = -self.half_size_m - border * cell_m

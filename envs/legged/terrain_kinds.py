@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfx.state import Array
+from rfx.robot.state import Array
 
-PLATFORM_M = 0.6  # from the middle of a tile to its platform's edge: the feet of a large quadruped are 0.45 m from its middle
+PLATFORM_M = (
+    0.6  # from the middle of a tile to its platform's edge: the feet of a large quadruped are 0.45 m from its middle
+)
 EDGE_M = 0.3  # of level ground at a tile's edge
 
 
@@ -60,7 +62,9 @@ def rough(tile: Tile, height_m: Sequence[float] = (0.01, 0.08), spacing_m: float
     u, v = (tile.x + 0.5 * tile.size_m) / spacing_m, (tile.y + 0.5 * tile.size_m) / spacing_m
     i, j = u.astype(int), v.astype(int)
     u, v = u - i, v - j
-    bumps = ((1 - v) * ((1 - u) * knots[j, i] + u * knots[j, i + 1]) + v * ((1 - u) * knots[j + 1, i] + u * knots[j + 1, i + 1]))
+    bumps = (1 - v) * ((1 - u) * knots[j, i] + u * knots[j, i + 1]) + v * (
+        (1 - u) * knots[j + 1, i] + u * knots[j + 1, i + 1]
+    )
     fade = np.clip(2.0 * np.minimum(tile.distance, tile.reach - tile.distance), 0.0, 1.0)
     return tile.at(height_m) * fade * bumps
 
@@ -77,8 +81,12 @@ def stairs_down(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: S
     return (num_steps - np.minimum(np.ceil(tile.distance / tread), num_steps)) * tile.at(height_m)
 
 
-def gaps(tile: Tile, width_m: Sequence[float] = (0.1, 0.35), depth_m: Sequence[float] = (0.03, 0.25),
-         spacing_m: Sequence[float] = (0.7, 1.0)) -> Array:
+def gaps(
+    tile: Tile,
+    width_m: Sequence[float] = (0.1, 0.35),
+    depth_m: Sequence[float] = (0.03, 0.25),
+    spacing_m: Sequence[float] = (0.7, 1.0),
+) -> Array:
     """Trenches all around the platform, width_m wide, depth_m deep; spacing_m [least, most] from one's begin to the next's.
 
     A height field has no holes and no vertical walls: a foot that steps into a trench finds a bottom, and a wall is a cell wide. The width

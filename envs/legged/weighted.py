@@ -9,8 +9,8 @@ from typing import Any
 from envs.legged import rewards
 from envs.legged.ramp import check_ramp, ramped
 from envs.legged.state import SimState
-from rfx.state import Array
-from rfx.terms import bind
+from rfx.robot.state import Array
+from rfx.settings.terms import bind
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,14 @@
 """Gymnasium's MuJoCo tasks, version 5, in batches: a vector environment steps all of its simulations with one call."""
 
-TASKS = {"HalfCheetah": ("runners:HalfCheetahEnv", 1000), "Hopper": ("runners:HopperEnv", 1000), "Walker2d": ("runners:Walker2dEnv", 1000),
-         "Swimmer": ("runners:SwimmerEnv", 1000), "Ant": ("bodies:AntEnv", 1000), "Humanoid": ("bodies:HumanoidEnv", 1000),
-         "Reacher": ("arms:ReacherEnv", 50), "Pusher": ("arms:PusherEnv", 100),
-         "InvertedPendulum": ("pendulums:InvertedPendulumEnv", 1000),
-         "InvertedDoublePendulum": ("pendulums:InvertedDoublePendulumEnv", 1000)}  # by name: the class, and steps of an episode
+TASKS = {
+    "HalfCheetah": ("runners:HalfCheetahEnv", 1000),
+    "Hopper": ("runners:HopperEnv", 1000),
+    "Walker2d": ("runners:Walker2dEnv", 1000),
+    "Swimmer": ("runners:SwimmerEnv", 1000),
+    "Ant": ("bodies:AntEnv", 1000),
+    "Humanoid": ("bodies:HumanoidEnv", 1000),
+    "Reacher": ("arms:ReacherEnv", 50),
+    "Pusher": ("arms:PusherEnv", 100),
+    "InvertedPendulum": ("pendulums:InvertedPendulumEnv", 1000),
+    "InvertedDoublePendulum": ("pendulums:InvertedDoublePendulumEnv", 1000),
+}  # by name: the class, and steps of an episode

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.mujoco.batched import ALL, BatchedMujocoEnv, Options, Rows
-from rfx.state import Array
+from rfx.robot.state import Array
 
 MAX_GOAL_M, MIN_PUSH_M = 0.2, 0.17  # of Reacher's target from the origin; of Pusher's object from its goal
 VELOCITY_NOISE = 0.005  # rad/s
@@ -51,12 +51,16 @@ class ReacherEnv(ArmEnv):
     def observe(self, rows: Rows) -> Array:
         qpos = self.qpos[rows]
         offset = self.position("fingertip", rows) - self.position("target", rows)
-        return np.concatenate((np.cos(qpos[:, :2]), np.sin(qpos[:, :2]), qpos[:, 2:], self.qvel[rows, :2], offset[:, :2]), axis=1)
+        return np.concatenate(
+            (np.cos(qpos[:, :2]), np.sin(qpos[:, :2]), qpos[:, 2:], self.qvel[rows, :2], offset[:, :2]), axis=1
+        )
 
     def outcome(self, action: Array, before: None) -> tuple[Array, Array, dict[str, Array]]:
         offset = self.position("fingertip", ALL) - self.position("target", ALL)
-        rewards = {"reward_dist": -np.linalg.norm(offset, axis=1) * self.options.reward_dist_weight,
-                   "reward_ctrl": -np.square(action).sum(axis=1) * self.options.reward_control_weight}
+        rewards = {
+            "reward_dist": -np.linalg.norm(offset, axis=1) * self.options.reward_dist_weight,
+            "reward_ctrl": -np.square(action).sum(axis=1) * self.options.reward_control_weight,
+        }
         return sum(rewards.values()), np.zeros(self.num_envs, bool), rewards
 
 
@@ -79,7 +83,9 @@ class PusherEnv(ArmEnv):
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
         cylinder = np.zeros(2)
         while np.linalg.norm(cylinder) <= MIN_PUSH_M:
-            cylinder = np.concatenate((rng.uniform(low=-0.3, high=0.0, size=1), rng.uniform(low=-0.2, high=0.2, size=1)))
+            cylinder = np.concatenate(
+                (rng.uniform(low=-0.3, high=0.0, size=1), rng.uniform(low=-0.2, high=0.2, size=1))
+            )
         qpos = self.init_qpos.copy()
         qpos[-4:-2], qpos[-2:] = cylinder, 0.0
         qvel = self.init_qvel + rng.uniform(-VELOCITY_NOISE, VELOCITY_NOISE, self.model.nv)
@@ -92,7 +98,10 @@ class PusherEnv(ArmEnv):
 
     def outcome(self, action: Array, before: None) -> tuple[Array, Array, dict[str, Array]]:
         object_, options = self.position("object", ALL), self.options
-        rewards = {"reward_dist": -np.linalg.norm(object_ - self.position("goal", ALL), axis=1) * options.reward_dist_weight,
-                   "reward_ctrl": -np.square(action).sum(axis=1) * options.reward_control_weight,
-                   "reward_near": -np.linalg.norm(object_ - self.position("tips_arm", ALL), axis=1) * options.reward_near_weight}
+        rewards = {
+            "reward_dist": -np.linalg.norm(object_ - self.position("goal", ALL), axis=1) * options.reward_dist_weight,
+            "reward_ctrl": -np.square(action).sum(axis=1) * options.reward_control_weight,
+            "reward_near": -np.linalg.norm(object_ - self.position("tips_arm", ALL), axis=1)
+            * options.reward_near_weight,
+        }
         return sum(rewards.values()), np.zeros(self.num_envs, bool), rewards

@@ -15,13 +15,15 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch, SimulationError
 
 from envs.legged.state import load_arrays
-from rfx.robots.mjcf import quiet_mujoco
-from rfx.state import Array
-from rfx.terms import nearest
+from rfx.drivers.mjcf import quiet_mujoco
+from rfx.robot.state import Array
+from rfx.settings.terms import nearest
 
 Rows = slice | Array
 ALL = slice(None)
-ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"  # found without importing that package, which needs an extra
+ASSETS = (
+    Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+)  # found without importing that package, which needs an extra
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,19 @@ class BatchedMujocoEnv(VectorEnv):
     metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
     options_type: ClassVar[type[Options]]
 
-    def __init__(self, num_envs: int = 1, *, max_episode_steps: int = 1000, threads: int = 0, render_mode: str | None = None, **options: Any):
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: int = 1000,
+        threads: int = 0,
+        render_mode: str | None = None,
+        **options: Any,
+    ):
         if render_mode is not None:
-            raise ValueError(f"got render_mode {render_mode!r}; expected None: gymnasium.make draws a single environment of the same task")
+            raise ValueError(
+                f"got render_mode {render_mode!r}; expected None: gymnasium.make draws a single environment of the same task"
+            )
         fields = [field.name for field in dataclasses.fields(self.options_type)]
         for name in options:
             if name not in fields:
@@ -66,8 +78,9 @@ class BatchedMujocoEnv(VectorEnv):
         bounds = self.model.actuator_ctrlrange.astype(np.float32)
         self.single_action_space = gymnasium.spaces.Box(bounds[:, 0], bounds[:, 1], dtype=np.float32)
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, self.observe(ALL).shape[1:], np.float64)
-        self.action_space, self.observation_space = (batch_space(space, num_envs) for space in (self.single_action_space,
-                                                                                                 self.single_observation_space))
+        self.action_space, self.observation_space = (
+            batch_space(space, num_envs) for space in (self.single_action_space, self.single_observation_space)
+        )
 
     @property
     def num_threads(self) -> int:
@@ -107,7 +120,9 @@ class BatchedMujocoEnv(VectorEnv):
         """Begin an episode in every environment. seed is that of the first, the others' are the numbers after it."""
         super().reset(seed=seed)
         if seed is not None:
-            self._rngs = [np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed + i))) for i in range(self.num_envs)]
+            self._rngs = [
+                np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed + i))) for i in range(self.num_envs)
+            ]
         self._begin(np.arange(self.num_envs))
         return self.observe(ALL), self._told(self.start_info(ALL), self._everywhere)
 
@@ -139,7 +154,12 @@ class BatchedMujocoEnv(VectorEnv):
         final = np.full(self.num_envs, None, dtype=object)
         for i in ids:
             final[i] = observation[i].copy()
-        told = ({} if done.all() else self._told(info, ~done)) | {"final_obs": final, "_final_obs": done, "final_info": self._told(info, done), "_final_info": done}
+        told = ({} if done.all() else self._told(info, ~done)) | {
+            "final_obs": final,
+            "_final_obs": done,
+            "final_info": self._told(info, done),
+            "_final_info": done,
+        }
         if failed.any():
             told |= {"failed": failed, "_failed": done}
         self._begin(ids)
@@ -152,7 +172,9 @@ class BatchedMujocoEnv(VectorEnv):
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on: arrays (copies), and the random generators' states."""
-        return {name: array.copy() for name, array in self.arrays().items()} | {"rngs": [rng.bit_generator.state for rng in self._rngs]}
+        return {name: array.copy() for name, array in self.arrays().items()} | {
+            "rngs": [rng.bit_generator.state for rng in self._rngs]
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
@@ -188,5 +210,7 @@ def model_path(xml_file: str) -> Path:
     """Where a model is: one of Gymnasium's assets by name, or a path that begins with a dot, a slash or ~. Raises OSError if it is not there."""
     path = Path(xml_file).expanduser() if xml_file.startswith((".", "/", "~")) else ASSETS / xml_file
     if not path.is_file():
-        raise FileNotFoundError(f"got xml_file {xml_file!r}, and there is no {path}; expected an asset of Gymnasium's, or a path")
+        raise FileNotFoundError(
+            f"got xml_file {xml_file!r}, and there is no {path}; expected an asset of Gymnasium's, or a path"
+        )
     return path

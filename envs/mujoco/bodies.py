@@ -11,7 +11,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from envs.mujoco.batched import ALL, BatchedMujocoEnv, Options, Rows
-from rfx.state import Array
+from rfx.robot.state import Array
 
 
 class ContactForceEnv(BatchedMujocoEnv):
@@ -43,7 +43,11 @@ class ContactForceEnv(BatchedMujocoEnv):
 
     def _distances(self, rows: Rows) -> dict[str, Array]:
         position = self.qpos[rows, :2].copy()
-        return {"x_position": position[:, 0], "y_position": position[:, 1], "distance_from_origin": np.linalg.norm(position, axis=1)}
+        return {
+            "x_position": position[:, 0],
+            "y_position": position[:, 1],
+            "distance_from_origin": np.linalg.norm(position, axis=1),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,9 @@ class AntEnv(ContactForceEnv):
         main = self.options.main_body
         self._main = self.model.body(main).id
         self._xpos = self.batch.bind("xpos")
-        self._position = np.zeros((self.num_envs, 2))  # of the main body, as of the last step: derived, and so a substep old
+        self._position = np.zeros(
+            (self.num_envs, 2)
+        )  # of the main body, as of the last step: derived, and so a substep old
 
     def arrays(self) -> dict[str, Array]:
         return super().arrays() | {"position": self._position}
@@ -107,10 +113,12 @@ class AntEnv(ContactForceEnv):
         low, high = options.healthy_z_range
         z = self.qpos[:, 2]
         healthy = np.isfinite(self.qpos).all(axis=1) & np.isfinite(self.qvel).all(axis=1) & (low <= z) & (z <= high)
-        rewards = {"reward_forward": options.forward_reward_weight * velocity[:, 0],
-                   "reward_ctrl": -options.ctrl_cost_weight * np.square(action).sum(axis=1),
-                   "reward_contact": -options.contact_cost_weight * np.square(self._contact_forces(ALL)).sum(axis=(1, 2)),
-                   "reward_survive": healthy * options.healthy_reward}
+        rewards = {
+            "reward_forward": options.forward_reward_weight * velocity[:, 0],
+            "reward_ctrl": -options.ctrl_cost_weight * np.square(action).sum(axis=1),
+            "reward_contact": -options.contact_cost_weight * np.square(self._contact_forces(ALL)).sum(axis=(1, 2)),
+            "reward_survive": healthy * options.healthy_reward,
+        }
         info = self.start_info(ALL) | {"x_velocity": velocity[:, 0], "y_velocity": velocity[:, 1]} | rewards
         return sum(rewards.values()), ~healthy & options.terminate_when_unhealthy, info
 
@@ -147,8 +155,9 @@ class HumanoidEnv(ContactForceEnv):
     def bind(self) -> None:
         super().bind()
         self._xipos, self._cinert, self._cvel = (self.batch.bind(name) for name in ("xipos", "cinert", "cvel"))
-        self._qfrc_actuator, self._ten_length, self._ten_velocity = (self.batch.bind(name) for name in (
-            "qfrc_actuator", "ten_length", "ten_velocity"))
+        self._qfrc_actuator, self._ten_length, self._ten_velocity = (
+            self.batch.bind(name) for name in ("qfrc_actuator", "ten_length", "ten_velocity")
+        )
         self._mass_share = self.model.body_mass / self.model.body_mass.sum()
         self._center = np.zeros((self.num_envs, 2))  # of mass, as of the last step: derived, and so a substep old
 
@@ -168,9 +177,12 @@ class HumanoidEnv(ContactForceEnv):
     def observe(self, rows: Rows) -> Array:
         options, skipped = self.options, 2 * int(self.options.exclude_current_positions_from_observation)
         parts = [self.qpos[rows, skipped:], self.qvel[rows]]
-        included = ((options.include_cinert_in_observation, self._cinert), (options.include_cvel_in_observation, self._cvel),
-                    (options.include_qfrc_actuator_in_observation, self._qfrc_actuator),
-                    (options.include_cfrc_ext_in_observation, self.cfrc_ext))
+        included = (
+            (options.include_cinert_in_observation, self._cinert),
+            (options.include_cvel_in_observation, self._cvel),
+            (options.include_qfrc_actuator_in_observation, self._qfrc_actuator),
+            (options.include_cfrc_ext_in_observation, self.cfrc_ext),
+        )
         for wanted, field in included:
             if wanted:  # without the world's row, or the root's six degrees of freedom
                 values = field[rows, 6:] if field is self._qfrc_actuator else field[rows, 1:]
@@ -187,9 +199,12 @@ class HumanoidEnv(ContactForceEnv):
         low, high = options.healthy_z_range
         healthy = (low < self.qpos[:, 2]) & (self.qpos[:, 2] < high)
         contact = options.contact_cost_weight * np.square(self.cfrc_ext).sum(axis=(1, 2))
-        rewards = {"reward_survive": healthy * options.healthy_reward, "reward_forward": options.forward_reward_weight * velocity[:, 0],
-                   "reward_ctrl": -options.ctrl_cost_weight * np.square(self.ctrl).sum(axis=1),
-                   "reward_contact": -contact.clip(*options.contact_cost_range)}
+        rewards = {
+            "reward_survive": healthy * options.healthy_reward,
+            "reward_forward": options.forward_reward_weight * velocity[:, 0],
+            "reward_ctrl": -options.ctrl_cost_weight * np.square(self.ctrl).sum(axis=1),
+            "reward_contact": -contact.clip(*options.contact_cost_range),
+        }
         info = self.start_info(ALL) | {"x_velocity": velocity[:, 0], "y_velocity": velocity[:, 1]} | rewards
         return sum(rewards.values()), ~healthy & options.terminate_when_unhealthy, info
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.mujoco.batched import BatchedMujocoEnv, Options, Rows
-from rfx.state import Array
+from rfx.robot.state import Array
 
 MAX_ANGLE_RAD, MIN_TIP_M = 0.2, 1.0  # of the pole, of the double pole's tip above the cart: beyond it is fallen
 LIMIT = 10.0  # of the double pendulum's observed velocities and force
@@ -68,6 +68,9 @@ class InvertedDoublePendulumEnv(BatchedMujocoEnv):
     def outcome(self, action: Array, before: None) -> tuple[Array, Array, dict[str, Array]]:
         x, y = self._site_xpos[:, 0, 0], self._site_xpos[:, 0, 2]
         fallen = y <= MIN_TIP_M
-        rewards = {"reward_survive": self.options.healthy_reward * ~fallen, "distance_penalty": -(0.01 * x**2 + (y - 2.0) ** 2),
-                   "velocity_penalty": -(1e-3 * self.qvel[:, 1] ** 2 + 5e-3 * self.qvel[:, 2] ** 2)}
+        rewards = {
+            "reward_survive": self.options.healthy_reward * ~fallen,
+            "distance_penalty": -(0.01 * x**2 + (y - 2.0) ** 2),
+            "velocity_penalty": -(1e-3 * self.qvel[:, 1] ** 2 + 5e-3 * self.qvel[:, 2] ** 2),
+        }
         return sum(rewards.values()), fallen, rewards

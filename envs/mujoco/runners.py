@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.mujoco.batched import ALL, BatchedMujocoEnv, Options, Rows
-from rfx.state import Array
+from rfx.robot.state import Array
 
 MAX_VELOCITY = 10.0  # of Hopper's and Walker2d's observations
 
@@ -122,7 +122,9 @@ class HopperEnv(Walker2dEnv):
 
     def healthy(self) -> Array:
         low, high = self.options.healthy_state_range
-        return super().healthy() & np.all([((low < values) & (values < high)).all(axis=1) for values in (self.qpos[:, 2:], self.qvel)], axis=0)
+        return super().healthy() & np.all(
+            [((low < values) & (values < high)).all(axis=1) for values in (self.qpos[:, 2:], self.qvel)], axis=0
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +158,18 @@ class SwimmerEnv(BatchedMujocoEnv):
         velocity = (self.qpos[:, :2] - before) / self.step_s
         forward = self.options.forward_reward_weight * velocity[:, 0]
         control = -self.options.ctrl_cost_weight * np.square(action).sum(axis=1)
-        info = self.start_info(ALL) | {"x_velocity": velocity[:, 0], "y_velocity": velocity[:, 1], "reward_forward": forward,
-                                       "reward_ctrl": control}
+        info = self.start_info(ALL) | {
+            "x_velocity": velocity[:, 0],
+            "y_velocity": velocity[:, 1],
+            "reward_forward": forward,
+            "reward_ctrl": control,
+        }
         return forward + control, np.zeros(self.num_envs, bool), info
 
     def start_info(self, rows: Rows) -> dict[str, Array]:
         position = self.qpos[rows, :2].copy()
-        return {"x_position": position[:, 0], "y_position": position[:, 1], "distance_from_origin": np.linalg.norm(position, axis=1)}
+        return {
+            "x_position": position[:, 0],
+            "y_position": position[:, 1],
+            "distance_from_origin": np.linalg.norm(position, axis=1),
+        }

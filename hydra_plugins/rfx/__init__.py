@@ -1,6 +1,6 @@
 """What Hydra is taught: seeds=N, hydra/launcher=ray and hydra/sweeper=optuna. Hydra takes plugins from the package hydra_plugins alone.
 
-It imports this file whenever it starts, so what is slow is imported on use. The work is done in train/runs/search.py and train/runs/jobs.py,
+It imports this file whenever it starts, so what is slow is imported on use. The work is done in train/sweeps/search.py and train/sweeps/jobs.py,
 which know no Hydra.
 """
 
@@ -27,21 +27,23 @@ class GridSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """As Sweeper's."""
-        from train.runs.points import every_seed
+        from train.sweeps.points import every_seed
 
         every = every_seed(arguments, self.config.seed, self.config.seeds)
-        return super().sweep([argument for argument in every if argument.partition("=")[0] != "seeds"])  # a run is the same beside fewer or more
+        return super().sweep(
+            [argument for argument in every if argument.partition("=")[0] != "seeds"]
+        )  # a run is the same beside fewer or more
 
 
 class RayLauncher(Launcher):
-    """Runs are jobs of a Ray cluster, train/runs/jobs.py. The keyword arguments are those of its JobsConfig."""
+    """Runs are jobs of a Ray cluster, train/sweeps/jobs.py. The keyword arguments are those of its JobsConfig."""
 
     def __init__(self, **settings: Any):
         self._given = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """As Launcher's."""
-        from train.runs.jobs import JobsConfig
+        from train.sweeps.jobs import JobsConfig
 
         self._settings = JobsConfig(**self._given)  # here, as Hydra wraps what __init__ raises in words of its own
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -52,7 +54,7 @@ class RayLauncher(Launcher):
 
     def stream(self, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
         """Run jobs, (number, overrides), which are taken when there is room for them; yields what has ended as it ends."""
-        from train.runs.jobs import run_jobs
+        from train.sweeps.jobs import run_jobs
 
         setup_globals()
         sweep = Path(self.config.hydra.sweep.dir).resolve()
@@ -61,30 +63,42 @@ class RayLauncher(Launcher):
             yield num, JobReturn(status=JobStatus.COMPLETED)
 
     def _job(self, num: int, overrides: Sequence[str]) -> Any:
-        from train.errors import InputError
-        from train.runs.jobs import Job
+        from train.sweeps.jobs import Job
+        from train.task.errors import InputError
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         if config.get("scale"):
-            raise InputError("hydra/launcher=ray gives whole runs to the cluster, +scale=ray the environments of one run: choose one of them")
+            raise InputError(
+                "hydra/launcher=ray gives whole runs to the cluster, +scale=ray the environments of one run: choose one of them"
+            )
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(num), num
             config.threads = config.threads or self._settings.cpus_per_job
-        return Job(num=num, overrides=tuple(overrides), run=functools.partial(_run, self.hydra_context, self.task_function, config))
+        return Job(
+            num=num,
+            overrides=tuple(overrides),
+            run=functools.partial(_run, self.hydra_context, self.task_function, config),
+        )
 
 
 def _run(context: HydraContext, task_function: TaskFunction, config: DictConfig, sweep: Path) -> None:
     """One run, in the folder of its number in sweep; in a process that has not started Hydra."""
-    version.setbase("1.3")  # as train/__main__.py: an earlier one would change into the run's folder
+    version.setbase("1.3")  # as train/commands/train.py: an earlier one would change into the run's folder
     setup_globals()
     with open_dict(config):
         config.hydra.sweep.dir = str(sweep)
-    run_job(hydra_context=context, task_function=task_function, config=config, job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir", configure_logging=False)
+    run_job(
+        hydra_context=context,
+        task_function=task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+        configure_logging=False,
+    )
 
 
 class OptunaSweeper(Sweeper):
-    """A search over ranges of keys, train/runs/search.py. The keyword arguments are those of its SearchConfig."""
+    """A search over ranges of keys, train/sweeps/search.py. The keyword arguments are those of its SearchConfig."""
 
     def __init__(self, **settings: Any):
         self._given = settings
@@ -93,24 +107,33 @@ class OptunaSweeper(Sweeper):
         """As Sweeper's."""
         from hydra.core.plugins import Plugins
 
-        from train.runs.search import SearchConfig
+        from train.sweeps.search import SearchConfig
 
         self._settings = SearchConfig(**self._given)
         self.config, self._loader = config, hydra_context.config_loader
-        self._launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> None:
         """As Sweeper's."""
-        from train.runs.search import Search
+        from train.sweeps.search import Search
 
         overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(arguments)
-        space = {override.get_key_element(): _values(override) for override in overrides if override.is_sweep_override()}
+        space = {
+            override.get_key_element(): _values(override) for override in overrides if override.is_sweep_override()
+        }
         fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
         nominal = self._loader.load_sweep_config(self.config, fixed)
         sweep = Path(self.config.hydra.sweep.dir)
         sweep.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep / "multirun.yaml")
-        default = {key: OmegaConf.to_container(OmegaConf.create({"": OmegaConf.select(nominal, key.lstrip("+"))}), resolve=True)[""] for key in space}
+        default = {
+            key: OmegaConf.to_container(
+                OmegaConf.create({"": OmegaConf.select(nominal, key.lstrip("+"))}), resolve=True
+            )[""]
+            for key in space
+        }
         search = Search(sweep, self._settings, space, fixed, default, seed=nominal.seed, seeds=nominal.seeds)
         if hasattr(self._launcher, "stream"):
             for num, _ in self._launcher.stream(search.jobs()):

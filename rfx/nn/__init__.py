@@ -1,6 +1,6 @@
 """Policies as tinygrad networks: build, call, save and load them."""
 
-from rfx import extras
+from rfx.system import extras
 
 try:
     import tinygrad  # noqa: F401
@@ -12,5 +12,16 @@ from rfx.nn.networks import MLP, ActorCritic, JitPolicy, PrivilegedActorCritic, 
 from rfx.nn.policy import Policy, register_policy
 from rfx.nn.torch_jit import TorchJitPolicy
 
-__all__ = ["MLP", "ActorCritic", "CategoricalActorCritic", "CategoricalMLP", "JitPolicy", "Policy", "PrivilegedActorCritic",
-           "TorchJitPolicy", "go2_actor_critic", "go2_mlp", "register_policy"]
+__all__ = [
+    "MLP",
+    "ActorCritic",
+    "CategoricalActorCritic",
+    "CategoricalMLP",
+    "JitPolicy",
+    "Policy",
+    "PrivilegedActorCritic",
+    "TorchJitPolicy",
+    "go2_actor_critic",
+    "go2_mlp",
+    "register_policy",
+]

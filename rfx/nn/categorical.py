@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tinygrad import Tensor
 
-from rfx.actor import chain, width
 from rfx.nn.dense import mlp
 from rfx.nn.networks import MLP, _check_width, _linear, _pass, _sizes
 from rfx.nn.policy import Policy, register_policy
-from tinygrad import Tensor
+from rfx.policy.actor import chain, width
 
 
 @register_policy
@@ -31,8 +31,15 @@ class CategoricalActorCritic(Policy):
     Weight names are ActorCritic's, without log_std. Raises ValueError for a width or history that is not a positive integer.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, history: int = 1,
-                 rng: np.random.Generator | None = None):
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: Sequence[int] | None = None,
+        *,
+        history: int = 1,
+        rng: np.random.Generator | None = None,
+    ):
         sizes = _sizes(obs_dim, act_dim, hidden, history)
         self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
         rng = np.random.default_rng() if rng is None else rng
@@ -43,7 +50,7 @@ class CategoricalActorCritic(Policy):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Logits. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
-        return self.output(obs)[:, :self.act_dim]
+        return self.output(obs)[:, : self.act_dim]
 
     def output(self, obs: Tensor) -> Tensor:
         """[logits | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as `forward`."""
@@ -56,8 +63,10 @@ class CategoricalActorCritic(Policy):
         sizes = chain(shapes, "backbone")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if width(shapes, "critic_head", num_inputs)[1] != 1 or "log_std" in shapes:
-            raise ValueError(f"got critic_head.weight {shapes['critic_head.weight']} and log_std {shapes.get('log_std')}; "
-                             f"expected (1, {num_inputs}) and none")
+            raise ValueError(
+                f"got critic_head.weight {shapes['critic_head.weight']} and log_std {shapes.get('log_std')}; "
+                f"expected (1, {num_inputs}) and none"
+            )
         return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "hidden": sizes[1:]}
 
     def actor(self) -> CategoricalMLP:

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tinygrad import Tensor
 
 from rfx.nn import kernels
-from rfx.nn.compiler import ensure_compiler
 from rfx.nn.kernels import Kernel
 from rfx.nn.threads import MAX_THREADS
-from tinygrad import Tensor
+from rfx.system.compiler import ensure_compiler
 
 # Of one tile: a multiple of every register block. In training its activations fit a 1 MB L2 cache beside the weights; for inference it is
 # smaller, as a few hundred rows must share out evenly among the threads.
 TRAINING_ROWS, INFERENCE_ROWS = 96, 24
-MAX_CHUNKS = 16  # partial weight gradients, each as large as the network; no more threads than this share the backward pass
+MAX_CHUNKS = (
+    16  # partial weight gradients, each as large as the network; no more threads than this share the backward pass
+)
 PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest there
 
 
@@ -36,16 +38,25 @@ def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequenc
     _check_shapes(x, weights, biases, num_hidden)
     for weight, bias in zip(weights[:num_hidden], biases):
         x = x.linear(weight.T, bias).tanh()
-    return Tensor.cat(*(x.linear(weight.T, bias) for weight, bias in zip(weights[num_hidden:], biases[num_hidden:])), dim=1)
+    return Tensor.cat(
+        *(x.linear(weight.T, bias) for weight, bias in zip(weights[num_hidden:], biases[num_hidden:])), dim=1
+    )
 
 
 def _check_shapes(x: Tensor | np.ndarray, weights: Sequence, biases: Sequence, num_hidden: int) -> None:
     """Raise ValueError unless every layer takes what the one before it gives: a kernel would read beyond its memory."""
     inputs = [x.shape[-1], *(weight.shape[0] for weight in weights[:num_hidden])]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if x.ndim != 2 or weight.ndim != 2 or weight.shape[1] != inputs[min(i, num_hidden)] or bias.shape != weight.shape[:1]:
-            raise ValueError(f"got x {x.shape}, weights {[w.shape for w in weights]} and biases {[b.shape for b in biases]}; "
-                             "expected (batch, in), and for each layer (out, in) and (out,), in being the out of the layer before it")
+        if (
+            x.ndim != 2
+            or weight.ndim != 2
+            or weight.shape[1] != inputs[min(i, num_hidden)]
+            or bias.shape != weight.shape[:1]
+        ):
+            raise ValueError(
+                f"got x {x.shape}, weights {[w.shape for w in weights]} and biases {[b.shape for b in biases]}; "
+                "expected (batch, in), and for each layer (out, in) and (out,), in being the out of the layer before it"
+            )
 
 
 class Inference:
@@ -55,7 +66,14 @@ class Inference:
     and contiguous; out may be some columns of such an array. Raises ValueError for layers that do not fit.
     """
 
-    def __init__(self, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], num_hidden: int, out: np.ndarray):
+    def __init__(
+        self,
+        x: np.ndarray,
+        weights: Sequence[np.ndarray],
+        biases: Sequence[np.ndarray],
+        num_hidden: int,
+        out: np.ndarray,
+    ):
         sizes = Pass.of(x, weights, biases, num_hidden, out, INFERENCE_ROWS)
         self._forward = sizes.kernel("inference").bind(out, sizes.scratch(), x, *weights, *biases)
 
@@ -69,17 +87,32 @@ class Training:
     d_out lies in memory as out does; d_weights and d_biases are written, as contiguous as weights and biases. Raises as Inference.
     """
 
-    def __init__(self, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], num_hidden: int, out: np.ndarray,
-                 d_out: np.ndarray, d_weights: Sequence[np.ndarray], d_biases: Sequence[np.ndarray]):
+    def __init__(
+        self,
+        x: np.ndarray,
+        weights: Sequence[np.ndarray],
+        biases: Sequence[np.ndarray],
+        num_hidden: int,
+        out: np.ndarray,
+        d_out: np.ndarray,
+        d_weights: Sequence[np.ndarray],
+        d_biases: Sequence[np.ndarray],
+    ):
         sizes = Pass.of(x, weights, biases, num_hidden, out, TRAINING_ROWS)
-        if d_out.strides != out.strides or [d.shape for d in (*d_weights, *d_biases)] != [w.shape for w in (*weights, *biases)]:
-            raise ValueError(f"got gradients {[d.shape for d in (*d_weights, *d_biases)]} and d_out of strides {d_out.strides}; expected the "
-                             f"shapes of weights and biases, {[w.shape for w in (*weights, *biases)]}, and strides {out.strides}")
+        if d_out.strides != out.strides or [d.shape for d in (*d_weights, *d_biases)] != [
+            w.shape for w in (*weights, *biases)
+        ]:
+            raise ValueError(
+                f"got gradients {[d.shape for d in (*d_weights, *d_biases)]} and d_out of strides {d_out.strides}; expected the "
+                f"shapes of weights and biases, {[w.shape for w in (*weights, *biases)]}, and strides {out.strides}"
+            )
         kernels.compile_kernels(*map(sizes.kernel, ("forward", "backward")))  # both at once
         scratch, saved = sizes.scratch(), np.empty(sizes.num_saved, np.float32)
         partials = np.empty(sizes.num_chunks * sizes.partial_size, np.float32)
         self.forward = sizes.kernel("forward").bind(out, scratch, x, *weights, *biases, saved)
-        self.backward = sizes.kernel("backward").bind(*d_weights, *d_biases, partials, scratch, d_out, x, saved, *weights)
+        self.backward = sizes.kernel("backward").bind(
+            *d_weights, *d_biases, partials, scratch, d_out, x, saved, *weights
+        )
 
 
 def _round_up(number: int, multiple: int) -> int:
@@ -98,20 +131,40 @@ class Pass:
     rows: int  # of a tile
 
     @classmethod
-    def of(cls, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], num_hidden: int, out: np.ndarray,
-           rows: int) -> Pass:
+    def of(
+        cls,
+        x: np.ndarray,
+        weights: Sequence[np.ndarray],
+        biases: Sequence[np.ndarray],
+        num_hidden: int,
+        out: np.ndarray,
+        rows: int,
+    ) -> Pass:
         """The pass over these arrays. Raises ValueError where they do not fit together."""
         _check_shapes(x, weights, biases, num_hidden)
         if out.shape != (len(x), sum(len(w) for w in weights[num_hidden:])) or not len(x):
-            raise ValueError(f"got x {x.shape} and out {out.shape}; expected rows, and as many outputs as the heads have")
-        if not all(array.flags.c_contiguous for array in (x, *weights, *biases)) or out.strides[1] != 4 or out.strides[0] % 4:
+            raise ValueError(
+                f"got x {x.shape} and out {out.shape}; expected rows, and as many outputs as the heads have"
+            )
+        if (
+            not all(array.flags.c_contiguous for array in (x, *weights, *biases))
+            or out.strides[1] != 4
+            or out.strides[0] % 4
+        ):
             raise ValueError("got arrays with gaps; expected contiguous ones, out at least within its rows")
-        return cls(len(x), tuple(w.shape[1] for w in weights), tuple(len(w) for w in weights), num_hidden, out.strides[0] // 4, rows)
+        return cls(
+            len(x),
+            tuple(w.shape[1] for w in weights),
+            tuple(len(w) for w in weights),
+            num_hidden,
+            out.strides[0] // 4,
+            rows,
+        )
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
         """Of every layer, input to output."""
-        return (*self.piece_inputs[:self.num_hidden + 1], sum(self.piece_outputs[self.num_hidden:]))
+        return (*self.piece_inputs[: self.num_hidden + 1], sum(self.piece_outputs[self.num_hidden :]))
 
     @functools.cached_property
     def num_tiles(self) -> int:
@@ -150,17 +203,31 @@ class Pass:
         size = self.packed_size + MAX_THREADS * self.tile_space
         memory = np.empty(size + PAD, np.float32)
         begin = -memory.ctypes.data % (4 * PAD) // 4
-        return memory[begin:begin + size]
+        return memory[begin : begin + size]
 
     @functools.cached_property
     def text(self) -> str:
         """dense.c with this pass's constants."""
-        constants = {"LAYERS": self.num_hidden + 1, "PIECES": len(self.piece_inputs), "BATCH": self.batch, "ROWS": self.rows,
-                     "TILES": self.num_tiles, "LD": self.row_stride, "OUT_STRIDE": self.out_stride, "CHUNKS": self.num_chunks,
-                     "PARTIAL": self.partial_size, "PACKED": self.packed_size, "TILE_SPACE": self.tile_space}
-        heads = self.piece_outputs[self.num_hidden:]
-        arrays = {"width": self.widths, "piece_layer": (min(i, self.num_hidden) for i in range(len(self.piece_inputs))),
-                  "piece_begin": (*[0] * self.num_hidden, *(sum(heads[:i]) for i in range(len(heads)))), "piece_rows": self.piece_outputs}
+        constants = {
+            "LAYERS": self.num_hidden + 1,
+            "PIECES": len(self.piece_inputs),
+            "BATCH": self.batch,
+            "ROWS": self.rows,
+            "TILES": self.num_tiles,
+            "LD": self.row_stride,
+            "OUT_STRIDE": self.out_stride,
+            "CHUNKS": self.num_chunks,
+            "PARTIAL": self.partial_size,
+            "PACKED": self.packed_size,
+            "TILE_SPACE": self.tile_space,
+        }
+        heads = self.piece_outputs[self.num_hidden :]
+        arrays = {
+            "width": self.widths,
+            "piece_layer": (min(i, self.num_hidden) for i in range(len(self.piece_inputs))),
+            "piece_begin": (*[0] * self.num_hidden, *(sum(heads[:i]) for i in range(len(heads)))),
+            "piece_rows": self.piece_outputs,
+        }
         return kernels.program_text("vector.c", "dense.c", constants=constants, arrays=arrays)
 
     def kernel(self, name: str) -> Kernel:

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-
-from rfx.nn import compiler
-from rfx.nn.threads import CompiledKernel, Pool, load
 from tinygrad import Tensor, dtypes
 from tinygrad.helpers import diskcache_get, diskcache_put
+
+from rfx.nn.threads import CompiledKernel, Pool, load
+from rfx.system import compiler
 
 
 def _cores() -> int:
@@ -73,7 +73,9 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
     os.register_at_fork(after_in_child=_forget_pool)
 
 
-def program_text(*files: str | Path, constants: Mapping[str, object], arrays: Mapping[str, Iterable[int]] = MappingProxyType({})) -> str:
+def program_text(
+    *files: str | Path, constants: Mapping[str, object], arrays: Mapping[str, Iterable[int]] = MappingProxyType({})
+) -> str:
     """C text of constants, arrays of int, and files after each other; a plain file name is one beside this."""
     lines = [f"#define {name} {value}" for name, value in constants.items()]
     lines += [f"static const int {name}[] = {{{', '.join(map(str, values))}}};" for name, values in arrays.items()]
@@ -104,10 +106,15 @@ class Kernel:
         Arrays of float32 or int32. Raises RuntimeError where the kernel does not build: ask compile_kernels first.
         """
         if wrong := [array.dtype for array in arrays if array.dtype not in (np.float32, np.int32)]:
-            raise TypeError(f"got arrays of {', '.join(map(str, wrong))} for the kernel {self.name}; expected float32 or int32")
+            raise TypeError(
+                f"got arrays of {', '.join(map(str, wrong))} for the kernel {self.name}; expected float32 or int32"
+            )
         if not compile_kernels(self):
             raise RuntimeError(f"the kernel {self.name} does not build")
-        function, buffers = _loaded(self.source), (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+        function, buffers = (
+            _loaded(self.source),
+            (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays)),
+        )
         address = ctypes.addressof(buffers)
 
         def call(keep: object = (arrays, buffers)) -> None:
@@ -146,12 +153,17 @@ _binaries: dict[str, bytes | None] = {}  # by source; None where it does not bui
 
 def compile_kernels(*kernels: Kernel) -> bool:
     """Compile kernels, those that are not in tinygrad's cache in parallel. Returns whether all of them build; says once if not."""
-    sources, target = dict.fromkeys(kernel.source for kernel in (WORK, *kernels)), f"{' '.join(compiler.command())} {compiler.processor()}\n"
+    sources, target = (
+        dict.fromkeys(kernel.source for kernel in (WORK, *kernels)),
+        f"{' '.join(compiler.command())} {compiler.processor()}\n",
+    )
     for source in sources.keys() - _binaries.keys():
         if binary := diskcache_get(CACHE, target + source):
             _binaries[source] = binary
     if new := [source for source in sources if source not in _binaries]:
-        with ThreadPoolExecutor(len(new)) as pool:  # the compiler is a process of its own; the cache, of this thread only
+        with ThreadPoolExecutor(
+            len(new)
+        ) as pool:  # the compiler is a process of its own; the cache, of this thread only
             _binaries.update(zip(new, pool.map(_compile, new)))
         for source in new:
             if _binaries[source] is not None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from rfx.actor import chain, policy_history, width
-from rfx.nn.dense import mlp
-from rfx.nn.policy import Policy, register_policy
 from tinygrad import Tensor
 from tinygrad.nn import Linear
+
+from rfx.nn.dense import mlp
+from rfx.nn.policy import Policy, register_policy
+from rfx.policy.actor import chain, policy_history, width
 
 HIDDEN = (256, 256)
 LOG_2PI = math.log(2.0 * math.pi)
@@ -28,16 +28,22 @@ LOG_2PI = math.log(2.0 * math.pi)
 def _sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None, history: int = 1) -> list[int]:
     """Widths of all layers, input to output. Raises ValueError unless all, and history, are positive integers."""
     sizes = [obs_dim, *(HIDDEN if hidden is None else hidden), act_dim]
-    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in [*sizes, history]):
-        raise ValueError(f"got layer widths {sizes} and history {history!r}; expected positive integers for obs_dim, hidden, act_dim and "
-                         "history")
+    if not all(
+        isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in [*sizes, history]
+    ):
+        raise ValueError(
+            f"got layer widths {sizes} and history {history!r}; expected positive integers for obs_dim, hidden, act_dim and "
+            "history"
+        )
     return [int(obs_dim * history), *map(int, sizes[1:])]
 
 
 def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: float = 1.0) -> Linear:
     """A linear layer; weights and biases uniform within scale / sqrt(num_inputs), as tinygrad and torch have it."""
     bound = scale / math.sqrt(num_inputs)
-    layer = Linear.__new__(Linear)  # its __init__ draws from tinygrad's global random state, and compiles kernels to do so
+    layer = Linear.__new__(
+        Linear
+    )  # its __init__ draws from tinygrad's global random state, and compiles kernels to do so
     layer.weight = Tensor(rng.uniform(-bound, bound, (num_outputs, num_inputs)).astype(np.float32))
     layer.bias = Tensor(rng.uniform(-bound, bound, num_outputs).astype(np.float32))
     return layer
@@ -46,18 +52,25 @@ def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: 
 def _check_width(obs: Tensor, obs_dim: int, history: int = 1) -> None:
     if obs.ndim != 2 or obs.shape[1] != obs_dim * history:
         of_history = f": {history} observations of {obs_dim}" if history > 1 else ""
-        raise ValueError(f"got observations of shape {tuple(obs.shape)}; expected (batch, {obs_dim * history}){of_history}")
+        raise ValueError(
+            f"got observations of shape {tuple(obs.shape)}; expected (batch, {obs_dim * history}){of_history}"
+        )
 
 
 def _pass(obs: Tensor, layers: Sequence[Linear], heads: Sequence[Linear]) -> Tensor:
     """layers with tanh after each, then the outputs of heads side by side. (B, in) -> (B, sum of the heads' outs)."""
-    return mlp(obs, [*(layer.weight for layer in layers), [head.weight for head in heads]],
-               [*(layer.bias for layer in layers), [head.bias for head in heads]])
+    return mlp(
+        obs,
+        [*(layer.weight for layer in layers), [head.weight for head in heads]],
+        [*(layer.bias for layer in layers), [head.bias for head in heads]],
+    )
 
 
 def _exported(policy: ActorCritic | PrivilegedActorCritic) -> MLP:
     """The MLP of a policy's actor, with weights of its own."""
-    history = {"history": policy.history} if policy.history > 1 else {}  # else the folder is one that an older rfx reads too
+    history = (
+        {"history": policy.history} if policy.history > 1 else {}
+    )  # else the folder is one that an older rfx reads too
     exported = MLP(policy.obs_dim, policy.act_dim, policy.hidden, **history)
     for layer, source in zip(exported.layers, [*policy.backbone, policy.actor_head]):
         layer.weight, layer.bias = source.weight.clone().realize(), source.bias.clone().realize()
@@ -80,8 +93,15 @@ class MLP(Policy):
     Raises ValueError for a width or history that is not a positive integer.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, history: int = 1,
-                 rng: np.random.Generator | None = None):
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: Sequence[int] | None = None,
+        *,
+        history: int = 1,
+        rng: np.random.Generator | None = None,
+    ):
         sizes = _sizes(obs_dim, act_dim, hidden, history)
         self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
         rng = np.random.default_rng() if rng is None else rng
@@ -112,8 +132,16 @@ class ActorCritic(Policy):
     Raises ValueError for a width or history that is not a positive integer, or a standard deviation that is not positive.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int] | None = None, *, initial_std: float = 0.6, history: int = 1,
-                 rng: np.random.Generator | None = None):
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: Sequence[int] | None = None,
+        *,
+        initial_std: float = 0.6,
+        history: int = 1,
+        rng: np.random.Generator | None = None,
+    ):
         sizes = _sizes(obs_dim, act_dim, hidden, history)
         self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
         rng = np.random.default_rng() if rng is None else rng
@@ -130,7 +158,7 @@ class ActorCritic(Policy):
     def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for another shape."""
         both = self.output(obs)
-        return both[:, :self.act_dim].tanh(), both[:, self.act_dim:]
+        return both[:, : self.act_dim].tanh(), both[:, self.act_dim :]
 
     def output(self, obs: Tensor) -> Tensor:
         """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as `forward`."""
@@ -159,8 +187,10 @@ class ActorCritic(Policy):
         sizes = chain(shapes, "backbone")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if width(shapes, "critic_head", num_inputs)[1] != 1 or shapes.get("log_std") != (act_dim,):
-            raise ValueError(f"got critic_head.weight {shapes['critic_head.weight']} and log_std {shapes.get('log_std')}; "
-                             f"expected (1, {num_inputs}) and ({act_dim},)")
+            raise ValueError(
+                f"got critic_head.weight {shapes['critic_head.weight']} and log_std {shapes.get('log_std')}; "
+                f"expected (1, {num_inputs}) and ({act_dim},)"
+            )
         return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "hidden": sizes[1:]}
 
     def actor(self) -> MLP:
@@ -176,8 +206,17 @@ class PrivilegedActorCritic(Policy):
     for Image-Based Robot Learning". Raises as ActorCritic.
     """
 
-    def __init__(self, obs_dim: int, act_dim: int, critic_dim: int, hidden: Sequence[int] | None = None, *, initial_std: float = 0.6,
-                 history: int = 1, rng: np.random.Generator | None = None):
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        critic_dim: int,
+        hidden: Sequence[int] | None = None,
+        *,
+        initial_std: float = 0.6,
+        history: int = 1,
+        rng: np.random.Generator | None = None,
+    ):
         sizes, critic_sizes = _sizes(obs_dim, act_dim, hidden, history), _sizes(critic_dim, 1, hidden)
         self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
         self.critic_dim = critic_sizes[0]
@@ -201,7 +240,9 @@ class PrivilegedActorCritic(Policy):
         _check_width(obs, self.obs_dim, self.history)
         _check_width(critic_obs, self.critic_dim)
         value = _pass(critic_obs, self.critic[:-1], self.critic[-1:])
-        return _pass(obs, self.backbone, [self.actor_head]).cat(value.pad(((0, obs.shape[0] - value.shape[0]), (0, 0))), dim=1)
+        return _pass(obs, self.backbone, [self.actor_head]).cat(
+            value.pad(((0, obs.shape[0] - value.shape[0]), (0, 0))), dim=1
+        )
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -209,9 +250,16 @@ class PrivilegedActorCritic(Policy):
         sizes, critic_sizes = chain(shapes, "backbone"), chain(shapes, "critic")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if not critic_sizes or critic_sizes[1:] != [*sizes[1:], 1] or shapes.get("log_std") != (act_dim,):
-            raise ValueError(f"got a critic of widths {critic_sizes} beside an actor of {[*(sizes or [num_inputs]), act_dim]} and log_std "
-                             f"{shapes.get('log_std')}; expected the same hidden widths, one value, and ({act_dim},)")
-        return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "critic_dim": critic_sizes[0], "hidden": sizes[1:]}
+            raise ValueError(
+                f"got a critic of widths {critic_sizes} beside an actor of {[*(sizes or [num_inputs]), act_dim]} and log_std "
+                f"{shapes.get('log_std')}; expected the same hidden widths, one value, and ({act_dim},)"
+            )
+        return {
+            "obs_dim": (sizes or [num_inputs])[0],
+            "act_dim": act_dim,
+            "critic_dim": critic_sizes[0],
+            "hidden": sizes[1:],
+        }
 
     def actor(self) -> MLP:
         """The MLP that computes the same actions, as ActorCritic's: a robot needs no critic."""

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-
-from rfx.actor import policy_widths
-from rfx.config import RobotConfig
-from rfx.nn.compiler import ensure_compiler
-from rfx.nn.deadlock import avoid_deadlock
-from rfx.normalizer import ObservationNormalizer
-from rfx.policy_folder import PolicyInfo, check_finite, check_widths, inspect_policy, naming, read_weights, write_policy
-from rfx.terms import nearest
 from tinygrad import Tensor, TinyJit
 from tinygrad.device import Buffer
 from tinygrad.nn.state import get_state_dict
 from tinygrad.uop.ops import UOp
+
+from rfx.nn.deadlock import avoid_deadlock
+from rfx.policy.actor import policy_widths
+from rfx.policy.folder import PolicyInfo, check_finite, check_widths, inspect_policy, naming, read_weights, write_policy
+from rfx.policy.normalizer import ObservationNormalizer
+from rfx.robot.config import RobotConfig
+from rfx.settings.terms import nearest
+from rfx.system.compiler import ensure_compiler
 
 P = TypeVar("P", bound="Policy")
 _registered: dict[str, type[Policy]] = {}
@@ -32,7 +32,13 @@ class Policy:
     Every tinygrad Tensor that an attribute holds, directly, in lists or in layers, is a weight; its attribute path is its name.
     """
 
-    __slots__ = ("_arguments", "_compiled", "_buffers", "__dict__", "__weakref__")  # not in __dict__, where tinygrad looks for weights
+    __slots__ = (
+        "_arguments",
+        "_compiled",
+        "_buffers",
+        "__dict__",
+        "__weakref__",
+    )  # not in __dict__, where tinygrad looks for weights
 
     def __new__(cls, *args, **kwargs):
         ensure_compiler()
@@ -43,8 +49,14 @@ class Policy:
     def __init__(self):
         pass
 
-    def __reduce__(self):  # copied and pickled as it is loaded: constructed, then given the weights; a copied Tensor would not train
-        return _rebuild, (type(self), self._arguments, {name: tensor.numpy() for name, tensor in get_state_dict(self).items()})
+    def __reduce__(
+        self,
+    ):  # copied and pickled as it is loaded: constructed, then given the weights; a copied Tensor would not train
+        return _rebuild, (
+            type(self),
+            self._arguments,
+            {name: tensor.numpy() for name, tensor in get_state_dict(self).items()},
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
         """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError unless overridden."""
@@ -56,16 +68,22 @@ class Policy:
         Compiled for each shape from its second call on. Raises TypeError unless obs is a tinygrad Tensor, otherwise as `forward`.
         """
         if not isinstance(obs, Tensor):
-            raise TypeError(f"got {type(obs).__name__}; expected a tinygrad Tensor: pass Tensor(obs), or use rfx.load_policy")
+            raise TypeError(
+                f"got {type(obs).__name__}; expected a tinygrad Tensor: pass Tensor(obs), or use rfx.load_policy"
+            )
         if weights := self.parameters():
             Tensor.realize(*weights)
-        if (buffers := tuple(weight.uop.base for weight in weights)) != self._buffers:  # replaced, where training would write in place
+        if (
+            buffers := tuple(weight.uop.base for weight in weights)
+        ) != self._buffers:  # replaced, where training would write in place
             self._compiled, self._buffers = {}, buffers
         key = (obs.shape, obs.dtype, obs.device)
         if key not in self._compiled:
             avoid_deadlock()
             self._compiled[key] = TinyJit(lambda x: self.forward(x).clone())
-        if not (obs.uop.has_buffer_identity() and obs.uop.is_realized):  # a compiled call takes whole buffers, no views and no constants
+        if not (
+            obs.uop.has_buffer_identity() and obs.uop.is_realized
+        ):  # a compiled call takes whole buffers, no views and no constants
             obs = obs.clone().realize()
         return _copy(self._compiled[key](obs))
 
@@ -73,16 +91,30 @@ class Policy:
         """Every weight, in the order of its name's first appearance."""
         return list(get_state_dict(self).values())
 
-    def save(self, path: str | Path, *, robot_config: RobotConfig | None = None, normalizer: ObservationNormalizer | None = None,
-             training_info: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        robot_config: RobotConfig | None = None,
+        normalizer: ObservationNormalizer | None = None,
+        training_info: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Save as a folder at path that describes itself; an older policy there stays until the new one is whole. Returns path.
 
         Raises ValueError for weights that are not finite, or a robot_config or normalizer that does not fit the policy; TypeError for
         constructor arguments or training_info that JSON cannot hold; FileExistsError where path holds anything but a policy.
         """
         weights = {name: tensor.numpy() for name, tensor in get_state_dict(self).items()}
-        return write_policy(path, policy_type=type(self).__name__, arguments=self._named_arguments(), weights=weights,
-                            robot_config=robot_config, normalizer=normalizer, training_info=training_info, widths=policy_widths(self))
+        return write_policy(
+            path,
+            policy_type=type(self).__name__,
+            arguments=self._named_arguments(),
+            weights=weights,
+            robot_config=robot_config,
+            normalizer=normalizer,
+            training_info=training_info,
+            widths=policy_widths(self),
+        )
 
     @classmethod
     def load(cls: type[P], path: str | Path) -> P:
@@ -119,7 +151,9 @@ class Policy:
         """The constructor's arguments by name, random generators left out: what they drew is in the weights."""
         signature = inspect.signature(type(self).__init__)
         arguments = signature.bind(self, *self._arguments[0], **self._arguments[1]).arguments
-        return {name: value for name, value in list(arguments.items())[1:] if not isinstance(value, np.random.Generator)}
+        return {
+            name: value for name, value in list(arguments.items())[1:] if not isinstance(value, np.random.Generator)
+        }
 
 
 def register_policy(cls: type[P]) -> type[P]:
@@ -130,8 +164,13 @@ def register_policy(cls: type[P]) -> type[P]:
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
         raise TypeError(f"got {cls!r}; expected a subclass of rfx.nn.Policy")
     known = _registered.get(cls.__name__, cls)
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):  # a class that is defined again replaces itself
-        raise ValueError(f"the name {cls.__name__} is taken by {known.__module__}.{known.__qualname__}; choose another name")
+    if (known.__module__, known.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):  # a class that is defined again replaces itself
+        raise ValueError(
+            f"the name {cls.__name__} is taken by {known.__module__}.{known.__qualname__}; choose another name"
+        )
     _registered[cls.__name__] = cls
     return cls
 
@@ -139,8 +178,10 @@ def register_policy(cls: type[P]) -> type[P]:
 def registered_policy(name: str) -> type[Policy]:
     """The policy class registered under name. Raises ValueError that names the nearest."""
     if name not in _registered:
-        raise ValueError(f"no policy class {name!r} is registered; {nearest(name, _registered)}: import the module that defines it, "
-                         "with @register_policy above the class")
+        raise ValueError(
+            f"no policy class {name!r} is registered; {nearest(name, _registered)}: import the module that defines it, "
+            "with @register_policy above the class"
+        )
     return _registered[name]
 
 
@@ -164,8 +205,10 @@ def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
                 return policy_class
         except ValueError:
             continue
-    raise ValueError(f"got weights {', '.join(weights) or 'none'}, which tell no registered class ({', '.join(_registered)}); "
-                     "call load on the class itself")
+    raise ValueError(
+        f"got weights {', '.join(weights) or 'none'}, which tell no registered class ({', '.join(_registered)}); "
+        "call load on the class itself"
+    )
 
 
 def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> P:
@@ -174,20 +217,28 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
     teller = next(base for base in cls.__mro__ if "infer_arguments" in vars(base))
     inferred = {}
     if cls.__init__ is teller.__init__:  # else a subclass with a constructor of its own
-        inferred = _each(cls.infer_arguments({name: array.shape for name, array in weights.items()}), arguments.get("history", 1))
+        inferred = _each(
+            cls.infer_arguments({name: array.shape for name, array in weights.items()}), arguments.get("history", 1)
+        )
     for name, value in inferred.items():
         if arguments.get(name) not in (None, value):
-            raise ValueError(f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of {value!r}; save the policy anew")
+            raise ValueError(
+                f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of {value!r}; save the policy anew"
+            )
     arguments = {**arguments, **inferred}
     for name in arguments:
         if name not in signature.parameters:
             raise ValueError(f"{cls.__name__} takes no argument {name!r}: {nearest(name, signature.parameters)}")
-    bound = inspect.BoundArguments(signature, {name: arguments[name] for name in signature.parameters if name in arguments})
+    bound = inspect.BoundArguments(
+        signature, {name: arguments[name] for name in signature.parameters if name in arguments}
+    )
     try:
         policy = cls(*bound.args, **bound.kwargs)
         tensors = get_state_dict(policy)
     except Exception as error:  # whatever a user's constructor raises
-        raise ValueError(f"{cls.__name__} cannot be built from the recorded arguments {reprlib.repr(arguments)}: {error}") from error
+        raise ValueError(
+            f"{cls.__name__} cannot be built from the recorded arguments {reprlib.repr(arguments)}: {error}"
+        ) from error
     if set(tensors) != set(weights):
         raise ValueError(f"got weights {sorted(weights)}; {cls.__name__} has {sorted(tensors)}")
     for name, tensor in tensors.items():
@@ -201,8 +252,10 @@ def _each(inferred: Mapping[str, Any], history: Any) -> dict[str, Any]:
     """Inferred arguments, obs_dim that of each of history observations. Raises ValueError for a history that the weights do not have."""
     width = inferred.get("obs_dim", 0)
     if isinstance(history, bool) or not isinstance(history, int) or history < 1 or width % history:
-        raise ValueError(f"got history {reprlib.repr(history)}, but the weights read {width} numbers; expected how many observations "
-                         "these are")
+        raise ValueError(
+            f"got history {reprlib.repr(history)}, but the weights read {width} numbers; expected how many observations "
+            "these are"
+        )
     return {**inferred, "obs_dim": width // history} if width else dict(inferred)
 
 
@@ -217,7 +270,9 @@ def _set_weights(tensors: Mapping[str, Tensor], weights: Mapping[str, np.ndarray
     """Give tensors new values of the same shapes. Raises ValueError unless they are finite, TypeError for another kind of number."""
     for name, tensor in tensors.items():
         with np.errstate(over="ignore"):
-            array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")  # bfloat16 is saved as float32
+            array = weights[name].astype(
+                tensor.dtype.fmt or np.float32, casting="same_kind"
+            )  # bfloat16 is saved as float32
         check_finite({name: array}, "weights")
         tensor.replace(Tensor(array, device=tensor.device).cast(tensor.dtype).contiguous())
     if tensors:

@@ -20,8 +20,12 @@ _code: list[mmap.mmap] = []  # compiled kernels, which stay for good
 class _Pool(ctypes.Structure):
     """The beginning of threads.c's Pool; the rest is zero at first."""
 
-    _fields_ = [*((name, ctypes.c_void_p) for name in ("lock", "unlock", "wait", "wake_all", "yield")), ("threads", ctypes.c_long),
-                ("mutex", ctypes.c_char * 128), ("condition", ctypes.c_char * 128)]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("lock", "unlock", "wait", "wake_all", "yield")),
+        ("threads", ctypes.c_long),
+        ("mutex", ctypes.c_char * 128),
+        ("condition", ctypes.c_char * 128),
+    ]
 
 
 class Pool:
@@ -31,7 +35,13 @@ class Pool:
         self._work, self._num_started, self._memory = work, 0, mmap.mmap(-1, mmap.PAGESIZE)  # on a page: on cache lines
         self._fields, library = _Pool.from_buffer(self._memory), ctypes.CDLL(None)
         self.address = ctypes.addressof(self._fields)
-        names = ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_wait", "pthread_cond_broadcast", "sched_yield")
+        names = (
+            "pthread_mutex_lock",
+            "pthread_mutex_unlock",
+            "pthread_cond_wait",
+            "pthread_cond_broadcast",
+            "sched_yield",
+        )
         for (field, _), name in zip(_Pool._fields_, names):
             setattr(self._fields, field, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
         library.pthread_mutex_init(ctypes.c_void_p(self.address + _Pool.mutex.offset), None)
@@ -49,8 +59,12 @@ class Pool:
 def load(binary: bytes) -> CompiledKernel:
     """The function that an object file begins with, in memory; ctypes lets other Python threads run during its calls."""
     image, apple = jit_loader(binary), sys.platform == "darwin"
-    code = mmap.mmap(-1, len(image), mmap.MAP_ANON | mmap.MAP_PRIVATE | (0x0800 if apple else 0),  # MAP_JIT
-                     mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code = mmap.mmap(
+        -1,
+        len(image),
+        mmap.MAP_ANON | mmap.MAP_PRIVATE | (0x0800 if apple else 0),  # MAP_JIT
+        mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+    )
     if apple:
         ctypes.CDLL(None).pthread_jit_write_protect_np(0)
     code.write(image)

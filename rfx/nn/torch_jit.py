@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rfx import arrays
 from rfx.nn.policy import Policy
+from rfx.observation import arrays
 
 
 class TorchJitPolicy(Policy):
@@ -18,7 +18,9 @@ class TorchJitPolicy(Policy):
     for a file that is no TorchScript.
     """
 
-    def __init__(self, model_path: str | Path | None = None, obs_keys: Sequence[str] | None = None, device: str = "cpu"):
+    def __init__(
+        self, model_path: str | Path | None = None, obs_keys: Sequence[str] | None = None, device: str = "cpu"
+    ):
         torch = arrays.import_torch()
         self.obs_keys = ["state"] if obs_keys is None else list(obs_keys)
         if not self.obs_keys:
@@ -27,7 +29,9 @@ class TorchJitPolicy(Policy):
         self.model = None
         if model_path is not None:
             if not Path(model_path).is_file():
-                raise FileNotFoundError(f"got model_path {model_path}, where there is no file; expected one saved with torch.jit.save")
+                raise FileNotFoundError(
+                    f"got model_path {model_path}, where there is no file; expected one saved with torch.jit.save"
+                )
             try:
                 self.model = torch.jit.load(str(model_path), map_location=self.device).eval()
             except (RuntimeError, ValueError) as error:
@@ -42,7 +46,9 @@ class TorchJitPolicy(Policy):
         if self.model is None:
             raise RuntimeError("this TorchJitPolicy has no model; construct it with model_path")
         if not isinstance(obs, Mapping):
-            raise TypeError(f"got {type(obs).__name__}; expected a dictionary of torch tensors with {', '.join(self.obs_keys)}")
+            raise TypeError(
+                f"got {type(obs).__name__}; expected a dictionary of torch tensors with {', '.join(self.obs_keys)}"
+            )
         for key in self.obs_keys:
             if key not in obs:
                 raise KeyError(f"the observation has {', '.join(map(repr, obs)) or 'nothing'}; expected {key!r}")
@@ -61,7 +67,9 @@ class TorchJitPolicy(Policy):
 
     def save(self, path: str | Path, **bundle: Any) -> Path:
         """Raise TypeError: a policy folder holds no code, and TorchScript is code."""
-        raise TypeError("got a TorchJitPolicy to save; a policy folder holds weights and no code: keep the .pt file instead")
+        raise TypeError(
+            "got a TorchJitPolicy to save; a policy folder holds weights and no code: keep the .pt file instead"
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> TorchJitPolicy:

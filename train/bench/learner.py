@@ -16,10 +16,11 @@ import numpy as np
 
 import rfx
 from rfx.nn import ActorCritic, kernels
-from rfx.normalizer import ObservationNormalizer
+from rfx.policy.normalizer import ObservationNormalizer
+from train.ppo.config import PPOConfig
 from train.ppo.losses import Minibatch
 from train.ppo.rollout import Rollout
-from train.ppo.update import PPO, PPOConfig
+from train.ppo.update import PPO
 
 OBSERVATION_DIM, NUM_ACTIONS, HIDDEN = 64, 12, [256, 256]
 ROUNDS = {1536: 15, 6144: 9, 24576: 5}  # by minibatch size
@@ -41,7 +42,11 @@ def compare_updates(minibatch: int, rounds: int) -> dict[str, float]:
     """Samples/s of an update, ours and PyTorch's, and how many times as fast ours is: medians over rounds of one update each, in turn."""
     config, rollout = PPOConfig(), example_rollout(4, minibatch)
     num_samples = config.num_epochs * rollout.reward.size
-    learners = {"": PPO(ActorCritic(OBSERVATION_DIM, NUM_ACTIONS, HIDDEN, rng=np.random.default_rng(0)), config, rollout.reward.size)}
+    learners = {
+        "": PPO(
+            ActorCritic(OBSERVATION_DIM, NUM_ACTIONS, HIDDEN, rng=np.random.default_rng(0)), config, rollout.reward.size
+        )
+    }
     if importlib.util.find_spec("torch"):
         learners["torch_"] = TorchPPO(learners[""].state_dict(), config)
     times: dict[str, list[float]] = {name: [] for name in learners}
@@ -75,15 +80,20 @@ class TorchPPO:
 
         torch.set_num_threads(kernels.num_threads())
         self.torch, self.config, self.rate = torch, config, config.learning_rate
-        self.parameters = {name.removeprefix("policy."): torch.nn.Parameter(torch.from_numpy(array.copy()))
-                           for name, array in state.items() if name.startswith("policy.")}
+        self.parameters = {
+            name.removeprefix("policy."): torch.nn.Parameter(torch.from_numpy(array.copy()))
+            for name, array in state.items()
+            if name.startswith("policy.")
+        }
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=self.rate, fused=True)
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> float:
         """As PPO.update; returns the last learning rate."""
         torch, config, size = self.torch, self.config, rollout.reward.size
         names = ("observation", "action", "mean", "log_prob", "advantage", "returns")
-        arrays = [torch.from_numpy(getattr(rollout, name).reshape(size, *getattr(rollout, name).shape[2:])) for name in names]
+        arrays = [
+            torch.from_numpy(getattr(rollout, name).reshape(size, *getattr(rollout, name).shape[2:])) for name in names
+        ]
         old_log_std = self.parameters["log_std"].detach().clone()
         for _ in range(config.num_epochs):
             for rows in torch.from_numpy(rng.permutation(size)).reshape(config.num_minibatches, -1):
@@ -98,10 +108,18 @@ class TorchPPO:
         mean = torch.tanh(linear(hidden, p["actor_head.weight"], p["actor_head.bias"]))
         value, log_std = linear(hidden, p["critic_head.weight"], p["critic_head.bias"]).squeeze(1), p["log_std"]
         inverse_std = torch.exp(-log_std)
-        log_prob = -(0.5 * ((action - mean) * inverse_std).square() + log_std).sum(dim=1) - 0.5 * NUM_ACTIONS * np.log(2.0 * np.pi)
+        log_prob = -(0.5 * ((action - mean) * inverse_std).square() + log_std).sum(dim=1) - 0.5 * NUM_ACTIONS * np.log(
+            2.0 * np.pi
+        )
         ratio = torch.exp(log_prob - old_log_prob)
-        policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1.0 - config.clip, 1.0 + config.clip) * advantage).mean()
-        loss = policy_loss + config.value_coefficient * (value - returns).square().mean() - config.entropy_coefficient * log_std.sum()
+        policy_loss = -torch.minimum(
+            ratio * advantage, ratio.clamp(1.0 - config.clip, 1.0 + config.clip) * advantage
+        ).mean()
+        loss = (
+            policy_loss
+            + config.value_coefficient * (value - returns).square().mean()
+            - config.entropy_coefficient * log_std.sum()
+        )
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(p.values(), config.max_gradient_norm)
@@ -121,7 +139,10 @@ def compare_inference() -> dict[str, float]:
 
     `LoadedPolicy` also checks, unpads and normalizes the observation; the others only run the network.
     """
-    actor, normalizer = ActorCritic(48, NUM_ACTIONS, HIDDEN, rng=np.random.default_rng(0)).actor(), ObservationNormalizer(48)
+    actor, normalizer = (
+        ActorCritic(48, NUM_ACTIONS, HIDDEN, rng=np.random.default_rng(0)).actor(),
+        ObservationNormalizer(48),
+    )
     policy = rfx.LoadedPolicy(actor, normalizer=normalizer)
     layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in actor.layers]
     runtimes = {"": lambda state: policy({"state": state})}
@@ -139,7 +160,9 @@ def compare_inference() -> dict[str, float]:
                 infer(state)
                 if turn >= 0:
                     times[name].append(1e6 * (time.perf_counter() - begin))
-    return {f"inference_{name}p{q}_us": float(np.percentile(values, q)) for name, values in times.items() for q in (50, 99)}
+    return {
+        f"inference_{name}p{q}_us": float(np.percentile(values, q)) for name, values in times.items() for q in (50, 99)
+    }
 
 
 def torch_inference(layers: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
@@ -166,13 +189,20 @@ def onnx_inference(layers: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[np.
     nodes, constants, last = [], [], "x"
     for i, (weight, bias) in enumerate(layers):
         constants += [onnx.numpy_helper.from_array(weight, f"w{i}"), onnx.numpy_helper.from_array(bias, f"b{i}")]
-        nodes += [onnx.helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"y{i}"], transB=1),
-                  onnx.helper.make_node("Tanh", [f"y{i}"], [f"t{i}"])]
+        nodes += [
+            onnx.helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"y{i}"], transB=1),
+            onnx.helper.make_node("Tanh", [f"y{i}"], [f"t{i}"]),
+        ]
         last = f"t{i}"
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-            for name, shape in (("x", [1, layers[0][0].shape[1]]), (last, [1, layers[-1][0].shape[0]]))]
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "actor", ends[:1], ends[1:], constants),
-                                   opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, layers[0][0].shape[1]]), (last, [1, layers[-1][0].shape[0]]))
+    ]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "actor", ends[:1], ends[1:], constants),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # its fastest for so small a network
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -188,7 +218,9 @@ def main() -> None:
         print(f"minibatch {minibatch}: {ours:,.0f} samples/s{beside}")
     for name, label in (("", "LoadedPolicy"), ("torch_", "PyTorch"), ("onnx_", "ONNX Runtime")):
         if f"inference_{name}p50_us" in figures:
-            print(f"{label}: p50 {figures[f'inference_{name}p50_us']:.0f} us, p99 {figures[f'inference_{name}p99_us']:.0f} us")
+            print(
+                f"{label}: p50 {figures[f'inference_{name}p50_us']:.0f} us, p99 {figures[f'inference_{name}p99_us']:.0f} us"
+            )
 
 
 if __name__ == "__main__":

@@ -13,14 +13,23 @@ from pathlib import Path
 ITERATIONS = 3
 
 
-def measure_startup(robot: str, num_envs: int, rollout_steps: int, overrides: Sequence[str], tell: Callable[[str], None]) -> dict[str, float]:
+def measure_startup(
+    robot: str, num_envs: int, rollout_steps: int, overrides: Sequence[str], tell: Callable[[str], None]
+) -> dict[str, float]:
     """Seconds from process start to the end of the first iteration, cold and warm, and the peak resident memory of the warm process.
 
     Both are real runs of `python -m train +robot={robot}` in processes of their own; cold is with an empty cache folder, which the warm
     one then finds filled. Raises RuntimeError with the run's last lines if one fails.
     """
-    arguments = [f"+robot={robot}", f"env.num_envs={num_envs}", f"trainer.rollout_steps={rollout_steps}", *overrides,
-                 f"trainer.total_steps={ITERATIONS * num_envs * rollout_steps}", "trainer.evaluation_s=2", "trainer.final_evaluation_s=2"]
+    arguments = [
+        f"+robot={robot}",
+        f"env.num_envs={num_envs}",
+        f"trainer.rollout_steps={rollout_steps}",
+        *overrides,
+        f"trainer.total_steps={ITERATIONS * num_envs * rollout_steps}",
+        "trainer.evaluation_s=2",
+        "trainer.final_evaluation_s=2",
+    ]
     with tempfile.TemporaryDirectory(prefix="rfx-benchmark-") as folder:
         tell("start-up with an empty cache")
         cold_s, _ = first_iteration(arguments, Path(folder), "cold")
@@ -31,11 +40,18 @@ def measure_startup(robot: str, num_envs: int, rollout_steps: int, overrides: Se
 
 def first_iteration(arguments: Sequence[str], folder: Path, name: str) -> tuple[float, float]:
     """Run `python -m train` with its cache in folder. Returns seconds to the end of its first iteration, and its peak memory in bytes."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     environment.pop("CACHEDB", None)
     command = [sys.executable, "-m", "train", *arguments, f"hydra.run.dir={folder / name}"]
     begin, first_s, lines = time.perf_counter(), None, []
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     for line in process.stdout:
         lines.append(line)
         if first_s is None and " steps " in line and "/s " in line:
@@ -43,5 +59,7 @@ def first_iteration(arguments: Sequence[str], folder: Path, name: str) -> tuple[
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or first_s is None:
-        raise RuntimeError(f"the run {' '.join(command)} failed with exit code {process.returncode}: {' '.join(lines[-5:])}")
+        raise RuntimeError(
+            f"the run {' '.join(command)} failed with exit code {process.returncode}: {' '.join(lines[-5:])}"
+        )
     return first_s, usage.ru_maxrss * 1024.0

@@ -15,11 +15,11 @@ from mujoco.batch import Batch
 import rfx
 from envs.legged.env import LeggedEnv
 from rfx.nn import MLP
-from rfx.state import Array
-from rfx.streams import Streams
-from train import trainer as trainer_module
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 from train.ppo.collect import collect
-from train.trainer import Trainer
+from train.runs import trainer as trainer_module
+from train.runs.trainer import Trainer
 
 WALK_S = 4.0  # played before anything is measured, so that the robots are in mid-stride
 STD = 0.25  # of exploration, where the policy came from a folder, which does not tell: about what training ends with
@@ -44,8 +44,10 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
     actor = policy.policy
     fits = isinstance(actor, MLP) and (actor.hidden, actor.history) == (trainer.policy.hidden, trainer.policy.history)
     if not fits or policy.normalizer is None:
-        raise ValueError(f"got a {policy.policy_type} that reads {policy.history} observations, for a network of "
-                         f"{trainer.policy.hidden} that reads {trainer.policy.history}; expected an MLP of that size, with normalizer")
+        raise ValueError(
+            f"got a {policy.policy_type} that reads {policy.history} observations, for a network of "
+            f"{trainer.policy.hidden} that reads {trainer.policy.history}; expected an MLP of that size, with normalizer"
+        )
     state = trainer.learner.state_dict()
     names = [*(f"policy.backbone.{i}" for i in range(len(actor.layers) - 1)), "policy.actor_head"]
     for name, layer in zip(names, actor.layers):
@@ -67,20 +69,32 @@ def record(env: LeggedEnv, act: Callable[[Array], Array], num_steps: int, seed: 
         actions.append(act(observation["state"]).copy())
         observation = env.step(actions[-1])[0]
         controls.append(ctrl.copy())
-    return Recording(start=start, observation=first, physics=physics, actions=np.array(actions), controls=np.array(controls))
+    return Recording(
+        start=start, observation=first, physics=physics, actions=np.array(actions), controls=np.array(controls)
+    )
 
 
-def measure(trainer: Trainer, recording: Recording, nominal: LeggedEnv, nominal_recording: Recording, rounds: int,
-            tell: Callable[[str], None]) -> dict[str, float]:
+def measure(
+    trainer: Trainer,
+    recording: Recording,
+    nominal: LeggedEnv,
+    nominal_recording: Recording,
+    rounds: int,
+    tell: Callable[[str], None],
+) -> dict[str, float]:
     """Rates and shares by flat name: medians over rounds that each measure everything once, in turn.
 
     Raw physics steps the same robots, each with its own masses and gains where the task randomizes them. nominal is the environment with
     randomization, noise, latency and pushes switched off: the difference is what they cost.
     """
     env, batch = trainer.env, raw_batch(trainer, recording)
-    work = {"raw": lambda: step_batch(batch, recording, env.simulation.num_substeps), "env": lambda: step_env(env, recording),
-            "nominal_env": lambda: step_env(nominal, nominal_recording), "collect": lambda: collect_once(trainer, recording),
-            "loop": trainer.iterate}
+    work = {
+        "raw": lambda: step_batch(batch, recording, env.simulation.num_substeps),
+        "env": lambda: step_env(env, recording),
+        "nominal_env": lambda: step_env(nominal, nominal_recording),
+        "collect": lambda: collect_once(trainer, recording),
+        "loop": trainer.iterate,
+    }
     steps = {name: len(recording.actions) * env.num_envs for name in ("raw", "env", "nominal_env")}
     steps |= {"collect": trainer.rollout.reward.size, "loop": trainer.rollout.reward.size}
     trainer.iterate()  # compiles
@@ -102,7 +116,9 @@ def measure(trainer: Trainer, recording: Recording, nominal: LeggedEnv, nominal_
     figures["update_samples_per_s"] = statistics.median(updates)
     for name in ("env", "collect", "loop"):
         figures[f"{name}_share_of_raw"] = statistics.median(rate / raw for rate, raw in zip(rates[name], rates["raw"]))
-    figures["env_share_of_nominal_env"] = statistics.median(rate / other for rate, other in zip(rates["env"], rates["nominal_env"]))
+    figures["env_share_of_nominal_env"] = statistics.median(
+        rate / other for rate, other in zip(rates["env"], rates["nominal_env"])
+    )
     return figures
 
 
@@ -132,8 +148,16 @@ def step_env(env: LeggedEnv, recording: Recording) -> None:
 
 def collect_once(trainer: Trainer, recording: Recording) -> None:
     """Fill the trainer's rollout from the recorded start."""
-    collect(trainer.env, trainer.learner, trainer.normalizer, trainer.rollout, recording.observation, Streams(trainer.env.num_envs, 0),
-            history=trainer.history, critic_normalizer=trainer.critic_normalizer)
+    collect(
+        trainer.env,
+        trainer.learner,
+        trainer.normalizer,
+        trainer.rollout,
+        recording.observation,
+        Streams(trainer.env.num_envs, 0),
+        history=trainer.history,
+        critic_normalizer=trainer.critic_normalizer,
+    )
 
 
 def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3) -> dict[str, float]:
@@ -148,18 +172,30 @@ def seconds_of_parts(trainer: Trainer, start: Mapping[str, Any], iterations: int
     simulation, real_batch = env.simulation, env.simulation.batch
     simulation.batch = _Forwarding(real_batch)
     env.load_state_dict(start)
-    with (stopwatch(simulation.batch, "step") as steps, stopwatch(simulation.batch, "rollout") as rollouts,
-          stopwatch(env, "step") as environment, stopwatch(learner, "act") as inference, stopwatch(learner, "update") as update,
-          stopwatch(trainer_module, "gae") as gae, stopwatch(trainer.collector, "collect") as collection):
+    with (
+        stopwatch(simulation.batch, "step") as steps,
+        stopwatch(simulation.batch, "rollout") as rollouts,
+        stopwatch(env, "step") as environment,
+        stopwatch(learner, "act") as inference,
+        stopwatch(learner, "update") as update,
+        stopwatch(trainer_module, "gae") as gae,
+        stopwatch(trainer.collector, "collect") as collection,
+    ):
         begin = time.perf_counter()
         for _ in range(iterations):
             trainer.iterate()
         whole = time.perf_counter() - begin
     simulation.batch = real_batch
     physics = steps[0] + rollouts[0]  # rollouts where actions take effect late
-    parts = {"physics": physics, "environment": environment[0] - physics, "inference": inference[0],
-             "collection": collection[0] - environment[0] - inference[0], "gae": gae[0], "update": update[0],
-             "rest": whole - collection[0] - gae[0] - update[0]}
+    parts = {
+        "physics": physics,
+        "environment": environment[0] - physics,
+        "inference": inference[0],
+        "collection": collection[0] - environment[0] - inference[0],
+        "gae": gae[0],
+        "update": update[0],
+        "rest": whole - collection[0] - gae[0] - update[0],
+    }
     return {name: seconds / iterations for name, seconds in parts.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rfx.state import Array
+from rfx.robot.state import Array
 
 CONFIDENCE = 0.95
 NORMAL_95 = 1.6448536269514722  # the standard normal distribution's 95th percentile
@@ -64,8 +64,13 @@ def percentile_upper(values: Array, share: float) -> float:
     num = len(values)
     below = 0.0  # chance that at most rank values are below the percentile
     for rank in range(num):
-        below += math.exp(math.lgamma(num + 1) - math.lgamma(rank + 1) - math.lgamma(num - rank + 1)
-                          + rank * math.log(share) + (num - rank) * math.log1p(-share))
+        below += math.exp(
+            math.lgamma(num + 1)
+            - math.lgamma(rank + 1)
+            - math.lgamma(num - rank + 1)
+            + rank * math.log(share)
+            + (num - rank) * math.log1p(-share)
+        )
         if below >= CONFIDENCE:
             return float(np.sort(values)[rank])
     return math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from envs.legged.config import EnvConfig
-from rfx.config import RobotConfig
+from rfx.robot.config import RobotConfig
 from train.judge.play import DISTURBANCES
 
 OTHERS_SHARE = 4  # of an evaluation's robots, one of so many plays each condition that is not the nominal one
@@ -28,10 +28,16 @@ def worst_corner(robot: RobotConfig, mass_kg: float) -> dict[str, Any]:
     strength, actions that take effect a whole control step late, and an IMU that is tilted by 2 degrees about each axis, to either side.
     """
     payload, latency = PAYLOAD_SHARE * mass_kg, 1.0 / robot.control_freq_hz
-    return {"randomize": True, "randomization": {
-        "floor_friction": {"coefficient": (FRICTION, FRICTION)}, "payload": {"range_kg": (payload, payload)},
-        "motor_strength": {"scale": (MOTOR_STRENGTH, MOTOR_STRENGTH)}, "action_latency": {"range_s": (latency, latency)},
-        "imu_tilt_aside": {"range_rad": (TILT_RAD, TILT_RAD)}}}
+    return {
+        "randomize": True,
+        "randomization": {
+            "floor_friction": {"coefficient": (FRICTION, FRICTION)},
+            "payload": {"range_kg": (payload, payload)},
+            "motor_strength": {"scale": (MOTOR_STRENGTH, MOTOR_STRENGTH)},
+            "action_latency": {"range_s": (latency, latency)},
+            "imu_tilt_aside": {"range_rad": (TILT_RAD, TILT_RAD)},
+        },
+    }
 
 
 def conditions(task: EnvConfig, robot: RobotConfig, mass_kg: float) -> dict[str, dict[str, Any]]:

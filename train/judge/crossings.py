@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.configs import compose
 from envs.legged.config import EnvConfig, TerrainConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.terrain_kinds import EDGE_M
-from rfx.state import Array, heading
+from envs.settings.configs import compose
+from rfx.robot.state import Array, heading
 from train.judge.evaluation import SETTLE_S
 from train.judge.play import Step, evaluation_seed
 
@@ -43,19 +43,34 @@ class Crossings:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; a row is a level, the easiest first."""
-        rows = {name: [[float(value) if np.isfinite(value) else None for value in row] for row in getattr(self, name)]
-                for name in ("falls", "crossed", "error")}
-        return {"levels_passed": self.levels_passed, "vx": self.vx, "robots_per_tile": self.robots_per_tile, "kinds": list(self.kinds), **rows}
+        rows = {
+            name: [[float(value) if np.isfinite(value) else None for value in row] for row in getattr(self, name)]
+            for name in ("falls", "crossed", "error")
+        }
+        return {
+            "levels_passed": self.levels_passed,
+            "vx": self.vx,
+            "robots_per_tile": self.robots_per_tile,
+            "kinds": list(self.kinds),
+            **rows,
+        }
 
 
 def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str, Any]:
     """The keys of EnvConfig that make tiles to be crossed: ground that no training sees, one command, endless episodes."""
-    terrain = TerrainConfig.from_dict(compose("terrain", TERRAIN)["env"]["terrain"]).for_evaluation(evaluation_seed(seed))
-    parameters, = task.commands.values()
+    terrain = TerrainConfig.from_dict(compose("terrain", TERRAIN)["env"]["terrain"]).for_evaluation(
+        evaluation_seed(seed)
+    )
+    (parameters,) = task.commands.values()
     vx = SPEED_SHARE * parameters.get("vx", (-1.0, 1.0))[1]
     commands = {"uniform_velocity": {"vx": (vx, vx), "vy": (0.0, 0.0), "yaw_rate": (0.0, 0.0), "zero_share": 0.0}}
-    return {"num_envs": terrain.num_levels * len(terrain.kinds) * robots_per_tile, "terrain": terrain, "commands": commands,
-            "command_interval_s": (LONG_S, LONG_S), "episode_length_s": LONG_S}
+    return {
+        "num_envs": terrain.num_levels * len(terrain.kinds) * robots_per_tile,
+        "terrain": terrain,
+        "commands": commands,
+        "command_interval_s": (LONG_S, LONG_S),
+        "episode_length_s": LONG_S,
+    }
 
 
 def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
@@ -89,6 +104,11 @@ def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
         return total
 
     num, samples = cells(np.ones(env.num_envs)), cells(samples)
-    return Crossings(kinds=curriculum.terrain.kinds, falls=cells(fell) / num, crossed=cells(crossed) / num,
-                     error=cells(error) / np.where(samples > 0, samples, np.nan), vx=float(state.robot.velocity_command[0, 0]),
-                     robots_per_tile=env.num_envs // (shape[0] * shape[1]))
+    return Crossings(
+        kinds=curriculum.terrain.kinds,
+        falls=cells(fell) / num,
+        crossed=cells(crossed) / num,
+        error=cells(error) / np.where(samples > 0, samples, np.nan),
+        vx=float(state.robot.velocity_command[0, 0]),
+        robots_per_tile=env.num_envs // (shape[0] * shape[1]),
+    )

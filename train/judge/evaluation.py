@@ -13,22 +13,25 @@ import numpy as np
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.metrics import ERRORS
 from envs.legged.state import SimState
-from rfx.state import Array
+from rfx.robot.state import Array
 from train.judge.bounds import rate_upper, ratio_upper
 from train.judge.play import EPISODE_S, Act, play
-from train.task import Figure, Judgement
+from train.task.task import Figure, Judgement
 
 GRAVITY_M_S2 = 9.81
 SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
 FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
-FIGURES = (Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
-           Figure(name="falls_upper_95", label="falls at most, 95%", unit="per 20 s episode"),
-           Figure(name="error_vx", label="error vx", unit="m/s", main=True), Figure(name="error_vy", label="error vy", unit="m/s", main=True),
-           Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
-           Figure(name="power_w", label="power", unit="W", format=".1f"),
-           Figure(name="cost_of_transport", label="cost of transport", format=".2f"),
-           Figure(name="foot_slip_m_s", label="foot slip", unit="m/s"),
-           Figure(name="action_change", label="action change", unit="per control step"))
+FIGURES = (
+    Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
+    Figure(name="falls_upper_95", label="falls at most, 95%", unit="per 20 s episode"),
+    Figure(name="error_vx", label="error vx", unit="m/s", main=True),
+    Figure(name="error_vy", label="error vy", unit="m/s", main=True),
+    Figure(name="error_yaw_rate", label="error yaw rate", unit="rad/s", main=True),
+    Figure(name="power_w", label="power", unit="W", format=".1f"),
+    Figure(name="cost_of_transport", label="cost of transport", format=".2f"),
+    Figure(name="foot_slip_m_s", label="foot slip", unit="m/s"),
+    Figure(name="action_change", label="action change", unit="per control step"),
+)
 FAILED = Figure(name="failed_simulations", label="failed simulations", format=".0f")
 
 
@@ -92,15 +95,21 @@ class Evaluation:
         """The same, as a task tells it."""
         measured = {figure.name for figure in FIGURES}
         conditions = {name: value for name, value in dataclasses.asdict(self).items() if name not in measured}
-        return Judgement(score=self.score, figures=self.figures, conditions=conditions,
-                         note=f"{self.num_envs} robots x {self.duration_s:g} s, deterministic, {'as trained' if self.disturbed else 'nominal'}")
+        return Judgement(
+            score=self.score,
+            figures=self.figures,
+            conditions=conditions,
+            note=f"{self.num_envs} robots x {self.duration_s:g} s, deterministic, {'as trained' if self.disturbed else 'nominal'}",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, the score too; what could not be measured is None."""
         return self.judgement().to_dict()
 
 
-def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None) -> Evaluation:
+def evaluate(
+    act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None
+) -> Evaluation:
     """Play the policy in env for duration_s and measure. The same seed gives the same commands and starts, none used in training.
 
     Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command change or an
@@ -123,9 +132,17 @@ def evaluate(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_st
             sums.add(env.state, rows, env.simulation.mass_kg)
         if after_step:
             after_step()
-    return Evaluation(falls=falls, failed_simulations=failed, **sums.means(), num_envs=env.num_envs, duration_s=duration_s,
-                      timestep_s=env.config.timestep_s, seed=seed, disturbed=env.config.randomize,
-                      commands={name: dict(ranges) for name, ranges in env.config.commands.items()})
+    return Evaluation(
+        falls=falls,
+        failed_simulations=failed,
+        **sums.means(),
+        num_envs=env.num_envs,
+        duration_s=duration_s,
+        timestep_s=env.config.timestep_s,
+        seed=seed,
+        disturbed=env.config.randomize,
+        commands={name: dict(ranges) for name, ranges in env.config.commands.items()},
+    )
 
 
 class Sums:
@@ -156,9 +173,16 @@ class Sums:
         samples = self.samples.sum()
         errors = [_ratio(error, samples) for error in self.errors.sum(axis=0)]
         bounds = ratio_upper(self.errors, self.samples).tolist()
-        return dict(zip(ERRORS, errors)) | {f"{name}_upper_95": bound for name, bound in zip(ERRORS, bounds)} | {
-            "power_w": _ratio(self.power, samples), "cost_of_transport": _ratio(self.moving_power, self.moving_weight),
-            "foot_slip_m_s": _ratio(self.slip, self.contacts), "action_change": _ratio(self.change, samples)}
+        return (
+            dict(zip(ERRORS, errors))
+            | {f"{name}_upper_95": bound for name, bound in zip(ERRORS, bounds)}
+            | {
+                "power_w": _ratio(self.power, samples),
+                "cost_of_transport": _ratio(self.moving_power, self.moving_weight),
+                "foot_slip_m_s": _ratio(self.slip, self.contacts),
+                "action_change": _ratio(self.change, samples),
+            }
+        )
 
 
 def _ratio(total: float, count: float) -> float:

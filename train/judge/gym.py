@@ -18,13 +18,13 @@ from rich.console import Console
 import rfx
 from envs.gym.env import GymEnv
 from envs.gym.make import batched_id, make_in_turn, make_single, make_vector
-from envs.render import write_video
-from rfx.loaded_policy import LoadedPolicy
-from rfx.policy_folder import inspect_policy
-from train.errors import bad_input
+from envs.pictures.live import LivePage
+from envs.pictures.render import write_video
+from rfx.loading.loaded_policy import LoadedPolicy
+from rfx.policy.folder import inspect_policy
 from train.judge.episodes import episode_seed, play_episodes
-from train.live import LivePage
-from train.task import Judgement, figures_table
+from train.task.errors import bad_input
+from train.task.task import Judgement, figures_table
 
 ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig
 FPS_HZ = 30.0  # of an environment that does not say
@@ -32,11 +32,17 @@ FPS_HZ = 30.0  # of an environment that does not say
 
 def gym_policy(path: str) -> LoadedPolicy | None:
     """The policy in a folder, if it is that of a Gymnasium environment. Raises as `rfx.load_policy`."""
-    if not path.startswith("hf://") and not Path(path).is_dir() or inspect_policy(path).training_info.get("task") != "gym":
+    if (
+        not path.startswith("hf://")
+        and not Path(path).is_dir()
+        or inspect_policy(path).training_info.get("task") != "gym"
+    ):
         return None
     policy = rfx.load_policy(path)
     if policy.spaces is None or not policy.training_info.get("env", {}).get("id"):
-        raise ValueError(f"{path} does not say its environment's id and spaces: train it anew, python -m train +robot=gym env.id=ID")
+        raise ValueError(
+            f"{path} does not say its environment's id and spaces: train it anew, python -m train +robot=gym env.id=ID"
+        )
     return policy
 
 
@@ -52,12 +58,21 @@ def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgeme
             raise ValueError(f"episodes is {config.episodes}: it must be at least 1")
         id, kwargs = environment_of(policy)
         env, own = evaluation_env(id, kwargs, config.episodes)
-        output = Path(config.output) if config.output else Path() / "evaluation.json" if config.policy.startswith("hf://") else (
-            Path(config.policy).parent / "evaluation.json")
+        output = (
+            Path(config.output)
+            if config.output
+            else Path() / "evaluation.json"
+            if config.policy.startswith("hf://")
+            else (Path(config.policy).parent / "evaluation.json")
+        )
         output.parent.mkdir(parents=True, exist_ok=True)
     with console.status(f"{id}: {config.episodes} episodes"):
-        judgement = play_episodes(policy, env, seed=config.seed, conditions={"id": id, "kwargs": kwargs, "gymnasiums_own": own,
-                                                                             "policy": config.policy})
+        judgement = play_episodes(
+            policy,
+            env,
+            seed=config.seed,
+            conditions={"id": id, "kwargs": kwargs, "gymnasiums_own": own, "policy": config.policy},
+        )
     env.close()
     console.print(figures_table({"": judgement.figures}), highlight=False)
     console.print(f"[dim]{id}, {judgement.note}, seed {config.seed}{'' if own else ', batched'}[/]", highlight=False)
@@ -74,7 +89,9 @@ def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgeme
 def environment_of(policy: LoadedPolicy) -> tuple[str, dict[str, Any]]:
     """The id of the environment that a policy was trained in, and what its constructor was given."""
     env = policy.training_info["env"]
-    return env["id"], {name: tuple(value) if isinstance(value, list) else value for name, value in (env.get("kwargs") or {}).items()}
+    return env["id"], {
+        name: tuple(value) if isinstance(value, list) else value for name, value in (env.get("kwargs") or {}).items()
+    }
 
 
 def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[GymEnv, bool]:
@@ -108,7 +125,7 @@ def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, pa
         policy.reset()
         while not over:
             frame = env.render()
-            yield frame[:frame.shape[0] // 2 * 2, :frame.shape[1] // 2 * 2]
+            yield frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
             observation, _, terminated, truncated, _ = env.step(policy(observation))
             over = terminated or truncated
 
@@ -118,7 +135,9 @@ def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, pa
         env.close()
 
 
-def play_gym(policy: LoadedPolicy, *, window: bool | None, host: str, port: int, stop: threading.Event | None = None) -> None:
+def play_gym(
+    policy: LoadedPolicy, *, window: bool | None, host: str, port: int, stop: threading.Event | None = None
+) -> None:
     """Show a policy episode after episode, in real time: in Gymnasium's window, or on a page in the browser, until stop is set.
 
     Raises InputError for an environment that cannot be made or drawn, or an address that cannot be had.
@@ -133,10 +152,18 @@ def play_gym(policy: LoadedPolicy, *, window: bool | None, host: str, port: int,
         wishes: list[str] = []
         with LivePage(id, [("r", "new episode")], wishes.append, host=host, port=port) as page:
             print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
-            show_episodes(policy, env, stop, lambda note: page.publish(env.render(), {"command": [], "velocity": [], "note": note}), wishes)
+            show_episodes(
+                policy,
+                env,
+                stop,
+                lambda note: page.publish(env.render(), {"command": [], "velocity": [], "note": note}),
+                wishes,
+            )
 
 
-def show_episodes(policy: LoadedPolicy, env: gymnasium.Env, stop: threading.Event, show: Any, wishes: list[str]) -> None:
+def show_episodes(
+    policy: LoadedPolicy, env: gymnasium.Env, stop: threading.Event, show: Any, wishes: list[str]
+) -> None:
     """Play until stop is set, calling show with the return so far after every step; a wish begins a new episode."""
     due, last = time.monotonic(), ""
     while not stop.is_set():

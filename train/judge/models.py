@@ -12,11 +12,11 @@ from typing import Any
 import mujoco
 from rich.table import Table
 
-from envs.configs import compose, options
 from envs.legged.config import EnvConfig
-from rfx.config import RobotConfig
-from rfx.reader import read
-from rfx.robot_files import find_mjcf
+from envs.settings.configs import compose, options
+from rfx.robot.config import RobotConfig
+from rfx.robot.files import find_mjcf
+from rfx.settings.reader import read
 from train.judge.conditions import fewer
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.play import Act, evaluation_env
@@ -65,7 +65,9 @@ def changed_model(robot: RobotConfig, change: ModelChange, mjcf: str | None = No
     """The robot's MJCF with these figures; None where they ask for feet that are spheres, and the robot's are not."""
     path = find_mjcf(robot, mjcf)
     spec = mujoco.MjSpec.from_file(str(path))
-    spec.meshdir, spec.texturedir = (str((path.parent / folder).resolve()) for folder in (spec.meshdir, spec.texturedir))
+    spec.meshdir, spec.texturedir = (
+        str((path.parent / folder).resolve()) for folder in (spec.meshdir, spec.texturedir)
+    )
     feet = _foot_geoms(spec, robot)
     if change.needs_spheres and not all(geom.type == mujoco.mjtGeom.mjGEOM_SPHERE for geom in feet):
         return None
@@ -124,8 +126,19 @@ class Models:
     Raises ValueError for a figure that does not exist.
     """
 
-    def __init__(self, act: Act, task: EnvConfig, robot: RobotConfig, *, num_envs: int, duration_s: float, seed: int, threads: int = 0,
-                 tell: Callable[[str], None] = lambda line: None, timesteps_ms: Sequence[float] = TIMESTEPS_MS):
+    def __init__(
+        self,
+        act: Act,
+        task: EnvConfig,
+        robot: RobotConfig,
+        *,
+        num_envs: int,
+        duration_s: float,
+        seed: int,
+        threads: int = 0,
+        tell: Callable[[str], None] = lambda line: None,
+        timesteps_ms: Sequence[float] = TIMESTEPS_MS,
+    ):
         self._act, self._task, self._robot, self._tell, self._threads = act, task, robot, tell, threads
         self._num_envs, self._duration_s, self._seed = fewer(fewer(num_envs)), duration_s, seed
         step_ms = 1e3 / robot.control_freq_hz
@@ -147,20 +160,34 @@ class Models:
                     continue
                 written.add(text)
                 path.write_text(text)
-                results[name] = {step_ms: self._evaluate(f"{name}, {step_ms:g} ms", path, step_ms) for step_ms in self._timesteps_ms}
+                results[name] = {
+                    step_ms: self._evaluate(f"{name}, {step_ms:g} ms", path, step_ms) for step_ms in self._timesteps_ms
+                }
         return results
 
     def _evaluate(self, line: str, path: Path, step_ms: float) -> Evaluation:
         self._tell(line)
-        env = evaluation_env(self._task, self._robot, num_envs=self._num_envs, threads=self._threads, timestep_s=1e-3 * step_ms, mjcf=str(path))
+        env = evaluation_env(
+            self._task,
+            self._robot,
+            num_envs=self._num_envs,
+            threads=self._threads,
+            timestep_s=1e-3 * step_ms,
+            mjcf=str(path),
+        )
         return evaluate(self._act, env, seed=self._seed, duration_s=self._duration_s)
 
 
 def models_table(results: Mapping[str, Mapping[float, Evaluation]]) -> Table:
     """Falls and the error of vx, by model and physics step."""
     first: Any = next(iter(next(iter(results.values())).values()))
-    table = Table(box=None, pad_edge=False, title=f"Falls per 20 s and error of vx (m/s), {first.num_envs} robots x {first.duration_s:g} s; no fall "
-                  f"bounds the rate at {3.0 / first.episodes:.2f}", title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=f"Falls per 20 s and error of vx (m/s), {first.num_envs} robots x {first.duration_s:g} s; no fall "
+        f"bounds the rate at {3.0 / first.episodes:.2f}",
+        title_justify="left",
+    )
     table.add_column("figures of the robot")
     for step_ms in next(iter(results.values())):
         table.add_column(f"{step_ms:g} ms", justify="right")

@@ -26,8 +26,10 @@ details { margin-top: 12px } summary { cursor: pointer }
 
 def document(title: str, body: str) -> str:
     """The whole page; body is HTML."""
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>{body}\n</main></body></html>\n")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>{body}\n</main></body></html>\n"
+    )
 
 
 def section(title: str, caption: str, body: str) -> str:
@@ -37,6 +39,7 @@ def section(title: str, caption: str, body: str) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) -> str:
     """Cells are HTML, or (HTML, class)."""
+
     def cell(content: str | tuple[str, str]) -> str:
         return f"<td>{content}</td>" if isinstance(content, str) else f'<td class="{content[1]}">{content[0]}</td>'
 

@@ -12,15 +12,31 @@ import numpy as np
 import rfx
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
-from rfx.config import RobotConfig
-from rfx.state import Array
-from rfx.reader import read
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array
+from rfx.settings.reader import read
 
-Act = Callable[[Array], Array]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
+Act = Callable[
+    [Array], Array
+]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
 
 EPISODE_S = 20.0  # falls are counted per this much play
-DISTURBANCES = ("randomize", "randomization", "noise", "push_interval_s", "pushes")  # of EnvConfig, that only some evaluations play
-TASK_KEYS = ("timestep_s", "command_interval_s", "mjcf", "commands", "resets", "terminations", *DISTURBANCES)  # that matter to a judge
+DISTURBANCES = (
+    "randomize",
+    "randomization",
+    "noise",
+    "push_interval_s",
+    "pushes",
+)  # of EnvConfig, that only some evaluations play
+TASK_KEYS = (
+    "timestep_s",
+    "command_interval_s",
+    "mjcf",
+    "commands",
+    "resets",
+    "terminations",
+    *DISTURBANCES,
+)  # that matter to a judge
 EVALUATION_KEY = 0xE7A1  # sets the seeds of evaluations apart from those of training, whatever the seed
 
 
@@ -75,16 +91,31 @@ def begin_episodes(act: Act, rows: Array | None = None) -> None:
         reset(rows)
 
 
-def evaluation_env(task: EnvConfig, robot: RobotConfig, *, num_envs: int, threads: int = 0, timestep_s: float | None = None,
-                   mjcf: str | None = None, **changes: Any) -> LeggedEnv:
+def evaluation_env(
+    task: EnvConfig,
+    robot: RobotConfig,
+    *,
+    num_envs: int,
+    threads: int = 0,
+    timestep_s: float | None = None,
+    mjcf: str | None = None,
+    **changes: Any,
+) -> LeggedEnv:
     """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics step or model.
 
     Episodes all begin together and last 20 s. changes are further keys of EnvConfig, such as train/judge/conditions.py has. Raises as
     LeggedEnv does.
     """
-    config = EnvConfig(num_envs=num_envs, timestep_s=timestep_s or task.timestep_s, episode_length_s=EPISODE_S,
-                       command_interval_s=task.command_interval_s, mjcf=mjcf or task.mjcf, commands=task.commands, resets=task.resets,
-                       terminations=task.terminations)
+    config = EnvConfig(
+        num_envs=num_envs,
+        timestep_s=timestep_s or task.timestep_s,
+        episode_length_s=EPISODE_S,
+        command_interval_s=task.command_interval_s,
+        mjcf=mjcf or task.mjcf,
+        commands=task.commands,
+        resets=task.resets,
+        terminations=task.terminations,
+    )
     return LeggedEnv(config=dataclasses.replace(config, **changes), robot=robot, threads=threads)
 
 

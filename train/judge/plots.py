@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rfx.extras import missing
+from rfx.system.extras import missing
 from train.judge.pushes import DIRECTIONS
 from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, TARGET_PUSH_SHARE, Suite
 
@@ -17,10 +17,29 @@ if TYPE_CHECKING:
 
 COLORS = ("#1f6feb", "#e8710a")
 INK, FAINT = "#24292f", "#d0d7de"
-STYLE = {"font.family": "sans-serif", "font.size": 9, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "axes.grid": True,
-         "grid.color": "#eaeef2", "axes.spines.top": False, "axes.spines.right": False, "xtick.color": INK, "ytick.color": INK,
-         "axes.titlesize": 10, "axes.titleweight": "bold", "axes.axisbelow": True, "lines.linewidth": 2, "lines.markersize": 4.5}
-VX, YAW, FALLS = ("error_vx", "error vx, m/s"), ("error_yaw_rate", "error yaw rate, rad/s"), ("falls_per_episode", "falls per 20 s")
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "axes.grid": True,
+    "grid.color": "#eaeef2",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.axisbelow": True,
+    "lines.linewidth": 2,
+    "lines.markersize": 4.5,
+}
+VX, YAW, FALLS = (
+    ("error_vx", "error vx, m/s"),
+    ("error_yaw_rate", "error yaw rate, rad/s"),
+    ("falls_per_episode", "falls per 20 s"),
+)
 
 
 def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
@@ -30,7 +49,12 @@ def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
     except ImportError as error:
         raise missing("a plot", "matplotlib") from error
     with matplotlib.rc_context(STYLE):
-        return {"commands": commands(suites), "sweeps": sweeps(suites), "pushes": pushes(suites), "terrain": terrain(suites)}
+        return {
+            "commands": commands(suites),
+            "sweeps": sweeps(suites),
+            "pushes": pushes(suites),
+            "terrain": terrain(suites),
+        }
 
 
 def commands(suites: Mapping[str, Suite]) -> bytes:
@@ -44,8 +68,15 @@ def commands(suites: Mapping[str, Suite]) -> bytes:
             picture = axis.imshow(values, origin="lower", cmap="YlOrRd", vmin=0.0, vmax=worst, aspect="auto")
             for i, j in np.ndindex(*values.shape):
                 if np.isfinite(values[i, j]):
-                    axis.text(j, i, _short(values[i, j]), ha="center", va="center", fontsize=6,
-                              color="white" if values[i, j] > 0.65 * worst else INK)
+                    axis.text(
+                        j,
+                        i,
+                        _short(values[i, j]),
+                        ha="center",
+                        va="center",
+                        fontsize=6,
+                        color="white" if values[i, j] > 0.65 * worst else INK,
+                    )
             axis.set_xticks(range(len(grid.yaw_rate))[::2], [f"{value:g}" for value in np.round(grid.yaw_rate[::2], 2)])
             axis.set_yticks(range(len(grid.vx))[::2], [f"{value:g}" for value in np.round(grid.vx[::2], 2)])
             axis.set(xlabel="commanded yaw rate, rad/s", ylabel="commanded vx, m/s", title=_titled(label, name, suites))
@@ -61,7 +92,13 @@ def sweeps(suites: Mapping[str, Suite]) -> bytes:
     for column, (name, sweep) in enumerate(SWEEPS.items()):
         for axis, (field, label) in zip(axes[:, column], (FALLS, VX, YAW)):
             for color, (policy, suite) in zip(COLORS, suites.items()):
-                axis.plot(sweep.values, [getattr(evaluation, field) for evaluation in suite.sweeps[name]], "o-", color=color, label=policy)
+                axis.plot(
+                    sweep.values,
+                    [getattr(evaluation, field) for evaluation in suite.sweeps[name]],
+                    "o-",
+                    color=color,
+                    label=policy,
+                )
                 nominal = suite.nominal.timestep_s * 1e3 if sweep.nominal is None else sweep.nominal
                 axis.axvline(nominal, color=FAINT, zorder=0, linestyle="--")
             if column == 0:
@@ -85,8 +122,23 @@ def pushes(suites: Mapping[str, Suite]) -> bytes:
         kept = (np.cumprod(result.by_direction >= 0.5, axis=0)).sum(axis=0) * result.speed_m_s[0]
         around.plot(turn, [*kept, kept[0]], "o-", color=color)
         around.fill(turn, [*kept, kept[0]], color=color, alpha=0.12)
-    axis.plot([TARGET_PUSH_M_S], [TARGET_PUSH_SHARE], marker="+", markersize=12, markeredgewidth=2, color=INK, linestyle="none", label="target")
-    axis.set(xlabel="push, m/s", ylabel="robots that do not fall", ylim=(0.0, 1.03), xlim=(0.0, None), title="survival as trained, from all sides")
+    axis.plot(
+        [TARGET_PUSH_M_S],
+        [TARGET_PUSH_SHARE],
+        marker="+",
+        markersize=12,
+        markeredgewidth=2,
+        color=INK,
+        linestyle="none",
+        label="target",
+    )
+    axis.set(
+        xlabel="push, m/s",
+        ylabel="robots that do not fall",
+        ylim=(0.0, 1.03),
+        xlim=(0.0, None),
+        title="survival as trained, from all sides",
+    )
     axis.legend(frameon=False)
     around.set_theta_zero_location("N")
     around.set_xticks(turn[:-1], ["forwards", "", "left", "", "back", "", "right", ""])
@@ -108,7 +160,15 @@ def terrain(suites: Mapping[str, Suite]) -> bytes:
         for axis, (values, label) in zip(row, maps):
             picture = axis.imshow(values, origin="lower", cmap="YlOrRd", vmin=0.0, vmax=1.0, aspect="auto")
             for i, j in np.ndindex(*values.shape):
-                axis.text(j, i, _short(values[i, j]), ha="center", va="center", fontsize=7, color="white" if values[i, j] > 0.65 else INK)
+                axis.text(
+                    j,
+                    i,
+                    _short(values[i, j]),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if values[i, j] > 0.65 else INK,
+                )
             axis.axhline(crossings.levels_passed - 0.5, color=INK, linewidth=1, linestyle="--")  # passed below
             axis.set_xticks(range(len(kinds)), kinds)
             axis.set_yticks(range(len(values)))

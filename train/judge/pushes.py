@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
-from rfx.state import Array, heading
+from rfx.robot.state import Array, heading
 from train.judge.bounds import share_lower
 from train.judge.play import Step
 
@@ -19,7 +19,16 @@ PHASES = 8  # of the gait cycle, evenly; the first is that at which an episode b
 SPEED_STEP_M_S, MAX_SPEED_M_S = 0.2, 3.0
 WALK_S, RECOVER_S = 3.0, 4.0  # before the first push, and after each to see whether the robot falls
 LEAST_S = 1.0  # that a robot must have walked: not one that has just fallen and begun anew
-SIDES = ("forwards", "forwards left", "left", "backwards left", "backwards", "backwards right", "right", "forwards right")
+SIDES = (
+    "forwards",
+    "forwards left",
+    "left",
+    "backwards left",
+    "backwards",
+    "backwards right",
+    "right",
+    "forwards right",
+)
 LONG_S = 1e6  # an interval that never ends
 
 
@@ -68,25 +77,40 @@ class Pushes:
         phases, sides = self.by_phase[found[0]], self.by_direction[found[0]]
         phase, side = int(np.nanargmin(phases)), int(np.nanargmin(sides))
         cell = np.unravel_index(np.nanargmin(cells), cells.shape)
-        return {"phase": {"cycles": phase / PHASES, "share": float(phases[phase])},
-                "direction": {"towards": SIDES[side], "share": float(sides[side])},
-                "cell": {"cycles": int(cell[0]) / PHASES, "towards": SIDES[cell[1]], "share": float(cells[cell]),
-                         "robots": int(self.pushed[found[0]][cell])}}
+        return {
+            "phase": {"cycles": phase / PHASES, "share": float(phases[phase])},
+            "direction": {"towards": SIDES[side], "share": float(sides[side])},
+            "cell": {
+                "cycles": int(cell[0]) / PHASES,
+                "towards": SIDES[cell[1]],
+                "share": float(cells[cell]),
+                "robots": int(self.pushed[found[0]][cell]),
+            },
+        }
 
     def to_dict(self, speed_m_s: float) -> dict[str, Any]:
         """As JSON types, with the worst at speed_m_s."""
-        rows = {name: [[None if np.isnan(value) else float(value) for value in row] for row in shares]
-                for name, shares in (("survived", self.by_direction), ("survived_by_phase", self.by_phase))}
-        return {"speed_m_s": self.speed_m_s.tolist(), **rows, "pushed": self.pushed.sum(axis=(1, 2)).tolist(),
-                "worst": {"speed_m_s": speed_m_s, **self.worst(speed_m_s)}}
+        rows = {
+            name: [[None if np.isnan(value) else float(value) for value in row] for row in shares]
+            for name, shares in (("survived", self.by_direction), ("survived_by_phase", self.by_phase))
+        }
+        return {
+            "speed_m_s": self.speed_m_s.tolist(),
+            **rows,
+            "pushed": self.pushed.sum(axis=(1, 2)).tolist(),
+            "worst": {"speed_m_s": speed_m_s, **self.worst(speed_m_s)},
+        }
 
 
 def push_task(task: EnvConfig, num_envs: int) -> dict[str, Any]:
     """The keys of EnvConfig for robots that walk, never stand, under one command for good; the same number for every phase and direction."""
-    (name, parameters), = task.commands.items()
+    ((name, parameters),) = task.commands.items()
     cells = PHASES * DIRECTIONS
-    return {"num_envs": max(1, round(num_envs / cells)) * cells, "commands": {name: {**parameters, "zero_share": 0.0}},
-            "command_interval_s": (LONG_S, LONG_S)}
+    return {
+        "num_envs": max(1, round(num_envs / cells)) * cells,
+        "commands": {name: {**parameters, "zero_share": 0.0}},
+        "command_interval_s": (LONG_S, LONG_S),
+    }
 
 
 def play_s(env: LeggedEnv) -> float:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from envs.legged.config import EnvConfig
-from envs.render import render_frames, write_video
-from rfx.config import RobotConfig
-from rfx.robots.mjcf import load_model
-from rfx.state import Array
+from envs.pictures.render import render_frames, write_video
+from rfx.drivers.mjcf import load_model
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array
 from train.judge.play import Act, evaluation_env, play
 
 FPS_HZ = 25.0
@@ -21,14 +21,22 @@ PUSH_AT_S, PUSH_M_S = 8.0, 0.6  # along the world's y
 
 def write_showcase(path: Path, act: Act, task: EnvConfig, robot: RobotConfig) -> None:
     """Play the script and write it as a video. Raises ImportError or RuntimeError that say what is missing to draw it."""
-    parameters, = task.commands.values()
+    (parameters,) = task.commands.values()
     largest = np.array([parameters.get(axis, (-1.0, 1.0))[1] for axis in ("vx", "vy", "yaw_rate")], np.float32)
     rate_hz = robot.control_freq_hz
-    commands = np.concatenate([np.tile(largest * np.float32(share), (round(seconds * rate_hz), 1)) for seconds, share in SCRIPT])
+    commands = np.concatenate(
+        [np.tile(largest * np.float32(share), (round(seconds * rate_hz), 1)) for seconds, share in SCRIPT]
+    )
     every = max(1, round(rate_hz / FPS_HZ))
     qpos, velocity = _walk(act, task, robot, commands)
-    frames = render_frames(load_model(robot, task.mjcf, visual=True), qpos[::every], width=640, height=360,
-                           commanded_velocity=commands[::every], actual_velocity=velocity[::every])
+    frames = render_frames(
+        load_model(robot, task.mjcf, visual=True),
+        qpos[::every],
+        width=640,
+        height=360,
+        commanded_velocity=commands[::every],
+        actual_velocity=velocity[::every],
+    )
     write_video(path, frames, rate_hz / every)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
-from rfx.config import RobotConfig
-from rfx.state import Array
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array
 from train.judge.bounds import percentile_upper
 from train.judge.conditions import as_trained, fewer
 from train.judge.crossings import CROSS_S, Crossings, crossing_task, measure_crossings
@@ -26,7 +26,10 @@ GRID_SIZE = 9  # commands along each axis
 GRID_S = 8.0
 STAND_S = 10.0  # of a zero command, after SETTLE_S
 DEPLOYED = (0.005, 0.035, 0.035, 0.05)  # falls; errors of vx, vy, yaw rate: of a policy that a robot may run
-DAMPING, DAMPED_ERROR_VX = 2.0, 0.06  # N m s/rad, of joints, where a published model has most; the error of vx with it, m/s
+DAMPING, DAMPED_ERROR_VX = (
+    2.0,
+    0.06,
+)  # N m s/rad, of joints, where a published model has most; the error of vx with it, m/s
 TARGET_PUSH_M_S, TARGET_PUSH_SHARE = 1.0, 0.97  # pushes of this size are dealt to all robots, others to fewer
 
 
@@ -47,15 +50,41 @@ def _robots(term: str, parameter: str, scale: float = 1.0) -> Callable[[float], 
 
 
 SWEEPS = {
-    "friction": Sweep(label="floor friction", unit="", values=(0.2, 0.4, 0.6, 0.8, 1.0, 1.2), nominal=0.8,
-                      task=_robots("floor_friction", "coefficient")),
-    "payload": Sweep(label="payload", unit="kg", values=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0), nominal=0.0, task=_robots("payload", "range_kg")),
-    "latency": Sweep(label="action latency", unit="ms", values=(0.0, 5.0, 10.0, 15.0, 20.0), nominal=0.0,
-                     task=lambda value: {"timestep_s": 0.005, **_robots("action_latency", "range_s", 1e-3)(value)}),
-    "damping": Sweep(label="joint damping", unit="N m s/rad", values=(0.1, 0.5, 1.0, DAMPING), nominal=0.1,
-                     task=_robots("joint_damping", "coefficient")),
-    "timestep": Sweep(label="physics step", unit="ms", values=(1.0, 2.0, 4.0, 5.0, 10.0), nominal=None,
-                      task=lambda value: {"timestep_s": 1e-3 * value}),
+    "friction": Sweep(
+        label="floor friction",
+        unit="",
+        values=(0.2, 0.4, 0.6, 0.8, 1.0, 1.2),
+        nominal=0.8,
+        task=_robots("floor_friction", "coefficient"),
+    ),
+    "payload": Sweep(
+        label="payload",
+        unit="kg",
+        values=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0),
+        nominal=0.0,
+        task=_robots("payload", "range_kg"),
+    ),
+    "latency": Sweep(
+        label="action latency",
+        unit="ms",
+        values=(0.0, 5.0, 10.0, 15.0, 20.0),
+        nominal=0.0,
+        task=lambda value: {"timestep_s": 0.005, **_robots("action_latency", "range_s", 1e-3)(value)},
+    ),
+    "damping": Sweep(
+        label="joint damping",
+        unit="N m s/rad",
+        values=(0.1, 0.5, 1.0, DAMPING),
+        nominal=0.1,
+        task=_robots("joint_damping", "coefficient"),
+    ),
+    "timestep": Sweep(
+        label="physics step",
+        unit="ms",
+        values=(1.0, 2.0, 4.0, 5.0, 10.0),
+        nominal=None,
+        task=lambda value: {"timestep_s": 1e-3 * value},
+    ),
 }
 
 
@@ -86,54 +115,106 @@ class Suite:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; what could not be measured is None. Of sweeps, the nominal value has the nominal evaluation's figures."""
-        sweeps = {name: {"unit": SWEEPS[name].unit, "values": list(SWEEPS[name].values), "evaluations": [e.to_dict() for e in results]}
-                  for name, results in self.sweeps.items()}
-        return {"sweeps": sweeps,
-                "grid": {name: _plain(values) for name, values in dataclasses.asdict(self.grid).items()},
-                "pushes": self.pushes.to_dict(TARGET_PUSH_M_S),
-                "drift_m": _plain(self.drift_m), "drift_upper_95_m": _plain(self.drift_upper_95_m), "models": {path: e.to_dict() for path, e in self.models.items()},
-                "terrain": self.crossings.to_dict(),
-                "targets": [target.to_dict() for target in targets(self)]}
+        sweeps = {
+            name: {
+                "unit": SWEEPS[name].unit,
+                "values": list(SWEEPS[name].values),
+                "evaluations": [e.to_dict() for e in results],
+            }
+            for name, results in self.sweeps.items()
+        }
+        return {
+            "sweeps": sweeps,
+            "grid": {name: _plain(values) for name, values in dataclasses.asdict(self.grid).items()},
+            "pushes": self.pushes.to_dict(TARGET_PUSH_M_S),
+            "drift_m": _plain(self.drift_m),
+            "drift_upper_95_m": _plain(self.drift_upper_95_m),
+            "models": {path: e.to_dict() for path, e in self.models.items()},
+            "terrain": self.crossings.to_dict(),
+            "targets": [target.to_dict() for target in targets(self)],
+        }
 
 
 def targets(suite: Suite) -> list[Target]:
     """The project's targets for a policy to be deployed, and where this one stands."""
+
     def falls(name: str, sweep: str, value: float) -> Target:
         return fall_target(f"falls {name}", suite.sweeps[sweep][SWEEPS[sweep].values.index(value)], 0.05)
 
     pushes, size = suite.pushes, TARGET_PUSH_M_S
     damped = suite.sweeps["damping"][SWEEPS["damping"].values.index(DAMPING)]
-    return [*evaluation_targets(suite.nominal, DEPLOYED), falls("at friction 0.4", "friction", 0.4),
-            falls("at friction 1.2", "friction", 1.2), falls("with 3 kg", "payload", 3.0), falls("at 20 ms latency", "latency", 20.0),
-            Target(name=f"error vx with a joint damping of {DAMPING:g} N m s/rad", unit="m/s", value=damped.error_vx,
-                   bound_95=damped.error_vx_upper_95, limit=DAMPED_ERROR_VX),
-            Target(name=f"survives pushes of {size:g} m/s", unit="of robots, as trained", value=pushes.share(size),
-                   bound_95=pushes.share_lower_95(size), limit=TARGET_PUSH_SHARE, at_least=True),
-            Target(name="drift on a zero command", unit="m in 10 s", value=suite.drift_m, bound_95=suite.drift_upper_95_m, limit=0.05)]
+    return [
+        *evaluation_targets(suite.nominal, DEPLOYED),
+        falls("at friction 0.4", "friction", 0.4),
+        falls("at friction 1.2", "friction", 1.2),
+        falls("with 3 kg", "payload", 3.0),
+        falls("at 20 ms latency", "latency", 20.0),
+        Target(
+            name=f"error vx with a joint damping of {DAMPING:g} N m s/rad",
+            unit="m/s",
+            value=damped.error_vx,
+            bound_95=damped.error_vx_upper_95,
+            limit=DAMPED_ERROR_VX,
+        ),
+        Target(
+            name=f"survives pushes of {size:g} m/s",
+            unit="of robots, as trained",
+            value=pushes.share(size),
+            bound_95=pushes.share_lower_95(size),
+            limit=TARGET_PUSH_SHARE,
+            at_least=True,
+        ),
+        Target(
+            name="drift on a zero command",
+            unit="m in 10 s",
+            value=suite.drift_m,
+            bound_95=suite.drift_upper_95_m,
+            limit=0.05,
+        ),
+    ]
 
 
 class Runner:
     """Plays one policy in all conditions of the suite. num_envs robots play pushes of the target's size, fewer of them each other condition."""
 
-    def __init__(self, act: Act, task: EnvConfig, robot: RobotConfig, *, num_envs: int, duration_s: float, seed: int, threads: int = 0,
-                 tell: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        act: Act,
+        task: EnvConfig,
+        robot: RobotConfig,
+        *,
+        num_envs: int,
+        duration_s: float,
+        seed: int,
+        threads: int = 0,
+        tell: Callable[[str], None] = lambda line: None,
+    ):
         self._act, self._task, self._robot, self._tell = act, task, robot, tell
         self._num_envs, self._duration_s, self._seed, self._threads = num_envs, duration_s, seed, threads
 
     def run(self, nominal: Evaluation, models: tuple[str, ...] = ()) -> Suite:
         """All of it. nominal: the plain evaluation, played before; models: paths of other MJCFs."""
         drift, drift_upper = self.drift()
-        return Suite(nominal=nominal, sweeps=self.sweeps(nominal), grid=self.grid(), pushes=self.pushes(), drift_m=drift,
-                     drift_upper_95_m=drift_upper, models={path: self._evaluate(f"model {path}", mjcf=path) for path in models},
-                     crossings=self.crossings())
+        return Suite(
+            nominal=nominal,
+            sweeps=self.sweeps(nominal),
+            grid=self.grid(),
+            pushes=self.pushes(),
+            drift_m=drift,
+            drift_upper_95_m=drift_upper,
+            models={path: self._evaluate(f"model {path}", mjcf=path) for path in models},
+            crossings=self.crossings(),
+        )
 
     def sweeps(self, nominal: Evaluation) -> dict[str, tuple[Evaluation, ...]]:
         """Every sweep, by name. What two of them share, such as the nominal robot, is played once, and nominal not again."""
         played = {self._task.timestep_s: nominal}  # of the nominal robot, by physics step
         plain = self._env(num_envs=1)
         damping = plain.simulation.model.dof_damping[6:]
-        of_model = {"friction": float(plain.state.floor_friction[0]),  # which need not be what the sweep calls nominal
-                    "damping": float(damping[0]) if np.ptp(damping) == 0.0 else math.nan}
+        of_model = {
+            "friction": float(plain.state.floor_friction[0]),  # which need not be what the sweep calls nominal
+            "damping": float(damping[0]) if np.ptp(damping) == 0.0 else math.nan,
+        }
 
         def play_value(name: str, value: float) -> Evaluation:
             sweep = SWEEPS[name]
@@ -150,8 +231,10 @@ class Runner:
 
     def grid(self) -> Grid:
         """Errors and falls over vx and yaw rate, within the ranges of the task's commands."""
-        parameters, = self._task.commands.values()
-        vx, yaw_rate = (np.round(np.linspace(*parameters.get(axis, (-1.0, 1.0)), GRID_SIZE), 9) for axis in ("vx", "yaw_rate"))
+        (parameters,) = self._task.commands.values()
+        vx, yaw_rate = (
+            np.round(np.linspace(*parameters.get(axis, (-1.0, 1.0)), GRID_SIZE), 9) for axis in ("vx", "yaw_rate")
+        )
         command = np.stack(np.meshgrid(vx, [0.0], yaw_rate, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float32)
         command = np.repeat(command, max(1, fewer(self._num_envs) // len(command)), axis=0)
         env = self._env(num_envs=len(command), command_interval_s=(LONG_S, LONG_S))
@@ -161,20 +244,30 @@ class Runner:
             errors += np.abs(velocity_error(env.state)) * settled[:, None]
             samples += settled
             falls += step.fell
-            env.state.robot.velocity_command[...] = command  # also of robots that have just begun anew, a control step after
+            env.state.robot.velocity_command[...] = (
+                command  # also of robots that have just begun anew, a control step after
+            )
 
         def cells(values: Array) -> Array:
             return values.reshape(len(vx), len(yaw_rate), -1).sum(axis=2)
 
         counted = np.where(cells(samples) > 0, cells(samples), np.nan)
         error = [cells(errors[:, axis]) / counted for axis in range(3)]
-        return Grid(vx=vx, yaw_rate=yaw_rate, error_vx=error[0], error_vy=error[1], error_yaw_rate=error[2],
-                    falls_per_episode=cells(falls) / (len(command) / len(vx) / len(yaw_rate) * GRID_S / EPISODE_S))
+        return Grid(
+            vx=vx,
+            yaw_rate=yaw_rate,
+            error_vx=error[0],
+            error_vy=error[1],
+            error_yaw_rate=error[2],
+            falls_per_episode=cells(falls) / (len(command) / len(vx) / len(yaw_rate) * GRID_S / EPISODE_S),
+        )
 
     def pushes(self) -> Pushes:
         """Survival of pushes that grow until hardly a robot survives, of robots that differ and sense as they did in training."""
         speeds, counts = [], []
-        while (not speeds or counts[-1][1].sum() > 0.05 * counts[-1][0].sum()) and len(speeds) < round(MAX_SPEED_M_S / SPEED_STEP_M_S):
+        while (not speeds or counts[-1][1].sum() > 0.05 * counts[-1][0].sum()) and len(speeds) < round(
+            MAX_SPEED_M_S / SPEED_STEP_M_S
+        ):
             speeds.append(round(SPEED_STEP_M_S * (len(speeds) + 1), 3))
             counts.append(self._pushed(speeds[-1]))
         pushed, survived = zip(*counts)
@@ -214,7 +307,9 @@ class Runner:
         return steps
 
     def _env(self, **changes: Any) -> LeggedEnv:
-        return evaluation_env(self._task, self._robot, **{"num_envs": fewer(self._num_envs), "threads": self._threads, **changes})
+        return evaluation_env(
+            self._task, self._robot, **{"num_envs": fewer(self._num_envs), "threads": self._threads, **changes}
+        )
 
 
 def _plain(values: Any) -> Any:

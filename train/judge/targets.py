@@ -35,20 +35,32 @@ class Target:
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; what could not be measured is None."""
         values = dataclasses.asdict(self) | {"met": self.met}
-        return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
 
 
 def fall_target(name: str, evaluation: Evaluation, limit: float) -> Target:
     """Falls of an evaluation."""
-    return Target(name=name, unit=PER_EPISODE, value=evaluation.falls_per_episode, bound_95=evaluation.falls_upper_95, limit=limit)
+    return Target(
+        name=name, unit=PER_EPISODE, value=evaluation.falls_per_episode, bound_95=evaluation.falls_upper_95, limit=limit
+    )
 
 
 def evaluation_targets(evaluation: Evaluation, limits: tuple[float, float, float, float]) -> list[Target]:
     """Falls and errors of an evaluation against their limits, such as WALKING."""
     errors = (("error_vx", "m/s"), ("error_vy", "m/s"), ("error_yaw_rate", "rad/s"))
     return [fall_target("falls", evaluation, limits[0])] + [
-        Target(name=name.replace("_", " "), unit=unit, value=getattr(evaluation, name), bound_95=getattr(evaluation, f"{name}_upper_95"),
-               limit=limit) for (name, unit), limit in zip(errors, limits[1:])]
+        Target(
+            name=name.replace("_", " "),
+            unit=unit,
+            value=getattr(evaluation, name),
+            bound_95=getattr(evaluation, f"{name}_upper_95"),
+            limit=limit,
+        )
+        for (name, unit), limit in zip(errors, limits[1:])
+    ]
 
 
 def targets_table(targets: Sequence[Target]) -> Table:
@@ -60,6 +72,11 @@ def targets_table(targets: Sequence[Target]) -> Table:
     table.add_column("")
     for target in targets:
         limit = f"{'at least' if target.at_least else 'at most'} {target.limit:g}"
-        table.add_row(target.name, f"{target.value:.3f}", f"{target.bound_95:.3f}", limit,
-                      ("[green]met[/]" if target.met else "[red]missed[/]"))
+        table.add_row(
+            target.name,
+            f"{target.value:.3f}",
+            f"{target.bound_95:.3f}",
+            limit,
+            ("[green]met[/]" if target.met else "[red]missed[/]"),
+        )
     return table

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
-from rfx.state import Array
-from rfx.streams import Streams
 from tinygrad import Tensor
+
+from rfx.random.streams import Streams
+from rfx.robot.state import Array
 from train.ppo.losses import Minibatch
 
 
@@ -33,7 +33,9 @@ def draw(log_probability: Array, rng: Streams) -> tuple[Array, Array, Array]:
     return choice, one_hot, log_probability[rows, choice]
 
 
-def categorical_loss(output: Tensor, batch: Minibatch, *, clip: float, value_coefficient: float, entropy_coefficient: float) -> tuple[Tensor, Tensor]:
+def categorical_loss(
+    output: Tensor, batch: Minibatch, *, clip: float, value_coefficient: float, entropy_coefficient: float
+) -> tuple[Tensor, Tensor]:
     """As `train.ppo.losses.ppo_loss`, for choices. output (B, A + 1) is [logits | value]. Returns the loss () and its TERMS (6,)."""
     num_actions = batch.action.shape[1]
     log_probability, value = output[:, :num_actions].log_softmax(axis=1), output[:, num_actions]
@@ -55,8 +57,20 @@ def categorical_gradient(output: Tensor, batch: Minibatch, **coefficients: float
     return loss.gradient(output)[0], terms
 
 
-def bind_gradient(d_output: Array, terms: Array, output: Array, action: Array, old: Array, old_log_prob: Array, advantage: Array, returns: Array, *,
-                  clip: float, value_coefficient: float, entropy_coefficient: float) -> Callable[[], None]:
+def bind_gradient(
+    d_output: Array,
+    terms: Array,
+    output: Array,
+    action: Array,
+    old: Array,
+    old_log_prob: Array,
+    advantage: Array,
+    returns: Array,
+    *,
+    clip: float,
+    value_coefficient: float,
+    entropy_coefficient: float,
+) -> Callable[[], None]:
     """categorical_gradient in NumPy, on arrays that are read and written when it is called; with a few choices a kernel would gain nothing.
 
     d_output (B, A + 1) and terms (6,) are written; old (B, A) are the log-probabilities when action (B, A) was drawn.
@@ -70,7 +84,9 @@ def bind_gradient(d_output: Array, terms: Array, output: Array, action: Array, o
         bounded = ratio.clip(1.0 - clip, 1.0 + clip)
         free, held = ratio * advantage, bounded * advantage
         entropy = -(probability * log_probability).sum(axis=1)
-        d_log_prob = np.where(free > held, np.float32(0.0), -share * free)  # of the choice; where the bound holds, nothing moves
+        d_log_prob = np.where(
+            free > held, np.float32(0.0), -share * free
+        )  # of the choice; where the bound holds, nothing moves
         d_output[:, :-1] = d_log_prob[:, None] * (action - probability)
         d_output[:, :-1] += (entropy_coefficient * share) * probability * (log_probability + entropy[:, None])
         d_output[:, -1] = 2.0 * value_coefficient * share * error

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from rfx.history import ObservationHistory
-from rfx.normalizer import ObservationNormalizer
-from rfx.streams import Streams
+from rfx.policy.history import ObservationHistory
+from rfx.policy.normalizer import ObservationNormalizer
+from rfx.random.streams import Streams
 from train.ppo.categorical import draw
 from train.ppo.rollout import Array, Rollout
 from train.ppo.update import PPO
@@ -64,9 +64,17 @@ class Episodes:
         self.running_return, self.running_length = state["return"].copy(), state["length"].copy()
 
 
-def collect(env: VectorEnv, learner: PPO, normalizer: ObservationNormalizer, rollout: Rollout, observation: Mapping[str, Array],
-            rng: Streams, *, history: ObservationHistory | None = None,
-            critic_normalizer: ObservationNormalizer | None = None) -> tuple[dict[str, Array], Array]:
+def collect(
+    env: VectorEnv,
+    learner: PPO,
+    normalizer: ObservationNormalizer,
+    rollout: Rollout,
+    observation: Mapping[str, Array],
+    rng: Streams,
+    *,
+    history: ObservationHistory | None = None,
+    critic_normalizer: ObservationNormalizer | None = None,
+) -> tuple[dict[str, Array], Array]:
     """Act for as many steps as the rollout holds, writing it in place.
 
     observation has the environment's current `parts`, the last that history, where the policy reads one, was given. critic_normalizer is
@@ -126,10 +134,16 @@ def parts(observation: Any) -> dict[str, Array]:
     return dict(observation) if isinstance(observation, Mapping) else {"state": observation}
 
 
-def _look(rollout: Rollout, t: int, observation: Mapping[str, Array], normalizer: ObservationNormalizer, history: ObservationHistory | None,
-          critic_normalizer: ObservationNormalizer | None) -> list[Array]:
+def _look(
+    rollout: Rollout,
+    t: int,
+    observation: Mapping[str, Array],
+    normalizer: ObservationNormalizer,
+    history: ObservationHistory | None,
+    critic_normalizer: ObservationNormalizer | None,
+) -> list[Array]:
     """Write what is observed at step t into the rollout, and return what the policy, and a privileged critic, are given of it."""
-    rollout.raw_observation[t] = observation["state"][:, :rollout.raw_observation.shape[2]]
+    rollout.raw_observation[t] = observation["state"][:, : rollout.raw_observation.shape[2]]
     seen = rollout.raw_observation[t] if history is None else history.frames
     normalize_frames(normalizer, seen, rollout.observation[t])
     inputs = [rollout.observation[t]]
@@ -149,5 +163,5 @@ def _padded_value(learner: PPO, final: list[Array], templates: list[Array]) -> A
     """Values (n,) of what n robots saw last, in batches of the shapes that inference is compiled for."""
     batches = [np.zeros_like(template) for template in templates]
     for batch, rows in zip(batches, final):
-        batch[:len(rows)] = rows
-    return learner.act(*batches)[1][:len(final[0])]
+        batch[: len(rows)] = rows
+    return learner.act(*batches)[1][: len(final[0])]

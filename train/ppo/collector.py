@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from rfx.history import ObservationHistory
-from rfx.normalizer import ObservationNormalizer
-from rfx.streams import Streams
+from rfx.policy.history import ObservationHistory
+from rfx.policy.normalizer import ObservationNormalizer
+from rfx.random.streams import Streams
 from train.ppo.collect import collect, parts
 from train.ppo.forward import Forward
 from train.ppo.rollout import Array, Rollout
@@ -22,20 +22,42 @@ class Collector:
     env_seed and noise_seed are the run's. state_dim is how many columns of the observations' state are real: None, all of them.
     """
 
-    def __init__(self, env: VectorEnv, *, env_seed: int, noise_seed: int, first: int = 0, state_dim: int | None = None, history: int = 1):
+    def __init__(
+        self,
+        env: VectorEnv,
+        *,
+        env_seed: int,
+        noise_seed: int,
+        first: int = 0,
+        state_dim: int | None = None,
+        history: int = 1,
+    ):
         self.env = env
         self.observation = parts(env.reset(seed=env_seed + first)[0])
         self.state_dim = state_dim or self.observation["state"].shape[1]
         self.noise = Streams(env.num_envs, noise_seed + first)
         self.history = ObservationHistory(history) if history > 1 else None
         if self.history:
-            self.history.push(self.observation["state"][:, :self.state_dim])
+            self.history.push(self.observation["state"][:, : self.state_dim])
 
-    def collect(self, forward: Forward, rollout: Rollout, normalizer: ObservationNormalizer,
-                critic_normalizer: ObservationNormalizer | None = None) -> Array:
+    def collect(
+        self,
+        forward: Forward,
+        rollout: Rollout,
+        normalizer: ObservationNormalizer,
+        critic_normalizer: ObservationNormalizer | None = None,
+    ) -> Array:
         """Fill the rollout, whose environments are these. Returns the value of what is seen after it (N,)."""
-        self.observation, value = collect(self.env, forward, normalizer, rollout, self.observation, self.noise, history=self.history,
-                                          critic_normalizer=critic_normalizer)
+        self.observation, value = collect(
+            self.env,
+            forward,
+            normalizer,
+            rollout,
+            self.observation,
+            self.noise,
+            history=self.history,
+            critic_normalizer=critic_normalizer,
+        )
         return value
 
     def metrics(self) -> dict[str, float]:
@@ -47,7 +69,9 @@ class Collector:
         """All that the next rollout depends on: arrays and lists with a row for each environment. Of an environment that can, also its state."""
         groups = {"noise": self.noise.state_dict()}
         if save := getattr(self.env, "state_dict", None):
-            groups |= {"env": save(), "observation": self.observation} | ({"history": {"frames": self.history.frames}} if self.history else {})
+            groups |= {"env": save(), "observation": self.observation} | (
+                {"history": {"frames": self.history.frames}} if self.history else {}
+            )
         return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-
-from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
-from rfx.nn.dense import Inference
-from rfx.state import Array
 from tinygrad import Tensor, TinyJit, dtypes
 from tinygrad.dtype import DType
 from tinygrad.nn import Linear
 from tinygrad.nn.state import get_state_dict
+
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn.dense import Inference
+from rfx.robot.state import Array
 from train.ppo.categorical import log_softmax
 
 
@@ -26,7 +26,9 @@ class Forward:
         self.policy, self.parameters = policy, get_state_dict(policy)
         self.categorical = isinstance(policy, CategoricalActorCritic)
         self._uses_kernels = kernels.usable(*self.parameters.values()) and kernels.compile_kernels()
-        self._inference: dict[int, tuple[list[Array], Callable[[], Array]]] = {}  # inputs, and what computes output, by number of rows
+        self._inference: dict[
+            int, tuple[list[Array], Callable[[], Array]]
+        ] = {}  # inputs, and what computes output, by number of rows
 
     def weights(self) -> dict[str, Array]:
         """The policy's parameters by name, as copies."""
@@ -45,7 +47,10 @@ class Forward:
         num_rows = len(inputs[0])
         if num_rows not in self._inference:
             given = [np.empty(array.shape, np.float32) for array in inputs]
-            self._inference[num_rows] = given, (self._kernel_inference(given) if self._uses_kernels else self._plain_inference(given))
+            self._inference[num_rows] = (
+                given,
+                (self._kernel_inference(given) if self._uses_kernels else self._plain_inference(given)),
+            )
         given, infer = self._inference[num_rows]
         for own, array in zip(given, inputs, strict=True):
             own[...] = array
@@ -65,7 +70,10 @@ class Forward:
 
     def _kernel_inference(self, given: list[Array]) -> Callable[[], Array]:
         output = np.empty((len(given[0]), self.policy.act_dim + 1), np.float32)
-        passes = [Inference(x, *layer_memory(layers), num_hidden, output[:, columns]) for x, layers, num_hidden, columns in self._networks(*given)]
+        passes = [
+            Inference(x, *layer_memory(layers), num_hidden, output[:, columns])
+            for x, layers, num_hidden, columns in self._networks(*given)
+        ]
 
         def infer() -> Array:
             for forward in passes:
@@ -74,14 +82,18 @@ class Forward:
 
         return infer
 
-    def _networks(self, observation: Array, critic_observation: Array | None = None) -> list[tuple[Array, list[Linear], int, slice]]:
+    def _networks(
+        self, observation: Array, critic_observation: Array | None = None
+    ) -> list[tuple[Array, list[Linear], int, slice]]:
         """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden, output columns."""
         policy, num_actions = self.policy, self.policy.act_dim
         if not isinstance(policy, PrivilegedActorCritic):
             layers = [*policy.backbone, policy.actor_head, policy.critic_head]
             return [(observation, layers, len(policy.backbone), slice(None))]
-        return [(observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
-                (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None))]
+        return [
+            (observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
+            (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None)),
+        ]
 
 
 def layer_memory(layers: list[Linear]) -> tuple[list[Array], list[Array]]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tinygrad import Tensor
 
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
-from tinygrad import Tensor
 from train.ppo.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
@@ -22,7 +22,9 @@ SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # of the steps sin
 class Adam:
     """The state of an optimizer of parameters, all on the device: moments, step and learning rate, and sums of what it saw."""
 
-    def __init__(self, parameters: Sequence[Tensor], learning_rate: float, max_gradient_norm: float, desired_kl: float | None):
+    def __init__(
+        self, parameters: Sequence[Tensor], learning_rate: float, max_gradient_norm: float, desired_kl: float | None
+    ):
         self.parameters, self.max_gradient_norm, self.desired_kl = list(parameters), max_gradient_norm, desired_kl
         size = sum(parameter.numel() for parameter in parameters)
         self.first_moment, self.second_moment = (Tensor(np.zeros(size, np.float32)) for _ in range(2))
@@ -35,10 +37,24 @@ class Adam:
         """One step in C; optimizer.c says what its buffers are."""
         sizes = [parameter.numel() for parameter in self.parameters]
         desired_kl = -1.0 if self.desired_kl is None else self.desired_kl
-        constants = {"PIECES": len(sizes), "BLOCK": BLOCK, "BLOCKS": self._num_blocks, "TERMS": len(TERMS), "KL": TERMS.index("kl"),
-                     "MAX_NORM": f"{float(self.max_gradient_norm)}f", "DESIRED_KL": f"{float(desired_kl)}f", "RATE_FACTOR": f"{RATE_FACTOR}f",
-                     "MIN_RATE": f"{MIN_RATE}f", "MAX_RATE": f"{MAX_RATE}f", "BETA1": BETA1, "BETA2": BETA2, "EPSILON": f"{EPSILON}f"}
-        text = kernels.program_text("vector.c", Path(__file__).with_name("optimizer.c"), constants=constants, arrays={"piece_size": sizes})
+        constants = {
+            "PIECES": len(sizes),
+            "BLOCK": BLOCK,
+            "BLOCKS": self._num_blocks,
+            "TERMS": len(TERMS),
+            "KL": TERMS.index("kl"),
+            "MAX_NORM": f"{float(self.max_gradient_norm)}f",
+            "DESIRED_KL": f"{float(desired_kl)}f",
+            "RATE_FACTOR": f"{RATE_FACTOR}f",
+            "MIN_RATE": f"{MIN_RATE}f",
+            "MAX_RATE": f"{MAX_RATE}f",
+            "BETA1": BETA1,
+            "BETA2": BETA2,
+            "EPSILON": f"{EPSILON}f",
+        }
+        text = kernels.program_text(
+            "vector.c", Path(__file__).with_name("optimizer.c"), constants=constants, arrays={"piece_size": sizes}
+        )
         return Kernel("adam", text)
 
     @property
@@ -47,12 +63,17 @@ class Adam:
 
     def bind(self, gradients: Sequence[np.ndarray], terms: np.ndarray) -> Callable[[], None]:
         """`step` in C, on gradients that lie in these arrays when it is called."""
-        own = [kernels.memory(tensor) for tensor in (*self.parameters, self.first_moment, self.second_moment, self.state, self.sums)]
+        own = [
+            kernels.memory(tensor)
+            for tensor in (*self.parameters, self.first_moment, self.second_moment, self.state, self.sums)
+        ]
         return self.kernel.bind(*own, *gradients, terms, np.empty(2 * (self._num_blocks + 1), np.float32))
 
     def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
         """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`. Returns what changes, yet to be realized."""
-        gradient = Tensor.cat(*(g.contiguous().flatten() for g in gradients)).contiguous()  # contiguous: computed once, not for each use
+        gradient = Tensor.cat(
+            *(g.contiguous().flatten() for g in gradients)
+        ).contiguous()  # contiguous: computed once, not for each use
         norm, kl, terms = gradient.square().sum().sqrt().contiguous(), terms[TERMS.index("kl")], terms.contiguous()
         good = norm.isfinite() & terms[-1].isfinite()
         step, rate = self.state[0] + 1.0, self.state[1]
@@ -65,8 +86,19 @@ class Adam:
         change = rate / (1.0 - BETA1**step) * first / ((second / (1.0 - BETA2**step)).sqrt() + EPSILON)
         pieces = change.split([parameter.numel() for parameter in self.parameters])
         new = [parameter - piece.reshape(parameter.shape) for parameter, piece in zip(self.parameters, pieces)]
-        new += [first, second, Tensor.stack(step, rate), self.sums + Tensor.stack(*(terms[i] for i in range(5)), norm, norm * 0.0)]
-        old = [*self.parameters, self.first_moment, self.second_moment, self.state, self.sums + Tensor([0.0] * (len(SUMS) - 1) + [1.0])]
+        new += [
+            first,
+            second,
+            Tensor.stack(step, rate),
+            self.sums + Tensor.stack(*(terms[i] for i in range(5)), norm, norm * 0.0),
+        ]
+        old = [
+            *self.parameters,
+            self.first_moment,
+            self.second_moment,
+            self.state,
+            self.sums + Tensor([0.0] * (len(SUMS) - 1) + [1.0]),
+        ]
         changing = [*self.parameters, self.first_moment, self.second_moment, self.state, self.sums]
         values = [good.where(n, o).contiguous() for n, o in zip(new, old)]
         return [tensor.assign(value) for tensor, value in zip(changing, values)]

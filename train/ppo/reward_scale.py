@@ -33,7 +33,7 @@ class RewardScale:
         np.clip(scaled, -LARGEST, LARGEST, out=rollout.reward, casting="same_kind")
 
     def _learn(self, returns: Array) -> None:
-        """Chan, Golub, LeVeque 1979, equation 2.1, as in rfx/normalizer.py."""
+        """Chan, Golub, LeVeque 1979, equation 2.1, as in rfx/policy/normalizer.py."""
         if not len(returns):
             return
         total, delta = self.count + len(returns), returns.mean() - self.mean

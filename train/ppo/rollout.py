@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfx.state import Array
-from train.errors import TrainingBroken
+from rfx.robot.state import Array
+from train.ppo.errors import TrainingBroken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +32,38 @@ class Rollout:
     returns: Array  # (T, N), value targets
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int, observation_dim: int, action_dim: int, *, history: int = 1, critic_dim: int = 0) -> Rollout:
+    def empty(
+        cls,
+        num_steps: int,
+        num_envs: int,
+        observation_dim: int,
+        action_dim: int,
+        *,
+        history: int = 1,
+        critic_dim: int = 0,
+    ) -> Rollout:
         """A rollout of zeros."""
 
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_steps, num_envs, *shape), dtype)
 
-        return cls(raw_observation=zeros(observation_dim), observation=zeros(history * observation_dim),
-                   raw_critic_observation=zeros(critic_dim), critic_observation=zeros(critic_dim), action=zeros(action_dim),
-                   mean=zeros(action_dim), log_prob=zeros(), value=zeros(), reward=zeros(), terminated=zeros(dtype=bool), truncated=zeros(dtype=bool), failed=zeros(dtype=bool), bootstrap=zeros(),
-                   advantage=zeros(), returns=zeros())
+        return cls(
+            raw_observation=zeros(observation_dim),
+            observation=zeros(history * observation_dim),
+            raw_critic_observation=zeros(critic_dim),
+            critic_observation=zeros(critic_dim),
+            action=zeros(action_dim),
+            mean=zeros(action_dim),
+            log_prob=zeros(),
+            value=zeros(),
+            reward=zeros(),
+            terminated=zeros(dtype=bool),
+            truncated=zeros(dtype=bool),
+            failed=zeros(dtype=bool),
+            bootstrap=zeros(),
+            advantage=zeros(),
+            returns=zeros(),
+        )
 
     def replace_failed(self, rng: np.random.Generator) -> int:
         """Overwrite failed transitions with random sound ones, so that minibatches keep their shape; returns how many.
@@ -52,7 +74,9 @@ class Rollout:
         if num_failed:
             sound = np.flatnonzero(~self.failed)
             if not len(sound):
-                raise TrainingBroken(f"all {num_failed} transitions of a rollout failed in the simulator: the task or the model is broken")
+                raise TrainingBroken(
+                    f"all {num_failed} transitions of a rollout failed in the simulator: the task or the model is broken"
+                )
             chosen, failed = rng.choice(sound, num_failed), self.failed.ravel().copy()
             for field in dataclasses.fields(self):
                 array = getattr(self, field.name)

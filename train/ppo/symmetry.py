@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from tinygrad import Tensor
 
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
-from rfx.state import Array
-from tinygrad import Tensor
+from rfx.robot.state import Array
 
 BLOCK = 4096  # numbers that one thread takes at a time
 
@@ -31,15 +31,21 @@ class Symmetry:
     def __init__(self, observation: Array, action: Array, hidden: Sequence[int], history: int = 1):
         observation, action = observation.T, action.T  # columns that are multiplied, as weights are
         if any(width % 2 for width in hidden):
-            raise ValueError(f"got hidden layers of {list(hidden)} units; expected even numbers: each unit of a symmetric policy has a mirror image")
+            raise ValueError(
+                f"got hidden layers of {list(hidden)} units; expected even numbers: each unit of a symmetric policy has a mirror image"
+            )
         swaps = [np.roll(np.eye(width, dtype=np.float32), width // 2, axis=0) for width in hidden]
         self._parts: dict[str, tuple[Array, Array | None]] = {}  # rows, columns; None for a vector
         before = np.kron(np.eye(history, dtype=np.float32), observation)
         for index, swap in enumerate(swaps):
             self._parts |= {f"backbone.{index}.weight": (swap, before), f"backbone.{index}.bias": (swap, None)}
             before = swap
-        self._parts |= {"actor_head.weight": (action, before), "actor_head.bias": (action, None),
-                        "critic_head.weight": (np.eye(1, dtype=np.float32), before), "log_std": (np.abs(action), None)}
+        self._parts |= {
+            "actor_head.weight": (action, before),
+            "actor_head.bias": (action, None),
+            "critic_head.weight": (np.eye(1, dtype=np.float32), before),
+            "log_std": (np.abs(action), None),
+        }
         self._tensors: dict[str, tuple[Tensor | None, ...]] = {}
 
     def initial(self, name: str, values: Array) -> Array:
@@ -61,7 +67,9 @@ class Symmetry:
         given = {name: gradient for name, gradient in gradients.items() if name in self._parts}
         means = {name: np.empty_like(gradient) for name, gradient in given.items()}
         places, signs = zip(*(self._image_places(name, gradient.shape) for name, gradient in given.items()))
-        call = mean_kernel([gradient.size for gradient in given.values()]).bind(*means.values(), *given.values(), *places, *signs)
+        call = mean_kernel([gradient.size for gradient in given.values()]).bind(
+            *means.values(), *given.values(), *places, *signs
+        )
         return call, {name: means.get(name, gradient) for name, gradient in gradients.items()}
 
     def gradient(self, name: str, gradient: Tensor) -> Tensor:
@@ -86,7 +94,9 @@ class Symmetry:
 
 def mean_kernel(sizes: Sequence[int]) -> Kernel:
     """The mean of arrays of these sizes and their images: buffers are the means, the arrays, and where images come from with which sign."""
-    text = kernels.program_text(constants={"PIECES": len(sizes), "BLOCK": BLOCK}, arrays={"size": sizes}) + """
+    text = (
+        kernels.program_text(constants={"PIECES": len(sizes), "BLOCK": BLOCK}, arrays={"size": sizes})
+        + """
 static void take_mean(float* const* b, long block, int thread) {
   int p = 0;
   for (long count; block >= (count = (size[p] + BLOCK - 1) / BLOCK); p++) block -= count;
@@ -102,4 +112,5 @@ static void take_means(float* const* b, Pool* pool) {
   run(pool, take_mean, b, blocks);
 }
 """
+    )
     return Kernel("take_means", text)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
+from tinygrad import Tensor, TinyJit, dtypes
 
 from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
 from rfx.nn.dense import Training
 from rfx.nn.kernels import Kernel
-from tinygrad import Tensor, TinyJit, dtypes
-from train.ppo.forward import Forward, allocate, layer_memory, upload
 from train.ppo.categorical import bind_gradient, categorical_gradient
+from train.ppo.forward import Forward, allocate, layer_memory, upload
 from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient
 from train.ppo.optimizer import SUMS, Adam
 from train.ppo.rollout import Array, Rollout
@@ -31,7 +31,9 @@ class PPOConfig:
     num_minibatches: int = 4
     learning_rate: float = 1e-3
     desired_kl: float | None = 0.02  # leads the learning rate; None: it stays as it is set
-    final_learning_rate: float | None = None  # where a rate that no KL leads ends, linearly over the run; None: it stays
+    final_learning_rate: float | None = (
+        None  # where a rate that no KL leads ends, linearly over the run; None: it stays
+    )
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2
@@ -41,18 +43,31 @@ class PPOConfig:
     normalize_reward: bool = False  # divide rewards by the running standard deviation of discounted returns
 
     def __post_init__(self) -> None:
-        for name, low, high in (("num_epochs", 1, np.inf), ("num_minibatches", 1, np.inf), ("learning_rate", 0.0, 1.0), ("gamma", 0.0, 1.0),
-                                ("gae_lambda", 0.0, 1.0), ("clip", 0.0, 1.0), ("entropy_coefficient", 0.0, np.inf),
-                                ("value_coefficient", 0.0, np.inf), ("max_gradient_norm", 1e-9, np.inf),
-                                ("desired_kl", 0.0, np.inf), ("final_learning_rate", 0.0, 1.0)):
+        for name, low, high in (
+            ("num_epochs", 1, np.inf),
+            ("num_minibatches", 1, np.inf),
+            ("learning_rate", 0.0, 1.0),
+            ("gamma", 0.0, 1.0),
+            ("gae_lambda", 0.0, 1.0),
+            ("clip", 0.0, 1.0),
+            ("entropy_coefficient", 0.0, np.inf),
+            ("value_coefficient", 0.0, np.inf),
+            ("max_gradient_norm", 1e-9, np.inf),
+            ("desired_kl", 0.0, np.inf),
+            ("final_learning_rate", 0.0, 1.0),
+        ):
             value, whole = getattr(self, name), name.startswith("num_")
             if name in ("desired_kl", "final_learning_rate") and value is None:
                 continue
             if not low <= value <= high or whole and not float(value).is_integer():
-                raise ValueError(f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}")
+                raise ValueError(
+                    f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}"
+                )
         if self.final_learning_rate is not None and self.desired_kl is not None:
-            raise ValueError(f"got final_learning_rate {self.final_learning_rate} and desired_kl {self.desired_kl}: one of the two must be null, "
-                             "because desired_kl leads the learning rate by itself")
+            raise ValueError(
+                f"got final_learning_rate {self.final_learning_rate} and desired_kl {self.desired_kl}: one of the two must be null, "
+                "because desired_kl leads the learning rate by itself"
+            )
 
 
 class PPO(Forward):
@@ -62,24 +77,41 @@ class PPO(Forward):
     ValueError unless the batch splits into equal minibatches.
     """
 
-    def __init__(self, policy: ActorCritic | PrivilegedActorCritic | CategoricalActorCritic, config: PPOConfig, batch_size: int,
-                 symmetry: Symmetry | None = None):
+    def __init__(
+        self,
+        policy: ActorCritic | PrivilegedActorCritic | CategoricalActorCritic,
+        config: PPOConfig,
+        batch_size: int,
+        symmetry: Symmetry | None = None,
+    ):
         if batch_size % config.num_minibatches:
-            raise ValueError(f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches")
+            raise ValueError(
+                f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches"
+            )
         super().__init__(policy)
         self.config, self.symmetry = config, symmetry
         if symmetry:
             for name, parameter in self.parameters.items():
                 upload(parameter, symmetry.initial(name, parameter.numpy()))
-        self.optimizer = Adam(list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl)
-        num_steps, num_actions, num_inputs = config.num_epochs * config.num_minibatches, policy.act_dim, policy.history * policy.obs_dim
+        self.optimizer = Adam(
+            list(self.parameters.values()), config.learning_rate, config.max_gradient_norm, config.desired_kl
+        )
+        num_steps, num_actions, num_inputs = (
+            config.num_epochs * config.num_minibatches,
+            policy.act_dim,
+            policy.history * policy.obs_dim,
+        )
         widths = {"observation": num_inputs, "action": num_actions, "mean": num_actions}
         if isinstance(policy, PrivilegedActorCritic):
             widths["critic_observation"] = policy.critic_dim
         self._fields = [name for name in BATCH_FIELDS if name in widths or name not in OPTIONAL_FIELDS]
-        self._rollout = Minibatch(**{name: allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields})
+        self._rollout = Minibatch(
+            **{name: allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields}
+        )
         self._old_log_std = allocate(num_actions)
-        self._order = allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)  # rows of every minibatch
+        self._order = allocate(
+            num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32
+        )  # rows of every minibatch
         self._position = allocate(1, dtype=dtypes.int32)  # of the next one
         self._step = self._kernel_step() if self._uses_kernels else TinyJit(self._minibatch_step)
 
@@ -91,13 +123,17 @@ class PPO(Forward):
         """
         batch_size, order = self._rollout.action.shape[0], self._order
         if rollout.reward.size != batch_size:
-            raise ValueError(f"got a rollout of {' x '.join(map(str, rollout.reward.shape))} samples; this learner was made for {batch_size}")
+            raise ValueError(
+                f"got a rollout of {' x '.join(map(str, rollout.reward.shape))} samples; this learner was made for {batch_size}"
+            )
         for name in self._fields:
             target = getattr(self._rollout, name)
             upload(target, getattr(rollout, name).reshape(target.shape))
         if not self.categorical:
             upload(self._old_log_std, self.policy.log_std.numpy())
-        upload(order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape))
+        upload(
+            order, np.stack([rng.permutation(batch_size) for _ in range(self.config.num_epochs)]).reshape(order.shape)
+        )
         upload(self._position, np.zeros(1))
         upload(self.optimizer.sums, np.zeros(len(SUMS)))
         for _ in range(order.shape[0]):
@@ -116,20 +152,42 @@ class PPO(Forward):
 
         gradients = {name: np.empty(tensor.shape, np.float32) for name, tensor in self.parameters.items()}
         of = {id(tensor): gradients[name] for name, tensor in self.parameters.items()}
-        passes = [Training(x, *layer_memory(layers), num_hidden, output[:, columns], d_output[:, columns],
-                           [of[id(layer.weight)] for layer in layers], [of[id(layer.bias)] for layer in layers])
-                  for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))]
+        passes = [
+            Training(
+                x,
+                *layer_memory(layers),
+                num_hidden,
+                output[:, columns],
+                d_output[:, columns],
+                [of[id(layer.weight)] for layer in layers],
+                [of[id(layer.bias)] for layer in layers],
+            )
+            for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))
+        ]
         terms = np.empty(len(TERMS), np.float32)
         learned_from = [batch[name] for name in ("action", "mean", "log_prob", "advantage", "returns")]
-        steps = [rows_kernel(num_rows, [source[0].size for source in sources.values()]).bind(
-            *batch.values(), kernels.memory(self._position), *sources.values(), kernels.memory(self._order))]
+        steps = [
+            rows_kernel(num_rows, [source[0].size for source in sources.values()]).bind(
+                *batch.values(), kernels.memory(self._position), *sources.values(), kernels.memory(self._order)
+            )
+        ]
         steps += [network.forward for network in passes]
         if self.categorical:
             steps.append(bind_gradient(d_output, terms, output, *learned_from, **self._coefficients))
         else:
             loss = LossKernel(num_rows, num_actions, **self._coefficients)
-            steps.append(loss.kernel.bind(d_output, gradients["log_std"], terms, loss.partials(), output, kernels.memory(self.policy.log_std),
-                                          *learned_from, kernels.memory(self._old_log_std)))
+            steps.append(
+                loss.kernel.bind(
+                    d_output,
+                    gradients["log_std"],
+                    terms,
+                    loss.partials(),
+                    output,
+                    kernels.memory(self.policy.log_std),
+                    *learned_from,
+                    kernels.memory(self._old_log_std),
+                )
+            )
         steps += [network.backward for network in passes]
         if self.symmetry:
             symmetrize, gradients = self.symmetry.bind(gradients)
@@ -146,13 +204,17 @@ class PPO(Forward):
         """`_kernel_step` in plain tinygrad, on any device."""
         log_std, weights = getattr(self.policy, "log_std", None), list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
-        inputs = [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
+        inputs = (
+            [batch.observation] if batch.critic_observation is None else [batch.observation, batch.critic_observation]
+        )
         output = self.policy.output(*inputs)
         if self.categorical:
             (d_output, terms), d_log_std = categorical_gradient(output, batch, **self._coefficients), None
         else:
             d_output, d_log_std, terms = ppo_gradient(output, log_std, batch, self._old_log_std, **self._coefficients)
-        through_network = iter(output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output))
+        through_network = iter(
+            output.gradient(*(weight for weight in weights if weight is not log_std), gradient=d_output)
+        )
         gradients = [d_log_std if weight is log_std else next(through_network) for weight in weights]
         if self.symmetry:
             gradients = [self.symmetry.gradient(name, gradient) for name, gradient in zip(self.parameters, gradients)]
@@ -172,7 +234,9 @@ class PPO(Forward):
         """Go on from what state_dict returned, bit for bit. Raises ValueError when a name or a shape differs."""
         own = self._state()
         if own.keys() != state.keys():
-            raise ValueError(f"the saved learner and this one differ in {sorted(own.keys() ^ state.keys())}; load the run that saved it")
+            raise ValueError(
+                f"the saved learner and this one differ in {sorted(own.keys() ^ state.keys())}; load the run that saved it"
+            )
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
                 raise ValueError(f"the saved learner's {name} has shape {state[name].shape}, this one's {tensor.shape}")
@@ -190,7 +254,9 @@ class PPO(Forward):
 
     def _state(self) -> dict[str, Tensor]:
         adam = {name: getattr(self.optimizer, name) for name in ("first_moment", "second_moment", "state")}
-        return {f"policy.{name}": tensor for name, tensor in self.parameters.items()} | {f"adam.{name}": t for name, t in adam.items()}
+        return {f"policy.{name}": tensor for name, tensor in self.parameters.items()} | {
+            f"adam.{name}": t for name, t in adam.items()
+        }
 
 
 def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
@@ -202,7 +268,11 @@ def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Mini
 
 def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:
     """take_rows in C: buffers are the arrays taken, position, the arrays to take from, and order."""
-    text = kernels.program_text(constants={"ROWS": num_rows, "BLOCK": 256, "ARRAYS": len(widths)}, arrays={"width": widths}) + """
+    text = (
+        kernels.program_text(
+            constants={"ROWS": num_rows, "BLOCK": 256, "ARRAYS": len(widths)}, arrays={"width": widths}
+        )
+        + """
 static void take_block(float* const* b, long block, int thread) {
   const int* rows = (const int*)b[2 * ARRAYS + 1] + (long)*(int*)b[ARRAYS] * ROWS;
   const long end = (block + 1) * BLOCK < ROWS ? (block + 1) * BLOCK : ROWS;
@@ -219,4 +289,5 @@ static void take_rows(float* const* b, Pool* pool) {
   ++*(int*)b[ARRAYS];
 }
 """
+    )
     return Kernel("take_rows", text)

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rfx
-from rfx.onnx_export import export_onnx
 from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
-from train.errors import InputError, one_line
+
+import rfx
+from rfx.export.to_onnx import export_onnx
 from train.runs.disk import Writes
 from train.runs.progress import Progress, millions
-from train.task import Judgement
-from train.trainer import Trainer
+from train.runs.trainer import Trainer
+from train.task.errors import InputError, one_line
+from train.task.task import Judgement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,9 @@ class Snapshot:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights (arrays), statistics and steps, by name."""
-        weights = {f"best.policy.{name}": tensor.numpy().copy() for name, tensor in get_state_dict(self.policy.policy).items()}
+        weights = {
+            f"best.policy.{name}": tensor.numpy().copy() for name, tensor in get_state_dict(self.policy.policy).items()
+        }
         return weights | {"best.normalizer": self.policy.normalizer.to_dict(), "best.steps": self.steps}
 
 
@@ -70,7 +73,9 @@ class BestPolicy:
             with self._writes.attempt("the policy"):
                 self._write()
         figures = "  ".join(f"{figure.label} {figure.text}" for figure in judgement.figures if figure.main)
-        self._display.message(f"[dim]evaluated[/] {millions(self._last.steps):>7}  {figures}  [dim]{'saved' if better else ''}[/]")
+        self._display.message(
+            f"[dim]evaluated[/] {millions(self._last.steps):>7}  {figures}  [dim]{'saved' if better else ''}[/]"
+        )
         values = {figure.name: figure.value for figure in judgement.figures} | {"score": judgement.score}
         return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
@@ -89,8 +94,10 @@ class BestPolicy:
             self._write()
             (self.folder / "evaluation.json").write_text(json.dumps(self.judgement.to_dict(), indent=2) + "\n")
         except OSError as error:
-            raise InputError(f"training is done, but its policy could not be written: {one_line(error)}; make room, then "
-                             f"resume={self.folder}") from error
+            raise InputError(
+                f"training is done, but its policy could not be written: {one_line(error)}; make room, then "
+                f"resume={self.folder}"
+            ) from error
         if self.onnx is not None:
             try:
                 export_onnx(self.path, self.onnx)
@@ -106,16 +113,28 @@ class BestPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         """The best policy and its judgement, by name; nothing before the first one."""
-        return self.saved.state_dict() | {"best.judgement": dataclasses.asdict(self.judgement)} if self.judgement else {}
+        return (
+            self.saved.state_dict() | {"best.judgement": dataclasses.asdict(self.judgement)} if self.judgement else {}
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what state_dict returned, among other entries."""
         if "best.judgement" in state:
-            self.saved, self.judgement = Snapshot.restored(self.trainer, state), Judgement.restored(state["best.judgement"])
+            self.saved, self.judgement = (
+                Snapshot.restored(self.trainer, state),
+                Judgement.restored(state["best.judgement"]),
+            )
 
     def _write(self) -> None:
         config = self.trainer.config
-        info = {"task": config.task, "robot": config.robot, "name": config.title, "seed": config.seed, "steps": self.saved.steps,
-                "wall_s": round(self._display.elapsed_s, 1), "evaluation": self.judgement.to_dict() if self.judgement else None,
-                "env": dataclasses.asdict(config.env)}
+        info = {
+            "task": config.task,
+            "robot": config.robot,
+            "name": config.title,
+            "seed": config.seed,
+            "steps": self.saved.steps,
+            "wall_s": round(self._display.elapsed_s, 1),
+            "evaluation": self.judgement.to_dict() if self.judgement else None,
+            "env": dataclasses.asdict(config.env),
+        }
         self.trainer.task.export(self.saved.policy, self.path, info)

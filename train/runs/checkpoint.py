@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from rfx.folders import replace_folder
+from rfx.system.folders import replace_folder
 
 ARRAYS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
 
@@ -35,7 +35,7 @@ def write_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], keep: i
         shutil.rmtree(leftover, ignore_errors=True)
     path = replace_folder(folder / f"{steps:012d}", files)
     older = [other for other in checkpoints(folder) if other.name < path.name]
-    for other in older[:max(0, len(older) - keep + 1)]:
+    for other in older[: max(0, len(older) - keep + 1)]:
         _remove(other)
     return path
 
@@ -44,7 +44,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The state that write_checkpoint wrote. Raises ValueError for a checkpoint that is not as it was written, OSError for an unreadable one."""
     if missing := [name for name in (SUMS, ARRAYS, VALUES) if not (path / name).is_file()]:
         raise ValueError(f"{', '.join(missing)} missing")
-    expected = dict(line.split("  ", 1)[::-1] for line in (path / SUMS).read_text(errors="replace").splitlines() if "  " in line)
+    expected = dict(
+        line.split("  ", 1)[::-1] for line in (path / SUMS).read_text(errors="replace").splitlines() if "  " in line
+    )
     files = {name: (path / name).read_bytes() for name in (ARRAYS, VALUES)}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != expected.get(name):

@@ -22,4 +22,6 @@ class Writes:
             if what not in self._told:
                 self._told.add(what)
                 where = f" in {error.filename}" if error.filename else ""
-                self.tell(f"could not write {what}{where}: {(error.strerror or str(error)).lower()}; training goes on and tries again")
+                self.tell(
+                    f"could not write {what}{where}: {(error.strerror or str(error)).lower()}; training goes on and tries again"
+                )

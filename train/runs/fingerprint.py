@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tinygrad import Device
 
 import rfx
-from tinygrad import Device
 
 PACKAGES = ("numpy", "tinygrad", "ziglang", "gymnasium", "safetensors")
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +32,17 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
 
 def provenance() -> dict[str, Any]:
     """Versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's model and features."""
-    return {"python": platform.python_version(), "rfx": rfx.__version__, "mujoco": _version("mujoco-core"),
-            **{name: _version(name) for name in PACKAGES}, "commit": _commit(), "device": Device.DEFAULT,
-            "system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), **_processor()}
+    return {
+        "python": platform.python_version(),
+        "rfx": rfx.__version__,
+        "mujoco": _version("mujoco-core"),
+        **{name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "device": Device.DEFAULT,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        **_processor(),
+    }
 
 
 def _version(package: str) -> str | None:
@@ -55,7 +63,9 @@ def git(*arguments: str) -> str | None:
     if not (ROOT / ".git").exists():
         return None
     try:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -63,7 +73,13 @@ def git(*arguments: str) -> str | None:
 def _processor() -> dict[str, Any]:
     """Model name, and the instruction sets that compiled code may choose between."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    fields = {key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator}
+    fields = {
+        key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator
+    }
     features = (fields.get("flags") or fields.get("Features") or "").split()
-    chosen = sorted(name for name in features if name.startswith(("avx", "sse", "ssse", "fma", "f16c", "bmi", "asimd", "sve", "amx")))
+    chosen = sorted(
+        name
+        for name in features
+        if name.startswith(("avx", "sse", "ssse", "fma", "f16c", "bmi", "asimd", "sve", "amx"))
+    )
     return {"processor": fields.get("model name", platform.processor()), "features": chosen}

@@ -73,7 +73,9 @@ class MetricsWriter:
 
 def read_metrics(folder: Path, tag: str) -> np.ndarray:
     """Steps and values (n, 2) of one tag in a run's events, in the order of steps; what is cut short at a file's end is passed over."""
-    return np.array(sorted((step, value) for step, _, found, value in _read(folder) if found == tag), float).reshape(-1, 2)
+    return np.array(sorted((step, value) for step, _, found, value in _read(folder) if found == tag), float).reshape(
+        -1, 2
+    )
 
 
 def read_curves(folder: Path) -> dict[str, np.ndarray]:
@@ -89,10 +91,10 @@ def _read(folder: Path) -> Iterator[tuple[int, float, str, float]]:
     for path in sorted(folder.glob("events.out.tfevents.*")):
         data, at = path.read_bytes(), 0
         while at + 12 <= len(data):
-            size, = struct.unpack_from("<Q", data, at)
+            (size,) = struct.unpack_from("<Q", data, at)
             if at + 16 + size > len(data):
                 break
-            event = event_type.FromString(data[at + 12:at + 12 + size])
+            event = event_type.FromString(data[at + 12 : at + 12 + size])
             yield from ((event.step, event.wall_time, value.tag, value.simple_value) for value in event.summary.value)
             at += 16 + size
 

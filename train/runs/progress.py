@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from train.task import Figure
+from train.task.task import Figure
 
 SMOOTHING = 0.2  # weight of the newest iteration in the figures shown
 LINE_EVERY_S = 5.0
@@ -38,7 +38,9 @@ class Progress:
         self.shown: dict[str, float] = {}
         self.workers = ""  # how many collect, in words, where they do
         self._began, self._last_line = began, -math.inf
-        self._first: tuple[float, int] | None = None  # when the first iteration, which compiles, was done, and its steps
+        self._first: tuple[float, int] | None = (
+            None  # when the first iteration, which compiles, was done, and its steps
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -64,7 +66,9 @@ class Progress:
         for tag, value in metrics.items():
             if tag.startswith(COUNTS):
                 continue
-            self.shown[tag] = value if tag not in self.shown else (1.0 - SMOOTHING) * self.shown[tag] + SMOOTHING * value
+            self.shown[tag] = (
+                value if tag not in self.shown else (1.0 - SMOOTHING) * self.shown[tag] + SMOOTHING * value
+            )
         self.steps, self.workers = steps, workers(metrics)
         if self._first is None:
             self._first = time.monotonic(), steps
@@ -79,8 +83,18 @@ class Progress:
     def line(self) -> str:
         """The state of the run as one line."""
         figures = "  ".join(f"{figure.label} {self._text(figure)} {figure.unit}".rstrip() for figure in self.figures)
-        return "  ".join(filter(None, (f"{millions(self.steps)} of {millions(self.total_steps)} steps", f"{self._text(SPEED)}/s", figures,
-                                       self.workers, f"{self.remaining()} left")))
+        return "  ".join(
+            filter(
+                None,
+                (
+                    f"{millions(self.steps)} of {millions(self.total_steps)} steps",
+                    f"{self._text(SPEED)}/s",
+                    figures,
+                    self.workers,
+                    f"{self.remaining()} left",
+                ),
+            )
+        )
 
     def remaining(self) -> str:
         """Time to the last step, from the pace since the first iteration."""
@@ -119,15 +133,26 @@ class LiveProgress(Progress):
 
     def _render(self) -> Group:
         bar = Table.grid(padding=(0, 1), expand=False)
-        bar.add_row(ProgressBar(total=self.total_steps, completed=self.steps, width=38), f"{self.steps / self.total_steps:4.0%}",
-                    f"[dim]{clock(self.elapsed_s)} elapsed, {self.remaining()} left[/]")
+        bar.add_row(
+            ProgressBar(total=self.total_steps, completed=self.steps, width=38),
+            f"{self.steps / self.total_steps:4.0%}",
+            f"[dim]{clock(self.elapsed_s)} elapsed, {self.remaining()} left[/]",
+        )
         figures = Table.grid(padding=(0, 1))
         for width, justify in ((8, "left"), (9, "right"), (7, "left")) * 3:
             figures.add_column(min_width=width, justify=justify, no_wrap=True)
-        cells = [("steps", millions(self.steps), ""),
-                 *((figure.label, self._text(figure), figure.unit) for figure in (SPEED, RETURN, KL, *self.figures[1:]))]
+        cells = [
+            ("steps", millions(self.steps), ""),
+            *((figure.label, self._text(figure), figure.unit) for figure in (SPEED, RETURN, KL, *self.figures[1:])),
+        ]
         for row in range(0, len(cells), 3):
-            figures.add_row(*(text for name, value, unit in cells[row:row + 3] for text in (f"[dim]{name}[/]", value, f"[dim]{unit}[/]")))
+            figures.add_row(
+                *(
+                    text
+                    for name, value, unit in cells[row : row + 3]
+                    for text in (f"[dim]{name}[/]", value, f"[dim]{unit}[/]")
+                )
+            )
         self._spinner.update(text=Text(", ".join(filter(None, (self.now, self.workers))), style="dim"))
         return Group("", bar, figures, self._spinner)
 
@@ -136,8 +161,13 @@ def workers(metrics: Mapping[str, float]) -> str:
     """How many workers collect, how many died, and how many share CPUs with others; empty where there are none."""
     if "scale/workers" not in metrics:
         return ""
-    counts = ((metrics[f"scale/{name}"], text) for name, text in (("replaced_workers", "replaced"), ("sharing_workers", "sharing CPUs")))
-    return f"{metrics['scale/workers']:.0f} workers" + "".join(f", {count:.0f} {text}" for count, text in counts if count)
+    counts = (
+        (metrics[f"scale/{name}"], text)
+        for name, text in (("replaced_workers", "replaced"), ("sharing_workers", "sharing CPUs"))
+    )
+    return f"{metrics['scale/workers']:.0f} workers" + "".join(
+        f", {count:.0f} {text}" for count, text in counts if count
+    )
 
 
 def millions(steps: float) -> str:

@@ -13,16 +13,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rfx.folders import replace_file
 from rfx.nn import kernels
+from rfx.system.folders import replace_file
 from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
-from train.config import TrainConfig
 from train.runs.disk import Writes
-from train.errors import InputError, bad_input
 from train.runs.fingerprint import fingerprint, provenance
 from train.runs.metrics import MetricsWriter
 from train.runs.progress import Progress
-from train.trainer import Trainer
+from train.runs.trainer import Trainer
+from train.task.config import TrainConfig
+from train.task.errors import InputError, bad_input
 
 CHECKPOINTS = "checkpoints"
 MOST_TOLD = 4  # differences that a message names
@@ -31,10 +31,31 @@ MOST_TOLD = 4  # differences that a message names
 RECORD = "run.json"
 BEGINNING = 3  # iterations
 # Differences that change no result, and those that nothing after a run's beginning reads.
-FREE = ("name", "start_from", "resume", "resume_overrides", "threads", "export.onnx", "trainer.checkpoint_every",
-        "trainer.keep_checkpoints", "scale", "scale.workers", "scale.threads", "scale.address")
-FIXED = ("seed", "task", "robot", "env.num_envs", "env.random_start_age", "policy.hidden", "policy.initial_std", "policy.history",
-         "policy.critic")
+FREE = (
+    "name",
+    "start_from",
+    "resume",
+    "resume_overrides",
+    "threads",
+    "export.onnx",
+    "trainer.checkpoint_every",
+    "trainer.keep_checkpoints",
+    "scale",
+    "scale.workers",
+    "scale.threads",
+    "scale.address",
+)
+FIXED = (
+    "seed",
+    "task",
+    "robot",
+    "env.num_envs",
+    "env.random_start_age",
+    "policy.hidden",
+    "policy.initial_std",
+    "policy.history",
+    "policy.critic",
+)
 
 
 class RunCheckpoints:
@@ -43,7 +64,9 @@ class RunCheckpoints:
     writer has the metrics' position, best the best policy so far, display the time and the figures shown.
     """
 
-    def __init__(self, folder: Path, trainer: Trainer, best: Any, writer: MetricsWriter, display: Progress, writes: Writes):
+    def __init__(
+        self, folder: Path, trainer: Trainer, best: Any, writer: MetricsWriter, display: Progress, writes: Writes
+    ):
         self._folder, self._trainer, self._best = folder, trainer, best
         self._writer, self._display, self._writes = writer, display, writes
         self._here = provenance()
@@ -62,15 +85,25 @@ class RunCheckpoints:
             self._display.go_on(self._trainer.steps, state["run.elapsed_s"], state["run.shown"])
             steps = self._saved = self._trainer.steps
         with self._writes.attempt(RECORD):
-            threads = {"learner": kernels.num_threads(), "environment": getattr(self._trainer.env.unwrapped, "num_threads", None)}
+            threads = {
+                "learner": kernels.num_threads(),
+                "environment": getattr(self._trainer.env.unwrapped, "num_threads", None),
+            }
             values = {"finished": False, "config": values_of(config), "threads": threads}
             if state:
-                moved = {key: [state["run.provenance"].get(key), value] for key, value in self._here.items()
-                         if state["run.provenance"].get(key) != value}
+                moved = {
+                    key: [state["run.provenance"].get(key), value]
+                    for key, value in self._here.items()
+                    if state["run.provenance"].get(key) != value
+                }
                 if moved:
-                    self._writes.tell("not all is as it was when the checkpoint was written, so going on may not be to the bit: " + _told(moved))
+                    self._writes.tell(
+                        "not all is as it was when the checkpoint was written, so going on may not be to the bit: "
+                        + _told(moved)
+                    )
                 values["resumed"] = read_record(self._folder).get("resumed", []) + [
-                    {"time": _now(), "steps": steps, "changed": dict(changed), "moved": moved}]
+                    {"time": _now(), "steps": steps, "changed": dict(changed), "moved": moved}
+                ]
             else:
                 values |= {"seed": config.seed, "began": _now(), **self._here}
             update_record(self._folder, values)
@@ -81,7 +114,10 @@ class RunCheckpoints:
         if self._trainer.iteration <= BEGINNING:
             with self._writes.attempt(RECORD):
                 before = read_record(self._folder).get("beginning", {})
-                update_record(self._folder, {"beginning": before | {str(self._trainer.iteration): weights_fingerprint(self._trainer)}})
+                update_record(
+                    self._folder,
+                    {"beginning": before | {str(self._trainer.iteration): weights_fingerprint(self._trainer)}},
+                )
 
     def save_if_due(self) -> None:
         """Save every checkpoint_every steps."""
@@ -94,9 +130,18 @@ class RunCheckpoints:
         if steps == self._saved or trainer.skipping:
             return
         with self._writes.attempt("the checkpoint"):
-            state = trainer.state_dict() | self._best.state_dict() | {
-                "run.config": values_of(trainer.config), "run.meaning": trainer.task.meaning(), "run.provenance": self._here,
-                "run.metrics": self._writer.position(), "run.elapsed_s": self._display.elapsed_s, "run.shown": self._display.shown}
+            state = (
+                trainer.state_dict()
+                | self._best.state_dict()
+                | {
+                    "run.config": values_of(trainer.config),
+                    "run.meaning": trainer.task.meaning(),
+                    "run.provenance": self._here,
+                    "run.metrics": self._writer.position(),
+                    "run.elapsed_s": self._display.elapsed_s,
+                    "run.shown": self._display.shown,
+                }
+            )
             write_checkpoint(self._folder / CHECKPOINTS, steps, state, trainer.config.trainer.keep_checkpoints)
             self._saved = steps
 
@@ -104,16 +149,23 @@ class RunCheckpoints:
         """Write the weights' fingerprint into run.json; returns it. finished: there is nothing left to do."""
         digest = weights_fingerprint(self._trainer)
         with self._writes.attempt(RECORD):
-            update_record(self._folder, {"finished": finished, "ended": _now(), "steps": self._trainer.steps, "fingerprint": digest})
+            update_record(
+                self._folder,
+                {"finished": finished, "ended": _now(), "steps": self._trainer.steps, "fingerprint": digest},
+            )
         return digest
 
 
 def weights_fingerprint(trainer: Trainer) -> str:
     """The fingerprint of the policy's weights as they are now."""
-    return fingerprint({name: values for name, values in trainer.learner.state_dict().items() if name.startswith("policy.")})
+    return fingerprint(
+        {name: values for name, values in trainer.learner.state_dict().items() if name.startswith("policy.")}
+    )
 
 
-def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+def load_run(
+    config: TrainConfig, folder: Path, total_steps: int, tell: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The state to go on from, and what differs in the configuration; both empty for a run that begins.
 
     Checkpoints that are damaged are told of and set aside. Raises InputError when the configuration differs and may not, when there is
@@ -121,7 +173,9 @@ def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable
     """
     if not config.resume:
         if checkpoints(folder / CHECKPOINTS):
-            raise InputError(f"{folder} holds the checkpoints of an earlier run: go on with it, resume={folder}, or choose another folder")
+            raise InputError(
+                f"{folder} holds the checkpoints of an earlier run: go on with it, resume={folder}, or choose another folder"
+            )
         return {}, {}
     if not checkpoints(folder / CHECKPOINTS):
         tell(f"{folder} was interrupted before it began: it begins now")
@@ -130,8 +184,10 @@ def load_run(config: TrainConfig, folder: Path, total_steps: int, tell: Callable
         path, state = newest_checkpoint(folder / CHECKPOINTS, tell)
     changed = changes(state["run.config"], config)
     if state["steps"] >= total_steps and read_record(folder).get("finished"):
-        raise InputError(f"{folder} has finished, after {state['steps']:,} steps; to train it further give a larger trainer.total_steps, "
-                         "and resume_overrides=true")
+        raise InputError(
+            f"{folder} has finished, after {state['steps']:,} steps; to train it further give a larger trainer.total_steps, "
+            "and resume_overrides=true"
+        )
     set_aside_after(path)
     return state, changed
 
@@ -151,13 +207,19 @@ def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
 def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
     """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else, saying what differs."""
     if "run.meaning" not in state:
-        raise ValueError("its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx")
+        raise ValueError(
+            "its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx"
+        )
     was, now = _flatten(state["run.meaning"]), _flatten(trainer.task.meaning())
-    differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)}
+    differing = {
+        key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)
+    }
     if differing:
         first = dict(list(differing.items())[:MOST_TOLD])
         more = f"; and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
-        raise ValueError(f"its network was trained for something else: {_told(first)}{more}. Give what it was trained for, or train anew")
+        raise ValueError(
+            f"its network was trained for something else: {_told(first)}{more}. Give what it was trained for, or train anew"
+        )
 
 
 def find_run(given: str, runs: Path, key: str = "resume") -> Path:
@@ -172,8 +234,10 @@ def find_run(given: str, runs: Path, key: str = "resume") -> Path:
         return max(found, key=lambda path: path.stat().st_mtime).parent.parent
     folder = Path(given)
     if folder.parent.name == CHECKPOINTS:
-        raise InputError(f"{key}={given} is one checkpoint: give its run's folder, {folder.parent.parent}, for its newest; "
-                         "to go back further, move newer ones elsewhere")
+        raise InputError(
+            f"{key}={given} is one checkpoint: give its run's folder, {folder.parent.parent}, for its newest; "
+            "to go back further, move newer ones elsewhere"
+        )
     if not any((folder / name).exists() for name in (CHECKPOINTS, RECORD, ".hydra")):
         what = "holds no run" if folder.is_dir() else "is no folder"
         raise InputError(f"{key}={given}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
@@ -203,14 +267,21 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
     Raises InputError where config does not allow differences (resume_overrides), or for one that cannot be made any more.
     """
     now = values_of(config)
-    differing = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys())
-                 if was.get(key) != now.get(key) and key not in FREE}
+    differing = {
+        key: [was.get(key), now.get(key)]
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key) and key not in FREE
+    }
     if differing and not config.resume_overrides:
-        raise InputError(f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
-                         f"({' '.join(f'{key}={_as_override(old)}' for key, (old, _) in differing.items())}), or add resume_overrides=true")
+        raise InputError(
+            f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
+            f"({' '.join(f'{key}={_as_override(old)}' for key, (old, _) in differing.items())}), or add resume_overrides=true"
+        )
     if fixed := [key for key in differing if key.startswith(FIXED)]:
-        raise InputError(f"{', '.join(fixed)} cannot change any more, even with resume_overrides=true: what is begun with it is in the "
-                         "checkpoint; train anew")
+        raise InputError(
+            f"{', '.join(fixed)} cannot change any more, even with resume_overrides=true: what is begun with it is in the "
+            "checkpoint; train anew"
+        )
     return differing
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rfx.state import Array
+from rfx.robot.state import Array
 
 Changes = Mapping[str, tuple[Array | None, Any]]  # by name: rows (n,) and their values; or None and all of it
 

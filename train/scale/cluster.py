@@ -7,9 +7,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from train.errors import InputError, one_line
+from train.task.errors import InputError, one_line
 
-TRIES = 3  # of Ray, which gives up after 15 to 30 s: on a busy machine, or while another one leaves, that may be too short
+TRIES = (
+    3  # of Ray, which gives up after 15 to 30 s: on a busy machine, or while another one leaves, that may be too short
+)
 ANSWER_S = 10.0  # a machine that is there answers within
 
 
@@ -36,8 +38,10 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
             socket.create_connection((host, int(port)), ANSWER_S).close()
         _tried(1 if address else TRIES, begin)
     except Exception as error:  # Ray has no class of its own for it
-        failed = (f"{key}={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine")
-        advice = f"begin one with ray start --head, or leave {key} out" if address else "is it very busy, or full? Try again"
+        failed = f"{key}={address}: no Ray cluster answers there" if address else "no Ray could begin on this machine"
+        advice = (
+            f"begin one with ray start --head, or leave {key} out" if address else "is it very busy, or full? Try again"
+        )
         raise InputError(f"{failed} ({one_line(error)}); {advice}") from error
     return True
 
@@ -66,12 +70,16 @@ def num_that_fit(threads: int) -> int:
 
 def threads_that_fit(num_workers: int) -> int:
     """The most threads that as many workers can have each: 1 where there are too many."""
-    return next((threads for threads in range(max(cpus(), default=1), 1, -1) if num_that_fit(threads) >= num_workers), 1)
+    return next(
+        (threads for threads in range(max(cpus(), default=1), 1, -1) if num_that_fit(threads) >= num_workers), 1
+    )
 
 
 def check_fits(num_workers: int, threads: int) -> None:
     """Raises InputError where the machines have too few CPUs."""
     if num_that_fit(threads) < num_workers:
         there = " + ".join(map(str, cpus()))
-        raise InputError(f"scale.workers={num_workers} of {threads} threads need {num_workers * threads} CPUs, and the Ray cluster has {there}: "
-                         "add machines, or lower scale.workers or scale.threads")
+        raise InputError(
+            f"scale.workers={num_workers} of {threads} threads need {num_workers * threads} CPUs, and the Ray cluster has {there}: "
+            "add machines, or lower scale.workers or scale.threads"
+        )

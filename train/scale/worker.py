@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from rfx.nn import kernels
-from rfx.normalizer import ObservationNormalizer
-from rfx.state import Array
-from train.config import TrainConfig
-from train.network import Shape
+from rfx.policy.normalizer import ObservationNormalizer
+from rfx.robot.state import Array
 from train.ppo.collector import Collector
 from train.ppo.forward import Forward
+from train.ppo.network import Shape
 from train.scale.changes import Changes, changes
-from train.task import find_task
+from train.task.config import TrainConfig
+from train.task.task import find_task
 
 LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a rollout: the learner computes them
 
@@ -39,7 +39,11 @@ class Collected:
     def num_bytes(self) -> int:
         """Of all arrays."""
         changed = (array for pair in self.changed.values() for array in pair)
-        return sum(array.nbytes for array in (*self.arrays.values(), self.value, *self.measured.values(), *changed) if isinstance(array, np.ndarray))
+        return sum(
+            array.nbytes
+            for array in (*self.arrays.values(), self.value, *self.measured.values(), *changed)
+            if isinstance(array, np.ndarray)
+        )
 
 
 class Worker:
@@ -52,8 +56,11 @@ class Worker:
         self._collector = Collector(env, **seeds, first=rows.start, state_dim=state_dim, history=config.policy.history)
         shape = Shape(config, self._collector.observation, env.single_action_space, state_dim)
         self._forward, self._rollout = Forward(shape.network()), shape.rollout(len(rows))
-        self._sent = [field.name for field in dataclasses.fields(self._rollout) if field.name not in LEFT_OUT or (
-            field.name == "observation" and config.policy.history > 1)]
+        self._sent = [
+            field.name
+            for field in dataclasses.fields(self._rollout)
+            if field.name not in LEFT_OUT or (field.name == "observation" and config.policy.history > 1)
+        ]
         self._known: Mapping[str, Any] = {}  # the state that the learner has
 
     def process(self) -> tuple[int, str]:
@@ -70,8 +77,13 @@ class Worker:
         value = self._collector.collect(self._forward, self._rollout, normalizer, critic_normalizer)
         measure = getattr(self._collector.env.unwrapped, "measured", None)
         before, self._known = self._known, self._collector.state_dict()
-        return Collected(arrays={name: getattr(self._rollout, name) for name in self._sent}, value=value, measured=measure() if measure else {},
-                         changed=changes(before, self._known), seconds=time.perf_counter() - begin)
+        return Collected(
+            arrays={name: getattr(self._rollout, name) for name in self._sent},
+            value=value,
+            measured=measure() if measure else {},
+            changed=changes(before, self._known),
+            seconds=time.perf_counter() - begin,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The Collector's."""

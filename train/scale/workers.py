@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from rfx.normalizer import ObservationNormalizer
-from train.config import TrainConfig
-from train.errors import InputError, TrainingBroken, one_line
+from rfx.policy.normalizer import ObservationNormalizer
 from train.ppo.collector import Collector
+from train.ppo.errors import TrainingBroken
 from train.ppo.forward import Forward
 from train.ppo.rollout import Array, Rollout
 from train.scale import cluster
 from train.scale.changes import merged
 from train.scale.worker import Worker
-from train.task import Task
+from train.task.config import TrainConfig
+from train.task.errors import InputError, one_line
+from train.task.task import Task
 
 DEATHS = 3  # of each share's workers in one iteration: more are no accident
 CHECK_S = 5.0  # without an answer, before looking whether a new worker waits for CPUs that died
@@ -35,7 +36,7 @@ class Workers:
     history = None  # it is the workers'
 
     def __init__(self, config: TrainConfig, task: Task, seeds: Mapping[str, int]):
-        from train.trainer import check_env
+        from train.ppo.check_env import check_env
 
         num, num_envs = config.scale.workers, config.env.num_envs
         edges = [i * num_envs // num for i in range(num + 1)]
@@ -57,7 +58,9 @@ class Workers:
         self._sharing: set[int] = set()  # shares whose worker found no CPUs of its own
         self._silent = set(range(num))  # shares whose worker has not answered yet: it may be waiting for its CPUs
         self._actors = [self._start(i) for i in range(num)]
-        self._states: list[dict[str, Any]] = [{} for _ in self.rows]  # that each share's next rollout begins with; empty: a reset
+        self._states: list[dict[str, Any]] = [
+            {} for _ in self.rows
+        ]  # that each share's next rollout begins with; empty: a reset
         self._measured: list[dict[str, Array]] = []
         self._times: dict[str, float] = {}
 
@@ -67,7 +70,11 @@ class Workers:
 
         (self._sharing.add if self._lacks_cpus(i) else self._sharing.discard)(i)
         self._silent.add(i)
-        options = {"num_cpus": 0 if i in self._sharing else self.threads, "scheduling_strategy": "SPREAD", "max_restarts": 0}
+        options = {
+            "num_cpus": 0 if i in self._sharing else self.threads,
+            "scheduling_strategy": "SPREAD",
+            "max_restarts": 0,
+        }
         config, seeds, state_dim = self._arguments
         return ray.remote(Worker).options(**options).remote(config, self.rows[i], self.threads, seeds, state_dim)
 
@@ -75,8 +82,13 @@ class Workers:
         """Whether the machines that are left have too few CPUs for share i beside those that have some of their own."""
         return cluster.num_that_fit(self.threads) < len(self.rows) - len(self._sharing - {i})
 
-    def collect(self, forward: Forward, rollout: Rollout, normalizer: ObservationNormalizer,
-                critic_normalizer: ObservationNormalizer | None = None) -> Array:
+    def collect(
+        self,
+        forward: Forward,
+        rollout: Rollout,
+        normalizer: ObservationNormalizer,
+        critic_normalizer: ObservationNormalizer | None = None,
+    ) -> Array:
         """As Collector's. Raises TrainingBroken where a share's workers die again and again, or cannot begin."""
         import ray
 
@@ -89,16 +101,22 @@ class Workers:
             for name, values in result.arrays.items():
                 getattr(rollout, name)[:, cut] = values
             value[cut] = result.value
-        if rollout.observation.shape == rollout.raw_observation.shape:  # no history: quicker to compute again than to send
+        if (
+            rollout.observation.shape == rollout.raw_observation.shape
+        ):  # no history: quicker to compute again than to send
             normalizer.normalize(_flat(rollout.raw_observation), out=_flat(rollout.observation))
         if critic_normalizer:
             critic_normalizer.normalize(_flat(rollout.raw_critic_observation), out=_flat(rollout.critic_observation))
         self._states = [merged(state, results[i].changed) for i, state in enumerate(self._states)]
         self._measured = [results[i].measured for i in range(len(self.rows))]
         slowest_s, end = max(result.seconds for result in results.values()), time.perf_counter()
-        self._times = {"time/ray_s": end - begin - slowest_s, "time/ray_send_s": sent - begin,
-                       "time/ray_travel_s": arrived - sent - slowest_s, "time/ray_take_in_s": end - arrived,
-                       "scale/received_mb": 1e-6 * sum(result.num_bytes for result in results.values())}
+        self._times = {
+            "time/ray_s": end - begin - slowest_s,
+            "time/ray_send_s": sent - begin,
+            "time/ray_travel_s": arrived - sent - slowest_s,
+            "time/ray_take_in_s": end - arrived,
+            "scale/received_mb": 1e-6 * sum(result.num_bytes for result in results.values()),
+        }
         return value
 
     def _ask(self, call: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
@@ -120,7 +138,7 @@ class Workers:
                         self.tell(f"worker {i + 1} of {len(self.rows)} shares the CPUs of others, as there are too few")
                         waiting[call(i)] = i
                 continue
-            reference, = answered
+            (reference,) = answered
             i = waiting.pop(reference)
             try:
                 answer = ray.get(reference)
@@ -129,10 +147,14 @@ class Workers:
             except (RayActorError, ObjectLostError) as error:
                 deaths += 1
                 if getattr(error, "actor_init_failed", False):
-                    raise TrainingBroken(f"a worker cannot begin: {_last_line(error)}. Every machine needs this repository at the same commit "
-                                         "and path, and the same packages: docs/scale.md") from error
+                    raise TrainingBroken(
+                        f"a worker cannot begin: {_last_line(error)}. Every machine needs this repository at the same commit "
+                        "and path, and the same packages: docs/scale.md"
+                    ) from error
                 if deaths > DEATHS * len(self.rows):
-                    raise TrainingBroken(f"workers died {deaths} times in one iteration, the last of: {_last_line(error)}") from error
+                    raise TrainingBroken(
+                        f"workers died {deaths} times in one iteration, the last of: {_last_line(error)}"
+                    ) from error
                 self._replace(i)
                 waiting[call(i)] = i
             else:
@@ -143,8 +165,10 @@ class Workers:
         """A new worker for share i, whose own has died."""
         self.num_replaced += 1
         self._begin_again(i)
-        self.tell(f"worker {i + 1} of {len(self.rows)} died; another one does its part again" + (
-            ", slower: it shares the CPUs of others, as there are too few" if i in self._sharing else ""))
+        self.tell(
+            f"worker {i + 1} of {len(self.rows)} died; another one does its part again"
+            + (", slower: it shares the CPUs of others, as there are too few" if i in self._sharing else "")
+        )
 
     def _begin_again(self, i: int) -> None:
         """A new worker for share i, where its last rollout ended."""
@@ -157,8 +181,11 @@ class Workers:
 
     def metrics(self) -> dict[str, float]:
         """As Collector's; and how many workers there are, and what of the last collection was not the slowest one's work."""
-        tags = self._times | {"scale/workers": len(self.rows), "scale/replaced_workers": self.num_replaced,
-                              "scale/sharing_workers": len(self._sharing)}
+        tags = self._times | {
+            "scale/workers": len(self.rows),
+            "scale/replaced_workers": self.num_replaced,
+            "scale/sharing_workers": len(self._sharing),
+        }
         measured, self._measured = self._measured, []
         return tags | self.env.unwrapped.summarize(_joined(measured)) if any(measured) else tags
 
@@ -171,8 +198,12 @@ class Workers:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As Collector's."""
-        ours = {name: values for name, values in state.items() if name.partition(".")[0] in ("noise", "env", "observation", "history")}
-        self._states = [{name: values[rows.start:rows.stop] for name, values in ours.items()} for rows in self.rows]
+        ours = {
+            name: values
+            for name, values in state.items()
+            if name.partition(".")[0] in ("noise", "env", "observation", "history")
+        }
+        self._states = [{name: values[rows.start : rows.stop] for name, values in ours.items()} for rows in self.rows]
         for _ in self._ask(lambda i: self._actors[i].load_state_dict.remote(self._states[i])):
             pass
 
@@ -189,8 +220,12 @@ class Workers:
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows of every share, in order: of arrays and of lists."""
-    return {name: sum((part[name] for part in parts), []) if isinstance(value, list) else np.concatenate([part[name] for part in parts])
-            for name, value in parts[0].items()}
+    return {
+        name: sum((part[name] for part in parts), [])
+        if isinstance(value, list)
+        else np.concatenate([part[name] for part in parts])
+        for name, value in parts[0].items()
+    }
 
 
 def _flat(array: Array) -> Array:

@@ -14,16 +14,19 @@ from gymnasium import logger
 
 from envs.gym.env import GymEnv
 from envs.gym.make import batched_id, find_spec, make_in_turn, make_vector
-from rfx.loaded_policy import LoadedPolicy
-from rfx.mirror import Mirror
-from rfx.reader import read
-from rfx.state import Array
-from train.config import TrainConfig
-from train.errors import InputError, one_line
+from rfx.loading.loaded_policy import LoadedPolicy
+from rfx.robot.mirror import Mirror
+from rfx.robot.state import Array
+from rfx.settings.reader import read
 from train.judge.episodes import play_episodes
-from train.task import Figure, Judgement
+from train.task.config import TrainConfig
+from train.task.errors import InputError, one_line
+from train.task.task import Figure, Judgement
 
-TRAINING_SEED, FINAL_SEED = 1, 2  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
+TRAINING_SEED, FINAL_SEED = (
+    1,
+    2,
+)  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,9 @@ class GymConfig:
 
     def __post_init__(self) -> None:
         if not self.id:
-            raise ValueError("no environment given: env.id=ID, such as env.id=HalfCheetah-v5, or env.id=MODULE:ID for one that a module registers")
+            raise ValueError(
+                "no environment given: env.id=ID, such as env.id=HalfCheetah-v5, or env.id=MODULE:ID for one that a module registers"
+            )
         if self.num_envs < 1:
             raise ValueError(f"env.num_envs is {self.num_envs}: it must be a whole number of at least 1")
 
@@ -75,7 +80,10 @@ class GymTask:
     """The Task of a run whose config says `task: gym`."""
 
     state_dim = None
-    shown = (Figure(name="episode/return", label="return", format=".1f"), Figure(name="episode/length", label="length", unit="steps", format=".0f"))
+    shown = (
+        Figure(name="episode/return", label="return", format=".1f"),
+        Figure(name="episode/length", label="length", unit="steps", format=".0f"),
+    )
 
     def __init__(self, config: TrainConfig):
         self.config = config
@@ -86,7 +94,9 @@ class GymTask:
         policy = values.get("policy") or {}
         for key, possible in (("critic", "shared"), ("symmetric", False)):
             if policy.get(key, possible) != possible:
-                raise ValueError(f"policy.{key} is {policy[key]!r}: a Gymnasium environment has no more than {key}={possible}")
+                raise ValueError(
+                    f"policy.{key} is {policy[key]!r}: a Gymnasium environment has no more than {key}={possible}"
+                )
         return read(GymConfig, values.get("env") or {}, "env")
 
     @property
@@ -96,7 +106,11 @@ class GymTask:
         quick = batched_id(config.id) if config.batched else None
         if quick:
             return f"{quick}, Gymnasium's {config.id} in batches; env.batched=false takes Gymnasium's own"
-        return "in a vector environment of its own" if find_spec(config.id).vector_entry_point else f"in {config.num_envs} processes"
+        return (
+            "in a vector environment of its own"
+            if find_spec(config.id).vector_entry_point
+            else f"in {config.num_envs} processes"
+        )
 
     @property
     def chosen(self) -> str:
@@ -107,12 +121,22 @@ class GymTask:
         """The environments to learn in, or the rows of them."""
         config = self.config.env
         num_envs = config.num_envs if rows is None else len(rows)
-        return LearningEnv(make_vector(config.id, num_envs, config.kwargs, batched=config.batched, threads=self.config.threads), config.id)
+        return LearningEnv(
+            make_vector(config.id, num_envs, config.kwargs, batched=config.batched, threads=self.config.threads),
+            config.id,
+        )
 
-    def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
+    def judge(
+        self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
+    ) -> Judgement:
         """One full episode in each of trainer.evaluation_envs environments, or of trainer.final_evaluation_envs."""
-        return play_episodes(policy, self._final_env if final else self._training_env, seed=FINAL_SEED if final else TRAINING_SEED,
-                             conditions={"id": self.config.env.id}, after_step=after_step)
+        return play_episodes(
+            policy,
+            self._final_env if final else self._training_env,
+            seed=FINAL_SEED if final else TRAINING_SEED,
+            conditions={"id": self.config.env.id},
+            after_step=after_step,
+        )
 
     @cached_property
     def _training_env(self) -> GymEnv:
@@ -138,7 +162,10 @@ class GymTask:
 
     def meaning(self) -> dict[str, Any]:
         """The environment and its spaces."""
-        return {"env": {"id": self.config.env.id, "kwargs": dict(self.config.env.kwargs)}, "spaces": dataclasses.asdict(self._training_env.spaces)}
+        return {
+            "env": {"id": self.config.env.id, "kwargs": dict(self.config.env.kwargs)},
+            "spaces": dataclasses.asdict(self._training_env.spaces),
+        }
 
     def commands(self, path: Path) -> dict[str, str]:
         """How to judge the policy further, and to see it."""

@@ -8,34 +8,52 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from envs.configs import options
 from envs.legged import commands, privileged, pushes, randomization, resets, rewards, terminations
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
-from rfx.robot_files import load_robot
-from rfx.loaded_policy import LoadedPolicy
-from rfx.mirror import Mirror
-from rfx.terms import available, find, term_of
-from rfx.reader import read, read_value
-from train.config import TrainConfig
+from envs.settings.configs import options
+from rfx.loading.loaded_policy import LoadedPolicy
+from rfx.robot.files import load_robot
+from rfx.robot.mirror import Mirror
+from rfx.settings.reader import read, read_value
+from rfx.settings.terms import available, find, term_of
 from train.judge.conditions import as_trained
 from train.judge.evaluation import evaluate
 from train.judge.play import PolicyAct, evaluation_env, evaluation_seed
-from train.task import Figure, Judgement
+from train.task.config import TrainConfig
+from train.task.task import Figure, Judgement
 
-TRAINING_SEED, FINAL_SEED = 1, 2  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
-SECTIONS = {"commands": commands, "resets": resets, "randomization": randomization, "pushes": pushes, "terminations": terminations,
-            "rewards": rewards}  # of EnvConfig, and where their terms are
-UNLIKE_MAY_BE = ("name", "mjcf", "cameras", "feet", "hardware")  # entries of a RobotConfig that change no observation and no action
+TRAINING_SEED, FINAL_SEED = (
+    1,
+    2,
+)  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
+SECTIONS = {
+    "commands": commands,
+    "resets": resets,
+    "randomization": randomization,
+    "pushes": pushes,
+    "terminations": terminations,
+    "rewards": rewards,
+}  # of EnvConfig, and where their terms are
+UNLIKE_MAY_BE = (
+    "name",
+    "mjcf",
+    "cameras",
+    "feet",
+    "hardware",
+)  # entries of a RobotConfig that change no observation and no action
 
 
 class LeggedTask:
     """The Task of a run whose config says `task: legged`, with `robot` and the `env` of envs/legged/config.py."""
 
-    shown = (Figure(name="episode/length_s", label="length", unit="s", format=".1f"),
-             Figure(name="episode/falls", label="falls", format=".2f"),
-             Figure(name="episode/error_vx", label="error vx", unit="m/s"), Figure(name="episode/error_vy", label="error vy", unit="m/s"),
-             Figure(name="episode/error_yaw_rate", label="yaw rate", unit="rad/s"))
+    shown = (
+        Figure(name="episode/length_s", label="length", unit="s", format=".1f"),
+        Figure(name="episode/falls", label="falls", format=".2f"),
+        Figure(name="episode/error_vx", label="error vx", unit="m/s"),
+        Figure(name="episode/error_vy", label="error vy", unit="m/s"),
+        Figure(name="episode/error_yaw_rate", label="yaw rate", unit="rad/s"),
+    )
 
     def __init__(self, config: TrainConfig):
         self.config, self.robot = config, load_robot(config.robot)
@@ -62,14 +80,29 @@ class LeggedTask:
 
     def make_env(self, rows: range | None = None) -> LeggedEnv:
         """The robots to learn with, or the rows of them."""
-        return LeggedEnv(config=self.config.env, robot=self.robot, rows=rows, threads=self.config.threads, critic_terms=self.critic_terms)
+        return LeggedEnv(
+            config=self.config.env,
+            robot=self.robot,
+            rows=rows,
+            threads=self.config.threads,
+            critic_terms=self.critic_terms,
+        )
 
-    def judge(self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None) -> Judgement:
+    def judge(
+        self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
+    ) -> Judgement:
         """Play a policy on seeded commands under all that disturbs its training; on terrain where the task has some, drawn anew."""
         settings = self.config.trainer
-        env, duration_s = (self._final_env, settings.final_evaluation_s) if final else (self._training_env, settings.evaluation_s)
-        return evaluate(PolicyAct(policy), env, seed=FINAL_SEED if final else TRAINING_SEED, duration_s=duration_s,
-                        after_step=after_step).judgement()
+        env, duration_s = (
+            (self._final_env, settings.final_evaluation_s) if final else (self._training_env, settings.evaluation_s)
+        )
+        return evaluate(
+            PolicyAct(policy),
+            env,
+            seed=FINAL_SEED if final else TRAINING_SEED,
+            duration_s=duration_s,
+            after_step=after_step,
+        ).judgement()
 
     @cached_property
     def _training_env(self) -> LeggedEnv:
@@ -82,7 +115,9 @@ class LeggedTask:
     def _evaluation_env(self, num_envs: int) -> LeggedEnv:
         task = self.config.env
         terrain = task.terrain and task.terrain.for_evaluation(evaluation_seed(TRAINING_SEED))
-        return evaluation_env(task, self.robot, num_envs=num_envs, threads=self.config.threads, terrain=terrain, **as_trained(task))
+        return evaluation_env(
+            task, self.robot, num_envs=num_envs, threads=self.config.threads, terrain=terrain, **as_trained(task)
+        )
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
         """Write the policy folder, with the robot that it is for."""
@@ -107,7 +142,9 @@ def check_terms(config: EnvConfig) -> None:
     """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
     for section, module in SECTIONS.items():
         for name, parameters in getattr(config, section).items():
-            hints = typing.get_type_hints(term_of(module, name, parameters)) | ({"weight": float} if section == "rewards" else {})
+            hints = typing.get_type_hints(term_of(module, name, parameters)) | (
+                {"weight": float} if section == "rewards" else {}
+            )
             for key, value in parameters.items():
                 if key in hints:  # an unknown one is refused when the environment binds the term
                     read_value(hints[key], value, f"env.{section}.{name}.{key}")

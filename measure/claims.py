@@ -1,0 +1,159 @@
+"""What README and docs claim, as data: groups of figures (configs/figures.yaml), each with the commands that measure it and its table."""
+
+from __future__ import annotations
+
+import shlex
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envs.settings.configs import CONFIGS
+from rfx.settings.reader import read, read_yaml
+from train.runs.fingerprint import git
+
+RUNS = "runs/figures"  # in a checkout
+CHANGED = "+changes"  # behind a commit: files differed from it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what they wrote.
+
+    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}. Commands may name {folder}, the run's,
+    {output}, the JSON file that the command writes (without it that is {folder}/result.json), and {source}, the folder of the run that it reads.
+    Cells name what was measured, as {command[key]}; process_s is every command's time from its start to its exit.
+    """
+
+    about: str
+    minutes: float  # that it takes on two cores; what was measured last takes its place
+    apart: bool = False  # measured only where its name is given
+    reads: str | None = None  # a group measured before it: its commands read what those wrote, of the same row and seed
+    rows: dict[str, dict[str, str]]  # by name: what cells may say of each beside what was measured
+    seeds: tuple[int, ...] = (0,)
+    commands: dict[str, str]  # arguments of `python -m`, by the name that cells have for what it wrote; in order
+    depends: tuple[str, ...]  # files and folders, as git's pathspecs, that the figures are stale without
+    head: tuple[str, ...]  # of the table
+    each: tuple[str, ...] = ()  # cells of a line for every run
+    median: bool = False  # whether one more such line has the medians over all runs
+    lines: tuple[tuple[str, ...], ...] = ()  # cells of further lines, of the medians over all runs
+
+    def __post_init__(self) -> None:
+        if not (self.rows and self.seeds and self.commands and self.depends):
+            raise ValueError("rows, seeds, commands and depends must each name at least one")
+        for line in (*([self.each] if self.each else []), *self.lines):
+            if len(line) != len(self.head):
+                raise ValueError(f"a line of {len(line)} cells, {line[0]!r} the first: the head has {len(self.head)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One row of a group with one seed, and the folder that its commands write into."""
+
+    group: Group
+    row: str
+    seed: int
+    folder: Path  # in a checkout
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the run whose figures its commands read, if they read any."""
+        return Path(RUNS, self.group.reads, self.name) if self.group.reads else None
+
+    @property
+    def name(self) -> str:
+        """Row and seed."""
+        return f"{self.row}/{self.seed}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What commands and cells may name of it."""
+        return {**self.group.rows[self.row], "row": self.row, "seed": self.seed}
+
+    def command(self, name: str) -> list[str]:
+        """The words of a command, after `python -m`."""
+        fields = self.fields | {"folder": self.folder, "output": self.folder / f"{name}.json", "source": self.source}
+        return [word.format(**fields) for word in shlex.split(self.group.commands[name])]
+
+    def output(self, name: str) -> Path:
+        """The JSON file that a command writes."""
+        return self.folder / (f"{name}.json" if "{output}" in self.group.commands[name] else "result.json")
+
+    @property
+    def depends(self) -> list[str]:
+        """The pathspecs whose files its figures depend on."""
+        return [path.format(**self.fields) for path in self.group.depends]
+
+
+def read_groups(path: Path = CONFIGS / "figures.yaml") -> dict[str, Group]:
+    """The groups by name; where depends names an entry of the file's `paths`, it gets those. Raises ValueError that names the key."""
+    values = read_yaml(path)
+    paths = values.get("paths", {})
+    groups = {
+        name: read(
+            Group, group | {"depends": [path for entry in group["depends"] for path in paths.get(entry, [entry])]}, name
+        )
+        for name, group in values["groups"].items()
+    }
+    for name, group in groups.items():
+        if group.reads and not (
+            group.reads in groups
+            and {*group.rows} <= {*groups[group.reads].rows}
+            and {*group.seeds} <= {*groups[group.reads].seeds}
+        ):
+            raise ValueError(f"{name}.reads: got {group.reads!r}, expected a group with the same rows and seeds")
+    return groups
+
+
+def runs_of(name: str, group: Group) -> list[Run]:
+    """Every run of a group."""
+    return [
+        Run(group=group, row=row, seed=seed, folder=Path(RUNS, name, row, str(seed)))
+        for row in group.rows
+        for seed in group.seeds
+    ]
+
+
+def changed_since(commit: str | None, paths: Sequence[str]) -> list[str]:
+    """Files under git's pathspecs that differ now from a commit, committed or not; one line of words where that cannot be told."""
+    if commit is None or git("rev-parse", "HEAD") is None:
+        return ["measured outside a checkout, or shown in none"]
+    if commit.endswith(CHANGED):
+        return ["measured with changes that no commit has"]
+    differing = git("diff", "--name-only", commit, "--", *paths)
+    if differing is None:
+        return [f"commit {commit[:7]} is not in this checkout"]
+    return sorted(
+        {*differing.split(), *(git("ls-files", "--others", "--exclude-standard", "--", *paths) or "").split()}
+    )
+
+
+def commit_now(paths: Sequence[str]) -> str | None:
+    """The commit of this checkout, marked where files under the pathspecs differ from it."""
+    commit = git("rev-parse", "HEAD")
+    return commit and commit + (CHANGED if changed_since(commit, paths) else "")
+
+
+class Cells(string.Formatter):
+    """Format strings over nested mappings: a value that could not be measured is a dash; `.1fM` is in millions, `.0fmin` minutes of seconds."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """One value for reading."""
+        if value is None:
+            return "-"
+        for suffix, divisor, unit in (("M", 1e6, " M"), ("min", 60.0, " min")):
+            if format_spec.endswith(suffix):
+                return format(value / divisor, format_spec.removesuffix(suffix)) + unit
+        return format(value, format_spec)
+
+
+def cell(text: str, values: Mapping[str, Any]) -> str:
+    """A cell with its values put in. Raises ValueError for one that names what was not measured."""
+    try:
+        return Cells().vformat(text, (), values)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the cell {text!r} cannot be filled in: {type(error).__name__} {error}; expected names of commands and of what "
+            f"they wrote, such as {{{next(iter(values), 'train')}[...]}}"
+        ) from error

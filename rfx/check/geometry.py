@@ -1,0 +1,214 @@
+"""The robot's shape at its default pose: feet on the floor, left the mirror image of right."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import mujoco
+import numpy as np
+
+from rfx.check.finding import Check, Finding, mistake, warning
+from rfx.drivers.mjcf import lowest_point
+from rfx.robot.config import FootConfig, JointConfig, RobotConfig
+from rfx.robot.mirror import Mirror
+from rfx.robot.state import Array
+
+FOOT_M, SITE_M = 0.003, 1e-4  # that a foot may be above the floor, or outside its site
+PLACE_M, CENTER_M, AXIS_RAD, MASS_SHARE = (
+    0.002,
+    0.005,
+    0.02,
+    0.01,
+)  # that left and right may differ by: cables and covers do
+MIDDLE_M = 0.01  # bodies whose centre of mass is nearer to the plane between left and right belong to neither side
+
+
+def check_feet(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
+    """At the default pose all feet are on the floor and nothing else is, and a foot's site encloses its geoms."""
+    found, heights, of_feet = [], [], []
+    for foot in config.feet:
+        geoms, site = foot_geoms(model, foot), model.site(foot.site or f"{foot.name}_foot")
+        of_feet += geoms
+        heights.append(min(lowest_point(model, data, geom) for geom in geoms))
+        if heights[-1] > FOOT_M:
+            found.append(
+                mistake(
+                    f"foot {foot.name} is {1e3 * heights[-1]:.0f} mm above the floor at the default pose",
+                    "correct default_rad of its leg's joints, or its place in the MJCF",
+                )
+            )
+        for geom in geoms:
+            if (
+                model.geom_bodyid[geom] != site.bodyid[0]
+                or not inside(model, data, site.id, surface(model, data, geom), SITE_M).all()
+            ):
+                found.append(
+                    mistake(
+                        f"foot {foot.name}: geom {model.geom(geom).name or geom} reaches out of its site {site.name!r}, and "
+                        "contacts out there are not felt",
+                        "make the site larger, or leave it out: one is put around the geoms",
+                    )
+                )
+    for geom in np.flatnonzero((model.geom_bodyid > 0) & ((model.geom_contype != 0) | (model.geom_conaffinity != 0))):
+        if geom not in of_feet and (below := -lowest_point(model, data, geom)) > FOOT_M:
+            found.append(
+                mistake(
+                    f"a geom of body {model.body(model.geom_bodyid[geom]).name!r} is {1e3 * below:.0f} mm below the feet at the "
+                    "default pose",
+                    "raise it, name it among the foot's geoms, or correct default_rad",
+                )
+            )
+    return Check(
+        name="feet on the floor",
+        findings=found,
+        measured=f"within {1e3 * max(np.abs(heights)):.1f} mm; base at {data.qpos[2]:.3f} m",
+    )
+
+
+def foot_geoms(model: mujoco.MjModel, foot: FootConfig) -> list[int]:
+    """Ids of the geoms that a foot touches the floor with: those named, or that collide on the body of its site."""
+    if foot.geoms:
+        return [model.geom(name).id for name in foot.geoms]
+    body = model.site(foot.site).bodyid[0]
+    return [
+        geom
+        for geom in range(model.ngeom)
+        if model.geom_bodyid[geom] == body and (model.geom_contype[geom] or model.geom_conaffinity[geom])
+    ]
+
+
+def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
+    """The joints' mirror images are their reflections in the plane between left and right, by place, axis, mass and centre of mass.
+
+    Axes and places that mirror each other at one pose, itself its own image, do so at all: a pose is a product of rotations about them.
+    """
+    if not any(joint.mirror for joint in config.joints):
+        return Check(
+            name="mirror",
+            measured="none said",
+            findings=[
+                warning(
+                    "no joint has a mirror image",
+                    "say mirror and mirror_sign of every joint, or train with policy.symmetric=false",
+                )
+            ],
+        )
+    try:
+        Mirror(config)
+    except ValueError as error:
+        return Check(
+            name="mirror", findings=[mistake(str(error), "correct mirror, mirror_sign, default_rad or gait_offset")]
+        )
+    found = [finding for joint in config.joints for finding in _mirror_findings(config, joint, model, data)]
+    for foot in config.feet:
+        if foot.mirror is not None and foot.name <= foot.mirror:
+            here, there = (
+                np.mean(data.geom_xpos[foot_geoms(model, config.feet[config.foot_names.index(name)])], axis=0)
+                for name in (foot.name, foot.mirror)
+            )
+            if (away_m := np.linalg.norm(reflected(here) - there)) > PLACE_M:
+                found.append(
+                    mistake(
+                        f"feet {foot.name} and {foot.mirror}: {1e3 * away_m:.0f} mm from being each other's reflection",
+                        "correct mirror, or their places in the MJCF",
+                    )
+                )
+    left, right = (float(model.body_mass[side * data.xipos[:, 1] > MIDDLE_M].sum()) for side in (1, -1))
+    if abs(left - right) > MASS_SHARE * max(left, right):
+        found.append(
+            mistake(f"the left side has {left:.3f} kg, the right one {right:.3f} kg", "correct the masses in the MJCF")
+        )
+    return Check(
+        name="mirror",
+        findings=found,
+        measured=f"left {left:.2f} kg, right {right:.2f} kg, middle {model.body_mass.sum() - left - right:.2f} kg",
+    )
+
+
+def _mirror_findings(
+    config: RobotConfig, joint: JointConfig, model: mujoco.MjModel, data: mujoco.MjData
+) -> Iterable[Finding]:
+    if joint.name > joint.mirror:  # a pair is looked at once
+        return
+    pair = f"{joint.name} and {joint.mirror}" if joint.name != joint.mirror else joint.name
+    one, other = model.joint(joint.name).id, model.joint(joint.mirror).id
+    sign, away_m = _sign(model, data, one, other), _away_m(model, data, one, other)
+    if sign is None or away_m > CENTER_M:
+        what = "place or axis differs" if sign is None else f"the centres of mass are {1e3 * away_m:.0f} mm from it"
+        images = [
+            name
+            for name in config.joint_names
+            if _sign(model, data, one, image := model.joint(name).id) and _away_m(model, data, one, image) <= CENTER_M
+        ]
+        yield mistake(
+            f"{pair} are not each other's reflection: {what}",
+            f"set mirror: {images[0]} for {joint.name}" if images else "correct their bodies in the MJCF",
+        )
+        return
+    if sign != joint.mirror_sign:
+        yield mistake(
+            f"{pair}: mirror_sign is {joint.mirror_sign}, their axes in the MJCF ask for {sign}",
+            f"set mirror_sign: {sign} for both",
+        )
+    masses = [model.body_mass[model.jnt_bodyid[index]] for index in (one, other)]
+    if abs(masses[0] - masses[1]) > MASS_SHARE * max(masses):
+        yield mistake(f"{pair} move bodies of {masses[0]:.3f} and {masses[1]:.3f} kg", "correct the masses in the MJCF")
+
+
+def _away_m(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> float:
+    """How far the centre of mass of the body that a joint moves is from being the reflection of another's, m."""
+    return float(np.linalg.norm(reflected(data.xipos[model.jnt_bodyid[joint]]) - data.xipos[model.jnt_bodyid[image]]))
+
+
+def _sign(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> int | None:
+    """mirror_sign of two joints that are each other's reflection: 1 if equal angles are, -1 if opposite ones; None if they are not at all."""
+    hinge = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE
+    axis, offset = reflected(data.xaxis[joint]), reflected(data.xanchor[joint]) - data.xanchor[image]
+    along = float(axis @ data.xaxis[image]) * (-1.0 if hinge else 1.0)  # a reflection turns rotations around
+    if abs(along) < np.cos(AXIS_RAD) or hinge and np.linalg.norm(np.cross(offset, axis)) > PLACE_M:
+        return None
+    return 1 if along > 0 else -1
+
+
+def reflected(vector: Array) -> Array:
+    """A vector's reflection in the plane between left and right. (3,), of a robot that stands level at the origin."""
+    return vector * (1.0, -1.0, 1.0)
+
+
+def surface(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Array:
+    """Points on a geom's surface that reach as far as it does. (K, 3), m, world."""
+    kind, size, types = model.geom_type[geom], model.geom_size[geom], mujoco.mjtGeom
+    ways = np.array([way for way in itertools.product((-1.0, 0.0, 1.0), repeat=3) if any(way)])
+    round_ = ways / np.linalg.norm(ways, axis=1, keepdims=True)
+    if kind == types.mjGEOM_SPHERE:
+        points = size[0] * round_
+    elif kind == types.mjGEOM_CAPSULE:
+        points = np.concatenate([size[0] * round_ + (0.0, 0.0, end) for end in (-size[1], size[1])])
+    elif kind == types.mjGEOM_CYLINDER:
+        rim = round_[round_[:, 2] == 0.0] * size[0]
+        points = np.concatenate([rim + (0.0, 0.0, end) for end in (-size[1], size[1])])
+    elif kind == types.mjGEOM_ELLIPSOID:
+        points = size * round_
+    elif kind == types.mjGEOM_MESH:
+        mesh = model.geom_dataid[geom]
+        points = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
+    else:
+        points = size * np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+    return data.geom_xpos[geom] + points @ data.geom_xmat[geom].reshape(3, 3).T
+
+
+def inside(model: mujoco.MjModel, data: mujoco.MjData, site: int, points: Array, spare_m: float) -> Array:
+    """Which points (K, 3), m, world, a site encloses, made larger by spare_m. (K,), bool."""
+    points = (points - data.site_xpos[site]) @ data.site_xmat[site].reshape(3, 3)
+    size, kind, types = model.site_size[site] + spare_m, model.site_type[site], mujoco.mjtGeom
+    if kind == types.mjGEOM_SPHERE:
+        return np.linalg.norm(points, axis=1) <= size[0]
+    if kind == types.mjGEOM_ELLIPSOID:
+        return np.linalg.norm(points / size, axis=1) <= 1.0
+    if kind == types.mjGEOM_BOX:
+        return (np.abs(points) <= size).all(axis=1)
+    beyond_m = np.maximum(np.abs(points[:, 2]) - model.site_size[site, 1], 0.0)  # the ends of a cylinder or capsule
+    if kind == types.mjGEOM_CYLINDER:
+        return (np.linalg.norm(points[:, :2], axis=1) <= size[0]) & (beyond_m <= spare_m)
+    return np.hypot(np.linalg.norm(points[:, :2], axis=1), beyond_m) <= size[0]

@@ -1,0 +1,173 @@
+"""Whether the robot stands under its gains, what torque that takes, and how quickly it is simulated."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch, SimulationError
+
+from rfx.check.finding import Check, mistake, warning
+from rfx.drivers.mjcf import load_model, motor_addresses, quiet_mujoco
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array
+
+STAND_S, SETTLED_S = 5.0, 1.0  # how long it is to stand, and over how much of that, the last, it is judged
+TIMESTEPS_S = (0.002, 0.005, 0.01)
+SOFT_SHARE, DOWN_SHARE, TILT_RAD = 0.2, 0.25, 0.15  # of its height that it sinks by; how far it leans
+TORQUE_WARNING, TORQUE_MISTAKE = 0.6, 0.9  # shares of max_torque_nm that standing takes
+BESIDE_SHARE = 0.25  # of its height, by which a centre of mass may be beside the middle of the feet
+NUM_SIMULATIONS, SPEED_S = 64, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stand:
+    """How a robot stands under its gains at one physics step, over the last second: worst values."""
+
+    timestep_s: float
+    sunk_share: float  # of its height at the default pose
+    tilt_rad: float
+    error_rad: Array  # of each joint, from its target
+    torque_share: Array  # of each joint's max_torque_nm
+    broke: bool  # MuJoCo gave up on the simulation
+
+    @property
+    def fell(self) -> bool:
+        """Whether this is no standing."""
+        return self.broke or not (self.sunk_share <= DOWN_SHARE and self.tilt_rad <= TILT_RAD)
+
+
+def stand(config: RobotConfig, timestep_s: float, *, stiffer: float = 1.0, tireless: bool = False) -> Stand:
+    """Let the robot stand under its gains from the default pose, for 5 s.
+
+    stiffer multiplies kp, and its root kd; tireless motors have no torque limit.
+    """
+    joints = tuple(
+        dataclasses.replace(joint, kp=stiffer * joint.kp, kd=math.sqrt(stiffer) * joint.kd) for joint in config.joints
+    )
+    model = load_model(dataclasses.replace(config, joints=joints), timestep_s=timestep_s)
+    if tireless:
+        model.actuator_forcelimited[:] = model.jnt_actfrclimited[:] = 0
+    data, motors = mujoco.MjData(model), motor_addresses(model, config)
+    mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+    height_m, limit_nm = data.qpos[2], config.joint_array("max_torque_nm")
+    lowest_m, tilt_rad, error_rad, torque_nm = np.inf, 0.0, np.zeros(len(limit_nm)), np.zeros(len(limit_nm))
+    with quiet_mujoco():
+        mujoco.mj_step(model, data, nstep=round((STAND_S - SETTLED_S) / timestep_s))
+        for _ in range(round(SETTLED_S / timestep_s)):
+            mujoco.mj_step(model, data)
+            lowest_m = min(lowest_m, data.qpos[2])
+            tilt_rad = max(tilt_rad, float(np.arccos(np.clip(1.0 - 2.0 * (data.qpos[4:6] ** 2).sum(), -1.0, 1.0))))
+            np.maximum(error_rad, np.abs(data.qpos[motors.qpos] - config.default_position), out=error_rad)
+            np.maximum(torque_nm, np.abs(data.actuator_force[motors.actuator]), out=torque_nm)
+    return Stand(
+        timestep_s=timestep_s,
+        sunk_share=1.0 - lowest_m / height_m,
+        tilt_rad=tilt_rad,
+        error_rad=error_rad,
+        torque_share=torque_nm / limit_nm,
+        broke=any(warning.number for warning in data.warning),
+    )
+
+
+def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
+    """It stands under its gains at every physics step; falling at the longest only is a warning."""
+    found, fell = [], [stand for stand in stands if stand.fell]
+    worst = max(fell or stands, key=lambda stand: (stand.broke, stand.sunk_share, stand.tilt_rad))
+    weakest = config.joints[int(worst.error_rad.argmax())]
+    gives_way = f"{weakest.name} gives way by {worst.error_rad.max():.2f} rad"
+    if len(fell) == len(stands):
+        found.append(mistake(f"falls under its gains: {gives_way}", _mend_of_fall(config)))
+    elif fell:
+        longest = max(stand.timestep_s for stand in stands if not stand.fell)
+        finding = warning if [stand.timestep_s for stand in fell] == [max(TIMESTEPS_S)] else mistake
+        found.append(
+            finding(
+                f"falls at a physics step of {_steps(fell)}",
+                f"train with env.timestep_s={longest:g}; "
+                "lower kp and kd, or more armature in the MJCF, allow longer steps",
+            )
+        )
+    elif worst.sunk_share > SOFT_SHARE:
+        found.append(
+            warning(
+                f"sinks by {worst.sunk_share:.0%} of its height: {gives_way}",
+                f"raise its kp ({weakest.kp:g}), unless soft legs are meant",
+            )
+        )
+    standing = [stand for stand in stands if not stand.fell]
+    measured = [f"falls at {_steps(fell)}"] if fell else []
+    if standing:
+        measured.append(
+            f"sinks {max(stand.sunk_share for stand in standing):.0%}, leans {max(stand.tilt_rad for stand in standing):.2f} rad "
+            f"at {_steps(standing)}"
+        )
+    return Check(name="stands", findings=found, measured="; ".join(measured))
+
+
+def _mend_of_fall(config: RobotConfig) -> str:
+    """What lets a robot stand that falls, found by trying: stronger motors, its weight over its feet, stiffer gains."""
+    if not stand(config, TIMESTEPS_S[0], tireless=True).fell:
+        return "with motors as strong as need be it stands: raise max_torque_nm, or save mass"
+    model = load_model(config)
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+    mujoco.mj_forward(model, data)
+    ahead_m, left_m = data.subtree_com[0, :2] - np.mean(
+        [data.sensor(f"{foot.name}_foot_position").data[:2] for foot in config.feet], axis=0
+    )
+    if math.hypot(ahead_m, left_m) > BESIDE_SHARE * data.qpos[2]:
+        return (
+            f"bring its centre of mass over its feet by default_rad: it is {1e3 * ahead_m:.0f} mm ahead of their middle and "
+            f"{1e3 * left_m:.0f} mm to the left"
+        )
+    for stiffer in (2.0, 4.0, 8.0):
+        if not stand(config, TIMESTEPS_S[0], stiffer=stiffer, tireless=True).fell:
+            return f"raise kp and kd: with {stiffer:g} times kp and {math.sqrt(stiffer):.1f} times kd it stands"
+    return "raise kp, or kd where it shakes; with 8 times kp it falls too"
+
+
+def _steps(stands: Sequence[Stand]) -> str:
+    return ", ".join(f"{1e3 * stand.timestep_s:g}" for stand in stands) + " ms"
+
+
+def check_torque(config: RobotConfig, stand: Stand) -> Check:
+    """Standing leaves the motors torque to walk with."""
+    worst, joint = float(stand.torque_share.max()), config.joints[int(stand.torque_share.argmax())]
+    found, text = [], f"{joint.name} needs {worst:.0%} of its max_torque_nm {joint.max_torque_nm:g} to stand"
+    if worst > TORQUE_WARNING:
+        found.append(
+            (mistake if worst > TORQUE_MISTAKE else warning)(
+                text, "stand more upright, save mass, or take a stronger motor"
+            )
+        )
+    return Check(
+        name="torque", findings=found, measured=f"{worst:.0%} of {joint.max_torque_nm:g} N m at most, {joint.name}"
+    )
+
+
+def check_speed(config: RobotConfig, model: mujoco.MjModel) -> Check:
+    """Control steps a second of 64 simulations that stand, on all cores."""
+    batch = Batch(model, NUM_SIMULATIONS, 0)
+    home, num_substeps = model.key("home"), max(1, round(1.0 / config.control_freq_hz / model.opt.timestep))
+    batch.reset(np.arange(NUM_SIMULATIONS), stage=mujoco.mjtStage.mjSTAGE_NONE)
+    batch.bind("qpos")[:], batch.bind("ctrl")[:] = home.qpos, home.ctrl
+    num_steps, begin_s = 0, time.perf_counter()
+    try:
+        with quiet_mujoco():
+            while (elapsed_s := time.perf_counter() - begin_s) < SPEED_S:
+                batch.step(nstep=num_substeps)
+                num_steps += NUM_SIMULATIONS
+    except SimulationError as error:
+        return Check(
+            name="speed", findings=[mistake(f"the simulation breaks: {error}", "mend what else is wrong first")]
+        )
+    return Check(
+        name="speed",
+        measured=f"{num_steps / elapsed_s:,.0f} env-steps/s at {1e3 * model.opt.timestep:g} ms x {num_substeps}",
+    )

@@ -1,0 +1,208 @@
+"""`rfx deploy`: a policy folder on a robot, simulated or real."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+GO2_ONLY = ("interface", "domain", "log", "no_motion_switcher", "silent_publishers", "restore")
+SIM_ONLY = ("viewer",)
+
+
+def deploy(options: argparse.Namespace) -> None:
+    """Run a policy folder on a robot; a real one is led by its remote."""
+    from rfx.loading.loaded_policy import load_policy
+
+    check_options(options)
+    policy = load_policy(options.path)
+    if policy.robot_config is None:
+        raise ValueError(f"this {policy.policy_type} does not say which robot it is for; save it with robot_config")
+    if options.robot == "go2":
+        _lead(policy, options)
+    else:
+        _run(policy, options)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `rfx deploy` takes."""
+    parser.add_argument("path", help="a policy folder, hf://owner/name, or an .onnx file that rfx exported")
+    parser.add_argument(
+        "--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)"
+    )
+    parser.add_argument("--duration", type=float, help="seconds, on a Go2 of walking (default: until Ctrl-C)")
+    parser.add_argument(
+        "--velocity",
+        choices=("fixed", "keyboard", "remote"),
+        help="where the velocity command comes from (default: a Go2's remote, unless --vx, --vy or --yaw is given; else fixed)",
+    )
+    parser.add_argument("--vx", type=float, help="velocity forward, m/s")
+    parser.add_argument("--vy", type=float, help="velocity to the left, m/s")
+    parser.add_argument("--yaw", type=float, help="yaw rate, rad/s")
+    parser.add_argument("--viewer", action="store_true", help="sim: show the robot")
+    add_network_arguments(parser)
+    parser.add_argument("--log", help="go2: where its last seconds are written, and the whole run beside that")
+    parser.add_argument("--no-motion-switcher", action="store_true", help="go2: for simulators on lo that have none")
+    parser.add_argument(
+        "--silent-publishers",
+        type=int,
+        default=0,
+        help="go2: tolerate so many other publishers of rt/lowcmd while they are silent",
+    )
+    parser.add_argument(
+        "--restore",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="go2: at the end, have the robot's own controller take the motors again (default NAME: the one that let go)",
+    )
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where a Go2 is."""
+    parser.add_argument(
+        "--interface",
+        help="go2: network interface, as `rfx interfaces` lists them; lo for a simulator (default: the one that leads "
+        "to the robot)",
+    )
+    parser.add_argument("--domain", type=int, help="go2: DDS domain (default: 1 on lo, else 0)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise ValueError for an option that the robot asked for does not have."""
+    given = [
+        name
+        for robot, names in (("go2", GO2_ONLY), ("sim", SIM_ONLY))
+        if options.robot != robot
+        for name in names
+        if getattr(options, name) not in (None, False, 0)
+    ]
+    if given:
+        raise ValueError(
+            f"got {', '.join('--' + name.replace('_', '-') for name in given)} with --robot {options.robot}, which has no such option"
+        )
+    if options.velocity == "remote" and options.robot != "go2":
+        raise ValueError(
+            f"got --velocity remote with --robot {options.robot}, which has no remote control: use keyboard, or --vx, --vy, --yaw"
+        )
+    velocity = [name for name in ("vx", "vy", "yaw") if getattr(options, name) is not None]
+    if velocity and options.velocity in ("remote", "keyboard"):
+        raise ValueError(f"got --{velocity[0]} with --velocity {options.velocity}; expected one or the other")
+    if options.duration is not None and not options.duration > 0.0:
+        raise ValueError(f"got --duration {options.duration:g}; expected more than 0")
+
+
+def go2_interface(options: argparse.Namespace) -> str:
+    """The network interface asked for, or the only one that leads to a robot, saying so."""
+    from rfx.drivers.go2.wire.interfaces import robot_interface
+
+    if options.interface is not None:
+        return options.interface
+    interface = robot_interface()
+    print(f"using network interface {interface}, which leads to the robot", flush=True)
+    return interface
+
+
+def _run(policy: Any, options: argparse.Namespace) -> None:
+    """On a robot that needs no leading: it begins at once, and ends after options.duration."""
+    from rfx.drivers.session import Session
+
+    robot = _robot(policy, options)
+    robot.command(*_fixed(options))
+    decide = policy
+    with ExitStack() as stack:
+        if options.velocity == "keyboard":
+            from rfx.drivers.keyboard import HELP, Keyboard
+
+            keyboard = stack.enter_context(Keyboard())
+            print(HELP)
+
+            def decide(observation: dict[str, Any]) -> Any:
+                robot.command(*keyboard.read())
+                print("\r\x1b[K{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*keyboard.read()), end="", flush=True)
+                return policy(observation)
+
+            decide.reset = policy.reset
+        stack.enter_context(robot)
+        session = Session(robot, decide, rate_hz=robot.config.control_freq_hz)
+        stack.callback(lambda: print(timing(session.stats, robot)))
+        session.run(options.duration)
+
+
+def _lead(policy: Any, options: argparse.Namespace) -> None:
+    """On a Go2, led by its remote or the terminal."""
+    from rfx.drivers.go2.driver.driver import Go2
+    from rfx.drivers.go2.operator.deployment import Deployment
+    from rfx.drivers.keyboard import HELP, Keyboard
+
+    fixed = options.velocity == "fixed" or (options.velocity is None and any(_fixed(options)))
+    robot = Go2(
+        policy.robot_config,
+        interface=go2_interface(options),
+        domain=options.domain,
+        log_path=options.log,
+        restore=options.restore,
+        velocity_from="remote" if not fixed and options.velocity != "keyboard" else "api",
+        motion_switcher=not options.no_motion_switcher,
+        silent_publishers=options.silent_publishers,
+    )
+    for number in (
+        signal.SIGTSTP,
+        signal.SIGHUP,
+    ):  # stopped, or killed with its terminal, the robot would drop: it lies down instead
+        signal.signal(number, signal.default_int_handler)
+    with ExitStack() as stack:
+        keyboard = None
+        if options.velocity == "keyboard" or sys.stdin.isatty():
+            keyboard = stack.enter_context(Keyboard(limits=robot.max_velocity_command))
+        if options.velocity == "keyboard":
+            print(HELP)
+        stack.callback(lambda: print(_ending(robot)))
+        deployment = Deployment(robot, policy, velocity=(lambda: _fixed(options)) if fixed else None, keyboard=keyboard)
+        stack.callback(lambda: print(timing(deployment.rhythm.stats, robot)))
+        stack.enter_context(robot)
+        deployment.run(options.duration)
+
+
+def _ending(robot: Any) -> str:
+    lines = [f"log: {robot.log_path}, and beside it the whole run"]
+    if robot.left_without:
+        lines.append(
+            f"the robot lies without its own controller {robot.left_without!r}: --restore selects it at the end of a run, or Unitree's app, "
+            "or a restart of the robot"
+        )
+    return "\n".join(lines)
+
+
+def _fixed(options: argparse.Namespace) -> tuple[float, float, float]:
+    return tuple(value or 0.0 for value in (options.vx, options.vy, options.yaw))
+
+
+def _robot(policy: Any, options: argparse.Namespace) -> Any:
+    """The robot asked for, of the policy's own gains and pose where that is possible."""
+    from rfx.drivers.robot import make_robot
+
+    given: dict[str, Any] = {}
+    if options.robot == "sim":
+        given = {"config": policy.robot_config, "viewer": options.viewer}
+    elif options.robot == "mock":
+        given = {"config": policy.robot_config, "tensors": "numpy"}
+    robot = make_robot(options.robot, **given)
+    policy.check_robot(robot.config)
+    return robot
+
+
+def timing(stats: Any, robot: Any) -> str:
+    """How well a run kept time, in one line."""
+    text = (
+        f"{stats.iterations} steps, {stats.overruns} overruns, period {stats.mean_period_s * 1e3:.2f} ms, jitter "
+        + ", ".join(f"{name} {getattr(stats, f'{name}_jitter_s') * 1e3:.2f}" for name in ("p50", "p95", "p99", "max"))
+        + " ms"
+    )
+    if hasattr(robot, "latency_s") and not np.isnan(robot.latency_s()[0]):
+        text += "; LowState to LowCmd p50 {:.2f}, p99 {:.2f} ms".format(*(1e3 * value for value in robot.latency_s()))
+    return text

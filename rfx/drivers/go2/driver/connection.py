@@ -1,0 +1,142 @@
+"""The driver's side of the sender: its process, the mailboxes between them, and whether it is at work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfx.drivers.go2.rules.log import Recorder
+from rfx.drivers.go2.rules.mailbox import Doorbell, Phase, Request, command_dtype, create_memory, mailboxes
+from rfx.drivers.go2.rules.safety import SafetyLimits
+from rfx.robot.config import RobotConfig
+
+REFRESH_S = 0.001
+START_S = 30.0  # for the sender's interpreter and imports, on a busy machine
+SILENT_S = {
+    Phase.CONNECTING: 2.0,
+    Phase.DONE: float("inf"),
+}  # without a word from the sender, by what it last said it does
+SETTLED = (Phase.IDLE, Phase.FAULT, Phase.DONE)  # damped, or nothing is sent
+
+
+class Connection:
+    """A sender that was started for one robot; it begins with taking the robot over. `command` is the record that is sent to it."""
+
+    def __init__(self, config: RobotConfig, limits: SafetyLimits, log_path: Path, options: dict[str, Any]):
+        self.command = np.zeros((), command_dtype(config))
+        self._limits, self._lock = (
+            limits,
+            threading.Lock(),
+        )  # a request may come from another thread than the one that steps
+        descriptor, memory = create_memory(config)
+        bell_end, our_end = os.pipe()
+        self._doorbell = Doorbell(our_end)
+        options |= {
+            "config": config.to_dict(),
+            "limits": dataclasses.asdict(limits),
+            "memory": descriptor,
+            "doorbell": bell_end,
+            "driver_pid": os.getpid(),
+            "log_path": str(log_path),
+        }
+        self._states, self._commands = mailboxes(memory, config)
+        self.request(Request.IDLE)
+        # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would take 32 MB: locked,
+        # and so much longer for the system to take apart before it closes the socket that tells of a killed sender, or guard.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        self._began_s = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rfx.drivers.go2.sender.sender", json.dumps(options)],
+            env=environment,
+            pass_fds=(descriptor, bell_end),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(descriptor), os.close(bell_end)
+        self._recorder = Recorder(log_path, memory, config, limits)
+
+    @property
+    def phase(self) -> Phase:
+        """What the sender last said that it does."""
+        return Phase(self.state["phase"])
+
+    @property
+    def reason(self) -> str:
+        """Why, where that is a fault or lying down."""
+        return self.state["reason"].decode(errors="replace")
+
+    @property
+    def state(self) -> np.void:
+        """What the sender last reported (mailbox.state_dtype)."""
+        return self._states.read()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the sender's process is there."""
+        return self.process.poll() is None
+
+    def request(self, request: Request) -> None:
+        """Send the command record, with this request, at once."""
+        with self._lock:
+            self.command["time_s"], self.command["request"] = time.monotonic(), request
+            self._commands.write(self.command)
+        self._doorbell.ring()
+
+    def newest_state(self) -> np.void:
+        """What the sender reports after a look at the robot of this moment; if that takes it too long, what it reported last."""
+        state, until_s = self.state, time.monotonic() + REFRESH_S
+        number = self._states.number
+        self._doorbell.ring()
+        while self._states.number == number and time.monotonic() < until_s:
+            time.sleep(0.0)
+            state = self.state
+        return state
+
+    def check(self) -> None:
+        """Raise RuntimeError when the sender has said nothing for too long, and kill it: it could go on at any moment. Its guard damps."""
+        state = self.state
+        heard_s, limit_s = float(state["alive_s"]), SILENT_S.get(Phase(state["phase"]), self._limits.guard_timeout_s)
+        if not heard_s:
+            heard_s, limit_s = self._began_s, START_S
+        if (silent_s := time.monotonic() - heard_s) <= limit_s or not self.is_running:
+            return
+        time.sleep(0.01)  # this whole process may have been away: a word that has come meanwhile counts
+        if float(self.state["alive_s"]) > heard_s or not self.is_running:
+            return
+        self.process.kill()
+        self.process.wait()
+        raise RuntimeError(f"the Go2's sender stood still for {silent_s * 1e3:.0f} ms and was killed; its guard damps")
+
+    def wait_until_settled(self, timeout_s: float) -> None:
+        """Until the robot is damped, or the sender gone or found standing still, in which cases the guard damps."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.phase not in SETTLED and self.is_running and time.monotonic() < deadline_s:
+            try:
+                self.check()
+            except RuntimeError:
+                return
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """Have the sender damp for a while and end; one that does not end is terminated, then killed."""
+        for end, wait_s in (
+            (self.process.terminate, self._limits.damping_s + 15.0),
+            (self.process.kill, 5.0),
+            (lambda: None, None),
+        ):
+            try:  # it damps on SIGTERM too; after SIGKILL its guard does
+                self.process.wait(timeout=wait_s)
+                break
+            except subprocess.TimeoutExpired:
+                end()
+        self._doorbell.close()
+        self._recorder.close()

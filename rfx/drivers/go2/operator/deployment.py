@@ -1,0 +1,270 @@
+"""A policy on a Go2 that its remote leads: Passive, Stand, Walk."""
+
+from __future__ import annotations
+
+import gc
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rfx.drivers.go2.driver.driver import Go2, Report
+from rfx.drivers.go2.rules.mailbox import UNKNOWN, Phase
+from rfx.drivers.go2.wire.remote import BUTTONS
+from rfx.drivers.keyboard import BACK, FORWARD, Keyboard
+from rfx.drivers.realtime import realtime_priority
+from rfx.drivers.session import Rhythm
+
+PRIORITY = 10
+WARMUP_S = 0.5
+MAX_FAULTS = 3  # in a row without having stood: then something is wrong that connecting anew does not mend
+STATUS_S = 0.2
+HELP = (
+    "remote: Start stands up, A walks, B stands again, Start lies down, L2+B damps at once, always. "
+    "Terminal: Enter goes one state on, Backspace one back, Ctrl-C lies down and ends, twice damps at once"
+)
+END = ""
+CLEAR = "\r\x1b[K"  # to the beginning of the line, and nothing on it
+LEADING = ("Start", "A", "B")
+SHOULDERS = sum(
+    BUTTONS[name] for name in ("L1", "L2", "R1", "R2")
+)  # together with these, a button means something else, as L2+A to Unitree's
+NAMES = {
+    Phase.CONNECTING: "Passive",
+    Phase.IDLE: "Passive",
+    Phase.STANDING_UP: "standing up",
+    Phase.STANDING: "Stand",
+    Phase.POLICY: "Walk",
+    Phase.LYING_DOWN: "lying down",
+    Phase.FAULT: "damped",
+    Phase.DONE: "damped",
+}
+
+
+class Deployment:
+    """Runs policy on robot, in the states that the remote's buttons, or a terminal's keys, ask for; it begins Passive.
+
+    velocity, for a robot that does not take it from its remote: a function that returns vx, vy, yaw rate. What happens is printed, a line
+    each; on a terminal there is a status line below that. After a fault it connects anew and is Passive again.
+    """
+
+    def __init__(
+        self,
+        robot: Go2,
+        policy: Callable[[dict[str, Any]], Any],
+        *,
+        velocity: Callable[[], tuple[float, float, float]] | None = None,
+        keyboard: Keyboard | None = None,
+    ):
+        self.robot, self.policy = robot, policy
+        self.rhythm = Rhythm(1.0 / robot.config.control_freq_hz)
+        self._velocity, self._keyboard, self._console = velocity, keyboard, Console()
+        self._buttons = ~0  # what was pressed before; a button that is held from the start on says nothing
+        self._is_walking = self._is_leaving = self._has_stood = (
+            False  # leaving: asked to lie down, which the sender has not begun yet
+        )
+        self._braked_s, self._then = (
+            math.inf,
+            robot.stand,
+        )  # when the policy has brought it to a stand on request, and what then
+        self._phase, self._shown_s = None, 0.0
+
+    def run(self, walk_s: float | None = None) -> None:
+        """Serve until Ctrl-C, or until the policy has walked for walk_s, then lie down.
+
+        Raises ConnectionError when the robot cannot be had, or not again after a fault, and whatever the policy raises, after damping.
+        """
+        try:
+            self.robot.connect()
+            self._say(HELP)
+            self._serve_again_and_again(walk_s)
+            self._say("lying down")
+            self._brake()
+        except KeyboardInterrupt:
+            self._say("lying down; Ctrl-C again damps at once")
+            self._brake()
+            raise
+        finally:
+            self._console.close()
+        self.robot.stop()
+
+    def _serve_again_and_again(self, walk_s: float | None) -> None:
+        num_faults = 0  # since it last stood
+        while fault := self._serve(walk_s):
+            self._say(str(fault))
+            num_faults = 1 if self._has_stood else num_faults + 1
+            self.robot.close()
+            if num_faults >= MAX_FAULTS:
+                raise fault
+            self.robot.connect()
+            self._say("connected again")
+
+    def _serve(self, walk_s: float | None) -> RuntimeError | None:
+        """Serve one connection. Returns the robot's fault that ended it, or None when the time is up."""
+        self._buttons, self._is_walking, self._is_leaving, self._has_stood = ~0, False, False, False
+        try:
+            self._warm_up()
+            with realtime_priority(
+                PRIORITY
+            ):  # not around connecting, whose processes would inherit it for all their imports
+                while walk_s is None or self.rhythm.steps * self.rhythm.period_s < walk_s:
+                    self._tick()
+            return None
+        except PolicyError as error:
+            self.robot.abort()
+            raise error.__cause__ from None
+        except RuntimeError as error:
+            return error
+
+    def _tick(self) -> None:
+        """One control period: what was asked for, and a step of the policy while it walks."""
+        report = self.robot.look()
+        self._has_stood = self._has_stood or report.phase == Phase.STANDING
+        keys = self._keyboard.read() if self._keyboard is not None else None
+        asked = self._asked(report)
+        if report.phase == Phase.IDLE and "Start" in asked:
+            self.robot.stand()
+        elif self._is_walking and asked & {"B", "Start"}:
+            self._braked_s = min(self._braked_s, time.monotonic() + self.robot.brake())
+            self._then = self.robot.lie if "Start" in asked else self.robot.stand
+        elif report.phase in (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY) and "Start" in asked:
+            self.robot.lie()
+            self._is_leaving = True
+        elif report.phase == Phase.STANDING and "A" in asked and not self._is_walking:
+            self._begin_to_walk()
+        elif report.phase == Phase.STANDING and not self._is_walking and not self._is_leaving:
+            self.robot.stand()  # a word that somebody is there
+        elif report.phase == Phase.LYING_DOWN:
+            self._is_walking = self._is_leaving = False
+        if self._is_walking and time.monotonic() >= self._braked_s:
+            self._is_walking, self._is_leaving = False, self._then == self.robot.lie
+            self._then()
+        self._show(report)
+        if self._is_walking:
+            self._walk(keys)
+        else:
+            time.sleep(self.rhythm.period_s)
+
+    def _walk(self, keys: tuple[float, float, float] | None) -> None:
+        self.rhythm.step()
+        if self._velocity is not None:
+            self.robot.command(*self._velocity())
+        elif keys is not None and self.robot.velocity_from == "api":
+            self.robot.command(*keys)
+        action = self._decide(self.robot.observe())
+        try:
+            self.robot.act(action)
+        except ValueError as error:
+            raise PolicyError from error
+        self.rhythm.wait()
+
+    def _brake(self) -> None:
+        """Where it walks, go on until it stands on the spot. Interrupted, it damps at once."""
+        if not self._is_walking:
+            return
+        try:
+            until_s = time.monotonic() + self.robot.brake()
+            while time.monotonic() < until_s:
+                self._walk(None)
+        except KeyboardInterrupt:
+            self.robot.abort()
+            raise
+        except PolicyError as error:
+            self.robot.abort()
+            raise error.__cause__ from None
+
+    def _decide(self, observation: dict[str, Any]) -> Any:
+        try:
+            return self.policy(observation)
+        except Exception as error:
+            raise PolicyError from error
+
+    def _begin_to_walk(self) -> None:
+        self._is_walking, self._braked_s = True, math.inf
+        if reset := getattr(self.policy, "reset", None):
+            reset()
+        self.rhythm.begin()
+
+    def _asked(self, report: Report) -> set[str]:
+        """What the remote's buttons ask for that were pressed since the last call, or the terminal's keys."""
+        new, self._buttons = report.buttons & ~self._buttons, report.buttons
+        asked = {name for name in LEADING if new & BUTTONS[name] and not report.buttons & SHOULDERS}
+        for move in self._keyboard.moves() if self._keyboard is not None else ():
+            if move == FORWARD:
+                asked.add("Start" if report.phase == Phase.IDLE else "A")
+            elif move == BACK:
+                asked.add("B" if self._is_walking else "Start")
+        return asked
+
+    def _warm_up(self) -> None:
+        """Run the policy on what the robot reports, and act on nothing: a network is compiled by then."""
+        until_s = time.monotonic() + WARMUP_S
+        while time.monotonic() < until_s:
+            self._decide(self.robot.observe())
+            time.sleep(self.rhythm.period_s)
+        gc.collect()
+        gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
+
+    def _show(self, report: Report) -> None:
+        if report.phase != self._phase:
+            self._phase = report.phase
+            self._say(NAMES[report.phase] + (f": {report.reason}" if report.reason else ""))
+        now_s = time.monotonic()
+        if now_s - self._shown_s >= STATUS_S:
+            self._shown_s = now_s
+            self._console.show(status_line(report, self.robot, self.rhythm))
+
+    def _say(self, line: str) -> None:
+        self._console.say(line)
+
+
+class Console:
+    """Prints from a thread of its own: a terminal that takes nothing (Ctrl-S, a lost connection) must not hold up the control loop."""
+
+    def __init__(self) -> None:
+        self._is_terminal, self._texts = sys.stdout.isatty(), queue.SimpleQueue[str]()
+        self._thread = threading.Thread(target=self._print, name="rfx-go2-console", daemon=True)
+        self._thread.start()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self._texts.put(f"{CLEAR if self._is_terminal else ''}{line}\n")
+
+    def show(self, status: str) -> None:
+        """Print a status, on a terminal only, in place of the last."""
+        if self._is_terminal and self._texts.empty():
+            self._texts.put(f"{CLEAR}{status}")
+
+    def close(self) -> None:
+        """Print what there is, where that is possible at once, and no more."""
+        self._texts.put(END)
+        self._thread.join(1.0)
+
+    def _print(self) -> None:
+        while (text := self._texts.get()) != END:
+            print(text, end="", flush=True)
+
+
+class PolicyError(Exception):
+    """The policy, not the robot, has failed: its cause says how."""
+
+
+def status_line(report: Report, robot: Go2, rhythm: Rhythm) -> str:
+    """State, command, rate, jitter, battery, hottest motor, in under 120 columns."""
+    vx, vy, yaw_rate = robot.state.velocity_command[0].tolist()
+    walks = report.phase == Phase.POLICY
+    rate = (
+        f"{1.0 / rhythm.last_period_s:.0f} Hz, jitter {abs(rhythm.last_period_s - rhythm.period_s) * 1e3:.1f} ms"
+        if walks
+        else "no policy"
+    )
+    battery = "battery unknown" if report.battery == UNKNOWN else f"battery {report.battery}%"
+    joint, temperature = report.hottest
+    age = f" | no LowState for {report.state_age_s:.1f} s" if report.state_age_s > 0.1 else ""
+    return (
+        f"{NAMES[report.phase]} | {vx:+.2f} {vy:+.2f} m/s {yaw_rate:+.2f} rad/s | {rate} | {battery} | "
+        f"{joint.removesuffix('_joint')} {temperature} C{'' if report.remote_seen else ' | remote not seen'}{age}"
+    )

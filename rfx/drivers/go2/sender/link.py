@@ -1,0 +1,207 @@
+"""The sender's side of the wire: the newest LowState, LowCmd out, and who else commands the motors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import numpy as np
+
+from rfx.drivers.go2.rules.controller import MotorTarget
+from rfx.drivers.go2.rules.mailbox import UNKNOWN, state_dtype
+from rfx.drivers.go2.rules.pose import unfolded_legs
+from rfx.drivers.go2.rules.safety import SafetyLimits
+from rfx.drivers.go2.sender.switcher import DISCOVERY_S, STAND_DOWN, Check, Service, release_sport_controller
+from rfx.drivers.go2.wire import messages
+from rfx.drivers.go2.wire.bus import LOOPBACK, LOW_CMD, LOW_STATE, Bus
+from rfx.drivers.go2.wire.idl import LowCmd_, LowState_
+from rfx.robot.config import RobotConfig
+
+CONNECT_S = 3.0  # for the first LowState, and for the robot to listen to our LowCmd
+LISTEN_S = 0.3  # before the first command: another publisher may be there that discovery has not met yet
+REST_S = 0.3
+
+
+class Link:
+    """One robot on one bus. `state` is the record that the driver gets (state_dtype), updated in place by receive."""
+
+    def __init__(self, config: RobotConfig, domain: int, interface: str, silent_publishers: int = 0):
+        self.state = np.zeros((), state_dtype(config))
+        self._num, self._silent_publishers, self._is_simulator = (
+            len(config.joints),
+            silent_publishers,
+            interface == LOOPBACK,
+        )
+        self.bus = Bus(domain, interface)
+        self._low_states = self.bus.reader(LOW_STATE, LowState_)
+        self._others = self.bus.reader(LOW_CMD, LowCmd_, depth=16, others_only=True)
+        self._low_cmd = messages.new_low_cmd()
+        self._trusted: UUID | None = None
+        self._is_trusted: dict[int, bool] = {}  # publications of LowCmd by handle
+        self.num_damaged = 0  # LowStates with a wrong checksum since the last intact one
+
+    def take_over(self, *, motion_switcher: bool, limits: SafetyLimits, check: Check) -> str:
+        """Wait for the robot, have its own controller lie it down and let go, and make sure that nobody else commands the motors.
+
+        check is called while waiting, to raise when waiting has become pointless. Returns the name of the controller that let go, if any.
+        Raises ConnectionError, TimeoutError or RuntimeError with what is in the way.
+        """
+        self._wait(self.receive, CONNECT_S, self._silence, check)
+        released = ""
+        if motion_switcher:
+            released = release_sport_controller(
+                self.bus, lambda sport: self._lie_down(sport, limits, check), check, limits
+            )
+        try:
+            self._wait(lambda: not self._num_others(), 2.0, self._other_publisher, check)
+            self._others.take(16)  # what the robot's own controller sent before it was released
+            listen_until_s = time.monotonic() + LISTEN_S
+            while time.monotonic() < listen_until_s:
+                if self.other_publishers():
+                    raise ConnectionError(self._other_publisher())
+                check()
+                time.sleep(0.005)
+            self._low_cmds = self.bus.writer(LOW_CMD, LowCmd_)
+            self._wait(
+                lambda: bool(self._low_cmds.get_matched_subscriptions()),
+                CONNECT_S,
+                lambda: "nobody listens to rt/lowcmd: this is no Go2's domain, or its motors are not to be commanded",
+                check,
+            )
+            self._wait(self.receive, CONNECT_S, self._silence, check)
+        except ConnectionError as error:
+            if not released:
+                raise
+            raise ConnectionError(
+                f"{error}. The robot lies without its own controller {released!r}: select it again in Unitree's app, "
+                "or start the robot again"
+            ) from error
+        return released
+
+    def trust(self, key: UUID) -> None:
+        """Do not count the publications of the participant with this key among others."""
+        self._trusted = key
+        self._is_trusted.clear()
+
+    def receive(self) -> bool:
+        """Take the newest LowState into the state record. Returns whether there was an intact one."""
+        try:
+            samples = self._low_states.take(1)
+        except ValueError:  # not a LowState
+            return False
+        if not samples or not hasattr(samples[0], "record"):
+            return False
+        low_state, state = samples[0].record, self.state
+        if not messages.is_intact(low_state, may_lack_crc=self._is_simulator):
+            self.num_damaged += 1
+            return False
+        motors, imu = low_state["motor_state"][: self._num], low_state["imu_state"]
+        state["time_s"], self.num_damaged = time.monotonic(), 0
+        state["joint_position"], state["joint_velocity"], state["joint_torque"] = (
+            motors["q"],
+            motors["dq"],
+            motors["tau_est"],
+        )
+        state["temperature"], state["gyroscope"], state["quaternion"] = (
+            motors["temperature"],
+            imu["gyroscope"],
+            imu["quaternion"],
+        )
+        state["accelerometer"], state["remote"] = imu["accelerometer"], low_state["wireless_remote"]
+        charge = int(low_state["bms_state"]["soc"])
+        state["battery"] = UNKNOWN if charge == 0 and self._is_simulator else charge
+        return True
+
+    def send(self, target: MotorTarget) -> None:
+        """Command the motors."""
+        motors = self._low_cmd["motor_cmd"][: self._num]
+        motors["q"], motors["kp"], motors["kd"], motors["dq"] = target.position, target.kp, target.kd, 0.0
+        messages.seal(self._low_cmd)
+        self._low_cmds.write(LowCmd_(self._low_cmd))
+
+    def leave(self) -> None:
+        """Command the motors no more: others see no publisher here from now on."""
+        del self._low_cmds
+
+    def other_publishers(self) -> int:
+        """How many others publish rt/lowcmd: tolerated silent ones left out, until they send."""
+        return max(1, self._num_others()) if self._others.take(16) else self._num_others()
+
+    def names_of_others(self) -> str:
+        """Who else publishes rt/lowcmd, as far as they say: process, its number, and host."""
+        keys = [
+            data.participant_key
+            for handle in self._others.get_matched_publications()
+            if (data := self._others.get_matched_publication_data(handle)) is not None
+            and data.participant_key != self._trusted
+        ]
+        return ", ".join(self.bus.name_of(key) for key in keys) or "one that has left again"
+
+    def _other_publisher(self) -> str:
+        return (
+            f"another publisher of rt/lowcmd is there ({self.names_of_others()}): stop the other controller, or if it never sends, tolerate it "
+            f"with --silent-publishers {self._silent_publishers + 1}"
+        )
+
+    def _silence(self) -> str:
+        if self.num_damaged:
+            return f"{self.num_damaged} LowStates came, each with a wrong checksum: does this robot's firmware use another message format?"
+        return "no LowState from the robot: check cable, address, domain and interface"
+
+    def _num_others(self) -> int:
+        others = [handle for handle in self._others.get_matched_publications() if not self._ours(handle)]
+        return max(0, len(others) - self._silent_publishers)
+
+    def _ours(self, handle: int) -> bool:
+        """Whether a publication is of the participant that is trusted."""
+        if handle not in self._is_trusted:
+            publication = self._others.get_matched_publication_data(handle)
+            if publication is None:  # it has just left
+                return False
+            self._is_trusted[handle] = publication.participant_key == self._trusted
+        return self._is_trusted[handle]
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float, message: Callable[[], str], check: Check) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                raise ConnectionError(message())
+            check()
+            time.sleep(0.005)
+
+    def _lie_down(self, sport: Service, limits: SafetyLimits, check: Check) -> None:
+        """Return once the robot lies at rest on folded legs, so that letting go of it drops nothing.
+
+        The sport service is asked for that; what counts is how the legs are. Raises ConnectionError when the robot does not lie.
+        """
+        answer = "its sport service did not appear"
+        if self._lies(limits.rest_velocity_rad_s, REST_S + 0.1, check) and not sport.is_there():
+            return
+        if sport.wait(DISCOVERY_S, check):
+            try:
+                sport.call(STAND_DOWN, check=check)
+                answer = "its sport service was told to lie it down"
+            except (TimeoutError, RuntimeError) as error:
+                answer = str(error)
+        if not self._lies(limits.rest_velocity_rad_s, limits.lie_down_timeout_s, check):
+            legs = ", ".join(unfolded_legs(self.state["joint_position"])) or "none, but they move"
+            raise ConnectionError(
+                f"the robot does not lie at rest on folded legs (not folded: {legs}), and would fall if its own controller let go; "
+                f"{answer}. Lie it down with its remote, then try again; its own controller still has it"
+            )
+
+    def _lies(self, rest_velocity_rad_s: float, timeout_s: float, check: Check) -> bool:
+        """Whether, within timeout_s, all legs are folded and no joint moves for a while."""
+        begun_s = rest_since_s = time.monotonic()
+        while (now_s := time.monotonic()) < begun_s + timeout_s:
+            self.receive()
+            check()
+            state = self.state
+            moves = np.abs(state["joint_velocity"]).max() > rest_velocity_rad_s or now_s - state["time_s"] > REST_S
+            if moves or unfolded_legs(state["joint_position"]):
+                rest_since_s = now_s
+            elif now_s >= rest_since_s + REST_S:
+                return True
+            time.sleep(0.01)
+        return False

@@ -1,0 +1,262 @@
+"""The process that talks to the robot: up to 500 times a second LowState in, safety rules, LowCmd out. The driver starts it.
+
+It holds and interpolates the policy's targets, so the policy's rate never gates the motors', and it outlives the policy's process: when
+that stalls, stops, crashes or is killed, this one damps. Whatever ends it, it sends damping for a while first, and a guard process does
+when it is killed or stopped itself. It has a session of its own, so the terminal's Ctrl-C reaches the policy's process only, which then asks for damping.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rfx.drivers.go2.rules.controller import Controller
+from rfx.drivers.go2.rules.log import Log
+from rfx.drivers.go2.rules.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes, state_dtype
+from rfx.drivers.go2.rules.safety import SafetyLimits, Snapshot, smoothed_speed
+from rfx.drivers.go2.sender.guard import Guard
+from rfx.drivers.go2.sender.link import Link
+from rfx.drivers.go2.sender.switcher import select_controller
+from rfx.drivers.go2.wire import remote
+from rfx.drivers.realtime import ProcessWatch, lock_memory, realtime_priority
+from rfx.robot.config import RobotConfig
+
+PRIORITY = 30  # above the policy's loop
+MAX_RATE_HZ = 500.0  # a Go2 should be sent 200 to 500 commands a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenderOptions:
+    """What the driver tells the sender, as JSON on its command line."""
+
+    config: dict[str, Any]
+    limits: dict[str, Any]
+    domain: int
+    interface: str
+    memory: int  # file descriptor
+    doorbell: int  # file descriptor
+    driver_pid: int
+    log_path: str
+    rate_hz: float = 400.0  # of ticks; a policy step adds two, which makes MAX_RATE_HZ at 50 Hz
+    log_s: float = 5.0
+    motion_switcher: bool = True
+    silent_publishers: int = 0  # this many other publishers of rt/lowcmd are tolerated as long as they send nothing
+    restore: str | None = (
+        None  # have the robot's own controller of this name, or with "" the one that let go, take the motors at the end
+    )
+
+
+class Sender:
+    """The loop between the mailboxes, the controller and the link."""
+
+    def __init__(self, options: SenderOptions, guard: Guard):
+        self.options, self._guard = options, guard
+        self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
+        self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
+        self._doorbell = Doorbell(options.doorbell)
+        self._driver = ProcessWatch(options.driver_pid)
+        self._controller = Controller(self.config, self.limits)
+        try:
+            self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
+        except ConnectionError as error:
+            state = np.zeros((), state_dtype(self.config))
+            state["phase"], state["reason"] = Phase.DONE, str(error).encode()[:REASON_SIZE]
+            self._states.write(state)
+            raise
+        self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
+        self._command = self._commands.read()
+        self._signal = self._guard_failure = ""
+        self._latencies_s: list[float] = []
+        self._max_gap_s = self._last_sent_s = 0.0
+        self._last_step, self._last_now_s = 0, time.monotonic()
+        self._speed = np.zeros(len(self.config.joints), np.float32)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def run(self) -> str:
+        """Take over the robot, serve the driver until it is done or something is wrong, damp, write the log.
+
+        Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
+        """
+        limits = self.limits
+        try:
+            released = self._link.take_over(
+                motion_switcher=self.options.motion_switcher, limits=limits, check=self._check_wanted
+            )
+            self._link.state["released"] = released.encode()[:40]
+            lock_memory()
+            gc.collect()
+            gc.freeze()
+            gc.disable()  # nothing in the loop makes cycles
+            self._link.trust(self._guard.arm(self._check_wanted))
+        except (OSError, RuntimeError) as error:
+            self._controller.fail(time.monotonic(), str(error))
+            self._guard.dismiss()
+            self._report(Phase.DONE)
+            raise
+        try:
+            self._loop()
+        except (
+            BaseException
+        ) as error:  # the robot must be damped whatever this was; where that fails too, the guard does it
+            self._controller.fail(time.monotonic(), f"the sender failed: {error!r}")
+            self._damp_blindly()
+        self._guard.dismiss()
+        self._write_log()
+        if self.options.restore is not None and not self._controller.reason:
+            self._restore(self.options.restore or released)
+        self._report(Phase.DONE)
+        return self._controller.reason
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._signal = f"the sender was sent {signal.Signals(number).name}"
+
+    def _check_wanted(self) -> None:
+        """Tell the driver that this process is at work, and find out whether it still should be: nothing moves yet."""
+        if self._signal or not self._driver.is_alive():
+            raise ConnectionError(self._signal or "the policy's process is gone")
+        if Request(self._commands.read()["request"]) == Request.CLOSE:
+            raise ConnectionError("it was closed while connecting")
+        self._report(Phase.CONNECTING)
+
+    def _loop(self) -> None:
+        due_s = time.monotonic()
+        while not self._is_done(time.monotonic()):
+            self._tick()
+            due_s = max(due_s + 1.0 / self.options.rate_hz, time.monotonic())
+            if self._doorbell.wait_until(due_s):  # a command is sent at once
+                due_s = time.monotonic()
+
+    def _tick(self) -> None:
+        self._link.receive()
+        self._command = self._commands.read()
+        step = int(self._command["step"])
+        now = self._snapshot()
+        target = self._controller.step(now, Request(self._command["request"]), step)
+        if (
+            late_s := time.monotonic() - now.now_s
+        ) > self.limits.guard_timeout_s:  # this process stood still in between: the target is old
+            self._controller.fail(time.monotonic(), f"the sender stood still for {late_s * 1e3:.0f} ms")
+            target = self._controller.damping()
+        self._link.send(target)
+        self._guard_failure = self._guard.beat()
+        sent_s = time.monotonic()
+        if self._controller.phase == Phase.POLICY and step != self._last_step:
+            self._last_step = step
+            self._link.state["latency_s"] = sent_s - self._command["state_time_s"]
+            self._latencies_s.append(float(self._link.state["latency_s"]))
+        if self._last_sent_s:
+            self._max_gap_s = max(self._max_gap_s, sent_s - self._last_sent_s)
+        self._last_sent_s = sent_s
+        state = self._link.state
+        state["sent"], state["kp"], state["kd"] = target.position, target.kp[0], target.kd[0]
+        self._report(self._controller.phase)
+        self._log.add(now.now_s, state, self._command)
+
+    def _snapshot(self) -> Snapshot:
+        state, command, request = self._link.state, self._command, Request(self._command["request"])
+        now_s = time.monotonic()
+        self._speed = smoothed_speed(self._speed, state["joint_velocity"], now_s - self._last_now_s, self.limits)
+        self._last_now_s = now_s
+        others = self._link.other_publishers()
+        failure = command["reason"].decode(errors="replace") if request == Request.FAIL else self._signal
+        return Snapshot(
+            now_s=now_s,
+            phase=self._controller.phase,
+            phase_since_s=self._controller.phase_since_s,
+            state_time_s=float(state["time_s"]),
+            joint_position=state["joint_position"],
+            joint_velocity=state["joint_velocity"],
+            joint_speed=self._speed,
+            temperature=state["temperature"],
+            gyroscope=state["gyroscope"],
+            quaternion=state["quaternion"],
+            buttons=remote.buttons(state["remote"].tobytes()),
+            other_publishers=others,
+            other_names=self._link.names_of_others() if others else "",
+            driver_alive=request == Request.CLOSE or self._driver.is_alive(),
+            driver_stopped=self._driver.is_stopped(),
+            driver_failure=failure,
+            policy_time_s=float(command["time_s"]),
+            target=command["target"],
+            num_damaged=self._link.num_damaged,
+            battery=int(state["battery"]),
+            guard_failure=self._guard_failure,
+        )
+
+    def _is_done(self, now_s: float) -> bool:
+        """Whether damping has been sent for long enough on the way out."""
+        controller = self._controller
+        leaving = controller.phase == Phase.FAULT or (
+            controller.phase == Phase.IDLE and self._command["request"] == Request.CLOSE
+        )
+        return leaving and now_s - controller.phase_since_s > self.limits.damping_s
+
+    def _damp_blindly(self) -> None:
+        end_s = time.monotonic() + self.limits.damping_s
+        while time.monotonic() < end_s:
+            self._link.send(self._controller.damping())
+            self._guard.beat()
+            time.sleep(1.0 / self.options.rate_hz)
+
+    def _restore(self, name: str) -> None:
+        self._link.leave()
+        try:
+            if not name:
+                raise RuntimeError("it had let go before this run, and --restore needs its name")
+            select_controller(self._link.bus, name)
+            self._link.state["is_restored"] = True
+        except (TimeoutError, RuntimeError) as error:
+            self._controller.reason = (
+                f"the robot was left without its own controller, which did not take the motors again ({error}): "
+                "select it in Unitree's app, or start the robot again"
+            )
+
+    def _report(self, phase: Phase) -> None:
+        state = self._link.state
+        state["alive_s"], state["phase"], state["reason"] = (
+            time.monotonic(),
+            phase,
+            self._controller.reason.encode()[:REASON_SIZE],
+        )
+        self._states.write(state)
+
+    def _write_log(self) -> None:
+        p50, p99 = np.percentile(self._latencies_s, (50, 99)).tolist() if self._latencies_s else (None, None)
+        timing = {"latency_p50_s": p50, "latency_p99_s": p99, "max_send_gap_s": self._max_gap_s}
+        try:
+            self._log.write(Path(self.options.log_path), self._controller.reason or "closed", timing)
+        except OSError as error:
+            print(f"go2: no log: {error}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    options = SenderOptions(**json.loads(sys.argv[1]))
+    limits = SafetyLimits(**options.limits)
+    # Before the priority is raised, which it would inherit: two seconds of imports that nothing else could run beside.
+    guard = Guard(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
+    status = ""
+    with realtime_priority(PRIORITY):  # the DDS threads inherit it
+        try:
+            if reason := Sender(options, guard).run():
+                status = f"damped and stopped: {reason}; log: {options.log_path}"
+        except (OSError, RuntimeError) as error:  # told to the driver where that was possible
+            guard.dismiss()
+            status = str(error)
+    if status:
+        print(f"go2: {status}", file=sys.stderr, flush=True)
+    os._exit(bool(status))  # DDS threads that still receive crash in an interpreter that is being taken down
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The motion switcher: asks the robot's own sport controller to lie down and let go of the motors, or to take them again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+
+from rfx.drivers.go2.rules.safety import SafetyLimits
+from rfx.drivers.go2.wire.bus import Bus
+from rfx.drivers.go2.wire.idl import Request_, RequestHeader_, RequestIdentity_, Response_
+
+# Service names and api numbers: Unitree's SDK2, motion_switcher and go2/sport.
+SWITCHER, CHECK_MODE, SELECT_MODE, RELEASE_MODE = "motion_switcher", 1001, 1002, 1003
+SPORT, STAND_DOWN = "sport", 1005
+DISCOVERY_S = 5.0
+REPEAT_S = (
+    0.3  # a request that was lost because the service had not met our writer yet is answered when it is written again
+)
+
+Check = Callable[[], None]  # called while waiting; raises when waiting has become pointless
+
+
+def request_topic(service: str) -> str:
+    return f"rt/api/{service}/request"
+
+
+def response_topic(service: str) -> str:
+    return f"rt/api/{service}/response"
+
+
+class Service:
+    """One of the robot's request and response services."""
+
+    def __init__(self, bus: Bus, name: str, limits: SafetyLimits = SafetyLimits()):
+        self.name, self._timeout_s = name, limits.service_timeout_s
+        self._requests = bus.writer(request_topic(name), Request_)
+        self._responses = bus.reliable_reader(response_topic(name), Response_)
+        self._numbers = itertools.count(time.time_ns())
+
+    def is_there(self) -> bool:
+        """Whether the robot offers the service, as far as discovery has got."""
+        return bool(self._requests.get_matched_subscriptions()) and bool(self._responses.get_matched_publications())
+
+    def wait(self, timeout_s: float, check: Check) -> bool:
+        """Whether the robot offers the service within timeout_s."""
+        deadline_s = time.monotonic() + timeout_s
+        while not (there := self.is_there()) and time.monotonic() < deadline_s:
+            check()
+            time.sleep(0.005)
+        return there
+
+    def call(
+        self, api: int, parameter: str = "{}", *, timeout_s: float | None = None, check: Check = lambda: None
+    ) -> str:
+        """Ask, and return the response's data. Raises TimeoutError without an answer, RuntimeError for a status other than 0.
+
+        The request, with its one identity, is written again until it is answered: a volatile reader of Cyclone DDS 0.10.2 that has not met
+        our writer yet never sees the first one, although our side reports a match. Only what may be asked twice is asked this way.
+        """
+        number, timeout_s = next(self._numbers), self._timeout_s if timeout_s is None else timeout_s
+        request = Request_(header=RequestHeader_(identity=RequestIdentity_(id=number, api_id=api)), parameter=parameter)
+        asked_s, deadline_s = 0.0, time.monotonic() + timeout_s
+        while (now_s := time.monotonic()) < deadline_s:
+            if now_s - asked_s >= REPEAT_S:
+                self._requests.write(request)
+                asked_s = now_s
+            for response in self._responses.take(32):
+                header = getattr(response, "header", None)  # a writer that left is a sample without data
+                if header is not None and header.identity.id == number:
+                    if header.status.code != 0:
+                        raise RuntimeError(
+                            f"the robot's {self.name} service refused request {api} with status {header.status.code}"
+                        )
+                    return response.data
+            check()
+            time.sleep(0.005)
+        raise TimeoutError(f"the robot's {self.name} service did not answer request {api} within {timeout_s:g} s")
+
+
+def release_sport_controller(
+    bus: Bus, lie_down: Callable[[Service], None], check: Check = lambda: None, limits: SafetyLimits = SafetyLimits()
+) -> str:
+    """Return once no controller of the robot's own is active. Returns the name of the one that was let go, nothing if there was none.
+
+    lie_down is given the sport service and returns once the robot lies; without that nothing is released. Raises ConnectionError when the
+    motion switcher is not there, TimeoutError or RuntimeError when it does not do as asked, saying if the robot is left without a controller.
+    """
+    switcher, sport = Service(bus, SWITCHER, limits), Service(bus, SPORT, limits)
+    if not switcher.wait(DISCOVERY_S, check):
+        raise ConnectionError("no motion switcher found: is this the robot's network interface and domain?")
+    name = active_mode(switcher, check)
+    if not name:
+        return ""
+    lie_down(sport)
+    released, trouble, deadline_s = name, "", time.monotonic() + limits.release_timeout_s
+    while time.monotonic() < deadline_s:
+        try:
+            switcher.call(RELEASE_MODE, check=check)
+        except (TimeoutError, RuntimeError) as error:  # what counts is what it then says of its mode
+            trouble = f": {error}"
+        try:
+            if not active_mode(switcher, check):
+                return released
+        except (TimeoutError, RuntimeError) as error:
+            trouble = f": {error}"
+    raise TimeoutError(
+        f"the robot's controller {released!r} is still active, or does not say that it is not, after {limits.release_timeout_s:g} s{trouble}. "
+        "It may have let go of the motors: select it again in Unitree's app, or start the robot again"
+    )
+
+
+def select_controller(bus: Bus, name: str, check: Check = lambda: None) -> None:
+    """Have the robot's own controller of this name take the motors. Raises TimeoutError or RuntimeError when it does not."""
+    switcher = Service(bus, SWITCHER)
+    if not switcher.wait(DISCOVERY_S, check):
+        raise TimeoutError("no motion switcher found")
+    switcher.call(SELECT_MODE, json.dumps({"name": name}), check=check)
+
+
+def active_mode(switcher: Service, check: Check = lambda: None) -> str:
+    """The name of the active controller, empty when there is none. Raises RuntimeError for an answer that does not say."""
+    data = switcher.call(CHECK_MODE, check=check)
+    try:
+        name = json.loads(data)["name"]
+    except (ValueError, KeyError, TypeError):
+        raise RuntimeError(f"the motion switcher answered {data!r}; expected JSON with a name") from None
+    if not isinstance(name, str):
+        raise RuntimeError(f"the motion switcher answered {data!r}; expected a name")
+    return name

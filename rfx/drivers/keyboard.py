@@ -1,0 +1,68 @@
+"""The keyboard of a terminal as a remote control: a velocity command that fades without key presses, and keys for the robot's states."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from typing import Any
+
+from rfx.drivers.robot import MAX_VELOCITY_COMMAND
+
+STEP = 0.1  # m/s and rad/s per key press
+KEYS = {"w": (0, STEP), "s": (0, -STEP), "a": (1, STEP), "d": (1, -STEP), "q": (2, STEP), "e": (2, -STEP)}
+HOLD_S, FADE_S = 3.0, 1.0  # a command stays as it is for a while after the last key, then fades to zero
+FORWARD, BACK = "\n", "\x7f"  # Enter, Backspace
+HELP = "keys: w/s forward and back, a/d left and right, q/e turn, space stands still; without a key the command fades; Ctrl-C ends"
+
+
+class Keyboard:
+    """Reads single key presses while it is entered; the terminal is put back on the way out. Raises OSError when input is no terminal.
+
+    limits bound the velocity command: what is pressed beyond them counts for nothing, so the way back is as short as it looks.
+    """
+
+    def __init__(self, descriptor: int | None = None, limits: tuple[float, float, float] = MAX_VELOCITY_COMMAND):
+        self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
+        self._limits, self._velocity, self._pressed_s = limits, [0.0, 0.0, 0.0], 0.0
+        self._moves: list[str] = []
+
+    def __enter__(self) -> Keyboard:
+        if not os.isatty(self._descriptor):
+            raise OSError("the keyboard needs a terminal as standard input")
+        self._settings = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._settings)
+
+    def read(self) -> tuple[float, float, float]:
+        """vx, vy (m/s) and yaw rate (rad/s) after the keys pressed since the last call. Never waits."""
+        now_s = time.monotonic()
+        while select.select([self._descriptor], [], [], 0.0)[0] and (data := os.read(self._descriptor, 64)):
+            for key in data.decode(errors="ignore"):
+                self._press(key, now_s)
+        left = 1.0 - max(0.0, now_s - self._pressed_s - HOLD_S) / FADE_S
+        if left <= 0.0:
+            self._velocity = [0.0, 0.0, 0.0]
+        return tuple(value * min(1.0, left) for value in self._velocity)
+
+    def moves(self) -> list[str]:
+        """FORWARD and BACK, as pressed since the last call and noticed by read."""
+        moves, self._moves = self._moves, []
+        return moves
+
+    def _press(self, key: str, now_s: float) -> None:
+        if key in KEYS:
+            axis, step = KEYS[key]
+            limit = self._limits[axis]
+            self._velocity[axis] = max(-limit, min(limit, round(self._velocity[axis] + step, 3)))
+            self._pressed_s = now_s
+        elif key == " ":
+            self._velocity = [0.0, 0.0, 0.0]
+        elif key in (FORWARD, BACK, "\r"):
+            self._moves.append(FORWARD if key == "\r" else key)

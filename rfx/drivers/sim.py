@@ -1,0 +1,217 @@
+"""One robot in MuJoCo: the physics, and the Robot around it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from rfx.drivers.mjcf import load_model, motor_addresses
+from rfx.drivers.robot import MAX_VELOCITY_COMMAND, SingleRobot
+from rfx.observation.arrays import is_installed
+from rfx.robot.config import RobotConfig, joint_targets
+from rfx.robot.files import load_robot
+from rfx.robot.height_field import HeightField
+from rfx.robot.state import Array, advance, projected_gravity
+from rfx.system.extras import missing
+
+LEVEL = (1.0, 0.0, 0.0, 0.0)
+
+
+class Physics:
+    """One robot whose motors obey the law of real ones: torque = tau + kp (position - q) + kd (velocity - dq), within their limits.
+
+    Arrays over motors are (num_joints,), in the config's motor order. viewer shows the robot in a window.
+    """
+
+    def __init__(
+        self,
+        config: RobotConfig,
+        *,
+        timestep_s: float = 0.005,
+        mjcf: str | Path | None = None,
+        viewer: bool = False,
+        ground: HeightField | None = None,
+    ):
+        self.config, self.timestep_s, self.ground = config, timestep_s, ground
+        self.model = load_model(config, mjcf, timestep_s=timestep_s, visual=viewer, ground=ground)
+        self.data = mujoco.MjData(self.model)
+        self._motors = motor_addresses(self.model, config)
+        self._accelerometer = self.model.sensor("imu_accelerometer").adr[0]
+        self._viewer = None
+        self.place(config.default_position)
+        if viewer:
+            if not is_installed("glfw"):
+                raise missing("the viewer", "glfw")
+            from mujoco import viewer as window  # here, because it loads a display library
+
+            self._viewer = window.launch_passive(self.model, self.data)
+
+    def place(self, joint_position: Array, *, height: float | None = None, quaternion: Array = LEVEL) -> None:
+        """Put the robot down at rest: joints (num_joints,) rad, base height m (default: standing), base orientation wxyz."""
+        mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key("home").id)
+        if height is not None:
+            self.data.qpos[2] = height
+        self.data.qpos[3:7] = quaternion
+        self.data.qpos[self._motors.qpos] = joint_position
+        self.data.ctrl[self._motors.actuator] = joint_position
+        mujoco.mj_forward(self.model, self.data)
+
+    def set_motors(
+        self, position: Array, *, kp: Array, kd: Array, velocity: Array | float = 0.0, torque: Array | float = 0.0
+    ) -> None:
+        """What the motors do from now on: position rad, velocity rad/s, torque N m, gains kp N m/rad and kd N m s/rad."""
+        model, motors = self.model, self._motors.actuator
+        model.actuator_gainprm[motors, 0] = kp
+        model.actuator_biasprm[motors, 0] = torque + np.multiply(kd, velocity)
+        model.actuator_biasprm[motors, 1] = -np.asarray(kp)
+        model.actuator_biasprm[motors, 2] = -np.asarray(kd)
+        self.data.ctrl[motors] = position
+
+    def step(self, num_steps: int = 1) -> None:
+        """Let num_steps timesteps pass."""
+        mujoco.mj_step(self.model, self.data, num_steps)
+        self.sync()
+
+    def sync(self) -> None:
+        """Bring the viewer, where there is one, up to date."""
+        if self._viewer is not None:
+            self._viewer.sync()
+
+    def close(self) -> None:
+        """Close the viewer's window."""
+        if self._viewer is not None:
+            self._viewer.close()
+
+    @property
+    def joint_position(self) -> Array:
+        """rad."""
+        return self.data.qpos[self._motors.qpos]
+
+    @property
+    def joint_velocity(self) -> Array:
+        """rad/s."""
+        return self.data.qvel[self._motors.qvel]
+
+    @property
+    def joint_torque(self) -> Array:
+        """N m, over the last timestep."""
+        return self.data.actuator_force[self._motors.actuator]
+
+    @property
+    def base_position_w(self) -> Array:
+        """(3,), m."""
+        return self.data.qpos[0:3]
+
+    @property
+    def base_quaternion(self) -> Array:
+        """(4,), wxyz."""
+        return self.data.qpos[3:7]
+
+    @property
+    def base_linear_velocity_w(self) -> Array:
+        """(3,), m/s."""
+        return self.data.qvel[0:3]
+
+    @property
+    def base_angular_velocity_b(self) -> Array:
+        """(3,), rad/s: what a gyroscope measures."""
+        return self.data.qvel[3:6]
+
+    @property
+    def base_acceleration_b(self) -> Array:
+        """(3,), m/s^2: what an accelerometer measures, gravity included, over the last timestep."""
+        return self.data.sensordata[self._accelerometer : self._accelerometer + 3]
+
+
+class SimRobot(SingleRobot):
+    """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control step.
+
+    realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer opens a
+    window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat floor's place. Commands
+    are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError when timestep_s does not divide the control step.
+    """
+
+    def __init__(
+        self,
+        config: RobotConfig | str = "go2",
+        *,
+        realtime: bool = False,
+        viewer: bool = False,
+        timestep_s: float = 0.005,
+        mjcf: str | Path | None = None,
+        ground: HeightField | None = None,
+        max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND,
+    ):
+        config = load_robot(config) if isinstance(config, str) else config
+        super().__init__(config, max_velocity_command)
+        self._control_step_s = 1.0 / config.control_freq_hz
+        self._num_substeps = round(self._control_step_s / timestep_s)
+        if self._num_substeps < 1 or abs(self._num_substeps * timestep_s - self._control_step_s) > 1e-9:
+            raise ValueError(
+                f"got timestep_s {timestep_s}; expected a whole fraction of the control step, {self._control_step_s} s"
+            )
+        self.physics = Physics(config, timestep_s=timestep_s, mjcf=mjcf, viewer=viewer, ground=ground)
+        self._kp, self._kd = config.joint_array("kp"), config.joint_array("kd")
+        self._realtime, self._due_s = realtime, 0.0
+        self._stopped = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Stand in the default pose, at rest."""
+        self.physics.place(self.config.default_position)
+        self._clear()
+        self._measure()
+        self._stopped, self._due_s = False, time.monotonic()
+
+    def observe(self) -> dict[str, Array]:
+        """{"state": (1, max_state_dim)}, float32. Raises FloatingPointError when the simulation is no longer finite."""
+        observation = self._observation()
+        if not np.isfinite(observation["state"]).all():
+            self.stop()
+            raise FloatingPointError(
+                "the simulated robot's state is not finite: reset it, or take a smaller timestep_s"
+            )
+        return observation
+
+    def act(self, action: Any) -> None:
+        """Apply an action for one control step. Raises ValueError and stops for a wrong one, RuntimeError while stopped."""
+        if self._stopped:
+            raise RuntimeError("the robot is stopped: call reset() first")
+        try:
+            values = self._action(action)
+        except ValueError:
+            self.stop()
+            raise
+        self.physics.set_motors(joint_targets(self.config, values)[0], kp=self._kp, kd=self._kd)
+        self.physics.step(self._num_substeps)
+        advance(self.state, values)
+        self._measure()
+        if self._realtime:
+            self._pace()
+
+    def stop(self) -> None:
+        """Motors off until reset."""
+        self._stopped = True
+        self.physics.set_motors(self.physics.joint_position, kp=0.0 * self._kp, kd=self._kd)
+
+    def __enter__(self) -> SimRobot:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.stop()
+        self.physics.close()
+
+    def _measure(self) -> None:
+        state, physics = self.state, self.physics
+        state.joint_position[0] = physics.joint_position
+        state.joint_velocity[0] = physics.joint_velocity
+        state.base_angular_velocity_b[0] = physics.base_angular_velocity_b
+        projected_gravity(physics.base_quaternion[None].astype(np.float32), out=state.projected_gravity_b)
+
+    def _pace(self) -> None:
+        self._due_s = max(self._due_s + self._control_step_s, time.monotonic() - self._control_step_s)
+        time.sleep(max(0.0, self._due_s - time.monotonic()))

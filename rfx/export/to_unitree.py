@@ -1,0 +1,85 @@
+"""A policy as Unitree's C++ deployment takes it: a folder of exported/policy.onnx and params/deploy.yaml.
+
+Keys and terms are those of unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rfx.drivers.robot import MAX_VELOCITY_COMMAND
+from rfx.export.to_onnx import export_onnx
+from rfx.policy.folder import PolicyInfo, inspect_policy, local_folder
+from rfx.policy.hub import SCHEME
+from rfx.policy.onnx_policy import inspect_onnx, terms_of
+from rfx.robot.config import RobotConfig
+from rfx.system.folders import replace_file
+
+ONNX, SETTINGS = Path("exported") / "policy.onnx", Path("params") / "deploy.yaml"
+TERMS = {
+    "joint_position": "joint_pos_rel",
+    "joint_velocity": "joint_vel_rel",
+    "base_angular_velocity": "base_ang_vel",
+    "velocity_command": "velocity_commands",
+}  # the same numbers there; others keep their names
+RANGES = {"vx": "lin_vel_x", "vy": "lin_vel_y", "yaw_rate": "ang_vel_z"}
+
+
+def export_unitree(source: str | Path, folder: str | Path) -> Path:
+    """Write the policy at source into folder, replacing the two files where they are. Returns folder.
+
+    Raises ModuleNotFoundError without onnx and onnxruntime, ValueError for a policy that says no robot, and otherwise as `export_onnx`.
+    """
+    import yaml
+
+    folder = Path(folder)
+    source = local_folder(source) if str(source).startswith(SCHEME) else source  # fetched, and told of, once
+    if inspect_policy(source).robot_config is None:
+        raise ValueError(f"{source} does not say which robot it is for; save it with robot_config")
+    info = inspect_onnx(export_onnx(source, folder / ONNX))
+    text = yaml.safe_dump(settings(info, info.robot_config), sort_keys=False, default_flow_style=None, width=140)
+    replace_file(folder / SETTINGS, text.encode())
+    return folder
+
+
+def settings(info: PolicyInfo, robot: RobotConfig) -> dict[str, Any]:
+    """What deploy.yaml says. Joints are in motor order, so their map is the identity; terms are stacked as by default, term after term."""
+    joints = robot.joints
+    default = [joint.default_rad for joint in joints]
+    return {
+        "joint_ids_map": list(range(len(joints))),
+        "step_dt": 1.0 / robot.control_freq_hz,
+        "stiffness": [joint.kp for joint in joints],
+        "damping": [joint.kd for joint in joints],
+        "default_joint_pos": default,
+        "commands": {"base_velocity": {"ranges": _ranges(info.training_info) | {"heading": None}}},
+        "actions": {
+            "JointPositionAction": {
+                "clip": [[joint.min_rad, joint.max_rad] for joint in joints],
+                "joint_names": [".*"],
+                "scale": [joint.action_scale_rad for joint in joints],
+                "offset": [*default],
+                "joint_ids": None,
+            }
+        },
+        "observations": {
+            TERMS.get(name, name): {
+                "params": {"gait_freq_hz": robot.gait_freq_hz} if name == "gait_clock" else {},
+                "clip": None,
+                "scale": [1.0] * width,
+                "history_length": info.arguments["history"],
+            }
+            for name, width in terms_of(robot, info.arguments["obs_dim"]).items()
+        },
+    }
+
+
+def _ranges(training_info: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The velocities that the policy was trained for, or those that rfx's own robots are limited to."""
+    env = training_info.get("env")
+    for command in (env.get("commands") or {}).values() if isinstance(env, Mapping) else ():
+        if RANGES.keys() <= command.keys():
+            return {name: [float(end) for end in command[key]] for key, name in RANGES.items()}
+    return {name: [-limit, limit] for name, limit in zip(RANGES.values(), MAX_VELOCITY_COMMAND)}

@@ -1,0 +1,63 @@
+"""The last observations of robots, for policies that see more than one: the same in training, in evaluations and on a robot."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rfx.observation import ObservationBuffer
+from rfx.robot.state import Array
+
+
+class ObservationHistory:
+    """The last length observations of N robots, oldest first; one that has just begun has its first observation in every place.
+
+    Raises ValueError for a length that is not a positive integer.
+    """
+
+    def __init__(self, length: int):
+        self.length = length
+        self._buffer = ObservationBuffer(length)
+        self._begin = np.zeros(0, bool)  # (N,): robots whose next observation is the first of an episode
+
+    def reset(self, rows: Array | None = None) -> None:
+        """Let robots begin anew with the next observation. rows: indices or a mask (N,); all of them without."""
+        if rows is None:
+            self._buffer.clear()
+        elif len(self._buffer):
+            self._begin[rows] = True
+
+    def push(self, state: Array) -> Array:
+        """Take in an observation of each robot, and return `frames`. state (N, D) -> (N, length, D).
+
+        Raises ValueError for another N or D than before, unless all robots begin anew.
+        """
+        if not len(self._buffer):
+            self._begin = np.zeros(len(state), bool)
+        elif (frames := self.frames).shape != (len(state), self.length, state.shape[1]):
+            raise ValueError(
+                f"got observations of shape {tuple(state.shape)}; expected {(len(frames), frames.shape[2])}, as before: call "
+                "reset() before another robot, or another number of them"
+            )
+        elif self._begin.any():
+            frames[self._begin] = state[self._begin, None]
+            self.load(frames)
+        self._buffer.push({"state": state})
+        while len(self._buffer) < self.length:
+            self._buffer.push({"state": state})
+        return self.frames
+
+    @property
+    def frames(self) -> Array:
+        """(N, length, D), a copy. Raises IndexError before the first observation."""
+        return self._buffer.get_stacked()["state"]
+
+    def load(self, frames: Array) -> None:
+        """Go on from what `frames` returned. (N, length, D)."""
+        self._buffer.clear()
+        self._begin = np.zeros(len(frames), bool)
+        for i in range(self.length):
+            self._buffer.push({"state": frames[:, i]})
+
+    def followed_by(self, rows: Array, state: Array) -> Array:
+        """The frames of robots rows (n,) as they would be after one more observation (n, D), which is not kept. (n, length, D)."""
+        return np.concatenate((self.frames[rows, 1:], state[:, None]), axis=1)

@@ -1,0 +1,201 @@
+"""Running normalization of observations: what training measured, applied unchanged on the robot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rfx.observation import arrays
+from rfx.observation.arrays import Array
+from rfx.settings.terms import nearest
+
+if TYPE_CHECKING:
+    from rfx.robot.mirror import Mirror
+
+# A value enters the statistics as no further from the mean than EXTREME standard deviations, each at least SMALLEST_STD: a simulation that
+# is about to break gives rows of 1e8, and one of them would leave its column near zero for millions of rows. A column that was constant
+# and comes alive widens its limits up to EXTREME-fold with every batch. Fewer than ENOUGH_ROWS tell nothing about what is extreme.
+EXTREME, SMALLEST_STD, ENOUGH_ROWS = 100.0, 0.01, 100
+
+
+class ObservationNormalizer:
+    """Running mean and variance of the first state_dim entries of the state; normalizes to zero mean and unit variance, clipped to +-clip.
+
+    eps is added to the variance. A column whose variance is at most eps was constant: it is centred, and not scaled. mean and var are
+    float64, (state_dim,); count is the number of rows seen. Before the first update normalizing only clips. Raises ValueError for a
+    state_dim, clip or eps that is not positive and finite.
+    """
+
+    def __init__(self, state_dim: int, clip: float = 10.0, eps: float = 1e-8):
+        if isinstance(state_dim, bool) or not isinstance(state_dim, (int, np.integer)) or state_dim < 1:
+            raise ValueError(f"got state_dim {state_dim!r}; expected a positive integer")
+        for name, value in (("clip", clip), ("eps", eps)):
+            if not _is_number(value) or not 0.0 < value < math.inf:
+                raise ValueError(f"got {name} {value!r}; expected a positive finite number")
+        self.state_dim, self.clip, self.eps = int(state_dim), float(clip), float(eps)
+        self.count = 0
+        self._set(np.zeros(self.state_dim), np.ones(self.state_dim))
+
+    def _set(self, mean: np.ndarray, var: np.ndarray) -> None:
+        self.mean, self.var = mean, var
+        self._mean32 = mean.astype(np.float32)
+        self._scale32 = np.where(var > self.eps, 1.0 / np.sqrt(var + self.eps), 1.0).astype(np.float32)
+
+    def update(self, obs: Array | Mapping[str, Array]) -> None:
+        """Take rows into the statistics: (B, state_dim) or wider, or an observation dictionary. B may be 1.
+
+        A value far out of the ordinary counts as one at the limit, EXTREME standard deviations from the mean. Raises ValueError for another
+        shape or a row that is not finite, and then leaves the statistics as they were.
+        Chan, Golub, LeVeque 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, equation 2.1.
+        """
+        rows = arrays.to_numpy(self._state(obs))[:, : self.state_dim].astype(np.float64)
+        num_rows = len(rows)
+        if num_rows == 0:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(rows).all() and self.count + num_rows >= ENOUGH_ROWS:
+                np.clip(rows, *self._limits(rows), out=rows)
+            batch_mean = rows.mean(axis=0)
+            rows -= batch_mean
+            batch_var = np.einsum("ij,ij->j", rows, rows) / num_rows
+        if not (np.isfinite(batch_mean).all() and np.isfinite(batch_var).all()):
+            columns = np.flatnonzero(~(np.isfinite(batch_mean) & np.isfinite(batch_var))).tolist()
+            raise ValueError(
+                f"got values in columns {columns} that are not finite, or too large; expected finite observations"
+            )
+        delta = batch_mean - self.mean
+        total = self.count + num_rows
+        squares = self.var * self.count + batch_var * num_rows + np.square(delta) * (self.count * num_rows / total)
+        self._set(self.mean + delta * (num_rows / total), squares / total)
+        self.count = total
+
+    @property
+    def mean_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is subtracted, and what the difference is then multiplied by, before it is clipped. Two (state_dim,), float32."""
+        return self._mean32.copy(), self._scale32.copy()
+
+    def symmetrize(self, mirror: Mirror) -> None:
+        """Make the statistics those of the rows seen and of their mirror images together, so that normalizing and mirroring commute."""
+        mean, image = self.mean, mirror.observation(self.mean)
+        self._set(0.5 * (mean + image), 0.5 * (self.var + mirror.permuted(self.var)) + 0.25 * np.square(mean - image))
+
+    def _limits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest value that each column takes into the statistics. rows (B, state_dim): the reference where there was none yet.
+
+        Of the first rows, the reference is the median, and the distance from it that one in a hundred exceeds.
+        """
+        if self.count >= ENOUGH_ROWS:
+            center, spread = self.mean, np.sqrt(self.var)
+        else:
+            center = np.median(rows, axis=0)
+            spread = np.quantile(np.abs(rows - center), 0.99, axis=0)
+        reach = EXTREME * np.maximum(spread, SMALLEST_STD)
+        return center - reach, center + reach
+
+    def normalize(self, obs: Array | Mapping[str, Array], out: np.ndarray | None = None) -> Any:
+        """The normalized observation, in the array library it came in; a new array, or out (NumPy only, may be obs itself).
+
+        State (B, D), D >= state_dim: the first state_dim columns are normalized, the padding after them is kept. Of a dictionary, images
+        are scaled to [0, 1] too (integers are divided by 255, floating point must lie there already), language and the rest untouched.
+        Raises ValueError for another shape, TypeError for what is not an array.
+        """
+        if isinstance(obs, Mapping):
+            result = dict(obs)
+            result["state"] = self.normalize(self._state(obs), out=out)
+            if "images" in obs:
+                result["images"] = _unit_images(obs["images"])
+            return result
+        state = self._state(obs)
+        if not isinstance(state, np.ndarray):
+            mean, scale = arrays.like(self._mean32, state), arrays.like(self._scale32, state)
+            head = ((state[:, : self.state_dim] - mean) * scale).clip(-self.clip, self.clip)
+            return (
+                head
+                if state.shape[1] == self.state_dim
+                else arrays.concatenate((head, state[:, self.state_dim :]), axis=1)
+            )
+        if out is None:
+            out = np.empty(state.shape, np.float32)
+        elif out.shape != state.shape:
+            raise ValueError(f"got out of shape {out.shape}; expected {state.shape}, as the observation")
+        head = np.subtract(state[:, : self.state_dim], self._mean32, out=out[:, : self.state_dim], casting="same_kind")
+        head *= self._scale32
+        np.maximum(head, -self.clip, out=head)  # np.clip takes as long as all the rest for one row
+        np.minimum(head, self.clip, out=head)
+        if out is not state and state.shape[1] > self.state_dim:
+            out[:, self.state_dim :] = state[:, self.state_dim :]
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The statistics as JSON types: state_dim, clip, eps, mean, var, count."""
+        return {
+            "state_dim": self.state_dim,
+            "clip": self.clip,
+            "eps": self.eps,
+            "mean": self.mean.tolist(),
+            "var": self.var.tolist(),
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ObservationNormalizer:
+        """The normalizer that to_dict described; data is not changed. Raises ValueError that names the wrong entry."""
+        expected = ("state_dim", "clip", "eps", "mean", "var", "count")
+        if not isinstance(data, Mapping):
+            raise ValueError(
+                f"got {type(data).__name__} for a normalizer; expected a mapping with {', '.join(expected)}"
+            )
+        for key in data:
+            if key not in expected:
+                raise ValueError(f"a normalizer has no entry {key!r}: {nearest(str(key), expected)}")
+        if missing := [key for key in expected if key not in data]:
+            raise ValueError(f"a normalizer needs {', '.join(missing)}")
+        for key in ("mean", "var"):
+            values = data[key]
+            if not isinstance(values, list) or not all(_is_number(value) and math.isfinite(value) for value in values):
+                raise ValueError(f"got {key} that is not a list of finite numbers in a normalizer")
+            if len(values) != data["state_dim"]:
+                raise ValueError(
+                    f"got {len(values)} entries of {key} in a normalizer; expected state_dim, {data['state_dim']!r}"
+                )
+        if min(data["var"], default=0.0) < 0.0:
+            raise ValueError(f"got a variance of {min(data['var'])} in a normalizer; expected none below zero")
+        count = data["count"]
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**63:
+            raise ValueError(f"got count {count!r} in a normalizer; expected an integer from 0 to 2**63")
+        normalizer = cls(data["state_dim"], data["clip"], data["eps"])
+        normalizer._set(np.array(data["mean"], np.float64), np.array(data["var"], np.float64))
+        normalizer.count = count
+        return normalizer
+
+    def _state(self, obs: Array | Mapping[str, Array]) -> Array:
+        if isinstance(obs, Mapping):
+            if "state" not in obs:
+                raise ValueError(
+                    f"got an observation with {', '.join(map(repr, obs)) or 'nothing'}; expected an entry 'state'"
+                )
+            obs = obs["state"]
+        arrays.library(obs)
+        if obs.ndim != 2 or obs.shape[1] < self.state_dim:
+            raise ValueError(f"got a state of shape {tuple(obs.shape)}; expected (batch, {self.state_dim} or wider)")
+        return obs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _unit_images(images: Array) -> Array:
+    """Images scaled to [0, 1], float32. Raises ValueError for floating-point images outside it."""
+    if arrays.kind(images) == "integer":
+        return arrays.as_float32(images) / 255.0
+    images = arrays.as_float32(images)
+    low, high = float(images.min()), float(images.max())
+    if not (0.0 <= low and high <= 1.0):
+        raise ValueError(
+            f"got floating-point images from {low:g} to {high:g}; expected [0, 1], or integers from 0 to 255"
+        )
+    return images

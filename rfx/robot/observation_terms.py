@@ -1,0 +1,49 @@
+"""Observation terms: pure functions of RobotState, the same in the simulator and on the robot.
+
+A RobotConfig lists the terms its policies see, in order. To add one, write a function here: (N, width), float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rfx.robot.state import Array, RobotState, stepping
+
+
+def joint_position(state: RobotState) -> Array:
+    """Joint positions relative to the default pose. (N, num_joints), rad."""
+    return state.joint_position - state.config.default_position
+
+
+def joint_velocity(state: RobotState) -> Array:
+    """Joint velocities. (N, num_joints), rad/s."""
+    return state.joint_velocity
+
+
+def base_angular_velocity(state: RobotState) -> Array:
+    """Angular velocity of the base, base frame: the gyroscope. (N, 3), rad/s."""
+    return state.base_angular_velocity_b
+
+
+def projected_gravity(state: RobotState) -> Array:
+    """Unit vector of gravity in the base frame. (N, 3)."""
+    return state.projected_gravity_b
+
+
+def velocity_command(state: RobotState) -> Array:
+    """Commanded vx, vy and yaw rate, base frame. (N, 3), m/s and rad/s."""
+    return state.velocity_command
+
+
+def last_action(state: RobotState) -> Array:
+    """The action before this observation. (N, num_joints), in [-1, 1]."""
+    return state.last_action
+
+
+def gait_clock(state: RobotState) -> Array:
+    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while it waits (rfx.robot.state.advance). (N, 3).
+
+    The clock's mirror image, half a cycle on, is then a change of signs: (-, -, +).
+    """
+    phase = state.gait_phase
+    return np.stack((np.sin(phase), np.cos(phase), np.sin(np.float32(2.0) * phase)), axis=1) * stepping(state)[:, None]

@@ -1,0 +1,54 @@
+"""From a robot's state to the vector its policy sees: one function, run by the simulator and by every driver."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from rfx.robot import observation_terms
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array, RobotState
+from rfx.settings.terms import find
+
+
+@lru_cache(maxsize=32)
+def _bound_terms(names: tuple[str, ...]) -> tuple:
+    return tuple(find(observation_terms, name) for name in names)
+
+
+def term_widths(config: RobotConfig) -> tuple[int, ...]:
+    """How wide each observation term that the config names is. Raises ValueError for an unknown term."""
+    state = RobotState.zeros(config, 1)
+    return tuple(term(state).shape[1] for term in _bound_terms(config.observation_terms))
+
+
+def observation_width(config: RobotConfig) -> int:
+    """How wide the observation terms that the config names are, side by side. Raises ValueError for an unknown term."""
+    return sum(term_widths(config))
+
+
+def observe(state: RobotState, out: Array | None = None) -> Array:
+    """The observation terms that the state's config names, in order, zero-padded. (N, max_state_dim), float32.
+
+    out, if given, is written in place; its padding must be zero already.
+    Raises ValueError when the terms' widths do not add up to the config's state_dim.
+    """
+    config: RobotConfig = state.config
+    if out is None:
+        out = np.zeros((len(state.gait_phase), config.max_state_dim), np.float32)
+    start = 0
+    for term in _bound_terms(config.observation_terms):
+        values = term(state)
+        stop = start + values.shape[1]
+        if stop > config.state_dim:
+            start = stop
+            break
+        out[:, start:stop] = values
+        start = stop
+    if start != config.state_dim:
+        raise ValueError(
+            f"observation terms {', '.join(config.observation_terms)} of robot {config.name!r} are {start} wide or more, "
+            f"its state_dim is {config.state_dim}: correct one of them"
+        )
+    return out

@@ -1,5 +1,0 @@
-"""The Go2 as data, read from its file."""
-
-from rfx.robot_files import load_robot
-
-GO2_CONFIG = load_robot("go2")

@@ -1,0 +1,96 @@
+"""Folders and files that are whole or absent: written beside, forced to disk, then put in place in one step."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+def replace_folder(path: str | Path, files: Mapping[str, bytes], *, obsolete: Collection[str] = ()) -> Path:
+    """Make path a folder of exactly these files; until that is done, what was there stays as it was. Returns path.
+
+    A folder already there may hold files of the same names, or of those in obsolete, which go. Raises FileExistsError where path is no
+    folder, or holds any other file, which would be lost.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists():
+        if not target.is_dir():
+            raise FileExistsError(f"{path} is a file; expected a folder, or nothing there")
+        if others := sorted(set(os.listdir(target)) - {*files, *obsolete}):
+            raise FileExistsError(
+                f"{path} holds {', '.join(others[:5])}, which would be lost; give a folder of its own"
+            )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    beside.mkdir()
+    try:
+        for name, data in files.items():
+            _write(beside / name, data)
+        _sync_folder(beside)
+        _put_in_place(beside, target)
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # what was there before, or what could not be finished
+    return path
+
+
+def replace_file(path: str | Path, data: bytes) -> None:
+    """Make path a file of exactly this data; until that is done, what was there stays as it was. Raises OSError."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        _write(beside, data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A new file, forced to disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    """Give beside the name target; if there was a folder of that name, it is called beside afterwards."""
+    if not target.exists():
+        beside.rename(target)
+        return
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if (
+        exchange is not None
+        and exchange(AT_FDCWD, os.fsencode(beside), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE) == 0
+    ):
+        return
+    if exchange is not None and ctypes.get_errno() not in (
+        errno.EINVAL,
+        errno.ENOSYS,
+    ):  # these two: the file system cannot exchange
+        raise OSError(ctypes.get_errno(), f"could not replace {target}: {os.strerror(ctypes.get_errno())}")
+    old = beside.with_name(f"{beside.name}-old")
+    target.rename(old)
+    try:
+        beside.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    old.rename(beside)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,345 @@
+"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table, evaluation.json, a video.
+
+suite=full judges it everywhere else and writes a report, suite=models on other figures of its robot.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from rfx.system.extras import exit_without
+
+    exit_without("train", "python -m train.evaluate")
+
+import dataclasses
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import rfx
+from envs.legged.config import EnvConfig, TerrainConfig
+from envs.legged.env import LeggedEnv
+from envs.pictures.render import render_frames, write_video
+from envs.settings.configs import CONFIGS
+from rfx.drivers.mjcf import load_model
+from rfx.robot.config import RobotConfig
+from rfx.settings.reader import read
+from rfx.system.extras import missing
+from train.judge.conditions import NOMINAL, conditions, fewer
+from train.judge.evaluation import Evaluation, evaluate
+from train.judge.gym import evaluate_gym, gym_policy
+from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
+from train.judge.targets import WALKING, evaluation_targets, targets_table
+from train.task.errors import bad_input, exit_on_bad_command_line, exit_on_error
+from train.task.task import figures_table
+
+VIDEO_FPS_HZ = 25.0
+SIGHT_M = 6.0  # of terrain around the robot, in a video
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What `configs/evaluate.yaml` says."""
+
+    policy: str | None = None
+    num_envs: int = 1024  # with fewer than 600 no policy can meet the target of 0.005 falls an episode
+    duration_s: float = 20.0
+    seed: int = 0
+    threads: int = 0
+    timestep_s: float | None = None
+    mjcf: str | None = None
+    task: str | None = None
+    suite: str | None = None
+    compare: str | None = None
+    output: str | None = None
+    video: str | None = None
+    episodes: int = 20
+
+    def __post_init__(self) -> None:
+        if self.policy is None:
+            raise ValueError("no policy given: policy=PATH, of a policy folder such as runs/DATE_TIME/policy")
+        if self.num_envs < 1 or not self.duration_s > 0 or self.seed < 0 or self.threads < 0:
+            raise ValueError(
+                f"num_envs {self.num_envs}, duration_s {self.duration_s}, seed {self.seed}, threads {self.threads}: "
+                f"the first two must be positive, the others 0 or more"
+            )
+        if self.task and (self.suite or self.compare):
+            raise ValueError(
+                f"task is {self.task!r}: leave it out with suite and compare, which play the policy's own task; "
+                "the suite judges every policy on terrain too"
+            )
+        if self.suite not in (None, "full", "models"):
+            raise ValueError(f"suite is {self.suite!r}: it must be full or models, or null for the plain evaluation")
+        for key, module in (("video", "imageio_ffmpeg"), ("suite", "imageio_ffmpeg"), ("suite", "matplotlib")):
+            if getattr(self, key) not in (None, "models") and importlib.util.find_spec(module) is None:
+                raise missing(f"{key}={getattr(self, key)}", module)
+
+
+def run(config: EvaluateConfig, console: Console) -> Evaluation:
+    """Evaluate as config says, print the table, write the files; returns the nominal evaluation.
+
+    Raises InputError for a policy, model or path that cannot be used.
+    """
+    with bad_input():
+        policies = {path: load(path) for path in (config.policy, config.compare) if path}
+        names = names_of(list(policies))
+        policy = policies[config.policy]
+        task = EnvConfig.load(config.task) if config.task else task_of(policy.training_info, policy.robot_config.name)
+        terrain = config.task and task.terrain and task.terrain.for_evaluation(evaluation_seed(config.seed))
+        mjcf = None if config.suite else config.mjcf  # in the suite the other model is one of the conditions
+        task = dataclasses.replace(task, timestep_s=config.timestep_s or task.timestep_s, mjcf=mjcf or task.mjcf)
+        envs = {
+            path: condition_envs(config, task, loaded.robot_config, terrain or None)
+            for path, loaded in policies.items()
+        }
+        if config.suite and config.mjcf:
+            load_model(policy.robot_config, config.mjcf)  # fails now, rather than after playing
+        output = Path(config.output) if config.output else _beside(config.policy)
+        for path in filter(None, (output, config.video and Path(config.video))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
+
+    film = Film(envs[config.policy][NOMINAL]) if config.video else None
+    evaluations = {
+        path: {
+            name: evaluate_with_bar(
+                config,
+                PolicyAct(policies[path]),
+                env,
+                name,
+                console,
+                film.record if film and path == config.policy and name == NOMINAL else None,
+            )
+            for name, env in of_policy.items()
+        }
+        for path, of_policy in envs.items()
+    }
+    details = show(config, names, evaluations, console)
+    figures = {
+        path: figures_of(results) | {"policy": str(path), "mjcf": task.mjcf} for path, results in evaluations.items()
+    }
+    write_figures(output, config, figures)
+    if config.suite == "full":
+        report = run_suite(config, policies, names, task, evaluations, figures, output.parent, details, console)
+        console.print(f"[dim]{report}[/]", highlight=False, soft_wrap=True)
+    elif config.suite:
+        run_models(config, policies, names, task, figures, console)
+    write_figures(output, config, figures)
+    console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
+    if film:
+        with bad_input(), console.status(f"writing {config.video}"):
+            film.write(Path(config.video))
+        console.print(f"[dim]{config.video}[/]", highlight=False, soft_wrap=True)
+    return evaluations[config.policy][NOMINAL]
+
+
+def condition_envs(
+    config: EvaluateConfig, task: EnvConfig, robot: RobotConfig, terrain: TerrainConfig | None
+) -> dict[str, LeggedEnv]:
+    """The environments of every evaluation, by condition, the nominal one first."""
+
+    def make(num_envs: int, **changes: Any) -> LeggedEnv:
+        return evaluation_env(task, robot, num_envs=num_envs, threads=config.threads, terrain=terrain, **changes)
+
+    nominal = make(config.num_envs)
+    others = conditions(task, robot, float(nominal.simulation.model.body_mass.sum()))
+    return {NOMINAL: nominal} | {name: make(fewer(config.num_envs), **changes) for name, changes in others.items()}
+
+
+def show(
+    config: EvaluateConfig,
+    names: Mapping[str, str],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    console: Console,
+) -> str:
+    """Print figures, conditions side by side, and targets. Returns how much was played, in words."""
+    columns = {
+        name if len(evaluations) == 1 else f"{names[path]}, {name}": result.figures
+        for path, results in evaluations.items()
+        for name, result in results.items()
+    }
+    console.print(figures_table(columns), highlight=False)
+    nominal = evaluations[config.policy][NOMINAL]
+    details = (
+        f"{config.num_envs} robots x {config.duration_s:g} s nominal, {fewer(config.num_envs)} each other condition, "
+        f"physics step {1e3 * nominal.timestep_s:g} ms, seed {config.seed}"
+    )
+    console.print(f"[dim]{details}[/]", "", targets_table(evaluation_targets(nominal, WALKING)), "", highlight=False)
+    return details
+
+
+def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What evaluation.json says of one policy: the nominal figures, those of the other conditions under their names, targets."""
+    others = {name.replace(" ", "_"): result.to_dict() for name, result in results.items() if name != NOMINAL}
+    return (
+        results[NOMINAL].to_dict()
+        | others
+        | {"targets": [target.to_dict() for target in evaluation_targets(results[NOMINAL], WALKING)]}
+    )
+
+
+def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]) -> None:
+    """Write evaluation.json: the policy's figures, and those of the one that it is compared with."""
+    written = figures[config.policy] | ({"compare": figures[config.compare]} if config.compare else {})
+    output.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def evaluate_with_bar(
+    config: EvaluateConfig,
+    act: Act,
+    env: LeggedEnv,
+    condition: str,
+    console: Console,
+    record: Callable[[], None] | None,
+) -> Evaluation:
+    """An evaluation under one condition, with a progress bar; record, if given, is called after every control step."""
+    bar = Progress(
+        TextColumn(f"{condition}: {env.num_envs} robots, {config.duration_s:g} s"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=round(config.duration_s / env.step_s))
+
+        def after_step() -> None:
+            bar.advance(task)
+            if record:
+                record()
+
+        return evaluate(act, env, seed=config.seed, duration_s=config.duration_s, after_step=after_step)
+
+
+def run_suite(
+    config: EvaluateConfig,
+    policies: dict[str, rfx.LoadedPolicy],
+    names: dict[str, str],
+    task: EnvConfig,
+    evaluations: dict[str, dict[str, Evaluation]],
+    figures: dict[str, dict],
+    folder: Path,
+    details: str,
+    console: Console,
+) -> Path:
+    """Play the suite, add it to the figures, and write the report into folder. Returns its path."""
+    from train.judge.report import Judged, film, write_report  # here, as only the suite needs them
+    from train.judge.suite import Runner
+
+    judged = {}
+    with console.status("") as status:
+        for path, policy in policies.items():
+            runner = Runner(
+                PolicyAct(policy),
+                task,
+                policy.robot_config,
+                num_envs=config.num_envs,
+                duration_s=config.duration_s,
+                seed=config.seed,
+                threads=config.threads,
+                tell=lambda condition, name=names[path]: status.update(f"{name}: {condition}"),
+            )
+            suite = runner.run(evaluations[path][NOMINAL], (config.mjcf,) if config.mjcf else ())
+            figures[path]["suite"] = suite.to_dict()
+            status.update(f"{names[path]}: video")
+            judged[names[path]] = Judged(
+                path=path,
+                training_info=policy.training_info,
+                suite=suite,
+                conditions=evaluations[path],
+                **film(PolicyAct(policy), task, policy.robot_config),
+            )
+        return write_report(folder, judged, details)
+
+
+def run_models(
+    config: EvaluateConfig,
+    policies: dict[str, rfx.LoadedPolicy],
+    names: dict[str, str],
+    task: EnvConfig,
+    figures: dict[str, dict],
+    console: Console,
+) -> None:
+    """Play every policy on other figures of its robot, print the table, and add it to the figures."""
+    from train.judge.models import Models, models_table  # here, as only this suite needs them
+
+    for path, policy in policies.items():
+        with console.status("") as status, bad_input():
+            models = Models(
+                PolicyAct(policy),
+                task,
+                policy.robot_config,
+                num_envs=config.num_envs,
+                duration_s=config.duration_s,
+                seed=config.seed,
+                threads=config.threads,
+                tell=lambda line, name=names[path]: status.update(f"{name}: {line}"),
+            )
+            results = models.run()
+        figures[path]["models"] = {
+            name: {f"{timestep_ms:g}": result.to_dict() for timestep_ms, result in of_model.items()}
+            for name, of_model in results.items()
+        }
+        console.print(names[path] if len(policies) > 1 else "", models_table(results), "", highlight=False)
+
+
+def names_of(paths: list[str]) -> dict[str, str]:
+    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are equal."""
+    short = {path: path if path.startswith("hf://") else Path(path).resolve().parent.name or path for path in paths}
+    return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
+
+
+class Film:
+    """Records the first robot of an environment, to be drawn afterwards."""
+
+    def __init__(self, env: LeggedEnv):
+        self._env, self._qpos = env, env.simulation.batch.bind("qpos")
+        self._every, self._step = max(1, round(1.0 / (env.step_s * VIDEO_FPS_HZ))), 0
+        self._frames: list[tuple[np.ndarray, ...]] = []
+
+    def record(self) -> None:
+        """Note pose, command and velocity, as often as the video needs."""
+        if self._step % self._every == 0:
+            state = self._env.state
+            velocity = np.append(state.base_linear_velocity_b[0, :2], state.robot.base_angular_velocity_b[0, 2])
+            self._frames.append((self._qpos[0].copy(), state.robot.velocity_command[0].copy(), velocity))
+        self._step += 1
+
+    def write(self, path: Path) -> None:
+        """Draw and write the video. Raises ImportError or RuntimeError that say what is missing."""
+        qpos, command, velocity = map(np.array, zip(*self._frames))
+        ground = self._env.simulation.ground
+        if ground is not None:  # what is in sight: all of it takes seconds a picture
+            ground = ground.crop(qpos[:, :2].min(axis=0) - SIGHT_M, qpos[:, :2].max(axis=0) + SIGHT_M)
+        model = load_model(self._env.robot, self._env.config.mjcf, visual=True, ground=ground)
+        frames = render_frames(model, qpos, width=854, height=480, commanded_velocity=command, actual_velocity=velocity)
+        write_video(path, frames, 1.0 / (self._every * self._env.step_s))
+
+
+def _beside(policy: str) -> Path:
+    """evaluation.json in the folder that holds the policy folder; in the current one for a policy from elsewhere."""
+    return (Path() if policy.startswith("hf://") else Path(policy).parent) / "evaluation.json"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
+def _run(values: DictConfig) -> None:
+    with exit_on_error():
+        with bad_input():
+            config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
+            gym = gym_policy(config.policy)
+        evaluate_gym(gym, config, Console()) if gym else run(config, Console())
+
+
+if __name__ == "__main__":
+    with exit_on_bad_command_line("evaluate"):
+        _run()

@@ -1,0 +1,275 @@
+"""`python -m train +robot=NAME`: composes the configuration, trains, and ends a sweep with its table. `--help` tells more."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+
+def leave(number: int, _: FrameType | None) -> None:
+    """Ctrl-C while there is nothing to save: one line, exit code 130. A second one kills."""
+    signal.signal(number, signal.SIG_DFL)
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if (
+    __name__ == "__main__"
+):  # before the imports, which take a second; train.runs.run takes over while there is something to save
+    signal.signal(signal.SIGINT, leave)
+    from rfx.system.extras import exit_without
+
+    exit_without("train", "python -m train")
+
+import dataclasses
+import importlib.util
+import json
+import re
+import shutil
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from envs.settings.configs import CONFIGS, gym_family, options
+from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
+from rfx.settings.reader import read_yaml
+from rfx.system.folders import replace_file
+from train.sweeps.sweep import SweepFolder, finish_sweep, read_result, read_results
+from train.task.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, explain, one_line
+
+if TYPE_CHECKING:
+    from train.task.config import TrainConfig
+
+VIDEO_AFTER_S = 600.0  # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
+OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
+FIRST = "first"  # in a run's folder: that of the run which it goes on from, where configs/first.yaml names one
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+def run(values: DictConfig) -> None:
+    """One run. Hydra has made its folder and saved the configuration in it."""
+    settings = HydraConfig.get()
+    folder, overrides = (
+        Path(settings.runtime.output_dir),
+        OmegaConf.to_container(settings.overrides.task, resolve=False),
+    )
+    with exit_on_error():
+        if settings.mode is RunMode.MULTIRUN:
+            print(f"\nRun {settings.job.num}: {' '.join(overrides)}")
+            run_of_sweep(values, folder, overrides)
+        else:
+            try:
+                if values.seeds != 1:
+                    raise InputError(f"seeds={values.seeds} is for sweeps, which run each point so often: add -m")
+                if values.resume:
+                    folder = run_to_resume(str(values.resume), folder)
+                result = train(values, folder)
+            except (InputError, SystemExit):
+                discard(folder)
+                raise
+            write_result(folder, result, overrides)
+            if result["exit_code"]:
+                raise SystemExit(result["exit_code"])
+
+
+def run_to_resume(resume: str, folder: Path) -> Path:
+    """The folder that resume means, in which the run goes on; the one that Hydra made for a new run is removed."""
+    from train.runs.resume import find_run
+
+    found = find_run(resume, folder.parent)
+    if found.name == FIRST and (found.parent / ".hydra").is_dir():
+        found = found.parent  # which goes on with it
+    if found.resolve() != folder.resolve():
+        discard(folder)
+    return found
+
+
+def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None:
+    """As one run, but a failure is written down and told, and the sweep goes on."""
+    try:
+        if values.resume:
+            raise InputError(
+                "resume goes on with one run: leave out -m; a sweep goes on when it is given again with its hydra.sweep.dir"
+            )
+        result = train_or_go_on(values, folder, overrides)
+    except InputError as error:
+        result = {"status": "failed", "error": one_line(error)}
+        print(f"error: {result['error']}", file=sys.stderr)
+    except Exception as error:
+        result = {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
+        traceback.print_exc()
+    write_result(folder, result, overrides)
+    if result["status"] == "stopped":
+        raise SystemExit(result["exit_code"])
+
+
+def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Train a run of a sweep; where the sweep was interrupted and is given again, go on with the run, or take the result that is there."""
+    from train.runs.resume import CHECKPOINTS
+    from train.sweeps.study import watch_of
+
+    result = read_result(folder)
+    if result.get("status") in ("finished", "pruned") and result["overrides"] == overrides:
+        print("It has ended already.")
+        return result
+    if (folder / CHECKPOINTS).is_dir():
+        values.resume = str(folder)
+    return train(values, folder, watch_of(folder))
+
+
+def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = None) -> dict[str, Any]:
+    """Train as the composed configuration says; imports wait until here, so that --help is quick."""
+    from train.runs.checkpoint import checkpoints
+    from train.runs.resume import CHECKPOINTS
+    from train.runs.run import train
+    from train.task.config import TrainConfig
+
+    with bad_input():
+        plain = OmegaConf.to_container(values, resolve=True)
+        first = (
+            plain.pop(FIRST)
+            if FIRST in plain
+            else read_yaml(CONFIGS / f"{FIRST}.yaml").get(HydraConfig.get().runtime.choices.get("robot"))
+        )
+        config = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in OF_SWEEPS})
+    if first and not config.start_from and not checkpoints(folder / CHECKPOINTS):
+        result = train_first(first, config, folder / FIRST)
+        if result["status"] == "stopped":
+            print(
+                f"That was the first of two runs. To go on with both, give the same command again, with resume={folder}"
+            )
+        if result["status"] != "finished":
+            return result
+        config = dataclasses.replace(config, start_from=str(folder / FIRST))
+    return train(config, folder, watch=watch)
+
+
+def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or take it, if it is there."""
+    from train.runs.checkpoint import checkpoints
+    from train.runs.resume import CHECKPOINTS, read_record
+    from train.runs.run import train
+    from train.task.config import TrainConfig
+
+    if read_record(folder).get("finished"):
+        return {"status": "finished"}
+    print(f"First: {' '.join(overrides)}")
+    resume = [f"resume={folder}"] if checkpoints(folder / CHECKPOINTS) else []
+    try:
+        values = hydra.compose("train", [*overrides, f"seed={config.seed}", f"threads={config.threads}", *resume])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{FIRST}: {explain(error, 'train')}") from error
+    with bad_input(f"{FIRST}: "):
+        plain = OmegaConf.to_container(values, resolve=True)
+        first = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in (*OF_SWEEPS, FIRST)})
+    return train(first, folder)
+
+
+def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
+    """Write result.json, which the sweep's table is made from."""
+    replace_file(folder / "result.json", (json.dumps(result | {"overrides": overrides}, indent=2) + "\n").encode())
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of a run that never began, if it holds nothing but what Hydra wrote."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def take_robot_folders(arguments: list[str]) -> list[str]:
+    """The arguments, with +robot=PATH as Hydra can read it: Hydra is told of a robot whose files are in a folder of the user's own.
+
+    It then walks as configs/tasks/legged.yaml says, without a file in configs/robot/.
+    """
+    taken = []
+    for argument in choose_gym(arguments):
+        prefix, equals, path = argument.partition("=")
+        if prefix in ("+robot", "++robot") and path not in options("robot") and Path(path).is_dir():
+            name = "folder_" + re.sub(r"\W", "_", Path(path).resolve().name)  # no file's name in configs/robot/
+            node = {
+                "defaults": [{"/tasks": "legged"}, "_self_", {"/preset": "none"}],
+                "robot": str(Path(path).resolve()),
+            }
+            ConfigStore.instance().store(group="robot", name=name, node=node, package="_global_")
+            argument = f"{prefix}={name}"
+        taken.append(argument)
+    return taken
+
+
+def choose_gym(arguments: list[str]) -> list[str]:
+    """The arguments; where they say +robot=gym, which is no robot, Hydra is told of the task, and of the family that env.id belongs to.
+
+    Raises InputError for a sweep over ids of several families.
+    """
+    if not {"+robot=gym", "++robot=gym"} & {*arguments}:
+        return arguments
+    ids = [
+        id
+        for argument in arguments
+        if argument.startswith("env.id=")
+        for id in argument.removeprefix("env.id=").split(",")
+    ]
+    families = {gym_family(id) for id in ids} or {"other"}
+    if len(families) > 1:
+        raise InputError(
+            f"env.id is of several families, {', '.join(sorted(families))}, whose settings differ: sweep one family at a time, "
+            "or use python -m measure.gym"
+        )
+    node = {"defaults": [{"/tasks": "gym"}, {"/gym": families.pop()}, "_self_"]}
+    ConfigStore.instance().store(group="robot", name="gym", node=node, package="_global_")
+    return arguments
+
+
+def write_report(sweep: Path) -> None:
+    """Write the page about a sweep that has come to an end, if what draws it is there (extra viz)."""
+    if (
+        sys.exc_info()[0] is not None
+        or not (sweep / "sweep.csv").is_file()
+        or importlib.util.find_spec("matplotlib") is None
+    ):
+        return
+    from train.sweeps.sweep_report import PAGE, write_page
+
+    spent_s = sum(result.get("wall_s") or 0.0 for result in read_results(sweep))
+    print(write_page([sweep], sweep / PAGE, video=spent_s > VIDEO_AFTER_S))
+
+
+def register_plugins() -> None:
+    """Tell Hydra of ours, which it does not find by itself where the project is installed as editable."""
+    for plugin in (GridSweeper, RayLauncher, OptunaSweeper):
+        Plugins.instance().register(plugin)
+    launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    launchers.pop(
+        "ray.yaml", None
+    )  # of hydra-ray-launcher, where that is installed: it would be taken for the schema of ours
+
+
+def main() -> None:
+    """The entry."""
+    SweepFolder.path, failed = None, 0
+    try:
+        with exit_on_bad_command_line("train"):
+            sys.argv[1:] = take_robot_folders(sys.argv[1:])
+            register_plugins()
+            run()
+    finally:
+        if SweepFolder.path is not None:
+            failed = finish_sweep(SweepFolder.path)
+            write_report(SweepFolder.path)
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

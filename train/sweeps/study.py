@@ -1,0 +1,125 @@
+"""The study of a search: the file that remembers it, what its keys are drawn from, and the runs that it gives up.
+
+Optuna is an extra and slow to import: it is imported on use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rfx.system.extras import install_command
+from train.sweeps.points import APART
+from train.task.errors import InputError, bad_input, one_line
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "study.db"  # in the sweep's folder
+NAME = "search"  # of the study in it, and of its attribute that says what is searched
+
+Watch = Callable[
+    [int, Mapping[str, float]], bool
+]  # shown environment steps and an evaluation, it says whether to give the run up
+watches_afar: dict[Path, Watch] = {}  # by their folders, of runs in this process whose study is on another machine
+
+
+def load_study(sweep: Path) -> optuna.Study:
+    """The study of the search in a sweep's folder. Raises InputError where it cannot be read."""
+    with bad_study(sweep):
+        import optuna
+
+        return optuna.load_study(study_name=NAME, storage=storage_of(sweep))
+
+
+def create_study(sweep: Path, direction: str) -> optuna.Study:
+    """The same; where there is none a new one."""
+    with bad_study(sweep):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.create_study(study_name=NAME, storage=storage_of(sweep), direction=direction, load_if_exists=True)
+
+
+def storage_of(sweep: Path) -> optuna.storages.RDBStorage:
+    """Where a sweep's study lies."""
+    from optuna.storages import RDBStorage
+
+    return RDBStorage(f"sqlite:///{(sweep / STUDY).resolve()}")
+
+
+@contextmanager
+def bad_study(sweep: Path) -> Iterator[None]:
+    """Around opening the study: what goes wrong becomes an InputError."""
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError(f"a search needs optuna: {install_command('search')}")
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"cannot use {sweep / STUDY} as a search's study: {one_line(getattr(error, 'orig', None) or error)}"
+        ) from error
+
+
+def distribution(key: str, values: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
+    """What a key is drawn from. Raises InputError for what cannot be searched."""
+    if key.lstrip("+") in APART:
+        raise InputError(
+            f"{key} cannot be searched, a good one would be luck: give seeds=N for trials of several seeds"
+        )
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in values:
+        return CategoricalDistribution(values["choices"])
+    low, high, step, log = (values[name] for name in ("low", "high", "step", "log"))
+    with bad_input(f"cannot search {key} in {low} to {high}: "):
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log, step=1 if log or step is None else step)
+        return FloatDistribution(low, high, log=log, step=None if log else step)
+
+
+def choice_of(choices: Sequence[str], value: Any) -> Any:
+    """The choice that is written for a value; where there is none the value itself."""
+
+    def read(text: str) -> Any:
+        try:
+            return float(text)  # 1e-3 too, which YAML takes for a word
+        except ValueError:
+            return yaml.safe_load(text)
+
+    return next((text for text in choices if text == value or read(text) == value), value)
+
+
+def watch_of(folder: Path) -> Watch | None:
+    """What watches the run in folder, if it is of a search that gives runs up, and is running."""
+    if folder in watches_afar:
+        return watches_afar[folder]
+    sweep = folder.parent
+    if not folder.name.isdecimal() or not (sweep / STUDY).is_file():
+        return None
+    study, number = load_study(sweep), int(folder.name)
+    full_trials, metric = study.user_attrs["full_trials"], f"evaluation/{study.user_attrs[NAME]['metric']}"
+    trials = study.get_trials(deepcopy=False)
+    if full_trials is None or number >= len(trials) or trials[number].state.name != "RUNNING":
+        return None
+    import optuna
+
+    pruner, storage = optuna.pruners.MedianPruner(n_startup_trials=full_trials), storage_of(sweep)
+    trial = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(NAME), number)
+
+    def watch(steps: int, evaluation: Mapping[str, float]) -> bool:
+        value = evaluation.get(metric)
+        if value is None or not math.isfinite(value):
+            return False
+        storage.set_trial_intermediate_value(trial, steps, float(value))
+        return bool(pruner.prune(study, storage.get_trial(trial)))
+
+    return watch

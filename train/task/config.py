@@ -1,0 +1,155 @@
+"""A training run as data: what `python -m train` composes from `configs/`, checked key by key."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rfx.settings.reader import read
+from rfx.settings.terms import nearest
+from rfx.system.extras import install_command
+from train.ppo.config import PPOConfig
+from train.task.task import find_task
+
+CRITICS = ("shared", "privileged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The network: widths of its hidden layers, what actor and critic read, and how widely it explores.
+
+    initial_std and final_std are the highest standard deviations of exploration at the start and the end of the run.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    history: int = 1  # observations that the actor reads: the last ones
+    critic: str = "shared"  # or privileged: a network of its own, of critic_terms
+    critic_terms: tuple[str, ...] | None = (
+        None  # of what the task's environment can tell a privileged critic, in order; null: all of it
+    )
+    initial_std: float = 0.6
+    final_std: float = 0.15
+    symmetric: bool = False  # acts to the left as it does to the right, exactly
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(
+                f"policy.hidden is {list(self.hidden)}: it must be a list of layer widths of at least 1, such as [256,256]"
+            )
+        if self.history < 1:
+            raise ValueError(f"policy.history is {self.history}: it must be a number of observations, 1 or more")
+        if self.critic not in CRITICS:
+            raise ValueError(f"policy.critic is {self.critic!r}: {nearest(self.critic, CRITICS)}")
+        if self.critic_terms is not None and not self.critic_terms:
+            raise ValueError(
+                "policy.critic_terms names no terms: it must name what a privileged critic reads, such as [observation]"
+            )
+        for name in ("initial_std", "final_std"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"policy.{name} is {getattr(self, name)}: it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How long to train, in what portions, and how often to look. Steps are environment steps, summed over environments."""
+
+    total_steps: int = 6_000_000
+    rollout_steps: int = 24  # per environment and iteration
+    evaluate_every: int = 1_000_000  # steps between evaluations during training
+    evaluation_envs: int = 64
+    evaluation_s: float = 8.0
+    final_evaluation_envs: int = 256
+    final_evaluation_s: float = 20.0
+    checkpoint_every: int = 250_000  # steps
+    keep_checkpoints: int = 2  # the newest
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in dataclasses.fields(self)):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"trainer.{name} is {value}: it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What a run that came to its end writes beside its policy folder."""
+
+    onnx: bool = False  # policy.onnx, for other runtimes: docs/export.md
+
+    def __post_init__(self) -> None:
+        if self.onnx and importlib.util.find_spec("onnx") is None:
+            raise ValueError(f"export.onnx is true, which needs onnx: {install_command('onnx')}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """Workers that collect for the learner, on this machine or on many, with Ray: docs/scale.md."""
+
+    workers: int = 2
+    threads: int = 0  # of each worker; 0: as many as let the workers of this machine share its cores
+    address: str | None = (
+        None  # of a Ray cluster, or auto for the one that this machine is part of; null: a Ray of its own
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"scale.{name} is {getattr(self, name)}: it must be {least} or more")
+        if importlib.util.find_spec("ray") is None:
+            raise ValueError(f"scale asks for workers, which needs ray: {install_command('ray')}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. env is the task's own: a dataclass that has num_envs."""
+
+    task: str = "legged"  # of train.task.task.TASKS
+    seed: int = 0
+    threads: int = 0  # of the physics and the learner; 0: one for each core
+    robot: str | None = None  # its name, or the folder of its files
+    name: str | None = None  # what the run is called; null: as the robot, or the environment, or the task
+    env: Any
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    scale: ScaleConfig | None = None  # null: everything in this process
+    start_from: str | None = None  # a run's folder, or latest: begin with its network and normalizers
+    resume: str | None = None  # a run's folder, or latest
+    resume_overrides: bool = False  # a configuration that differs from the checkpoint's is accepted
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it must be 0 or more")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}: it must be a number of threads, or 0 for one for each core")
+        if self.start_from and self.resume and self.start_from == self.resume:
+            raise ValueError(
+                f"start_from and resume are both {self.resume}: start_from begins a new run with its network, resume goes on "
+                "with it"
+            )
+        if self.scale and self.scale.workers > self.env.num_envs:
+            raise ValueError(
+                f"scale.workers is {self.scale.workers}: it must be at most env.num_envs, {self.env.num_envs}"
+            )
+        num_samples, num_minibatches = self.env.num_envs * self.trainer.rollout_steps, self.ppo.num_minibatches
+        if num_samples % num_minibatches:
+            divisor = max(d for d in range(1, num_minibatches + 1) if num_samples % d == 0)
+            raise ValueError(
+                f"ppo.num_minibatches is {num_minibatches}: it does not divide the rollout of env.num_envs "
+                f"{self.env.num_envs} x trainer.rollout_steps {self.trainer.rollout_steps} = {num_samples} samples; "
+                f"the next that does is {divisor}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """From plain values, as the YAML files hold them. Raises ValueError that names the key, the value and what is possible."""
+        return read(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
+
+    @property
+    def title(self) -> str:
+        """What the run is called."""
+        return self.name or self.robot or getattr(self.env, "id", None) or self.task
