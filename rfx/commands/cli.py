@@ -9,12 +9,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from ctypes.util import find_library
+from importlib.metadata import entry_points
 from typing import Any
 
+import rfx
 from rfx.commands.deploy import add_arguments, add_network_arguments, deploy, go2_interface
 from rfx.system.extras import mend
 from rfx.system.text import printable
 
+COMMANDS = "rfx.commands"  # the entry points of the trainer's commands
 ERRORS = (
     OSError,
     ValueError,
@@ -27,6 +30,10 @@ ERRORS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, also after Ctrl-C, or with one line of what was wrong 1, or 2 for an extra that is missing."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and (others := entry_points(group=COMMANDS, name=arguments[0])):
+        next(iter(others)).load()(*arguments[:1], arguments[1:])
+        return 0
     options = _parser().parse_args(arguments)
     try:
         signal.signal(
@@ -174,8 +181,18 @@ def beside(source: str, suffix: str) -> str:
     return source.removesuffix(".safetensors") + suffix
 
 
+def _others() -> str:
+    """What the help says of commands that take their own settings."""
+    return "With settings of their own: " + ", ".join(sorted(entry.name for entry in entry_points(group=COMMANDS)))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rfx", description="Run policies on a Unitree Go2, simulated or real.")
+    parser = argparse.ArgumentParser(
+        prog="rfx",
+        description="Train legged robots to walk, and run their policies, simulated or real.",
+        epilog=_others(),
+    )
+    parser.add_argument("--version", action="version", version=f"rfx {rfx.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     def add(name: str, command: Any) -> argparse.ArgumentParser:

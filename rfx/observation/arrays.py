@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rfx.system.compiler import ensure_compiler
 from rfx.system.extras import missing
 
 Array = Any  # numpy.ndarray, tinygrad.Tensor or torch.Tensor
@@ -48,7 +49,7 @@ def import_torch() -> Any:
 
 def tinygrad_tensor() -> Any:
     """tinygrad's Tensor class, with a C compiler in place."""
-    importlib.import_module("rfx.system.compiler").ensure_compiler()
+    ensure_compiler()
     return importlib.import_module("tinygrad").Tensor
 
 

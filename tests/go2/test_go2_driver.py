@@ -201,7 +201,7 @@ def test_a_library_that_does_not_load_is_named(tmp_path):
         "class LoaderException(Exception): pass\nraise LoaderException('no lib/libddsc.so')\n"
     )
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from rfx.drivers.go2 import Go2\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from rfx import Go2\n"
         f"try: Go2(log_path={str(tmp_path / 'log.jsonl')!r}).connect()\nexcept ConnectionError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

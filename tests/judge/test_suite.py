@@ -115,7 +115,7 @@ def test_a_robot_that_never_stands_has_no_errors_and_many_falls(monkeypatch):
 
 def test_pushes_come_from_around_the_robot_at_all_phases_and_have_the_size_they_say(monkeypatch):
     """64 robots, each at a phase and towards a side of its own."""
-    pushed, cells = [], []
+    pushed = []
     push = Simulation.push
 
     def recorded(self, ids, change):

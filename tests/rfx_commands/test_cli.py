@@ -1,6 +1,5 @@
 """The command line, as a user types it."""
 
-import json
 import os
 import re
 import sys

@@ -25,7 +25,7 @@ from train.sweeps.sweep import finish_sweep
 from train.task.config import TrainConfig
 from train.task.errors import InputError
 from train.task.task import Figure, figures_table
-from train.task.task import task as task_module
+from train.task import task as task_module
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -201,6 +201,11 @@ def _run(values: DictConfig) -> None:
         run(config, Console())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The entry."""
     with exit_on_bad_command_line("benchmark"):
         _run()
+
+
+if __name__ == "__main__":
+    main()

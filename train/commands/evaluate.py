@@ -340,6 +340,11 @@ def _run(values: DictConfig) -> None:
         evaluate_gym(gym, config, Console()) if gym else run(config, Console())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The entry."""
     with exit_on_bad_command_line("evaluate"):
         _run()
+
+
+if __name__ == "__main__":
+    main()

@@ -260,6 +260,11 @@ def _run(values: DictConfig) -> None:
         play_gym(gym, window=config.window, host=config.host, port=config.port) if gym else run(config)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The entry."""
     with exit_on_bad_command_line("play"):
         _run()
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from train.task.errors import InputError, one_line
 def main() -> None:
     """The entry."""
     parser = argparse.ArgumentParser(
-        prog="python -m train.report",
+        prog="rfx report",
         description="Writes one HTML page about a sweep, or about any runs side by "
         "side: tables, curves, what the keys are worth, and the best policy's video (extra viz).",
     )

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from types import FrameType
-
-
-def leave(number: int, _: FrameType | None) -> None:
-    """Ctrl-C while there is nothing to save: one line, exit code 130. A second one kills."""
-    signal.signal(number, signal.SIG_DFL)
-    print("interrupted", file=sys.stderr)
-    raise SystemExit(128 + number)
-
-
-if (
-    __name__ == "__main__"
-):  # before the imports, which take a second; train.runs.run takes over while there is something to save
-    signal.signal(signal.SIGINT, leave)
-    from rfx.system.extras import exit_without
-
-    exit_without("train", "python -m train")
-
 import dataclasses
 import importlib.util
 import json
 import re
 import shutil
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -269,7 +250,3 @@ def main() -> None:
             write_report(SweepFolder.path)
     if failed:
         raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

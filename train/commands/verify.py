@@ -70,7 +70,7 @@ def differences(record: dict) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry."""
     parser = argparse.ArgumentParser(
-        prog="python -m train.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="rfx verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder, such as runs/DATE_TIME, or latest")
     parser.add_argument("--threads", type=int, help="another number of threads than the run's")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Collector:
         history: int = 1,
     ):
         self.env = env
+        self.tell: Callable[[str], None] = lambda line: None  # workers say there who died; here nobody does
         self.observation = parts(env.reset(seed=env_seed + first)[0])
         self.state_dim = state_dim or self.observation["state"].shape[1]
         self.noise = Streams(env.num_envs, noise_seed + first)
@@ -59,6 +60,9 @@ class Collector:
             critic_normalizer=critic_normalizer,
         )
         return value
+
+    def close(self) -> None:
+        """Nothing to end: environments that are here end with this process."""
 
     def metrics(self) -> dict[str, float]:
         """What the environments tell of themselves since the last call, by tag."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 from tinygrad import Tensor, TinyJit, dtypes
@@ -13,6 +13,7 @@ from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, k
 from rfx.nn.dense import Training
 from rfx.nn.kernels import Kernel
 from train.ppo.categorical import bind_gradient, categorical_gradient
+from train.ppo.config import PPOConfig
 from train.ppo.forward import Forward, allocate, layer_memory, upload
 from train.ppo.losses import TERMS, LossKernel, Minibatch, ppo_gradient
 from train.ppo.optimizer import SUMS, Adam
@@ -21,53 +22,6 @@ from train.ppo.symmetry import Symmetry
 
 BATCH_FIELDS = tuple(field.name for field in fields(Minibatch))
 OPTIONAL_FIELDS = ("critic_observation",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOConfig:
-    """What PPO can be told. Raises ValueError for a number out of range."""
-
-    num_epochs: int = 5
-    num_minibatches: int = 4
-    learning_rate: float = 1e-3
-    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays as it is set
-    final_learning_rate: float | None = (
-        None  # where a rate that no KL leads ends, linearly over the run; None: it stays
-    )
-    gamma: float = 0.98
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy_coefficient: float = 0.001
-    value_coefficient: float = 0.5
-    max_gradient_norm: float = 1.0
-    normalize_reward: bool = False  # divide rewards by the running standard deviation of discounted returns
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("num_epochs", 1, np.inf),
-            ("num_minibatches", 1, np.inf),
-            ("learning_rate", 0.0, 1.0),
-            ("gamma", 0.0, 1.0),
-            ("gae_lambda", 0.0, 1.0),
-            ("clip", 0.0, 1.0),
-            ("entropy_coefficient", 0.0, np.inf),
-            ("value_coefficient", 0.0, np.inf),
-            ("max_gradient_norm", 1e-9, np.inf),
-            ("desired_kl", 0.0, np.inf),
-            ("final_learning_rate", 0.0, 1.0),
-        ):
-            value, whole = getattr(self, name), name.startswith("num_")
-            if name in ("desired_kl", "final_learning_rate") and value is None:
-                continue
-            if not low <= value <= high or whole and not float(value).is_integer():
-                raise ValueError(
-                    f"got {name} {value}, expected {'an integer' if whole else 'a number'} from {low:g} to {high:g}"
-                )
-        if self.final_learning_rate is not None and self.desired_kl is not None:
-            raise ValueError(
-                f"got final_learning_rate {self.final_learning_rate} and desired_kl {self.desired_kl}: one of the two must be null, "
-                "because desired_kl leads the learning rate by itself"
-            )
 
 
 class PPO(Forward):

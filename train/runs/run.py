@@ -7,6 +7,7 @@ import math
 import signal
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
@@ -23,10 +24,13 @@ from train.runs.metrics import MetricsWriter
 from train.runs.progress import Progress, clock, millions, progress
 from train.runs.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
 from train.runs.trainer import Trainer
-from train.sweeps.study import Watch
 from train.task.config import TrainConfig
 from train.task.errors import bad_input
 from train.task.task import figures_table
+
+Watch = Callable[
+    [int, Mapping[str, float]], bool
+]  # shown environment steps and an evaluation, it says whether to give the run up
 
 
 def train(
@@ -65,8 +69,7 @@ def train(
             )
         with writer, progress(total_steps, trainer.task.shown, console, began) as display, StopSignal(display) as stop:
             writes = Writes(lambda line: display.message(escape(line)))
-            if config.scale:
-                trainer.collector.tell = writes.tell
+            trainer.collector.tell = writes.tell
             best = BestPolicy(trainer, folder, display, writes)
             saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
             saved.begin(state, changed)

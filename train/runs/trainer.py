@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rfx.nn import kernels
 from rfx.policy.history import ObservationHistory
 from rfx.policy.normalizer import ObservationNormalizer
+from train.ppo.check_env import check_env
 from train.ppo.collect import Episodes
 from train.ppo.collector import Collector, part
 from train.ppo.gae import gae
@@ -20,11 +19,9 @@ from train.ppo.network import Shape
 from train.ppo.reward_scale import RewardScale
 from train.ppo.symmetry import Symmetry
 from train.ppo.update import PPO
+from train.scale.workers import Workers
 from train.task.config import TrainConfig
 from train.task.task import Task, find_task
-
-if TYPE_CHECKING:
-    from train.scale.workers import Workers
 
 
 class Trainer:
@@ -44,7 +41,7 @@ class Trainer:
             kernels.set_num_threads(config.threads)
         self.collector = collector_of(config, self.task, streams)
         self.env, self.state_dim = self.collector.env, self.collector.state_dim
-        shape = Shape(config, self.collector.observation, self.env.single_action_space, self.state_dim)
+        shape = Shape(config.policy, self.collector.observation, self.env.single_action_space, self.state_dim)
         num_envs, num_steps, state_dim, action_dim = (
             config.env.num_envs,
             config.trainer.rollout_steps,
@@ -66,7 +63,7 @@ class Trainer:
         self.learner = PPO(self.policy, config.ppo, num_envs * num_steps, symmetry)
         self.normalizer = ObservationNormalizer(state_dim)
         self.critic_normalizer = ObservationNormalizer(shape.critic_dim) if shape.critic_dim else None
-        self.rollout = shape.rollout(num_envs)
+        self.rollout = shape.rollout(num_steps, num_envs)
         self.steps = self.iteration = 0
         self.skipping = 0  # updates in a row that had to skip minibatches
         self.episodes = Episodes(num_envs)
@@ -167,8 +164,7 @@ class Trainer:
 
     def close(self) -> None:
         """End the workers that collect, where they do. Environments that are here end with this process."""
-        if self.config.scale:
-            self.collector.close()
+        self.collector.close()
 
     def start_from(self, state: Mapping[str, Any]) -> None:
         """Begin with the network and the normalizers of another run's state_dict; its exploration is not taken over.
@@ -195,39 +191,7 @@ class Trainer:
 def collector_of(config: TrainConfig, task: Task, seeds: Mapping[str, int]) -> Collector | Workers:
     """What collects for a run: environments here, or, with `scale`, those of workers. seeds are a Collector's."""
     if config.scale:
-        from train.scale.workers import Workers
-
         return Workers(config, task, seeds)
     env = task.make_env()
     check_env(env, config.policy.critic == "privileged")
     return Collector(env, **seeds, state_dim=task.state_dim, history=config.policy.history)
-
-
-def check_env(env: VectorEnv, privileged: bool) -> None:
-    """Raises ValueError for an environment that the trainer cannot learn in, saying what it lacks."""
-    if (mode := env.metadata.get("autoreset_mode")) is not AutoresetMode.SAME_STEP:
-        raise ValueError(
-            f"got an environment with autoreset mode {mode}; expected AutoresetMode.SAME_STEP: make it in that mode"
-        )
-    space = env.single_observation_space
-    spaces = dict(space.spaces) if isinstance(space, gymnasium.spaces.Dict) else {"state": space}
-    for name in ("state", "critic") if privileged else ("state",):
-        if not isinstance(spaces.get(name), gymnasium.spaces.Box) or len(spaces[name].shape) != 1:
-            raise ValueError(
-                f"got observations of {space}; expected a Box of one axis as {name!r}"
-                + (", for policy.critic=privileged" if name == "critic" else "")
-            )
-    action = env.single_action_space
-    if isinstance(action, gymnasium.spaces.Discrete):
-        if action.start != 0 or privileged:
-            raise ValueError(f"got actions of {action}; expected choices counted from 0, and policy.critic=shared")
-        return
-    if (
-        not isinstance(action, gymnasium.spaces.Box)
-        or len(action.shape) != 1
-        or (action.low != -1.0).any()
-        or (action.high != 1.0).any()
-    ):
-        raise ValueError(
-            f"got actions of {action}; expected a Box of one axis in [-1, 1]: wrap the environment so that it has such actions"
-        )

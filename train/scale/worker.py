@@ -54,8 +54,8 @@ class Worker:
         kernels.set_num_threads(threads)
         env = find_task(config.task)(dataclasses.replace(config, threads=threads, scale=None)).make_env(rows)
         self._collector = Collector(env, **seeds, first=rows.start, state_dim=state_dim, history=config.policy.history)
-        shape = Shape(config, self._collector.observation, env.single_action_space, state_dim)
-        self._forward, self._rollout = Forward(shape.network()), shape.rollout(len(rows))
+        shape = Shape(config.policy, self._collector.observation, env.single_action_space, state_dim)
+        self._forward, self._rollout = Forward(shape.network()), shape.rollout(config.trainer.rollout_steps, len(rows))
         self._sent = [
             field.name
             for field in dataclasses.fields(self._rollout)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rfx.policy.normalizer import ObservationNormalizer
+from train.ppo.check_env import check_env
 from train.ppo.collector import Collector
 from train.ppo.errors import TrainingBroken
 from train.ppo.forward import Forward
@@ -36,8 +37,6 @@ class Workers:
     history = None  # it is the workers'
 
     def __init__(self, config: TrainConfig, task: Task, seeds: Mapping[str, int]):
-        from train.ppo.check_env import check_env
-
         num, num_envs = config.scale.workers, config.env.num_envs
         edges = [i * num_envs // num for i in range(num + 1)]
         self.rows = [range(*pair) for pair in zip(edges, edges[1:])]

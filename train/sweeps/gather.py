@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rfx.system.folders import replace_file
-from train.sweeps.study import Watch, watch_of, watches_afar
+from train.runs.run import Watch
+from train.sweeps.study import watch_of, watches_afar
 
 CHECKPOINTS_FIRST = "checkpoints/"  # what is read after a checkpoint is at least as new: its metrics go on from where the events are then
 HIDDEN = ".hydra"  # other names that begin with a dot are unfinished

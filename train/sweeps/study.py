@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rfx.system.extras import install_command
+from train.runs.run import Watch
 from train.sweeps.points import APART
 from train.task.errors import InputError, bad_input, one_line
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 STUDY = "study.db"  # in the sweep's folder
 NAME = "search"  # of the study in it, and of its attribute that says what is searched
 
-Watch = Callable[
-    [int, Mapping[str, float]], bool
-]  # shown environment steps and an evaluation, it says whether to give the run up
 watches_afar: dict[Path, Watch] = {}  # by their folders, of runs in this process whose study is on another machine
 
 

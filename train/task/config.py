@@ -9,47 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rfx.settings.reader import read
-from rfx.settings.terms import nearest
 from rfx.system.extras import install_command
-from train.ppo.config import PPOConfig
+from train.ppo.config import PolicyConfig, PPOConfig
 from train.task.task import find_task
-
-CRITICS = ("shared", "privileged")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
-    """The network: widths of its hidden layers, what actor and critic read, and how widely it explores.
-
-    initial_std and final_std are the highest standard deviations of exploration at the start and the end of the run.
-    """
-
-    hidden: tuple[int, ...] = (256, 256)
-    history: int = 1  # observations that the actor reads: the last ones
-    critic: str = "shared"  # or privileged: a network of its own, of critic_terms
-    critic_terms: tuple[str, ...] | None = (
-        None  # of what the task's environment can tell a privileged critic, in order; null: all of it
-    )
-    initial_std: float = 0.6
-    final_std: float = 0.15
-    symmetric: bool = False  # acts to the left as it does to the right, exactly
-
-    def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(
-                f"policy.hidden is {list(self.hidden)}: it must be a list of layer widths of at least 1, such as [256,256]"
-            )
-        if self.history < 1:
-            raise ValueError(f"policy.history is {self.history}: it must be a number of observations, 1 or more")
-        if self.critic not in CRITICS:
-            raise ValueError(f"policy.critic is {self.critic!r}: {nearest(self.critic, CRITICS)}")
-        if self.critic_terms is not None and not self.critic_terms:
-            raise ValueError(
-                "policy.critic_terms names no terms: it must name what a privileged critic reads, such as [observation]"
-            )
-        for name in ("initial_std", "final_std"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"policy.{name} is {getattr(self, name)}: it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,10 +38,6 @@ class UnknownOption(Exception):
     """An option, with dashes, that the command line does not have."""
 
 
-class TrainingBroken(RuntimeError):
-    """Training cannot go on; the message says why, and what to look at."""
-
-
 @contextmanager
 def bad_input(prefix: str = "") -> Iterator[None]:
     """Where the user's input is first used: what goes wrong here is theirs to correct, and becomes an InputError."""

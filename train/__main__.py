@@ -1,0 +1,6 @@
+"""`python -m train`: the same as `rfx train`."""
+
+if __name__ == "__main__":
+    from train.commands.entry import run
+
+    run("train")

@@ -1,0 +1,31 @@
+"""How the trainer's commands begin: `rfx train`, and `python -m train`, which is the same."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from rfx.system.extras import exit_without
+from rfx.system.floors import exit_on_foreign
+
+
+def run(name: str, arguments: Sequence[str] | None = None) -> None:
+    """Run train/commands/NAME.py with these arguments, by default those of the process."""
+    signal.signal(
+        signal.SIGINT, leave
+    )  # before the imports, which take a second; a run takes over while there is something to save
+    exit_on_foreign("envs", "train")
+    exit_without("train", f"rfx {name}")
+    if arguments is not None:
+        sys.argv = [f"rfx {name}", *arguments]  # Hydra reads them there
+    importlib.import_module(f"train.commands.{name}").main()
+
+
+def leave(number: int, _: FrameType | None) -> None:
+    """Ctrl-C while there is nothing to save: one line, exit code 130. A second one kills."""
+    signal.signal(number, signal.SIG_DFL)
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(128 + number)
