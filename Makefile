@@ -45,7 +45,7 @@ figures: $(VENV)/.installed-dev
 
 mutants: $(VENV)/.installed-dev
 	@$(BIN)/python -c 'import mutmut' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python measure/mutants.py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

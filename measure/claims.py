@@ -1,4 +1,4 @@
-"""What README and docs claim, as data: groups of figures (configs/figures.yaml), each with the commands that measure it and its table."""
+"""What README and docs claim, as data: groups of figures (measure/figures.yaml), each with the commands that measure it and its table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.settings.configs import CONFIGS
 from rfx.settings.reader import read, read_yaml
 from train.runs.fingerprint import git
 
@@ -86,7 +85,7 @@ class Run:
         return [path.format(**self.fields) for path in self.group.depends]
 
 
-def read_groups(path: Path = CONFIGS / "figures.yaml") -> dict[str, Group]:
+def read_groups(path: Path = Path(__file__).with_name("figures.yaml")) -> dict[str, Group]:
     """The groups by name; where depends names an entry of the file's `paths`, it gets those. Raises ValueError that names the key."""
     values = read_yaml(path)
     paths = values.get("paths", {})

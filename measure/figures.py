@@ -35,7 +35,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from envs.settings.configs import CONFIGS
 from measure.claims import Group, Run, changed_since, commit_now, read_groups, runs_of
 from measure.markdown import rendered
 from rfx.settings.terms import nearest
@@ -300,7 +299,9 @@ def read_arguments(arguments: Sequence[str], groups: Mapping[str, Group]) -> arg
     return given
 
 
-def main(root: Path = ROOT, config: Path = CONFIGS / "figures.yaml", console: Console | None = None) -> None:
+def main(
+    root: Path = ROOT, config: Path = Path(__file__).with_name("figures.yaml"), console: Console | None = None
+) -> None:
     """The entry."""
     with exit_on_error():
         with bad_input():

@@ -27,7 +27,7 @@ def rendered(text: str, groups: Mapping[str, Group], figures: Mapping[str, Mappi
         raise ValueError(f"a marker <!-- figures: NAME --> has no {END} before the next one: add it")
     if unknown := blocks(text).keys() - groups.keys():
         raise ValueError(
-            f"a marker names {', '.join(sorted(unknown))}: no group of configs/figures.yaml, which has {', '.join(groups)}"
+            f"a marker names {', '.join(sorted(unknown))}: no group of measure/figures.yaml, which has {', '.join(groups)}"
         )
 
     def filled(match: re.Match[str]) -> str:

@@ -47,7 +47,7 @@ train.runs: rich, safetensors, tinygrad, tensorboardX on use
 train.sweeps: rich, yaml, matplotlib on use, optuna on use, ray on use, sqlalchemy on use
 train.bench: mujoco, onnx on use, onnxruntime on use, torch on use
 train.commands: hydra, hydra_plugins, mujoco, omegaconf, rich
-measure: gymnasium, rich, rsl_rl, safetensors, stable_baselines3, tensordict, torch, yaml, matplotlib on use, ray on use
+measure: gymnasium, pytest, rich, rsl_rl, safetensors, stable_baselines3, tensordict, torch, yaml, matplotlib on use, mutmut on use, ray on use
 """
 LINES = [line.partition(":") for line in ROOMS.splitlines()]
 RANK = {room: rank for rank, (room, _, _) in enumerate(LINES)}

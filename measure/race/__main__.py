@@ -5,7 +5,7 @@
     python -m measure.race robot=NAME folder=runs/race_NAME             another robot
 
 Policies are kept while they learn, and judged after that; time counts from a process's start. Begun again with the same folder it goes on:
-what the same command measured already is not measured again. configs/race.yaml says who takes part, and with which settings.
+what the same command measured already is not measured again. measure/race.yaml says who takes part, and with which settings.
 """
 
 from __future__ import annotations

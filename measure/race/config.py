@@ -1,4 +1,4 @@
-"""The race as data: what configs/race.yaml and the command line say, checked."""
+"""The race as data: what measure/race.yaml and the command line say, checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envs.settings.configs import CONFIGS
 from measure.gym import key_values
 from rfx.settings.reader import read, read_yaml
 from rfx.settings.terms import nearest
@@ -51,7 +50,7 @@ class Earlier:
 
 @dataclass(frozen=True, kw_only=True)
 class RaceConfig:
-    """What configs/race.yaml says; the command line may say other values."""
+    """What measure/race.yaml says; the command line may say other values."""
 
     robot: str
     entrants: Mapping[str, Entrant]
@@ -84,6 +83,6 @@ class RaceConfig:
         return tuple(self.entrants) if self.learners is None else self.learners
 
 
-def read_race(arguments: Sequence[str], path: Path = CONFIGS / "race.yaml") -> RaceConfig:
-    """The race that configs/race.yaml and key=value arguments make. Raises ValueError that names the key."""
+def read_race(arguments: Sequence[str], path: Path = Path(__file__).parents[1] / "race.yaml") -> RaceConfig:
+    """The race that measure/race.yaml and key=value arguments make. Raises ValueError that names the key."""
     return read(RaceConfig, read_yaml(path) | key_values(arguments))

@@ -234,7 +234,7 @@ def test_the_run_chooses_on_the_task_as_trained_with_enough_of_it_that_one_fall_
 
 
 def test_the_targets_are_those_of_the_readme() -> None:
-    """Its tables are made from configs/figures.yaml."""
+    """Its tables are made from measure/figures.yaml."""
     groups = read_groups()
     target, falls, error = (groups["default"].lines[-1][i] for i in (0, 2, 3))
     assert target == "target" and (float(falls), *[float(error.removesuffix(" each"))] * 3) == WALKING

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from envs.settings.configs import CONFIGS
 from measure.claims import cell, read_groups
 from measure.prediction import Parts, cores_at_limit, main, predict, predict_data_parallel, predictions
 from measure.scale import compared, first_rows, read_arguments
+from train.runs.fingerprint import ROOT
 
 # Round numbers: 10 steps an iteration; 100 us of physics and 20 us of Python a step, 1 ms of Python beside; 8 us to learn, 2 us to take in.
 PARTS = Parts(
@@ -93,7 +93,7 @@ def test_the_tables_of_the_docs_find_what_they_show(tmp_path, monkeypatch):
     main()
     model = json.loads((tmp_path / "model.json").read_text())
     assert model == json.loads(json.dumps(predictions(PARTS)))
-    groups = read_groups(CONFIGS / "figures.yaml")
+    groups = read_groups(ROOT / "measure" / "figures.yaml")
     for name, values in (
         ("scale", {"bench": figures | {"measured_of_predicted": {"workers_2": 0.97}}}),
         ("prediction", {"model": model}),

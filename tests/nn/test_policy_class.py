@@ -28,7 +28,7 @@ def arrays(policy):
 
 @functools.cache
 def mlp_weights():
-    """Of a small MLP; a function, since importing this file must open no device (tests/mutants.py)."""
+    """Of a small MLP; a function, since importing this file must open no device (measure/mutants.py)."""
     return arrays(MLP(6, 2, [4], rng=rng()))
 
 

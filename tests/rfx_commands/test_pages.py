@@ -149,10 +149,7 @@ def test_page_without_torch(page):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parents[1]), page],
-        capture_output=True,
-        text=True,
-        env=environment,
+        [sys.executable, "-c", code, str(Path(__file__).parent), page], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
 

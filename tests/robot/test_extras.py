@@ -212,6 +212,7 @@ def test_training_without_its_extra_is_one_line_and_exit_code_2(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith(f"error: python -m {module} needs mujoco, gymnasium, hydra") and done.stderr.endswith(
+    command = "rfx train" if module == "train" else f"python -m {module}"
+    assert done.stderr.startswith(f"error: {command} needs mujoco, gymnasium, hydra") and done.stderr.endswith(
         ": pip install -e '.[train]'\n"
     )

@@ -1,10 +1,10 @@
 """Mutation testing: which changes of our code do its tests not notice? mutmut makes the changes, one at a time, and docs/mutants.md tells.
 
-    python tests/mutants.py                        the files of pyproject.toml's [tool.mutants] that docs/mutants.md does not know yet
-    python tests/mutants.py --all                  all of them: 40 minutes on two cores
-    python tests/mutants.py train/ppo/gae.py ...   these files
-    python tests/mutants.py --again train/ppo/gae.py ...   also what their tests did not notice when they last ran
-    python tests/mutants.py --report               docs/mutants.md alone
+    python measure/mutants.py                        the files of pyproject.toml's [tool.mutants] that docs/mutants.md does not know yet
+    python measure/mutants.py --all                  all of them: 40 minutes on two cores
+    python measure/mutants.py train/ppo/gae.py ...   these files
+    python measure/mutants.py --again train/ppo/gae.py ...   also what their tests did not notice when they last ran
+    python measure/mutants.py --report               docs/mutants.md alone
 
 Each file has a folder of its own under mutants/, for its own tests: a mutant is quick, and what is found does not depend on other files.
 """
@@ -27,7 +27,7 @@ import yaml
 from rfx.system import extras
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER, REASONS, PAGE = ROOT / "mutants", ROOT / "tests" / "mutants.yaml", ROOT / "docs" / "mutants.md"
+FOLDER, REASONS, PAGE = ROOT / "mutants", ROOT / "measure" / "mutants.yaml", ROOT / "docs" / "mutants.md"
 TESTS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutants"]
 TIMEOUT, SURVIVED = (
     (-24, -9, 24, 36, 152, 255),
