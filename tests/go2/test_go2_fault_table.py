@@ -105,9 +105,9 @@ def attempt(
                 raise Ended((folder / "errors.txt").read_text().strip().rpartition("\n")[2])
         if moment == "connecting":
             time.sleep(rng.uniform(0.0, MOMENTS[moment]) if target == "policy" else 0.0)
-        pids["sender"] = child(process.pid, "go2.sender", 10.0 if target != "policy" else 0.5)
+        pids["sender"] = child(process.pid, "go2.sender.sender", 10.0 if target != "policy" else 0.5)
         pids["guard"] = (
-            child(pids["sender"], "go2.guard", 10.0 if target != "policy" else 0.5) if pids["sender"] else None
+            child(pids["sender"], "go2.sender.guard", 10.0 if target != "policy" else 0.5) if pids["sender"] else None
         )
         if moment != "connecting" or target != "policy":
             time.sleep(rng.uniform(0.0, MOMENTS[moment]))

@@ -193,7 +193,7 @@ def local_ray():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
-            "PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+            "PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
         )  # processes of Ray find this file there
         connect(None, 2)
         yield
