@@ -492,6 +492,7 @@ def test_a_width_that_its_terms_do_not_have(changed):
     assert text == "state_dim is 47, its observation terms are 48 wide" and "leave state_dim out" in mend
 
 
+@pytest.mark.e2e
 def test_a_picture(tmp_path):
     """A PNG that another decoder reads, with a robot in its middle: unlike the floor at its corners."""
     path = tmp_path / "go1.png"
@@ -513,6 +514,7 @@ def test_a_picture(tmp_path):
     assert middle.std() > 3 * left.std()
 
 
+@pytest.mark.e2e
 def test_without_opengl_one_line_says_so(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "rfx.commands.cli", "check-robot", "go1", "--picture", str(tmp_path / "go1.png")],

@@ -124,15 +124,15 @@ def test_a_robot_stands_on_every_tile_and_its_heights_are_above_the_ground():
     assert ((0.2 < state.base_height) & (state.base_height < 0.3)).all()
 
 
-@pytest.mark.parametrize("size, most", [(0.3, 0), pytest.param(1.0, 10, marks=pytest.mark.long)])
-def test_a_foot_does_not_stay_in_the_ground(size, most):
+@pytest.mark.parametrize("num, size, most", [(64, 0.3, 0), pytest.param(256, 1.0, 10, marks=pytest.mark.long)])
+def test_a_foot_does_not_stay_in_the_ground(num, size, most):
     """Once its middle is below the surface, a height field holds it. With MuJoCo's own softness the wildest motion caught 152 of 256 robots."""
-    env = LeggedEnv(256, task="go2_rough")
+    env = LeggedEnv(num, task="go2_rough")
     env.reset(seed=3)
     assert (env.state.foot_height > 0.0).all()  # of balls of 22 mm
     heights, rng = [], np.random.default_rng(5)
     for _ in range(100):
-        env.step(size * rng.uniform(-1.0, 1.0, (256, 12)))
+        env.step(size * rng.uniform(-1.0, 1.0, (num, 12)))
         heights.append(env.state.foot_height.copy())
     assert (np.max(heights[-25:], axis=0) < 0.0).any(axis=1).sum() <= most
     assert size > 0.5 or np.min(heights) > 0.01

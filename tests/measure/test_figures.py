@@ -101,6 +101,7 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return len(calls.read_text().splitlines())
 
 
+@pytest.mark.e2e
 def test_figures_are_measured_once_and_shown_between_the_markers(checkout, monkeypatch):
     assert run(checkout, monkeypatch) == 8  # two rows, two seeds, two commands
     text = (checkout / "README.md").read_text()
@@ -133,6 +134,7 @@ def test_figures_are_measured_once_and_shown_between_the_markers(checkout, monke
     )
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_figure_is_stale_when_its_code_has_changed_and_only_then(checkout, monkeypatch, committed):
     run(checkout, monkeypatch)
@@ -158,6 +160,7 @@ def test_a_figure_is_stale_when_its_code_has_changed_and_only_then(checkout, mon
     ) != committed  # measured with changes that no commit has: nobody can repeat it
 
 
+@pytest.mark.e2e
 def test_what_is_worked_out_of_other_figures_is_stale_when_those_are_measured_anew(checkout, monkeypatch):
     groups = (
         GROUPS
@@ -196,6 +199,7 @@ def test_what_is_worked_out_of_other_figures_is_stale_when_those_are_measured_an
             read_groups(checkout / "groups.yaml")
 
 
+@pytest.mark.e2e
 def test_a_command_that_fails_is_told_and_the_others_go_on(checkout, monkeypatch):
     (checkout / "broken.txt").write_text("dog")
     with pytest.raises(SystemExit) as exit:

@@ -101,6 +101,7 @@ def test_it_trains_what_is_missing_and_only_that(tmp_path):
     assert run(config, Console(quiet=True)) == [row] and log.read_text() == before
 
 
+@pytest.mark.e2e
 def test_steps_a_second_are_those_of_the_loop_and_of_the_physics_in_it(monkeypatch):
     """Beside clocks of the test's own, around every step of the physics and around the turn."""
     monkeypatch.setattr(gym_speed, "TURN_S", 0.5)

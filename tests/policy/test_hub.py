@@ -145,6 +145,7 @@ def test_pushing_again_leaves_nothing_of_the_old_policy_and_the_rest_alone(rfx_,
     )
 
 
+@pytest.mark.e2e
 def test_a_tag_is_followed_and_told_which_commit_it_is(rfx_, hub, tmp_path):
     folder = small(tmp_path / "p")
     tagged = hub.commit("someone/walker", {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)})
@@ -160,6 +161,7 @@ def test_a_tag_is_followed_and_told_which_commit_it_is(rfx_, hub, tmp_path):
     assert done.returncode == 1 and "rfx_config.json is missing" in done.stderr
 
 
+@pytest.mark.e2e
 def test_what_is_too_large_is_not_fetched(rfx_, hub, tmp_path):
     folder = small(tmp_path / "p")
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
@@ -288,6 +290,7 @@ def test_figures_of_another_policy_are_left_alone(tmp_path):
     assert "## Evaluation" not in model_card(info, "a/b")
 
 
+@pytest.mark.e2e
 def test_a_commit_that_is_not_all_there_is_fetched_again(rfx_, hub, tmp_path):
     """As after an interrupted download: a pinned source opens without the network only where its files are."""
     folder = small(tmp_path / "p")

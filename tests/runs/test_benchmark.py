@@ -22,6 +22,7 @@ def small_trainer(**task) -> Trainer:
     return Trainer(dataclasses.replace(config, env=dataclasses.replace(config.env, **task)))
 
 
+@pytest.mark.e2e
 def test_the_benchmark_writes_flat_figures_that_agree_with_each_other(tmp_path: Path) -> None:
     config = BenchmarkConfig(
         task="go2",

@@ -119,6 +119,7 @@ def test_tags_of_the_logs_are_names_of_the_configuration(run) -> None:
     assert {"episode/error_vx", "reward/tilt", "ppo/kl", "evaluation/falls_per_episode"} <= found
 
 
+@pytest.mark.e2e
 def test_a_sweep_over_networks_ends_with_a_table_of_three_rows(tmp_path: Path) -> None:
     done = command(
         "-m",
@@ -174,6 +175,7 @@ def test_a_failed_run_of_a_sweep_is_shown_and_the_others_still_run(tmp_path: Pat
     assert done.stdout.rpartition("Final evaluations")[2].count("failed") == 2
 
 
+@pytest.mark.e2e
 def test_ctrl_c_in_a_terminal_stops_cleanly_with_a_policy_on_disk(tmp_path: Path) -> None:
     process, terminal = in_terminal(
         [

@@ -36,7 +36,7 @@ EVERYTHING = {
 KILLED_RUNS = 20
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def local_ray():
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
@@ -78,6 +78,8 @@ def assert_same(found: tuple, expected: tuple) -> None:
     assert found[0] == expected[0]
 
 
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("num_workers", "everything"),
     [
@@ -98,6 +100,7 @@ def test_any_number_of_workers_gives_the_bits_of_none(num_workers, everything):
         assert trainer.collector.num_replaced == 0
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.e2e
 def test_a_worker_that_is_killed_is_replaced_and_no_bit_changes():
     """One in the midst of a rollout: the first that it ever does, so that it begins with a reset; one between two rollouts."""
@@ -118,6 +121,7 @@ def test_a_worker_that_is_killed_is_replaced_and_no_bit_changes():
         ]
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_twenty_runs_with_a_worker_killed_at_a_random_moment_end_with_the_same_bits(capsys):
@@ -148,6 +152,7 @@ def test_twenty_runs_with_a_worker_killed_at_a_random_moment_end_with_the_same_b
             assert trainer.collector.num_replaced == 1
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.e2e
 def test_a_run_goes_on_with_another_number_of_workers_to_the_bit():
     with scaled(make_config(), 2) as one:
@@ -159,6 +164,8 @@ def test_a_run_goes_on_with_another_number_of_workers_to_the_bit():
             assert_same((begun + iterate(trainer, ITERATIONS - 1), bits(trainer)), plain())
 
 
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.e2e
 def test_what_cannot_be_is_said_in_one_line(monkeypatch):
     with pytest.raises(
         InputError, match="scale.workers=8 of 1 threads need 8 CPUs, and the Ray cluster has 4: add machines"
@@ -181,6 +188,8 @@ def test_workers_have_as_many_threads_as_fit(monkeypatch, cpus, num_workers, thr
     assert cluster.threads_that_fit(num_workers) == threads
 
 
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.e2e
 def test_a_worker_that_cannot_begin_ends_the_run_with_the_reason():
     """As on a machine whose checkout is another: what a worker is given it cannot read."""
     with scaled(make_config(), 1) as trainer:
