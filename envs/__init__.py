@@ -1,4 +1,6 @@
-"""Environments. Importing it registers them with Gymnasium: `rfx/LargeRobot-v0` for every file configs/robot/large_robot.yaml, and
+"""Environments.
+
+Importing it registers them with Gymnasium: `rfx/LargeRobot-v0` for every file configs/robot/large_robot.yaml, and
 
 `rfx/HalfCheetah-v5` and so on: Gymnasium's MuJoCo tasks in batches, for gymnasium.make_vec.
 """

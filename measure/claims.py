@@ -1,4 +1,6 @@
-"""What README and docs claim, as data: groups of figures (measure/figures.yaml), each with the commands that measure it and its table."""
+"""What README and docs claim, as data: groups of figures (measure/figures.yaml), each with the commands that measure it
+and its table.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ CHANGED = "+changes"  # behind a commit: files differed from it
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what they wrote.
+    """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what
+    they wrote.
 
-    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}. Commands may name {folder}, the run's,
-    {output}, the JSON file that the command writes (without it that is {folder}/result.json), and {source}, the folder of the run that it reads.
+    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}. Commands may
+    name {folder}, the run's, {output}, the JSON file that the command writes (without it that is {folder}/result.json),
+    and {source}, the folder of the run that it reads.
     Cells name what was measured, as {command[key]}; process_s is every command's time from its start to its exit.
     """
 
@@ -86,7 +90,10 @@ class Run:
 
 
 def read_groups(path: Path = Path(__file__).with_name("figures.yaml")) -> dict[str, Group]:
-    """The groups by name; where depends names an entry of the file's `paths`, it gets those. Raises ValueError that names the key."""
+    """The groups by name; where depends names an entry of the file's `paths`, it gets those.
+
+    Raises ValueError that names the key.
+    """
     values = read_yaml(path)
     paths = values.get("paths", {})
     groups = {
@@ -115,7 +122,9 @@ def runs_of(name: str, group: Group) -> list[Run]:
 
 
 def changed_since(commit: str | None, paths: Sequence[str]) -> list[str]:
-    """Files under git's pathspecs that differ now from a commit, committed or not; one line of words where that cannot be told."""
+    """Files under git's pathspecs that differ now from a commit, committed or not; one line of words where that cannot
+    be told.
+    """
     if commit is None or git("rev-parse", "HEAD") is None:
         return ["measured outside a checkout, or shown in none"]
     if commit.endswith(CHANGED):
@@ -135,7 +144,9 @@ def commit_now(paths: Sequence[str]) -> str | None:
 
 
 class Cells(string.Formatter):
-    """Format strings over nested mappings: a value that could not be measured is a dash; `.1fM` is in millions, `.0fmin` minutes of seconds."""
+    """Format strings over nested mappings: a value that could not be measured is a dash; `.1fM` is in millions,
+    `.0fmin` minutes of seconds.
+    """
 
     def format_field(self, value: Any, format_spec: str) -> str:
         """One value for reading."""

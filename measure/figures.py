@@ -1,11 +1,12 @@
-"""`python -m measure.figures`: measures what README and docs claim, writes docs/figures.json, and fills in the tables between their markers.
+"""`python -m measure.figures`: measures what README and docs claim, writes docs/figures.json, and fills in the tables
+between their markers.
 
     python -m measure.figures                    every group that is not apart; --list tells what there is, and how long it takes
     python -m measure.figures --only default     one group; --only again for more
     python -m measure.figures --render           the tables of what is measured, and which of it is stale; nothing is run
 
-Begun again it goes on: what the same command measured already, on code that has not changed since, is not measured again. A command that was
-interrupted begins anew, so that its time is true.
+Begun again it goes on: what the same command measured already, on code that has not changed since, is not measured
+again. A command that was interrupted begins anew, so that its time is true.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class Figures:
             self.values: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def measure(self, names: Sequence[str]) -> bool:
-        """Run what has to be run of these groups, group by group, each written as soon as it is whole. Returns whether all went well."""
+        """Run what has to be run of these groups, group by group, each written as soon as it is whole.
+
+        Returns whether all went well.
+        """
         went_well, jobs = True, [(name, run) for name in names for run in runs_of(name, self.groups[name])]
         bar = Progress(
             TextColumn("{task.description}"),
@@ -111,7 +115,9 @@ class Figures:
             }
 
     def changed_since(self, run: Run, measured: Mapping[str, Any]) -> list[str]:
-        """What a run depends on that is not what it was when it was measured: files, and the run whose figures it reads."""
+        """What a run depends on that is not what it was when it was measured: files, and the run whose figures it
+        reads.
+        """
         read = self.values.get(run.group.reads, {}).get(run.name)
         return changed_since(measured["commit"], run.depends) + (
             [str(run.source)] if read and is_newer(read, measured) else []
@@ -158,7 +164,10 @@ class Figures:
 
 
 def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Callable[[str], None]) -> bool:
-    """Run the commands of a run that have not been run on this code, and those after them. Returns whether all of them went well."""
+    """Run the commands of a run that have not been run on this code, and those after them.
+
+    Returns whether all of them went well.
+    """
     folder, record = root / run.folder, read_record(root / run.folder)
     kept = list(itertools.takewhile(lambda name: is_measured(run, name, root, record), run.group.commands))
     record = {name: record[name] for name in kept}
@@ -185,7 +194,9 @@ def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Calla
 
 
 def tidy(folder: Path, kept: Collection[str]) -> None:
-    """Make a folder that holds nothing but what kept names: the rest is of other code, or of a command that was interrupted."""
+    """Make a folder that holds nothing but what kept names: the rest is of other code, or of a command that was
+    interrupted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.name not in kept:
@@ -201,7 +212,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_measured(run: Run, name: str, root: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the same command has written its output here, by versions that are the same and code and sources that have not changed since.
+    """Whether the same command has written its output here, by versions that are the same and code and sources that
+    have not changed since.
 
     One of which it is not known what it wrote is measured again.
     """
@@ -230,8 +242,8 @@ def here() -> dict[str, Any]:
 def timed(command: Sequence[str], root: Path, log: Path) -> tuple[dict[str, Any], int]:
     """Run `python -m` with these words in root, what it says into log. Returns when and how long, and the exit code.
 
-    process_s is from the process's start to its exit; other_cores how many cores were busy with other processes meanwhile, None where the
-    system does not say.
+    process_s is from the process's start to its exit; other_cores how many cores were busy with other processes
+    meanwhile, None where the system does not say.
     """
     began, begin, busy, own = (
         datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -249,7 +261,9 @@ def timed(command: Sequence[str], root: Path, log: Path) -> tuple[dict[str, Any]
 
 
 def busy_s() -> float | None:
-    """CPU time that all processes of this machine have had, time that its host took from it included; Linux's proc(5)."""
+    """CPU time that all processes of this machine have had, time that its host took from it included; Linux's
+    proc(5).
+    """
     try:
         user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
     except (OSError, ValueError):
@@ -266,7 +280,9 @@ def children_s() -> float:
 
 
 def gathered(run: Run, root: Path) -> dict[str, Any]:
-    """What the commands of a run wrote, by their names, with their times; and when, at which commit and on what the first of them ran."""
+    """What the commands of a run wrote, by their names, with their times; and when, at which commit and on what the
+    first of them ran.
+    """
     record = read_record(root / run.folder)
     first = record[next(iter(run.group.commands))]
     values = {

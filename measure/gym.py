@@ -1,9 +1,12 @@
-"""`python -m measure.gym`: Gymnasium tasks x seeds, as a table beside published figures and as learning curves. Resumable.
+"""`python -m measure.gym`: Gymnasium tasks x seeds, as a table beside published figures and as learning curves.
+
+Resumable.
 
     python -m measure.gym                                          the ten MuJoCo tasks, 10 seeds, 1 M steps: hours
     python -m measure.gym tasks=[Hopper-v5,Ant-v5] seeds=3 steps=3e6 jobs=2 folder=runs/three
 
-Each task's folder is that of a sweep, with a run for each seed. Begun again, it goes on where it was, and makes the table of what is there.
+Each task's folder is that of a sweep, with a run for each seed. Begun again, it goes on where it was, and makes the
+table of what is there.
 """
 
 from __future__ import annotations
@@ -32,8 +35,10 @@ from train.runs.resume import CHECKPOINTS
 from train.sweeps.sweep import read_results, write_csv
 from train.task.errors import bad_input, exit_on_error
 
-# Mean returns after 1 M steps. CleanRL's, of its last training episodes, in Gym's version 4 of the tasks: docs.cleanrl.dev/rl-algorithms/ppo.
-# Tianshou's, the maximum over training, in version 3: its MuJoCo benchmark, github.com/thu-ml/tianshou, examples/mujoco.
+# Mean returns after 1 M steps. CleanRL's, of its last training episodes, in Gym's version 4 of the tasks:
+# docs.cleanrl.dev/rl-algorithms/ppo.
+# Tianshou's, the maximum over training, in version 3: its MuJoCo benchmark, github.com/thu-ml/tianshou,
+# examples/mujoco.
 PUBLISHED = {
     "CleanRL": {
         "HalfCheetah-v5": 1443,
@@ -158,13 +163,17 @@ def summary(folder: Path, task: str) -> dict[str, Any] | None:
 
 
 def interquartile_mean(values: Array) -> Array:
-    """The mean of the middle half of each row (B, n): without the int(n / 4) lowest and highest, as scipy.stats.trim_mean has it."""
+    """The mean of the middle half of each row (B, n): without the int(n / 4) lowest and highest, as
+    scipy.stats.trim_mean has it.
+    """
     cut = values.shape[1] // 4
     return np.sort(values, axis=1)[:, cut : values.shape[1] - cut].mean(axis=1)
 
 
 def bootstrap_interval(values: Array, rng: np.random.Generator) -> tuple[float, float]:
-    """The percentile bootstrap's interval for the interquartile mean of values (n,); Agarwal et al. 2021, "Deep RL at the Edge"."""
+    """The percentile bootstrap's interval for the interquartile mean of values (n,); Agarwal et al. 2021, "Deep RL at
+    the Edge".
+    """
     means = interquartile_mean(rng.choice(values, (RESAMPLES, len(values))))
     low, high = np.quantile(means, [0.5 - CONFIDENCE / 2.0, 0.5 + CONFIDENCE / 2.0])
     return float(low), float(high)
@@ -197,7 +206,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def plot(folder: Path, tasks: Sequence[str]) -> None:
-    """Draw curves.png: return while training, with exploration, over steps; the mean of the seeds, and from the lowest to the highest."""
+    """Draw curves.png: return while training, with exploration, over steps; the mean of the seeds, and from the lowest
+    to the highest.
+    """
     try:
         import matplotlib
     except ImportError as error:

@@ -1,10 +1,12 @@
-"""`python -m measure.gym_speed`: how fast Gymnasium tasks are learned, of what physics alone would do, and beside Stable-Baselines3.
+"""`python -m measure.gym_speed`: how fast Gymnasium tasks are learned, of what physics alone would do, and beside
+Stable-Baselines3.
 
     python -m measure.gym_speed                                     HalfCheetah, Ant and Humanoid: ten minutes
     python -m measure.gym_speed tasks=[Ant-v5] rounds=5 rival=false
 
-Ours and Stable-Baselines3's PPO take turns on the same cores: Gymnasium's own environment in rival_processes processes there, ours in
-batches; network, rollout, minibatches and epochs are the same. A turn is a whole number of iterations, an update included.
+Ours and Stable-Baselines3's PPO take turns on the same cores: Gymnasium's own environment in rival_processes processes
+there, ours in batches; network, rollout, minibatches and epochs are the same. A turn is a whole number of iterations,
+an update included.
 """
 
 from __future__ import annotations
@@ -121,7 +123,9 @@ def nobody() -> Iterator[None]:
 
 @contextmanager
 def rival(task: str, ours: TrainConfig, num_processes: int) -> Iterator[Any]:
-    """Stable-Baselines3 in a process of its own, which sleeps between turns: a function of its number of threads that returns steps/s."""
+    """Stable-Baselines3 in a process of its own, which sleeps between turns: a function of its number of threads that
+    returns steps/s.
+    """
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=learn_in_turns, args=(there, task, ours, num_processes)
@@ -145,7 +149,9 @@ def rival(task: str, ours: TrainConfig, num_processes: int) -> Iterator[Any]:
 
 
 def learn_in_turns(connection: Connection, task: str, ours: TrainConfig, num_processes: int) -> None:
-    """Stable-Baselines3's PPO with our network, rollout, minibatches and epochs: a turn for each (threads, seconds) received, until None."""
+    """Stable-Baselines3's PPO with our network, rollout, minibatches and epochs: a turn for each (threads, seconds)
+    received, until None.
+    """
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize

@@ -81,7 +81,9 @@ def how(name: str, group: Group, runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def median_of(values: Sequence[Any]) -> Any:
-    """Trees of the same shape as one: numbers as their median, None where one of them could not be measured; texts where they are equal."""
+    """Trees of the same shape as one: numbers as their median, None where one of them could not be measured; texts
+    where they are equal.
+    """
     first = values[0]
     if all(isinstance(value, Mapping) for value in values):
         return {

@@ -1,4 +1,5 @@
-"""Mutation testing: which changes of our code do its tests not notice? mutmut makes the changes, one at a time, and docs/mutants.md tells.
+"""Mutation testing: which changes of our code do its tests not notice? mutmut makes the changes, one at a time, and
+docs/mutants.md tells.
 
     python measure/mutants.py                        the files of pyproject.toml's [tool.mutants] that docs/mutants.md does not know yet
     python measure/mutants.py --all                  all of them: 40 minutes on two cores
@@ -6,7 +7,8 @@
     python measure/mutants.py --again train/ppo/gae.py ...   also what their tests did not notice when they last ran
     python measure/mutants.py --report               docs/mutants.md alone
 
-Each file has a folder of its own under mutants/, for its own tests: a mutant is quick, and what is found does not depend on other files.
+Each file has a folder of its own under mutants/, for its own tests: a mutant is quick, and what is found does not
+depend on other files.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def set_up(file: str) -> Path:
         (folder / name).is_symlink() or (folder / name).symlink_to(ROOT / name)
     for name in ("envs", "configs", "assets", "hydra_plugins"):
         (folder / "mutants" / name).is_symlink() or (folder / "mutants" / name).symlink_to(ROOT / name)
-    # NumPy alone may be forked after it ran, and then the quickest tests come first. tinygrad has threads, which a forked process has not.
+    # NumPy alone may be forked after it ran, and then the quickest tests come first. tinygrad has threads, which a
+    # forked process has not.
     isolation = "fork" if file.startswith("rfx/drivers/") else "forkserver"
     own = {"only_mutate": [file], "pytest_add_cli_args_test_selection": TESTS[file], "process_isolation": isolation}
     table = "[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
@@ -60,7 +63,9 @@ def set_up(file: str) -> Path:
 
 
 def results(file: str) -> dict[str, int | None]:
-    """mutmut's exit code of every mutant of a file; None of one that has not run, or whose function has changed since."""
+    """mutmut's exit code of every mutant of a file; None of one that has not run, or whose function has changed
+    since.
+    """
     from mutmut.mutation.file_mutation import compute_function_hashes
 
     meta = folder_of(file) / "mutants" / f"{file}.meta"
@@ -90,15 +95,18 @@ def run(file: str, again: bool) -> None:
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """This file as a plugin of pytest: the quickest tests come first, as mutmut measured them. Its fork server does not mind their order."""
+    """This file as a plugin of pytest: the quickest tests come first, as mutmut measured them.
+
+    Its fork server does not mind their order.
+    """
     if (measured := Path("mutmut-stats.json")).exists():
         seconds = json.loads(measured.read_text())["duration_by_test"]
         items.sort(key=lambda item: seconds.get(item.nodeid, 0.0))
 
 
 def pytest_collection_finish() -> None:
-    """Refuse tests whose import opens a device of tinygrad's: its memory is shared by the processes that are forked from this one, and mutants
-    that run side by side would write into each other's."""
+    """Refuse tests whose import opens a device of tinygrad's: its memory is shared by the processes that are forked
+    from this one, and mutants that run side by side would write into each other's."""
     device = sys.modules.get("tinygrad.device")
     if device and device.Device._opened_devices:
         raise pytest.UsageError(
@@ -199,7 +207,9 @@ def version(file: str) -> str:
 
 
 def known() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What docs/mutants.md says of files that are still the same: their lines in the table, and the lists of their survivors."""
+    """What docs/mutants.md says of files that are still the same: their lines in the table, and the lists of their
+    survivors.
+    """
     table, *sections = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().split("\n\n### ")
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
     return (

@@ -28,7 +28,8 @@ class Parts:
     physics_s: float  # of one environment's step
     python_row_s: float  # of one environment's step: what of Python's time grows with the environments
     python_step_s: float  # of a worker's step: what does not
-    update_s: float  # of one environment's step in the update, on all cores of the learner; with what else the learner computes
+    # of one environment's step in the update, on all cores of the learner; with what else the learner computes
+    update_s: float
     take_in_s: float  # of one environment's step, to take it out of the object store
     latency_s: float  # of an iteration: Ray's, with nothing much to send
     rollout_bytes: float  # of one environment's step, with its share of the state that is sent beside the rollout
@@ -58,7 +59,9 @@ class Prediction:
 
 
 def predict(parts: Parts, num_envs: int, cores: int, gbit_per_s: float, cores_per_machine: int = 8) -> Prediction:
-    """An iteration with a worker of one thread on each core, and the learner on a machine of its own, behind one link."""
+    """An iteration with a worker of one thread on each core, and the learner on a machine of its own, behind one
+    link.
+    """
     num_steps, rows = num_envs * parts.rollout_steps, -(-num_envs // cores)
     collect_s = parts.rollout_steps * (parts.python_step_s + rows * (parts.physics_s + parts.python_row_s))
     sent = num_steps * parts.rollout_bytes + -(-cores // cores_per_machine) * parts.weights_bytes
@@ -71,7 +74,9 @@ def predict(parts: Parts, num_envs: int, cores: int, gbit_per_s: float, cores_pe
 
 
 def cores_at_limit(parts: Parts, gbit_per_s: float) -> float:
-    """How many cores collect as fast as one learner takes in and learns, where environments are many: twice as many give a third more."""
+    """How many cores collect as fast as one learner takes in and learns, where environments are many: twice as many
+    give a third more.
+    """
     return (parts.physics_s + parts.python_row_s) / (
         parts.take_in_s + parts.update_s + 8e-9 * parts.rollout_bytes / gbit_per_s
     )
@@ -80,10 +85,12 @@ def cores_at_limit(parts: Parts, gbit_per_s: float) -> float:
 def predict_data_parallel(
     parts: Parts, num_envs: int, cores: int, gbit_per_s: float, learners: int, delay_s: float = 1e-4
 ) -> Prediction:
-    """The same with a learner on each of several machines, which take a share of every minibatch and sum their gradients in a ring.
+    """The same with a learner on each of several machines, which take a share of every minibatch and sum their
+    gradients in a ring.
 
-    Rollouts stay on their machine. A sum over M machines is 2 (M - 1) messages of 1 / M of the gradient, one after the other, each with a
-    delay; Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations".
+    Rollouts stay on their machine. A sum over M machines is 2 (M - 1) messages of 1 / M of the gradient, one after the
+    other, each with a delay; Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of
+    workstations".
     """
     alone = predict(parts, num_envs, cores, gbit_per_s)
     message_s = delay_s + 8e-9 * parts.gradient_bytes / learners / gbit_per_s
@@ -92,7 +99,9 @@ def predict_data_parallel(
 
 
 def predictions(parts: Parts) -> dict[str, Any]:
-    """What the tables of docs/scale.md show, by cores and Gbit/s in words: with environments that grow with the cores, and a fixed number."""
+    """What the tables of docs/scale.md show, by cores and Gbit/s in words: with environments that grow with the cores,
+    and a fixed number.
+    """
     found: dict[str, Any] = {"limit_cores": {f"{rate}_gbit": cores_at_limit(parts, rate) for rate in GBIT_PER_S}}
     for cores in CORES:
         for rate in GBIT_PER_S:

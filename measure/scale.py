@@ -1,7 +1,7 @@
 """`python -m measure.scale robot=NAME`: what workers cost on this machine, and what the parts predict for larger ones.
 
-The same run, bit for bit, is trained without Ray and with 1, 2 and 4 workers, taking turns in one process, on the same number of threads. The
-parts of its time are what measure.prediction predicts larger machines from.
+The same run, bit for bit, is trained without Ray and with 1, 2 and 4 workers, taking turns in one process, on the same
+number of threads. The parts of its time are what measure.prediction predicts larger machines from.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def measure_workers(
 ) -> dict[str, Any]:
     """For each number of workers speeds with and without, and where the difference went: medians over the rounds.
 
-    Where there are more workers than threads, they have one each, and so has the run without Ray that they are compared with.
+    Where there are more workers than threads, they have one each, and so has the run without Ray that they are compared
+    with.
     """
     import ray
 
@@ -183,7 +184,9 @@ def compared(
 
 
 def measure_parts(config: ScaleBenchConfig, state: Mapping[str, Any], figures: Mapping[str, Any]) -> Parts:
-    """The parts of an iteration: collection on one thread, with all environments and with few; update on all; Ray's with the fewest workers."""
+    """The parts of an iteration: collection on one thread, with all environments and with few; update on all; Ray's
+    with the fewest workers.
+    """
     seconds = {}
     for num_envs, threads in (
         (config.num_envs, 1),

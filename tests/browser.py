@@ -1,4 +1,5 @@
-"""A real browser for the live page: `python tests/browser.py` brings one into this virtual environment, and Browser drives it.
+"""A real browser for the live page: `python tests/browser.py` brings one into this virtual environment, and Browser
+drives it.
 
 npm's package @sparticuz/chromium carries headless Chromium and needs no root; Debian's package chromium needs it.
 """
@@ -21,7 +22,8 @@ from typing import Any
 FOLDER = Path(sys.prefix) / "browser"
 WHY_NOT = FOLDER / "why_not.txt"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# The package unpacks into the folder for temporary files, and its own libraries (NSS) only where it believes that it runs on Amazon Linux.
+# The package unpacks into the folder for temporary files, and its own libraries (NSS) only where it believes that it
+# runs on Amazon Linux.
 UNPACK = "(async () => { const chromium = require('@sparticuz/chromium'); await (chromium.default ?? chromium).executablePath(); })()"
 PIPES = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
@@ -103,7 +105,10 @@ def last_line(done: subprocess.CompletedProcess) -> str:
 
 
 class Browser:
-    """Headless Chromium on one page; a context manager. Speaks the DevTools protocol over pipes, which the browser has as 3 and 4."""
+    """Headless Chromium on one page; a context manager.
+
+    Speaks the DevTools protocol over pipes, which the browser has as 3 and 4.
+    """
 
     def __init__(self, url: str):
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)

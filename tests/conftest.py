@@ -87,8 +87,11 @@ def _no_robot_outlives_its_test(monkeypatch):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Files stay whole, for the sake of their fixtures. Those that run emulated robots are one worker's, which begins with them: these
-    keep time, sleep most of it, and share one turn on this machine."""
+    """Files stay whole, for the sake of their fixtures.
+
+    Those that run emulated robots are one worker's, which begins with them: these keep time, sleep most of it, and
+    share one turn on this machine.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -34,9 +34,11 @@ def free_domain() -> int:
 
 
 class Turn:
-    """One emulated robot on this machine at a time: two sets of real-time processes would starve each other on two cores.
+    """One emulated robot on this machine at a time: two sets of real-time processes would starve each other on two
+    cores.
 
-    Emulators of one process share a turn. After PATIENCE_S it goes on without, as somebody may have left an old test hanging.
+    Emulators of one process share a turn. After PATIENCE_S it goes on without, as somebody may have left an old test
+    hanging.
     """
 
     PATIENCE_S = 200.0

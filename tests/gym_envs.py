@@ -9,10 +9,11 @@ PRIZE = 7.0
 
 
 class Door(VectorEnv):
-    """A number is shown; an action of its sign stays, for a reward of 1, and one of the other sign leaves, for PRIZE and the end.
+    """A number is shown; an action of its sign stays, for a reward of 1, and one of the other sign leaves, for PRIZE
+    and the end.
 
-    With a discount of 0.97 staying is worth 33. Episodes are cut after 5 steps and would have gone on: a learner that takes the cut for an
-    end thinks that staying is worth less than 5, and leaves.
+    With a discount of 0.97 staying is worth 33. Episodes are cut after 5 steps and would have gone on: a learner that
+    takes the cut for an end thinks that staying is worth less than 5, and leaves.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -44,7 +45,10 @@ class Door(VectorEnv):
 
 
 class Odd(gymnasium.Env):
-    """Observations (2, 2), integers; actions (2, 1) within uneven bounds, or choices from 3. It remembers what it was told. 3 steps."""
+    """Observations (2, 2), integers; actions (2, 1) within uneven bounds, or choices from 3.
+
+    It remembers what it was told. 3 steps.
+    """
 
     def __init__(self, choices=False, fail_at=None, observation=None):
         self.observation_space = observation or gymnasium.spaces.Box(-100, 100, (2, 2), np.int64)

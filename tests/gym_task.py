@@ -1,4 +1,7 @@
-"""A Task that has nothing to do with walking: any Gymnasium id, in as few lines as it takes. What trains here needed no change elsewhere."""
+"""A Task that has nothing to do with walking: any Gymnasium id, in as few lines as it takes.
+
+What trains here needed no change elsewhere.
+"""
 
 import dataclasses
 from functools import partial

@@ -1,4 +1,6 @@
-"""A stand-in for the Hugging Face Hub on this machine: the endpoints that its client uses to make a repository, commit to it and read it."""
+"""A stand-in for the Hugging Face Hub on this machine: the endpoints that its client uses to make a repository, commit
+to it and read it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ TOKEN = "hf_of_the_test"
 
 
 class Hub:
-    """Repositories in memory; a commit for each change, `main` being the last. A context manager. requests: method and path of each."""
+    """Repositories in memory; a commit for each change, `main` being the last.
+
+    A context manager. requests: method and path of each.
+    """
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}  # repository -> commit -> file -> content

@@ -1,6 +1,8 @@
-"""A Task with a known answer, learned in seconds: points in a plane that are to come to the origin, of which each action moves them a part.
+"""A Task with a known answer, learned in seconds: points in a plane that are to come to the origin, of which each
+action moves them a part.
 
-The best policy is -x / REACH, clipped, by hand: it is there in a few steps. Doing nothing earns minus the squared distance, again and again.
+The best policy is -x / REACH, clipped, by hand: it is there in a few steps. Doing nothing earns minus the squared
+distance, again and again.
 """
 
 import dataclasses

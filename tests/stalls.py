@@ -1,7 +1,9 @@
-"""Whether this machine stood still: a process that sleeps on every core, ahead of all others, and notes when it woke up late.
+"""Whether this machine stood still: a process that sleeps on every core, ahead of all others, and notes when it woke up
+late.
 
-The tests of the wire keep time to a few milliseconds. A virtual machine whose host takes its cores away for longer fails them, whatever they
-test, and in whatever words: conftest.py runs such a test again, twice at most, and only where this process saw a core stand still meanwhile.
+The tests of the wire keep time to a few milliseconds. A virtual machine whose host takes its cores away for longer
+fails them, whatever they test, and in whatever words: conftest.py runs such a test again, twice at most, and only where
+this process saw a core stand still meanwhile.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class StallWatch:
             time.sleep(0.01)
 
     def longest_s(self, since_s: float) -> float:
-        """For how long a core stood still at a time, since since_s of time.monotonic(). 0 when none did for longer than LATE_S."""
+        """For how long a core stood still at a time, since since_s of time.monotonic(). 0 when none did for longer than
+        LATE_S.
+        """
         time.sleep(5.0 * PERIOD_S)  # what has just ended is noted too
         self._file.seek(0)
         stalls = [[float(number) for number in line.split()] for line in self._file.read().splitlines()]

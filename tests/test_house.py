@@ -10,10 +10,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("rfx", "envs", "train")
 FILES = sorted(path for floor in (*FLOORS, "measure") for path in (ROOT / floor).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-MAX_LINES = 360
+MAX_LINES = 380
 
-# From the cellar to the roof. A room imports from itself and from rooms above it in this list, never from below. After the colon stands
-# what it may import from outside beside NumPy; "on use" is what no file may import at its top, because it is an extra, or slow.
+# From the cellar to the roof. A room imports from itself and from rooms above it in this list, never from below. After
+# the colon stands
+# what it may import from outside beside NumPy; "on use" is what no file may import at its top, because it is an extra,
+# or slow.
 ROOMS = """\
 rfx.system:
 rfx.settings: msgspec, yaml on use

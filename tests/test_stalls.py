@@ -26,7 +26,9 @@ def test_a_stall_is_seen_and_for_how_long(watch):
 
 
 def test_a_sleep_in_peace_is_no_stall(watch):
-    """Of a hundred moments, some at least: a busy virtual machine stands still for 5 ms now and then, not all the time."""
+    """Of a hundred moments, some at least: a busy virtual machine stands still for 5 ms now and then, not all the
+    time.
+    """
     calm = 0
     for _ in range(100):
         since_s = time.monotonic()

@@ -59,7 +59,10 @@ def make_config(**changed) -> TrainConfig:
 
 
 def run(folder: Path, changed: dict, kill_at: int = 0) -> None:
-    """Train in this process, which kills itself at the kill_at-th time that it forces something to disk. What it says goes to folder.log."""
+    """Train in this process, which kills itself at the kill_at-th time that it forces something to disk.
+
+    What it says goes to folder.log.
+    """
     from train.runs.run import train
 
     if kill_at:

@@ -1,4 +1,6 @@
-"""What takes every process of tiny_run a second, done once, in the server that they are forked from; it starts no thread."""
+"""What takes every process of tiny_run a second, done once, in the server that they are forked from; it starts no
+thread.
+"""
 
 import numpy as np
 

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-# OpenBLAS threads spin after a product, on the cores that mujoco.batch needs: an evaluation of 256 robots takes 35 s with two, 10 s with one.
+# OpenBLAS threads spin after a product, on the cores that mujoco.batch needs: an evaluation of 256 robots takes 35 s
+# with two, 10 s with one.
 # NumPy reads this when it is first imported; products that pay for threads run in rfx.nn.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# tinygrad's device: alone it would try one GPU driver after the other (0.3 s), and take a GPU where there is one. The CPU is faster for
+# tinygrad's device: alone it would try one GPU driver after the other (0.3 s), and take a GPU where there is one. The
+# CPU is faster for
 # networks as small as a policy. tinygrad reads this when it is first imported.
 os.environ.setdefault("DEV", "CPU")
 

@@ -1,4 +1,6 @@
-"""A Gymnasium vector environment as the trainer wants it: flat observations, actions in [-1, 1], same-step autoreset."""
+"""A Gymnasium vector environment as the trainer wants it: flat observations, actions in [-1, 1], same-step
+autoreset.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ from rfx.robot.state import Array
 class GymEnv(VectorEnv):
     """env with observations (N, D), float32, and actions of a Box (A,) in [-1, 1], or Discrete(n), from 0.
 
-    env's observations are a Box of any shape, its actions a Box with bounds, or Discrete. Where env resets in the next step, the step that
-    only resets is flagged in info["failed"], without an end of its own: nothing of it may be learned from. An episode that ends for good in
-    its last step is not truncated. Raises ValueError for another space or autoreset mode.
+    env's observations are a Box of any shape, its actions a Box with bounds, or Discrete. Where env resets in the next
+    step, the step that only resets is flagged in info["failed"], without an end of its own: nothing of it may be
+    learned from. An episode that ends for good in its last step is not truncated. Raises ValueError for another space
+    or autoreset mode.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -55,7 +58,9 @@ class GymEnv(VectorEnv):
         return self.spaces.flatten(observation), info
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of every environment. actions (N, A), clipped to [-1, 1], or (N,) choices. info has failed and final_obs alone."""
+        """One step of every environment. actions (N, A), clipped to [-1, 1], or (N,) choices. info has failed and
+        final_obs alone.
+        """
         observation, reward, terminated, truncated, info = self.env.step(self.spaces.scale(actions))
         observation, terminated = self.spaces.flatten(observation), np.asarray(terminated, bool)
         truncated = np.asarray(truncated, bool) & ~terminated

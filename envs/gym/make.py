@@ -1,4 +1,6 @@
-"""Making a Gymnasium environment by its id: one, or many as a vector environment, batched where there is a batched one."""
+"""Making a Gymnasium environment by its id: one, or many as a vector environment, batched where there is a batched
+one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 
 def find_spec(id: str) -> EnvSpec:
-    """What is registered as id, which may say the module that registers it first: `module:Name-v0`. Raises ValueError naming the nearest."""
+    """What is registered as id, which may say the module that registers it first: `module:Name-v0`.
+
+    Raises ValueError naming the nearest.
+    """
     module, _, name = id.rpartition(":")
     if module:
         try:
@@ -49,7 +54,9 @@ def make_single(id: str, kwargs: Mapping[str, Any], **more: Any) -> gymnasium.En
 
 
 def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env:
-    """One environment, in a process that leaves Ctrl-C to the owner's, whose id is given; the owner makes one too, to learn its spaces."""
+    """One environment, in a process that leaves Ctrl-C to the owner's, whose id is given; the owner makes one too, to
+    learn its spaces.
+    """
     if os.getpid() != owner:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return make_single(id, kwargs)

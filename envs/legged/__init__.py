@@ -1,1 +1,3 @@
-"""The walking task: batched physics of any legged robot that a RobotConfig describes, and the terms that its YAML names."""
+"""The walking task: batched physics of any legged robot that a RobotConfig describes, and the terms that its YAML
+names.
+"""

@@ -33,7 +33,10 @@ class CurriculumConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TerrainConfig:
-    """Ground of tiles: levels of difficulty, by kind. Kinds are the terms of envs/legged/terrain_kinds.py, with their parameters."""
+    """Ground of tiles: levels of difficulty, by kind.
+
+    Kinds are the terms of envs/legged/terrain_kinds.py, with their parameters.
+    """
 
     kinds: Mapping[str, Mapping[str, Any]]
     num_levels: int = 10
@@ -79,9 +82,12 @@ class TerrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
-    """One task: sizes, times and, by name, the terms it is made of. A reward's parameters include its weight per second.
+    """One task: sizes, times and, by name, the terms it is made of.
 
-    With `ramp: [first, last]` the weight grows from 0 between these environment steps, summed over environments, of a run.
+    A reward's parameters include its weight per second.
+
+    With `ramp: [first, last]` the weight grows from 0 between these environment steps, summed over environments, of a
+    run.
     An entry's name is that of its term, unless the entry says `term: NAME`: then it may have any name of its own.
     """
 

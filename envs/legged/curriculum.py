@@ -1,4 +1,7 @@
-"""Which tile each robot starts on: harder ones for those that walk where they are told, after Rudin et al. (2021), section 3.3."""
+"""Which tile each robot starts on: harder ones for those that walk where they are told, after Rudin et al.
+
+(2021), section 3.3.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from rfx.robot.state import Array
 
 
 class Curriculum:
-    """Level and kind of num_envs robots, or of the rows of them, and how far they have followed their commands in this episode. Without a config, levels stay as they are.
+    """Level and kind of num_envs robots, or of the rows of them, and how far they have followed their commands in this
+    episode. Without a config, levels stay as they are.
 
-    Kinds are spread evenly. With a config robots start on levels up to its start_level; without one they are spread evenly over all levels.
+    Kinds are spread evenly. With a config robots start on levels up to its start_level; without one they are spread
+    evenly over all levels.
     """
 
     def __init__(self, terrain: Terrain, num_envs: int, config: CurriculumConfig | None, rows: range | None = None):
@@ -38,7 +43,8 @@ class Curriculum:
             )
 
     def measure(self, state: SimState, step_s: float) -> None:
-        """Add a control step: how far the command asked to go, and how far the robot went that way, at most as far as it was asked.
+        """Add a control step: how far the command asked to go, and how far the robot went that way, at most as far as
+        it was asked.
 
         Who runs faster than it is told does not follow the command better, nor makes up for having stood.
         """
@@ -51,8 +57,9 @@ class Curriculum:
     def move(self, ids: Array, fell: Array, rng: Streams) -> None:
         """After an episode of robots ids (n,), of which some fell (n,), bool: give them their next level.
 
-        One level up for a robot that walked at least `up` of what was commanded, and `distance_m`; past the top, a random level. One down
-        for a robot that fell, or walked less than `down` of what was commanded, but not after a first episode of random age.
+        One level up for a robot that walked at least `up` of what was commanded, and `distance_m`; past the top, a
+        random level. One down for a robot that fell, or walked less than `down` of what was commanded, but not after a
+        first episode of random age.
         """
         if self.config:
             walked, commanded, config = self.walked_m[ids], self.commanded_m[ids], self.config
@@ -70,7 +77,8 @@ class Curriculum:
     def left(self, position_w: Array) -> Array:
         """Whether robots at position_w (N, 2 or more), m, have left their ground. (N,), bool.
 
-        In training that is their own tile, which they have crossed: beyond it the ground is not of their level. Else it is all tiles.
+        In training that is their own tile, which they have crossed: beyond it the ground is not of their level. Else it
+        is all tiles.
         """
         if self.config is None:
             return self.terrain.left(position_w)
@@ -78,7 +86,9 @@ class Curriculum:
         return (np.abs(away) > 0.5 * self.terrain.config.tile_m).any(axis=1)
 
     def origin(self, ids: Array) -> Array:
-        """What is added to where robots ids (n,) stand at home: the middle of their tile's platform, and a little above. (n, 3), m, world."""
+        """What is added to where robots ids (n,) stand at home: the middle of their tile's platform, and a little
+        above. (n, 3), m, world.
+        """
         return self.terrain.origin[self.level[ids], self.kind[ids]]
 
     def metrics(self, level: Array, kind: Array) -> dict[str, float]:

@@ -32,17 +32,21 @@ from rfx.settings.terms import bind, find
 class LeggedEnv(VectorEnv):
     """num_envs robots that are asked to follow velocity commands.
 
-    Observation: "state" (num_envs, max_state_dim), what the robot observes, zero beyond its state_dim; with critic_terms also "critic"
-    (num_envs, width), those terms of envs/legged/privileged.py side by side, which only a simulator knows. Both float32. Action
-    (num_envs, action_dim) in [-1, 1], clipped.
-    Same-step autoreset, in Gymnasium's own layout: where an episode ends, the observation returned is the next episode's first,
-    info["final_obs"] holds the last one, and info["final_info"] the mean absolute errors of vx, vy (m/s) and yaw rate (rad/s).
-    Where the task has terrain, an episode is truncated when its robot leaves it, and with a curriculum when it leaves its own tile.
-    A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated, its reward is 0,
-    it is flagged in info["failed"] and started anew; numbers in its final observation that are not finite are replaced by 0.
-    Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the num_envs, as a part of them
-    does that is to be reset with seed s + rows.start.
-    Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises TypeError without either.
+    Observation: "state" (num_envs, max_state_dim), what the robot observes, zero beyond its state_dim; with
+    critic_terms also "critic" (num_envs, width), those terms of envs/legged/privileged.py side by side, which only a
+    simulator knows. Both float32. Action (num_envs, action_dim) in [-1, 1], clipped.
+    Same-step autoreset, in Gymnasium's own layout: where an episode ends, the observation returned is the next
+    episode's first, info["final_obs"] holds the last one, and info["final_info"] the mean absolute errors of vx, vy
+    (m/s) and yaw rate (rad/s).
+    Where the task has terrain, an episode is truncated when its robot leaves it, and with a curriculum when it leaves
+    its own tile.
+    A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated,
+    its reward is 0, it is flagged in info["failed"] and started anew; numbers in its final observation that are not
+    finite are replaced by 0.
+    Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the
+    num_envs, as a part of them does that is to be reset with seed s + rows.start.
+    Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises
+    TypeError without either.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
@@ -132,7 +136,9 @@ class LeggedEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,). A seed makes all that follows repeatable.
+        """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,).
+
+        A seed makes all that follows repeatable.
 
         Raises TypeError or ValueError for a mask of another type or shape, or of no environment.
         """
@@ -153,7 +159,10 @@ class LeggedEnv(VectorEnv):
         return self._observe(), {}
 
     def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]:
-        """One control step of every environment. Returns observation, reward (num_envs,) float32, terminated, truncated, info."""
+        """One control step of every environment.
+
+        Returns observation, reward (num_envs,) float32, terminated, truncated, info.
+        """
         np.clip(actions, -1.0, 1.0, out=self._action)
         if self._pushes:
             self._push()
@@ -206,16 +215,22 @@ class LeggedEnv(VectorEnv):
         return int(self._age[0]) * self._num_all
 
     def spread_pushes(self) -> None:
-        """Let the next push of every robot come at any moment, as where robots have walked for long: for play that is short. After a reset."""
+        """Let the next push of every robot come at any moment, as where robots have walked for long: for play that is
+        short. After a reset.
+        """
         if self._pushes:
             self._push_steps[...] = np.ceil(self._push_steps * self._disturbances.random(self.num_envs))
 
     def metrics(self) -> dict[str, float]:
-        """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they are now."""
+        """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they
+        are now.
+        """
         return self.summarize(self.measured())
 
     def measured(self) -> dict[str, Array]:
-        """What metrics are made of, a row for each environment, (num_envs, ...): sums since the last call, and levels."""
+        """What metrics are made of, a row for each environment, (num_envs, ...): sums since the last call, and
+        levels.
+        """
         levels = {"level": self.curriculum.level.copy(), "kind": self.curriculum.kind} if self.curriculum else {}
         return self._metrics.take() | levels
 
@@ -230,7 +245,10 @@ class LeggedEnv(VectorEnv):
         return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
+        """Go on from what state_dict returned, instead of a reset.
+
+        Raises ValueError for a state of another task or num_envs.
+        """
         counters = self._counters()
         load_arrays(counters, {name: state[name] for name in counters if name in state})
         self.simulation.load_state_dict({name: value for name, value in state.items() if name not in counters})
@@ -280,7 +298,9 @@ class LeggedEnv(VectorEnv):
         }
 
     def _start(self, ids: Array) -> None:
-        """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at zero."""
+        """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at
+        zero.
+        """
         if self._randomization:
             self._vary(ids)
         qpos, qvel = self.simulation.home(len(ids))

@@ -14,7 +14,8 @@ ERRORS = ("error_vx", "error_vy", "error_yaw_rate")  # mean absolute: m/s, m/s, 
 class Metrics:
     """Sums over control steps and ended episodes of num_envs robots with these reward terms, apart for each robot.
 
-    Apart, so that the means over robots are those of all together, to the bit, where several of these have taken in a part each.
+    Apart, so that the means over robots are those of all together, to the bit, where several of these have taken in a
+    part each.
     """
 
     def __init__(self, rewards: Iterable[str], num_envs: int, step_s: float):
@@ -50,7 +51,9 @@ class Metrics:
         return sums
 
     def means(self, sums: Mapping[str, Array]) -> dict[str, float]:
-        """The means by tag over what was taken: rewards per second, errors, and where episodes ended their falls and length."""
+        """The means by tag over what was taken: rewards per second, errors, and where episodes ended their falls and
+        length.
+        """
         tags: dict[str, float] = {}
         if steps := int(sums["steps"].sum()):
             tags |= {

@@ -1,6 +1,7 @@
 """Privileged terms: what a critic may read in training and no robot can measure. Pure functions of SimState.
 
-`policy.critic_terms` lists those that the critic is given, in order. To add one, write a function here: (N, width), float32.
+`policy.critic_terms` lists those that the critic is given, in order. To add one, write a function here: (N, width),
+float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Push terms: sudden changes of the base's velocity. (num, 6): linear in the world's frame, m/s; angular in the base's, rad/s."""
+"""Push terms: sudden changes of the base's velocity.
+
+(num, 6): linear in the world's frame, m/s; angular in the base's, rad/s.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What grows over a run: from nothing at the first of two numbers of environment steps, summed over environments, to all of it at the last."""
+"""What grows over a run: from nothing at the first of two numbers of environment steps, summed over environments, to
+all of it at the last.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Randomization terms: how each robot differs from the nominal one for an episode. Each writes into the Draw's arrays in place.
+"""Randomization terms: how each robot differs from the nominal one for an episode.
 
-A parameter is the [lowest, highest] of a uniform distribution, where a term says no other; `scale` multiplies the nominal value. Terms apply
-in the order given.
+Each writes into the Draw's arrays in place.
+
+A parameter is the [lowest, highest] of a uniform distribution, where a term says no other; `scale` multiplies the
+nominal value. Terms apply in the order given.
 """
 
 from __future__ import annotations
@@ -55,7 +57,10 @@ def base_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
 
 
 def payload(draw: Draw, rng: Streams, range_kg: Sequence[float]) -> None:
-    """A point mass at the trunk's centre of mass; a negative one lightens it. Raises ValueError when no mass would be left."""
+    """A point mass at the trunk's centre of mass; a negative one lightens it.
+
+    Raises ValueError when no mass would be left.
+    """
     mass = draw.field("body_mass")
     mass[:, draw.trunk] += rng.uniform(*range_kg, draw.num)
     if not (mass[:, draw.trunk] > 0.0).all():
@@ -103,7 +108,8 @@ def joint_friction(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
 
 
 def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
-    """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it from 0.1 to 2.
+    """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it
+    from 0.1 to 2.
 
     Log-uniform: of so wide a range most robots would else be the slow ones. Raises ValueError for a lowest of 0.
     """
@@ -138,5 +144,7 @@ def imu_tilt_aside(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None
 
 
 def action_latency(draw: Draw, rng: Streams, range_s: Sequence[float]) -> None:
-    """How long the motors go on with the last target after a new action: up to one control step, in whole physics steps."""
+    """How long the motors go on with the last target after a new action: up to one control step, in whole physics
+    steps.
+    """
     draw.latency_s[...] += rng.uniform(*range_s, draw.num)

@@ -1,4 +1,6 @@
-"""Reward terms: functions of SimState that return (N,), float32. The task's YAML names them, with a weight per second each.
+"""Reward terms: functions of SimState that return (N,), float32.
+
+The task's YAML names them, with a weight per second each.
 
 Velocity tracking after Rudin et al., "Learning to Walk in Minutes" (2021); the gait clock after Siekmann et al. (2021).
 """
@@ -28,7 +30,9 @@ def yaw_rate(state: SimState, variance: float = 0.25) -> Array:
 
 
 def mean_linear_velocity(state: SimState, variance: float = 0.25) -> Array:
-    """As linear_velocity, of the velocity's running mean: steps sway, and exploration shakes, which hides whether the command is followed."""
+    """As linear_velocity, of the velocity's running mean: steps sway, and exploration shakes, which hides whether the
+    command is followed.
+    """
     error = state.mean_velocity_b[:, :2] - state.robot.velocity_command[:, :2]
     return np.exp(_square_sum(error) / np.float32(-variance))
 
@@ -40,7 +44,9 @@ def mean_yaw_rate(state: SimState, variance: float = 0.25) -> Array:
 
 
 def yaw_sway(state: SimState) -> Array:
-    """Squared difference between the yaw rate and its running mean, (rad/s)^2: how much the base twists to and fro at each step."""
+    """Squared difference between the yaw rate and its running mean, (rad/s)^2: how much the base twists to and fro at
+    each step.
+    """
     return np.square(state.robot.base_angular_velocity_b[:, 2] - state.mean_velocity_b[:, 2])
 
 
@@ -90,7 +96,9 @@ def gait_contact(state: SimState) -> Array:
 
 
 def swing_height(state: SimState, target_m: float = 0.1, variance: float = 0.01) -> Array:
-    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in m^2."""
+    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in
+    m^2.
+    """
     height = np.exp(np.square(state.foot_height - np.float32(target_m)) / np.float32(-variance))
     return np.where(state.foot_swing, height, np.float32(0.0)).mean(axis=1)
 

@@ -22,8 +22,9 @@ MEASURED = {
 class Sensing:
     """The sensors of N robots. `state` is what they say: the true state itself where they are perfect.
 
-    noise has the width by observation term: uniform within +- it, drawn anew at every measurement. encoder_offset (N, num_joints), rad,
-    is shared with its owner. Raises ValueError for a term that shows nothing measured, or a negative width.
+    noise has the width by observation term: uniform within +- it, drawn anew at every measurement. encoder_offset (N,
+    num_joints), rad, is shared with its owner. Raises ValueError for a term that shows nothing measured, or a negative
+    width.
     """
 
     def __init__(self, true: RobotState, encoder_offset: Array, noise: Mapping[str, float], perfect: bool):

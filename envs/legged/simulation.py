@@ -18,7 +18,9 @@ from rfx.robot.state import Array, advance, projected_gravity, stepping
 
 
 class Simulation:
-    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1], all on one ground: by default a plane."""
+    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1], all on one ground: by
+    default a plane.
+    """
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class Simulation:
     def step(self, action: Array) -> Array:
         """Apply one action for one control step. action (N, num_joints) in [-1, 1].
 
-        Returns failed (N,), bool: simulations that MuJoCo gave up or warned about, or whose state is not finite. Reset them.
+        Returns failed (N,), bool: simulations that MuJoCo gave up or warned about, or whose state is not finite. Reset
+        them.
         """
         state = self.state
         state.earlier_action[...] = state.previous_action
@@ -95,7 +98,9 @@ class Simulation:
         return self.failed
 
     def _drive(self, action: Array) -> None:
-        """Let one control step pass: MuJoCo's substeps under the targets that action asks for, the last ones before they take effect."""
+        """Let one control step pass: MuJoCo's substeps under the targets that action asks for, the last ones before
+        they take effect.
+        """
         target = joint_targets(self.config, action, out=self._target)
         target -= self.encoder_offset
         if not self.latency.any():
@@ -128,18 +133,24 @@ class Simulation:
             self.batch.set_const(ids)  # 40 us each: what MuJoCo derives from masses and armatures
 
     def _note_robots(self, rows: slice | Array, fields: Mapping[str, Array]) -> None:
-        """Fill SimState's rows of what sets robots apart, from fields of MjModel that are theirs, or else the model's."""
+        """Fill SimState's rows of what sets robots apart, from fields of MjModel that are theirs, or else the
+        model's.
+        """
         floor = np.flatnonzero(self.model.geom_bodyid == 0)[0]
         trunk = trunk_body(self.model)
         self.state.floor_friction[rows] = fields.get("geom_friction", self.model.geom_friction[None])[:, floor, 0]
         self.state.trunk_mass[rows] = fields.get("body_mass", self.model.body_mass[None])[:, trunk]
 
     def push(self, ids: Array, change: Array) -> None:
-        """Change the base's velocity of simulations ids (n,) by change (n, 6): m/s in the world's frame, rad/s in the base's."""
+        """Change the base's velocity of simulations ids (n,) by change (n, 6): m/s in the world's frame, rad/s in the
+        base's.
+        """
         self._qvel[ids, :6] += change
 
     def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
-        """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv): no action yet, gait phase zero, step zero."""
+        """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv): no action yet, gait phase zero,
+        step zero.
+        """
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._qpos[ids], self._qvel[ids] = qpos, qvel
         motors = np.arange(self.model.nu)[self._actuator]
@@ -162,15 +173,19 @@ class Simulation:
         state.foot_landed[ids] = False
 
     def state_dict(self) -> dict[str, Array]:
-        """All that the next step depends on, as copies: MuJoCo's state rows, model fields of which each simulation has its own, SimState.
+        """All that the next step depends on, as copies: MuJoCo's state rows, model fields of which each simulation has
+        its own, SimState.
 
-        MuJoCo's derived fields and warning counters are not part of it: a call computes the former before anyone reads them, and a
-        simulation whose counter moved is reset, which clears it.
+        MuJoCo's derived fields and warning counters are not part of it: a call computes the former before anyone reads
+        them, and a simulation whose counter moved is reset, which clears it.
         """
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Go on from what state_dict returned. Raises ValueError for an entry that is missing, unknown or of another shape."""
+        """Go on from what state_dict returned.
+
+        Raises ValueError for an entry that is missing, unknown or of another shape.
+        """
         for name in state:
             if name.startswith("model."):
                 self.batch.expand(name.removeprefix("model."))
@@ -197,7 +212,9 @@ class Simulation:
         return qpos, np.zeros((num, self.model.nv))
 
     def write_joints(self, qpos: Array, qvel: Array, position: Array, velocity: Array) -> None:
-        """Write joint positions and velocities (n, num_joints), in motor order, into rows of qpos and qvel, in place."""
+        """Write joint positions and velocities (n, num_joints), in motor order, into rows of qpos and qvel, in
+        place.
+        """
         qpos[:, self._joint_qpos], qvel[:, self._joint_dof] = position, velocity
 
     @property
@@ -222,7 +239,10 @@ class Simulation:
         return np.concatenate([state.base_linear_velocity_b[:, :2], state.robot.base_angular_velocity_b[:, 2:]], axis=1)
 
     def _refresh(self, rows: slice | Array) -> None:
-        """Fill SimState's rows from MuJoCo's. Derived quantities (sensors, torque) are one substep old, as after mj_step."""
+        """Fill SimState's rows from MuJoCo's.
+
+        Derived quantities (sensors, torque) are one substep old, as after mj_step.
+        """
         state, robot = self.state, self.state.robot
         qpos, qvel = self._qpos[rows], self._qvel[rows]
         velocity = qvel[:, self._joint_dof].astype(np.float32)
@@ -256,7 +276,9 @@ class Simulation:
 
 
 def rotate_inverse(quaternion: Array, vector: Array) -> Array:
-    """World vectors in the frame that quaternion (N, 4), wxyz, unit, turns: R(q)^T v. vector (N, 3) -> (N, 3), float32."""
+    """World vectors in the frame that quaternion (N, 4), wxyz, unit, turns: R(q)^T v. vector (N, 3) -> (N, 3),
+    float32.
+    """
     w, x, y, z = quaternion.T
     vx, vy, vz = vector.T
     # v + 2 u x (u x v - w v), u = (x, y, z): the rotation by the conjugate quaternion

@@ -12,7 +12,8 @@ from rfx.robot.state import Array
 
 
 class LeggedSingleEnv(gymnasium.Env):
-    """The vector environment with one row, without autoreset: observation {"state": (max_state_dim,)}, action (action_dim,) in [-1, 1].
+    """The vector environment with one row, without autoreset: observation {"state": (max_state_dim,)}, action
+    (action_dim,) in [-1, 1].
 
     At an episode's end info has the figures that the vector environment puts into final_info.
     """

@@ -14,7 +14,9 @@ from rfx.robot.state import Array, RobotState
 
 @dataclass(frozen=True, kw_only=True)
 class SimState:
-    """N simulated robots. Rewards, terminations and a privileged critic read it; the actor's observations read only `robot`.
+    """N simulated robots.
+
+    Rewards, terminations and a privileged critic read it; the actor's observations read only `robot`.
 
     The arrays are live: the simulation overwrites them in place at every control step. float32 unless noted.
     """
@@ -76,7 +78,10 @@ class SimState:
 
 
 def load_arrays(arrays: Mapping[str, Array], values: Mapping[str, Array]) -> None:
-    """Write values into the arrays of the same names, in place. Raises ValueError when names or shapes differ, and then writes nothing."""
+    """Write values into the arrays of the same names, in place.
+
+    Raises ValueError when names or shapes differ, and then writes nothing.
+    """
     if arrays.keys() != values.keys():
         raise ValueError(
             f"got a state that has, or lacks, {', '.join(sorted(arrays.keys() ^ values.keys()))}; "

@@ -12,11 +12,14 @@ from rfx.robot.state import Array
 from rfx.settings.terms import bind
 
 BORDER_M = 1.0  # of level ground around the tiles
-DROP_M = 0.03  # above the platform at the start: legs that are drawn longer than the default pose would begin with their feet in the ground
+# above the platform at the start: legs that are drawn longer than the default pose would begin with their feet in the
+# ground
+DROP_M = 0.03
 
 
 class Terrain:
-    """The ground that a config describes, the same for the same config: level l of kind k is the tile at row l and column k.
+    """The ground that a config describes, the same for the same config: level l of kind k is the tile at row l and
+    column k.
 
     Raises ValueError for a kind or a parameter that does not exist, or heights that are not finite.
     """

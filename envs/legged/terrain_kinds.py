@@ -1,7 +1,9 @@
-"""Kinds of terrain: the ground of one tile, on its Tile's grid. Each returns heights (n, n), m, float64; the task's YAML names them.
+"""Kinds of terrain: the ground of one tile, on its Tile's grid.
 
-A range is [easiest, hardest]; the tile's difficulty says what lies between. The edge of a tile is level, at height 0, so that tiles
-join; its middle is a level platform, on which robots start.
+Each returns heights (n, n), m, float64; the task's YAML names them.
+
+A range is [easiest, hardest]; the tile's difficulty says what lies between. The edge of a tile is level, at height 0,
+so that tiles join; its middle is a level platform, on which robots start.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def slope_down(tile: Tile, angle_deg: Sequence[float] = (2.0, 22.0)) -> Array:
 
 
 def rough(tile: Tile, height_m: Sequence[float] = (0.01, 0.08), spacing_m: float = 0.2) -> Array:
-    """Bumps: random heights within +- height_m, spacing_m apart, interpolated between; they grow over the first half metre."""
+    """Bumps: random heights within +- height_m, spacing_m apart, interpolated between; they grow over the first half
+    metre.
+    """
     num = int(np.ceil(tile.size_m / spacing_m)) + 2
     knots = tile.rng.uniform(-1.0, 1.0, (num, num))
     u, v = (tile.x + 0.5 * tile.size_m) / spacing_m, (tile.y + 0.5 * tile.size_m) / spacing_m
@@ -70,12 +74,18 @@ def rough(tile: Tile, height_m: Sequence[float] = (0.01, 0.08), spacing_m: float
 
 
 def stairs_up(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: Sequence[float] = (0.28, 0.36)) -> Array:
-    """All around, steps of height_m rise away from a platform that lies low. A tile's tread is drawn from tread_m [least, most]."""
+    """All around, steps of height_m rise away from a platform that lies low.
+
+    A tile's tread is drawn from tread_m [least, most].
+    """
     return -stairs_down(tile, height_m, tread_m)
 
 
 def stairs_down(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: Sequence[float] = (0.28, 0.36)) -> Array:
-    """All around, steps of height_m fall away from a platform on top. A tile's tread is drawn from tread_m [least, most]."""
+    """All around, steps of height_m fall away from a platform on top.
+
+    A tile's tread is drawn from tread_m [least, most].
+    """
     tread = tile.rng.uniform(*tread_m)
     num_steps = int(tile.reach / tread)
     return (num_steps - np.minimum(np.ceil(tile.distance / tread), num_steps)) * tile.at(height_m)
@@ -87,10 +97,11 @@ def gaps(
     depth_m: Sequence[float] = (0.03, 0.25),
     spacing_m: Sequence[float] = (0.7, 1.0),
 ) -> Array:
-    """Trenches all around the platform, width_m wide, depth_m deep; spacing_m [least, most] from one's begin to the next's.
+    """Trenches all around the platform, width_m wide, depth_m deep; spacing_m [least, most] from one's begin to the
+    next's.
 
-    A height field has no holes and no vertical walls: a foot that steps into a trench finds a bottom, and a wall is a cell wide. The width
-    is that between the middles of the walls, to the next number of cells.
+    A height field has no holes and no vertical walls: a foot that steps into a trench finds a bottom, and a wall is a
+    cell wide. The width is that between the middles of the walls, to the next number of cells.
     """
     period = tile.rng.uniform(*spacing_m)
     along = tile.distance - 0.4 * period

@@ -1,4 +1,6 @@
-"""A reward term as a task's configuration has it: with its parameters, its weight per second, and how that grows over a run."""
+"""A reward term as a task's configuration has it: with its parameters, its weight per second, and how that grows over a
+run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from rfx.settings.terms import bind
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """term gives (N,) of a SimState; weight is per second, from the last of ramp's environment steps on, 0 until the first, linear between."""
+    """term gives (N,) of a SimState; weight is per second, from the last of ramp's environment steps on, 0 until the
+    first, linear between.
+    """
 
     term: Callable[[SimState], Array]
     weight: float

@@ -1,4 +1,7 @@
-"""What the batched MuJoCo tasks share: simulations, episodes, autoreset, info. A task's own numbers are in the modules beside this one."""
+"""What the batched MuJoCo tasks share: simulations, episodes, autoreset, info.
+
+A task's own numbers are in the modules beside this one.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,14 @@ class Options:
 
 
 class BatchedMujocoEnv(VectorEnv):
-    """num_envs simulations of one of Gymnasium's MuJoCo tasks on a thread pool, equal to 1e-6 to a SyncVectorEnv of Gymnasium's own.
+    """num_envs simulations of one of Gymnasium's MuJoCo tasks on a thread pool, equal to 1e-6 to a SyncVectorEnv of
+    Gymnasium's own.
 
-    Spaces, options, observation, reward, termination, reset noise and info are those of the task in Gymnasium. With reset(seed=s)
-    environment i draws as Gymnasium's does after reset(seed=s + i). Same-step autoreset. A simulation that MuJoCo gives up, or whose
-    observation is not finite, is truncated with a reward of 0, flagged in info["failed"] and started anew. A subclass gives the class
-    of its options and the methods below that raise NotImplementedError. Raises TypeError for an option that the task does not have.
+    Spaces, options, observation, reward, termination, reset noise and info are those of the task in Gymnasium. With
+    reset(seed=s) environment i draws as Gymnasium's does after reset(seed=s + i). Same-step autoreset. A simulation
+    that MuJoCo gives up, or whose observation is not finite, is truncated with a reward of 0, flagged in info["failed"]
+    and started anew. A subclass gives the class of its options and the methods below that raise NotImplementedError.
+    Raises TypeError for an option that the task does not have.
     """
 
     metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
@@ -95,7 +100,9 @@ class BatchedMujocoEnv(VectorEnv):
         raise NotImplementedError
 
     def noisy_start(self, rng: np.random.Generator, scale: float, *, normal: bool = False) -> tuple[Array, Array]:
-        """The model's own qpos and qvel with uniform noise within scale, of the velocities normal noise where they have that."""
+        """The model's own qpos and qvel with uniform noise within scale, of the velocities normal noise where they have
+        that.
+        """
         qpos = self.init_qpos + rng.uniform(-scale, scale, self.model.nq)
         noise = scale * rng.standard_normal(self.model.nv) if normal else rng.uniform(-scale, scale, self.model.nv)
         return qpos, self.init_qvel + noise
@@ -127,7 +134,9 @@ class BatchedMujocoEnv(VectorEnv):
         return self.observe(ALL), self._told(self.start_info(ALL), self._everywhere)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of every environment. actions (N, nu) within the action space; MuJoCo clips them. Rewards are float64."""
+        """One step of every environment. actions (N, nu) within the action space; MuJoCo clips them. Rewards are
+        float64.
+        """
         action = np.asarray(actions)  # of the type that it came in, as Gymnasium computes control costs
         if action.shape != self.ctrl.shape:
             raise ValueError(f"got actions of shape {action.shape}; expected {self.ctrl.shape}")
@@ -177,7 +186,10 @@ class BatchedMujocoEnv(VectorEnv):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, instead of a reset. Raises ValueError for a state of another task or num_envs."""
+        """Go on from what state_dict returned, instead of a reset.
+
+        Raises ValueError for a state of another task or num_envs.
+        """
         load_arrays(self.arrays(), {name: value for name, value in state.items() if name != "rngs"})
         for rng, value in zip(self._rngs, state["rngs"], strict=True):
             rng.bit_generator.state = value
@@ -207,7 +219,10 @@ class BatchedMujocoEnv(VectorEnv):
 
 
 def model_path(xml_file: str) -> Path:
-    """Where a model is: one of Gymnasium's assets by name, or a path that begins with a dot, a slash or ~. Raises OSError if it is not there."""
+    """Where a model is: one of Gymnasium's assets by name, or a path that begins with a dot, a slash or ~.
+
+    Raises OSError if it is not there.
+    """
     path = Path(xml_file).expanduser() if xml_file.startswith((".", "/", "~")) else ASSETS / xml_file
     if not path.is_file():
         raise FileNotFoundError(

@@ -1,4 +1,7 @@
-"""Ant and Humanoid, in batches: bodies with a free root whose contact forces are observed, and cost. Formulas are gymnasium.envs.mujoco's."""
+"""Ant and Humanoid, in batches: bodies with a free root whose contact forces are observed, and cost.
+
+Formulas are gymnasium.envs.mujoco's.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from rfx.robot.state import Array
 
 
 class ContactForceEnv(BatchedMujocoEnv):
-    """A task that reads cfrc_ext, the external force on every body (N, nbody, 6), which mj_step leaves to mj_rnePostConstraint.
+    """A task that reads cfrc_ext, the external force on every body (N, nbody, 6), which mj_step leaves to
+    mj_rnePostConstraint.
 
-    Gymnasium calls that after the step, when contacts are those of the integrator's last stage. The batch has no call for it, so each
-    simulation's data is copied out. At an episode's start it is zero.
+    Gymnasium calls that after the step, when contacts are those of the integrator's last stage. The batch has no call
+    for it, so each simulation's data is copied out. At an episode's start it is zero.
     """
 
     def bind(self) -> None:

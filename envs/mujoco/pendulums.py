@@ -1,4 +1,7 @@
-"""InvertedPendulum and InvertedDoublePendulum, in batches: carts that balance poles. Formulas are gymnasium.envs.mujoco's."""
+"""InvertedPendulum and InvertedDoublePendulum, in batches: carts that balance poles.
+
+Formulas are gymnasium.envs.mujoco's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""HalfCheetah, Hopper, Walker2d and Swimmer, in batches: planar bodies that are paid for getting ahead. Formulas are gymnasium.envs.mujoco's."""
+"""HalfCheetah, Hopper, Walker2d and Swimmer, in batches: planar bodies that are paid for getting ahead.
+
+Formulas are gymnasium.envs.mujoco's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A live page: pictures of a running simulation in the browser, and key presses back. On this computer only, unless told otherwise."""
+"""A live page: pictures of a running simulation in the browser, and key presses back.
+
+On this computer only, unless told otherwise.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +66,11 @@ addEventListener("keydown", event => {
 
 
 class LivePage:
-    """Serves the page until it is left; a context manager. publish gives it pictures, press gets the keys that are pressed.
+    """Serves the page until it is left; a context manager. publish gives it pictures, press gets the keys that are
+    pressed.
 
-    keys are (key, what it does), one button each. port 0 takes a free one. Raises OSError where the address cannot be had.
+    keys are (key, what it does), one button each. port 0 takes a free one. Raises OSError where the address cannot be
+    had.
     """
 
     def __init__(
@@ -113,7 +118,9 @@ class LivePage:
         self._server.server_close()
 
     def publish(self, frame: Array, state: dict[str, Any]) -> None:
-        """Show frame (H, W, 3), uint8, with state's command and velocity, three numbers each or none, and note, text."""
+        """Show frame (H, W, 3), uint8, with state's command and velocity, three numbers each or none, and note,
+        text.
+        """
         with self._fresh:
             self._number += 1
             self._picture, self._state = jpeg(frame), json.dumps({**state, "picture": self._number})

@@ -34,9 +34,10 @@ def render_frames(
 ) -> Iterator[Array]:
     """Pictures of a motion, one for each row of qpos (T, nq): uint8 arrays (height, width, 3).
 
-    Load the model with `load_model(..., visual=True)` for the robot's looks; without them its collision geoms are drawn.
-    Velocities (T, 3), vx and vy in m/s and yaw rate in rad/s in the base frame, are drawn on the floor as arrows from the nose along
-    the way it would go in half a second: blue the commanded one, orange the actual one.
+    Load the model with `load_model(..., visual=True)` for the robot's looks; without them its collision geoms are
+    drawn.
+    Velocities (T, 3), vx and vy in m/s and yaw rate in rad/s in the base frame, are drawn on the floor as arrows from
+    the nose along the way it would go in half a second: blue the commanded one, orange the actual one.
     Raises ValueError for shapes or a camera that do not fit, RuntimeError where OpenGL is missing.
     """
     qpos = np.asarray(qpos)
@@ -62,7 +63,9 @@ def render_live(
     height: int = 720,
     camera: str = "tracking",
 ) -> Iterator[Array]:
-    """As render_frames, of poses that come one after the other: qpos (nq,), and the commanded and actual velocity (3,), or None."""
+    """As render_frames, of poses that come one after the other: qpos (nq,), and the commanded and actual velocity (3,),
+    or None.
+    """
     cameras = [model.camera(index).name for index in range(model.ncam)]
     if camera not in {*cameras, "tracking"}:
         raise ValueError(f"no camera {camera!r} in the model: possible are {', '.join({*cameras, 'tracking'})}")
@@ -214,7 +217,9 @@ def _camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
 
 
 def _way_of_the_nose(position: Array, rotation: Array, velocity: Array, nose_m: float) -> Array:
-    """Where the nose, nose_m ahead of the base, goes over half a second at a velocity (vx, vy, yaw rate) in the base frame. (11, 2), m, world."""
+    """Where the nose, nose_m ahead of the base, goes over half a second at a velocity (vx, vy, yaw rate) in the base
+    frame. (11, 2), m, world.
+    """
     seconds = np.linspace(0.0, 0.5, 11)
     heading = np.arctan2(rotation[3], rotation[0]) + velocity[2] * seconds
     middle = 0.5 * (heading[1:] + heading[:-1])

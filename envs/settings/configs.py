@@ -1,4 +1,6 @@
-"""The YAML files in configs/, laid over each other as Hydra does it on the command line, for those who use them from Python."""
+"""The YAML files in configs/, laid over each other as Hydra does it on the command line, for those who use them from
+Python.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def compose(group: str, name: str) -> dict[str, Any]:
-    """What configs/{group}/{name}.yaml says, with the files that its defaults list names: later entries of the list lie over earlier ones.
+    """What configs/{group}/{name}.yaml says, with the files that its defaults list names: later entries of the list lie
+    over earlier ones.
 
-    An entry is the name of a file beside it, {/GROUP: NAME}, or _self_, where the file's own values lie; without _self_ they lie on top.
+    An entry is the name of a file beside it, {/GROUP: NAME}, or _self_, where the file's own values lie; without _self_
+    they lie on top.
     Raises ValueError for a name that no file has.
     """
     path = CONFIGS / group / f"{name}.yaml"

@@ -1,7 +1,9 @@
-"""What Hydra is taught: seeds=N, hydra/launcher=ray and hydra/sweeper=optuna. Hydra takes plugins from the package hydra_plugins alone.
+"""What Hydra is taught: seeds=N, hydra/launcher=ray and hydra/sweeper=optuna.
 
-It imports this file whenever it starts, so what is slow is imported on use. The work is done in train/sweeps/search.py and train/sweeps/jobs.py,
-which know no Hydra.
+Hydra takes plugins from the package hydra_plugins alone.
+
+It imports this file whenever it starts, so what is slow is imported on use. The work is done in train/sweeps/search.py
+and train/sweeps/jobs.py, which know no Hydra.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class RayLauncher(Launcher):
         return [done for _, done in self.stream(enumerate(job_overrides, initial_job_idx))]
 
     def stream(self, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
-        """Run jobs, (number, overrides), which are taken when there is room for them; yields what has ended as it ends."""
+        """Run jobs, (number, overrides), which are taken when there is room for them; yields what has ended as it
+        ends.
+        """
         from train.sweeps.jobs import run_jobs
 
         setup_globals()

@@ -1,11 +1,13 @@
-"""`python -m measure.race`: our trainer and its rivals learn the same walking task on the same cores; error against wall time.
+"""`python -m measure.race`: our trainer and its rivals learn the same walking task on the same cores; error against
+wall time.
 
     python -m measure.race                                              everyone, three seeds: an hour and a half on two cores
     python -m measure.race learners=[ours,rsl_rl] seeds=1 seconds=120   some of them
     python -m measure.race robot=NAME folder=runs/race_NAME             another robot
 
-Policies are kept while they learn, and judged after that; time counts from a process's start. Begun again with the same folder it goes on:
-what the same command measured already is not measured again. measure/race.yaml says who takes part, and with which settings.
+Policies are kept while they learn, and judged after that; time counts from a process's start. Begun again with the same
+folder it goes on: what the same command measured already is not measured again. measure/race.yaml says who takes part,
+and with which settings.
 """
 
 from __future__ import annotations
@@ -94,7 +96,8 @@ def write(race: RaceConfig, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 
 def summary(race: RaceConfig, curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over seeds: steps/s, when the targets were first met, and how the last policy before each milestone walks.
+    """Medians over seeds: steps/s, when the targets were first met, and how the last policy before each milestone
+    walks.
 
     reached_s is None where at least half of the seeds never met them; reached counts those that did.
     """

@@ -31,7 +31,9 @@ class Entrant:
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """A curve that was measured elsewhere: source says how; its columns, (points,) each, are as those of a curve measured here."""
+    """A curve that was measured elsewhere: source says how; its columns, (points,) each, are as those of a curve
+    measured here.
+    """
 
     label: str
     source: str

@@ -23,7 +23,10 @@ PANELS = {
 
 
 def draw(race: Mapping[str, Any]) -> bytes:
-    """A PNG of what race.json says: learners and earlier, by name, with label and curves. Raises ImportError naming the extra."""
+    """A PNG of what race.json says: learners and earlier, by name, with label and curves.
+
+    Raises ImportError naming the extra.
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -80,7 +83,9 @@ def column(curve: Mapping[str, Any], names: Sequence[str]) -> Array:
 
 
 def median_curve(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Point by point the median over seeds of every column, as far as all of them go; NaN where one could not be measured."""
+    """Point by point the median over seeds of every column, as far as all of them go; NaN where one could not be
+    measured.
+    """
     num_points = min(len(curve["seconds"]) for curve in curves)
     return {
         name: np.median([column(curve, (name,))[:num_points] for curve in curves], axis=0)

@@ -1,6 +1,8 @@
-"""`python -m measure.race.rival name=NAME seed=SEED folder=FOLDER`: one rival learns, and keeps its policies as it goes.
+"""`python -m measure.race.rival name=NAME seed=SEED folder=FOLDER`: one rival learns, and keeps its policies as it
+goes.
 
-started=SECONDS is when the process was started, as time.time() has it, by default now; further arguments are those of the race.
+started=SECONDS is when the process was started, as time.time() has it, by default now; further arguments are those of
+the race.
 """
 
 from __future__ import annotations

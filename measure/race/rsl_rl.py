@@ -18,7 +18,8 @@ from rfx.robot.state import Array
 
 
 class BatchedEnv(VecEnv):
-    """A Gymnasium vector environment with same-step autoreset as rsl_rl's VecEnv; observations are its first num_columns, as `state`.
+    """A Gymnasium vector environment with same-step autoreset as rsl_rl's VecEnv; observations are its first
+    num_columns, as `state`.
 
     extras["time_outs"] (N,) says which episodes ended by anything but a fall.
     """

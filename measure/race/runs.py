@@ -70,7 +70,10 @@ class Racer:
         ]
 
     def curve(self, tell: Callable[[str], None]) -> dict[str, Any]:
-        """Train and judge, unless that has been done with the same command; returns what curve.json says. Raises InputError where it failed."""
+        """Train and judge, unless that has been done with the same command; returns what curve.json says.
+
+        Raises InputError where it failed.
+        """
         path, command = self.folder / CURVE, " ".join(["python", "-m", *self.command])
         if path.is_file() and (found := json.loads(path.read_text()))["command"] == command:
             tell("measured before")
@@ -117,7 +120,9 @@ class Racer:
 
 
 def judge(race: RaceConfig, policy: Kept) -> Mapping[str, Any]:
-    """The figures of a policy, as `python -m train.evaluate` has them: nominal robots, no exploration, seeds that nobody learned on."""
+    """The figures of a policy, as `python -m train.evaluate` has them: nominal robots, no exploration, seeds that
+    nobody learned on.
+    """
     return evaluate(
         policy.act(), judge_env(race.robot, race.evaluation_envs), seed=JUDGE_SEED, duration_s=EPISODE_S
     ).to_dict()

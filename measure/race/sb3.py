@@ -22,7 +22,8 @@ FOREVER = 10**12  # steps: the stopwatch ends it
 
 
 class BatchedEnv(VecEnv):
-    """A Gymnasium vector environment with same-step autoreset as Stable-Baselines3's VecEnv; observations are its first num_columns.
+    """A Gymnasium vector environment with same-step autoreset as Stable-Baselines3's VecEnv; observations are its first
+    num_columns.
 
     Where an episode ends, its info has terminal_observation, and TimeLimit.truncated unless it ended by a fall.
     """
@@ -69,7 +70,9 @@ class BatchedEnv(VecEnv):
 
 
 class RateByKL:
-    """A learning-rate schedule that is led by the last update's mean KL, as rsl_rl's adaptive one is by each minibatch's."""
+    """A learning-rate schedule that is led by the last update's mean KL, as rsl_rl's adaptive one is by each
+    minibatch's.
+    """
 
     def __init__(self, rate: float, desired_kl: float):
         self.rate, self.desired_kl = rate, desired_kl

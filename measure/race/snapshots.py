@@ -1,4 +1,6 @@
-"""Policies kept while they learn, each with the time that it took: a rival's as arrays, ours as the checkpoints of its run."""
+"""Policies kept while they learn, each with the time that it took: a rival's as arrays, ours as the checkpoints of its
+run.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ ACTIVATIONS = {"tanh": np.tanh, "elu": lambda x: np.where(x > 0.0, x, np.expm1(n
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A rival's deterministic policy in NumPy: (x - mean) * scale, clipped to +-clip, then layers, of which the last is linear.
+    """A rival's deterministic policy in NumPy: (x - mean) * scale, clipped to +-clip, then layers, of which the last is
+    linear.
 
     layers are pairs of weight (out, in) and bias (out,); mean and scale (D,), of the first D columns of an observation.
     """
@@ -75,7 +78,9 @@ class Network:
 
 @dataclass(kw_only=True)
 class Stopwatch:
-    """When a rival's policies are due to be kept, and when it has had its time. started: the process's start, as time.time() has it."""
+    """When a rival's policies are due to be kept, and when it has had its time. started: the process's start, as
+    time.time() has it.
+    """
 
     folder: Path
     started: float
@@ -134,7 +139,9 @@ def kept_by_rival(folder: Path, started: float) -> list[Kept]:
 
 
 def kept_by_us(folder: Path, started: float, ended: float, steps: int, milestones_s: Sequence[float]) -> list[Kept]:
-    """Of our run's checkpoints the first after each milestone, and the policy that it ended with, when its process had ended."""
+    """Of our run's checkpoints the first after each milestone, and the policy that it ended with, when its process had
+    ended.
+    """
     saved = [
         Kept(seconds=(path / ARRAYS).stat().st_mtime - started, steps=int(path.name), path=path)
         for path in checkpoints(folder / CHECKPOINTS)

@@ -1,4 +1,6 @@
-"""Is a robot's folder right? robot.yaml held against the MJCF, and both against MuJoCo's physics: what `rfx check-robot` says."""
+"""Is a robot's folder right? robot.yaml held against the MJCF, and both against MuJoCo's physics: what `rfx
+check-robot` says.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from rfx.robot.files import find_mjcf, load_robot
 
 
 def check_robot(source: str | Path) -> list[Check]:
-    """All checks of the robot in a folder, or of that name; those that need what an earlier one found missing are left out.
+    """All checks of the robot in a folder, or of that name; those that need what an earlier one found missing are left
+    out.
 
-    Takes about three seconds. Raises ValueError and OSError for files that cannot be read, or a robot.yaml that contradicts itself.
+    Takes about three seconds. Raises ValueError and OSError for files that cannot be read, or a robot.yaml that
+    contradicts itself.
     """
     config = load_robot(source)
     file = mujoco.MjSpec.from_file(str(find_mjcf(config))).compile()

@@ -17,7 +17,10 @@ RANGE_RAD, TORQUE_SHARE = 1e-3, 0.01  # that robot.yaml and the MJCF may differ 
 
 
 def check_observation(config: RobotConfig) -> Check:
-    """The observation has terms, and the width that robot.yaml says where it says one. That it fits the padding RobotConfig requires."""
+    """The observation has terms, and the width that robot.yaml says where it says one.
+
+    That it fits the padding RobotConfig requires.
+    """
     width, found = observation_width(config), []
     if not config.observation_terms:
         found.append(mistake("robot.yaml names no observation_terms", "add the list: a policy sees nothing without"))

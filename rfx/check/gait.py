@@ -1,4 +1,6 @@
-"""What robot.yaml says of the gait, the control rate and the gains: whether a robot can walk so, and whether anything holds its joints."""
+"""What robot.yaml says of the gait, the control rate and the gains: whether a robot can walk so, and whether anything
+holds its joints.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ BOTH_SIDES = ("kp", "kd", "max_torque_nm", "max_velocity_rad_s")
 
 
 def check_gait(config: RobotConfig) -> Check:
-    """Feet take their steps within the cycle, and some foot is always on the ground. A physics step divides the control step."""
+    """Feet take their steps within the cycle, and some foot is always on the ground.
+
+    A physics step divides the control step.
+    """
     found = [
         mistake(
             f"foot {foot.name}: gait_offset {foot.gait_offset:g} is no place in the gait cycle",

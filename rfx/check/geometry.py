@@ -79,9 +79,11 @@ def foot_geoms(model: mujoco.MjModel, foot: FootConfig) -> list[int]:
 
 
 def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
-    """The joints' mirror images are their reflections in the plane between left and right, by place, axis, mass and centre of mass.
+    """The joints' mirror images are their reflections in the plane between left and right, by place, axis, mass and
+    centre of mass.
 
-    Axes and places that mirror each other at one pose, itself its own image, do so at all: a pose is a product of rotations about them.
+    Axes and places that mirror each other at one pose, itself its own image, do so at all: a pose is a product of
+    rotations about them.
     """
     if not any(joint.mirror for joint in config.joints):
         return Check(
@@ -162,7 +164,9 @@ def _away_m(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) 
 
 
 def _sign(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> int | None:
-    """mirror_sign of two joints that are each other's reflection: 1 if equal angles are, -1 if opposite ones; None if they are not at all."""
+    """mirror_sign of two joints that are each other's reflection: 1 if equal angles are, -1 if opposite ones; None if
+    they are not at all.
+    """
     hinge = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE
     axis, offset = reflected(data.xaxis[joint]), reflected(data.xanchor[joint]) - data.xanchor[image]
     along = float(axis @ data.xaxis[image]) * (-1.0 if hinge else 1.0)  # a reflection turns rotations around

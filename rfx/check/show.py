@@ -25,8 +25,10 @@ WIDTH, HEIGHT = 960, 720  # pixels
 
 
 def report(source: str | Path, picture: str | None, console: Console) -> None:
-    """Check the robot in a folder, or of that name, print the result, draw the picture. Raises ValueError if there is any
-    mistake, and as check_robot."""
+    """Check the robot in a folder, or of that name, print the result, draw the picture.
+
+    Raises ValueError if there is any mistake, and as check_robot.
+    """
     checks = check_robot(source)
     show(checks, console)
     mistakes = sum(finding.verdict == MISTAKE for check in checks for finding in check.findings)
@@ -52,7 +54,10 @@ def show(checks: Sequence[Check], console: Console) -> None:
 
 
 def draw(config: RobotConfig, path: str | Path, qpos: Array | None = None) -> None:
-    """Write a picture of the robot at its default pose, or as qpos (nq,) says, as PNG. Raises RuntimeError without OpenGL."""
+    """Write a picture of the robot at its default pose, or as qpos (nq,) says, as PNG.
+
+    Raises RuntimeError without OpenGL.
+    """
     model = load_model(config, visual=True)
     model.vis.global_.offwidth, model.vis.global_.offheight = (
         max(model.vis.global_.offwidth, WIDTH),

@@ -1,4 +1,6 @@
-"""The command line: `rfx inspect`, `check-robot`, `export`, `push`, `deploy`, `preflight`, `interfaces`, `emulate-go2`, `replay`."""
+"""The command line: `rfx inspect`, `check-robot`, `export`, `push`, `deploy`, `preflight`, `interfaces`, `emulate-go2`,
+`replay`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ ERRORS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, also after Ctrl-C, or with one line of what was wrong 1, or 2 for an extra that is missing."""
+    """Run one command.
+
+    Returns the exit status: 0, also after Ctrl-C, or with one line of what was wrong 1, or 2 for an extra that is
+    missing.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments and (others := entry_points(group=COMMANDS, name=arguments[0])):
         next(iter(others)).load()(*arguments[:1], arguments[1:])
@@ -78,7 +84,9 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write a policy for other runtimes: an ONNX file, normalizer inside, or the folder that Unitree's C++ deployment takes."""
+    """Write a policy for other runtimes: an ONNX file, normalizer inside, or the folder that Unitree's C++ deployment
+    takes.
+    """
     if options.onnx is None and options.unitree is None:
         raise ValueError("got nothing to write; expected --onnx, --unitree FOLDER, or both")
     if options.onnx is not None:

@@ -28,7 +28,8 @@ tags:
 
 
 def card_files(source: str | Path, repo_id: str, tell: Callable[[str], None]) -> dict[str, bytes]:
-    """The card of the policy folder source, and its picture where the robot can be simulated and drawn; else tell is told why not.
+    """The card of the policy folder source, and its picture where the robot can be simulated and drawn; else tell is
+    told why not.
 
     Raises as `inspect_policy`.
     """
@@ -46,7 +47,9 @@ def card_files(source: str | Path, repo_id: str, tell: Callable[[str], None]) ->
 def model_card(
     info: PolicyInfo, repo_id: str, evaluation: Mapping[str, Any] | None = None, picture: bool = False
 ) -> str:
-    """The card in Markdown: the robot and its task, the evaluation's figures as they are, and how to run it. picture: there is PICTURE."""
+    """The card in Markdown: the robot and its task, the evaluation's figures as they are, and how to run it. picture:
+    there is PICTURE.
+    """
     robot, training = info.robot_config, info.training_info
     about = {
         "network": f"{info.policy_type}, {sum(math.prod(shape) for shape in info.weight_shapes.values()):,} weights"
@@ -83,7 +86,9 @@ def model_card(
 
 
 def find_evaluation(info: PolicyInfo) -> Mapping[str, Any] | None:
-    """The figures of evaluation.json beside the policy folder, unless it says to be of another, or else those that training wrote into it."""
+    """The figures of evaluation.json beside the policy folder, unless it says to be of another, or else those that
+    training wrote into it.
+    """
     path = info.path.parent / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text())

@@ -1,4 +1,6 @@
-"""The keyboard of a terminal as a remote control: a velocity command that fades without key presses, and keys for the robot's states."""
+"""The keyboard of a terminal as a remote control: a velocity command that fades without key presses, and keys for the
+robot's states.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,12 @@ HELP = "keys: w/s forward and back, a/d left and right, q/e turn, space stands s
 
 
 class Keyboard:
-    """Reads single key presses while it is entered; the terminal is put back on the way out. Raises OSError when input is no terminal.
+    """Reads single key presses while it is entered; the terminal is put back on the way out.
 
-    limits bound the velocity command: what is pressed beyond them counts for nothing, so the way back is as short as it looks.
+    Raises OSError when input is no terminal.
+
+    limits bound the velocity command: what is pressed beyond them counts for nothing, so the way back is as short as it
+    looks.
     """
 
     def __init__(self, descriptor: int | None = None, limits: tuple[float, float, float] = MAX_VELOCITY_COMMAND):

@@ -1,7 +1,9 @@
-"""From a robot's MJCF to a MuJoCo model that a RobotConfig drives: gains, torque limits and addresses, all by joint name.
+"""From a robot's MJCF to a MuJoCo model that a RobotConfig drives: gains, torque limits and addresses, all by joint
+name.
 
-The file may be anyone's. What rfx's task needs and the file lacks (position actuators, a floor, foot sites, sensors, a home
-keyframe) is added here; what it says about the robot's body (masses, joint damping, contact shapes and friction) stays its own.
+The file may be anyone's. What rfx's task needs and the file lacks (position actuators, a floor, foot sites, sensors, a
+home keyframe) is added here; what it says about the robot's body (masses, joint damping, contact shapes and friction)
+stays its own.
 """
 
 from __future__ import annotations
@@ -44,14 +46,17 @@ def load_model(
     visual: bool = False,
     ground: HeightField | None = None,
 ) -> mujoco.MjModel:
-    """The model at path, by default the config's own, its joints driven by position actuators with the config's gains and limits.
+    """The model at path, by default the config's own, its joints driven by position actuators with the config's gains
+    and limits.
 
     path may be menagerie:NAME too (find_mjcf).
-    Its keyframe `home` is the config's default pose with the feet on the floor. The robot touches the floor only, never itself.
-    Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The states of
-    both are the same, so that a motion of the one can be drawn with the other. ground takes the place of the file's flat floor, and has
-    its friction and looks.
-    Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet or a floating base.
+    Its keyframe `home` is the config's default pose with the feet on the floor. The robot touches the floor only, never
+    itself.
+    Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The
+    states of both are the same, so that a motion of the one can be drawn with the other. ground takes the place of the
+    file's flat floor, and has its friction and looks.
+    Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet or a floating
+    base.
     """
     path = find_mjcf(config, path)
     if not timestep_s > 0.0:
@@ -115,15 +120,17 @@ def _base(spec: mujoco.MjSpec) -> mujoco.MjsBody:
 
 
 def trunk_body(model: mujoco.MjModel) -> int:
-    """The body that carries the robot's load: that of the site `trunk`, which may be another than the one that floats."""
+    """The body that carries the robot's load: that of the site `trunk`, which may be another than the one that
+    floats.
+    """
     return int(model.site_bodyid[model.site("trunk").id])
 
 
 def _foot_geoms(spec: mujoco.MjSpec, config: RobotConfig, foot: FootConfig) -> list[mujoco.MjsGeom]:
     """The collision geoms of a foot: those that the config names, or that collide on the body of its site.
 
-    In a file that has neither, as one that was not written for this robot.yaml, they are those of the lowest collision sphere below the
-    joint that carries the foot in the robot's own file.
+    In a file that has neither, as one that was not written for this robot.yaml, they are those of the lowest collision
+    sphere below the joint that carries the foot in the robot's own file.
     """
     if geoms := [geom for geom in spec.geoms if geom.name in foot.geoms and _collides(geom)]:
         return geoms
@@ -183,7 +190,9 @@ def _drive(spec: mujoco.MjSpec, config: RobotConfig) -> None:
 
 
 def _touch_floor_only(spec: mujoco.MjSpec) -> None:
-    """Let the robot's geoms collide with the world's and not with each other, so that touch sensors mean the floor; add a lit floor."""
+    """Let the robot's geoms collide with the world's and not with each other, so that touch sensors mean the floor; add
+    a lit floor.
+    """
     for geom in spec.geoms:
         if _collides(geom):
             geom.contype, geom.conaffinity = (1, 0) if geom.parent is spec.worldbody else (0, 1)
@@ -199,9 +208,9 @@ def _touch_floor_only(spec: mujoco.MjSpec) -> None:
 def _lay(spec: mujoco.MjSpec, ground: HeightField) -> None:
     """Put the ground where the flat floor is, and make every contact stiff.
 
-    To MuJoCo a height field is prisms, side by side. A foot whose middle is below the surface is pushed sideways, out of one prism and into
-    the next, and stays in the ground, even where it is level. MuJoCo's own time constant of 20 ms lets a landing foot of the Go2 2 cm in, of
-    its radius of 22 mm.
+    To MuJoCo a height field is prisms, side by side. A foot whose middle is below the surface is pushed sideways, out
+    of one prism and into the next, and stays in the ground, even where it is level. MuJoCo's own time constant of 20 ms
+    lets a landing foot of the Go2 2 cm in, of its radius of 22 mm.
     """
     for geom in spec.geoms:
         if _collides(geom):
@@ -232,7 +241,9 @@ def _elevation(ground: HeightField) -> tuple[np.ndarray, float]:
 def _add_sensors(
     spec: mujoco.MjSpec, config: RobotConfig, base: mujoco.MjsBody, feet: dict[str, list[mujoco.MjsGeom]]
 ) -> None:
-    """Add what is missing of rfx's sensors: an IMU, a touch sensor and a position per foot, a touch sensor of the trunk."""
+    """Add what is missing of rfx's sensors: an IMU, a touch sensor and a position per foot, a touch sensor of the
+    trunk.
+    """
     sites, sensors = {site.name for site in spec.sites}, {sensor.name for sensor in spec.sensors}
 
     def add(name: str, kind: mujoco.mjtSensor, site: str) -> None:
@@ -262,7 +273,10 @@ def _add_sensors(
 
 
 def _collision_box(spec: mujoco.MjSpec, body: str, spare_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and half sizes of a box, in the body's frame, that holds the body's collision geoms with spare_m to spare. Two (3,), m."""
+    """Centre and half sizes of a box, in the body's frame, that holds the body's collision geoms with spare_m to spare.
+
+    Two (3,), m.
+    """
     model = spec.copy().compile()
     geoms = [
         geom
@@ -283,7 +297,9 @@ def _collision_box(spec: mujoco.MjSpec, body: str, spare_m: float) -> tuple[np.n
 
 
 def lowest_point(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
-    """Height of a geom's lowest point in the world, m: of a sphere, capsule, cylinder, box or ellipsoid; of others that of its bounding box."""
+    """Height of a geom's lowest point in the world, m: of a sphere, capsule, cylinder, box or ellipsoid; of others that
+    of its bounding box.
+    """
     z, size, (x_up, y_up, z_up) = data.geom_xpos[geom, 2], model.geom_size[geom], np.abs(data.geom_xmat[geom, 6:9])
     kind, types = model.geom_type[geom], mujoco.mjtGeom
     if kind == types.mjGEOM_SPHERE:
@@ -299,7 +315,9 @@ def lowest_point(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float
 
 
 def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> None:
-    """Write the keyframe `home`: default pose, level, the lowest foot 0.1 mm into the floor (at z = 0) so that it is in contact."""
+    """Write the keyframe `home`: default pose, level, the lowest foot 0.1 mm into the floor (at z = 0) so that it is in
+    contact.
+    """
     addresses, data = motor_addresses(model, config), mujoco.MjData(model)
     base = int(model.jnt_qposadr[np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)[0]])
     data.qpos[base : base + 7] = 0, 0, 0, 1, 0, 0, 0
@@ -313,7 +331,9 @@ def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> No
 
 @contextmanager
 def quiet_mujoco() -> Iterator[None]:
-    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: the caller reports them."""
+    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: the caller reports
+    them.
+    """
     was = mujoco.MjLogConfig.get()
     quiet = mujoco.MjLogConfig.get()
     quiet.logto_console = quiet.logto_file = False

@@ -19,12 +19,14 @@ RESET_NOISE_RAD = 0.02
 
 
 class MockRobot:
-    """num_envs robots, each with action_dim joints of second-order dynamics that follow position actions; the base stands still.
+    """num_envs robots, each with action_dim joints of second-order dynamics that follow position actions; the base
+    stands still.
 
-    Without a config, an action is the joint position in rad, and the state is joint positions (rad), velocities (rad/s) and the last
-    action, cut or zero-filled to state_dim. With a config, widths, joints, action rule and observation terms are the config's.
-    tensors is "numpy", "tinygrad" or "torch"; by default the first of torch, tinygrad and numpy that is installed.
-    seed draws the small offsets from the default pose that a reset starts with. Raises ValueError for widths that do not fit.
+    Without a config, an action is the joint position in rad, and the state is joint positions (rad), velocities (rad/s)
+    and the last action, cut or zero-filled to state_dim. With a config, widths, joints, action rule and observation
+    terms are the config's. tensors is "numpy", "tinygrad" or "torch"; by default the first of torch, tinygrad and numpy
+    that is installed. seed draws the small offsets from the default pose that a reset starts with. Raises ValueError
+    for widths that do not fit.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class MockRobot:
         self.reset()
 
     def observe(self) -> dict[str, Array]:
-        """What the robots sense now: {"state": (num_envs, max_state_dim)}, float32, zero beyond state_dim; a new array each time."""
+        """What the robots sense now: {"state": (num_envs, max_state_dim)}, float32, zero beyond state_dim; a new array
+        each time.
+        """
         state = observe(self.state) if self.config.observation_terms else self._plain_state()
         return {
             "state": arrays.from_numpy(
@@ -72,7 +76,8 @@ class MockRobot:
         }
 
     def act(self, action: Any) -> None:
-        """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim), clipped to [-1, 1].
+        """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim),
+        clipped to [-1, 1].
 
         Raises ValueError and stops for another shape or values that are not finite, RuntimeError while stopped.
         """
@@ -88,7 +93,9 @@ class MockRobot:
         advance(self.state, values)
 
     def reset(self, env_ids: Iterable[int] | None = None) -> None:
-        """Stand near the default pose, at rest, with no last action and the gait clock at zero: all robots, or those of env_ids."""
+        """Stand near the default pose, at rest, with no last action and the gait clock at zero: all robots, or those of
+        env_ids.
+        """
         ids = np.arange(self.num_envs) if env_ids is None else np.asarray(list(env_ids), np.intp)
         if ids.size and not (0 <= ids.min() and ids.max() < self.num_envs):
             raise ValueError(f"got env_ids {ids.tolist()}; expected 0 to {self.num_envs - 1}")
@@ -100,7 +107,10 @@ class MockRobot:
         self._stopped = False
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at, base frame, m/s and rad/s; only observed. Raises ValueError for a value that is not finite."""
+        """The velocity to walk at, base frame, m/s and rad/s; only observed.
+
+        Raises ValueError for a value that is not finite.
+        """
         if not np.isfinite((vx, vy, yaw_rate)).all():
             raise ValueError(f"got the command vx {vx}, vy {vy}, yaw_rate {yaw_rate}; expected finite numbers")
         self.state.velocity_command[:] = vx, vy, yaw_rate

@@ -23,7 +23,10 @@ def sleep_until(deadline_s: float, spin_s: float = SPIN_S) -> None:
 
 @contextmanager
 def realtime_priority(priority: int) -> Iterator[bool]:
-    """Within it, this thread runs before all ordinary ones, where the system permits (SCHED_FIFO). Yields whether it does."""
+    """Within it, this thread runs before all ordinary ones, where the system permits (SCHED_FIFO).
+
+    Yields whether it does.
+    """
     try:
         before = os.sched_getscheduler(0), os.sched_getparam(0)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
@@ -37,7 +40,8 @@ def realtime_priority(priority: int) -> Iterator[bool]:
 
 
 def lock_memory() -> bool:
-    """Keep all memory of this process, now and later, in real memory: a page that must be fetched first can take many milliseconds.
+    """Keep all memory of this process, now and later, in real memory: a page that must be fetched first can take many
+    milliseconds.
 
     Returns whether the system permits it (Linux: RLIMIT_MEMLOCK).
     """
@@ -48,7 +52,10 @@ def lock_memory() -> bool:
 
 
 class ProcessWatch:
-    """Whether this process's parent, by its number, lives and runs. What the system does not tell (outside Linux) counts as running."""
+    """Whether this process's parent, by its number, lives and runs.
+
+    What the system does not tell (outside Linux) counts as running.
+    """
 
     def __init__(self, pid: int):
         self._pid = pid

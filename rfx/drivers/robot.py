@@ -26,9 +26,9 @@ MAX_VELOCITY_COMMAND = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s: what the w
 class Robot(Protocol):
     """A robot that a policy can drive. State and action widths are the real ones; max_ widths are the padded ones.
 
-    The order of calls is reset, then observe and act in turn at the control rate, then stop. As a context manager it stops on the way
-    out, however that happens, and lets go of what it holds. A robot that takes its time to come to rest has a method `damp` too, for when
-    something is wrong: motors without stiffness, at once.
+    The order of calls is reset, then observe and act in turn at the control rate, then stop. As a context manager it
+    stops on the way out, however that happens, and lets go of what it holds. A robot that takes its time to come to
+    rest has a method `damp` too, for when something is wrong: motors without stiffness, at once.
     """
 
     @property
@@ -43,26 +43,37 @@ class Robot(Protocol):
     def max_action_dim(self) -> int: ...
 
     def observe(self) -> dict[str, Any]:
-        """What the robot senses now: "state" (num_envs, max_state_dim), zero beyond state_dim, and whatever else it has."""
+        """What the robot senses now: "state" (num_envs, max_state_dim), zero beyond state_dim, and whatever else it
+        has.
+        """
 
     def act(self, action: Any) -> None:
-        """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim), clipped to [-1, 1].
+        """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim),
+        clipped to [-1, 1].
 
         Raises ValueError for another shape or a value that is not finite, RuntimeError while the robot is stopped.
         """
 
     def reset(self) -> None:
-        """Stand in the default pose, with no last action and the gait clock at zero. The velocity command stays as it is."""
+        """Stand in the default pose, with no last action and the gait clock at zero.
+
+        The velocity command stays as it is.
+        """
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at from now on, base frame, m/s and rad/s. Raises ValueError for a value that is not finite."""
+        """The velocity to walk at from now on, base frame, m/s and rad/s.
+
+        Raises ValueError for a value that is not finite.
+        """
 
     def stop(self) -> None:
-        """Come to rest safely, from now on, and stay so until reset. May be called at any time, again, and during reset from another thread.
+        """Come to rest safely, from now on, and stay so until reset.
 
-        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none. One that must not be
-        stopped in mid-stride may have a method brake: it commands zero velocity from then on, whatever is asked, and returns for how many
-        seconds the policy should go on before stop.
+        May be called at any time, again, and during reset from another thread.
+
+        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none. One
+        that must not be stopped in mid-stride may have a method brake: it commands zero velocity from then on, whatever
+        is asked, and returns for how many seconds the policy should go on before stop.
         """
 
     def __enter__(self) -> Robot: ...
@@ -110,7 +121,8 @@ class SingleRobot:
 def checked_action(action: Any, num_envs: int, action_dim: int, max_action_dim: int) -> Array:
     """The action without padding, clipped to [-1, 1]. (num_envs, action_dim), float32, a new array.
 
-    Raises ValueError for a shape other than (num_envs, action_dim) or (num_envs, max_action_dim), and for values that are not finite.
+    Raises ValueError for a shape other than (num_envs, action_dim) or (num_envs, max_action_dim), and for values that
+    are not finite.
     """
     values = np.asarray(action if isinstance(action, (list, tuple)) else to_numpy(action), np.float32)
     if values.shape not in ((num_envs, action_dim), (num_envs, max_action_dim)):
@@ -135,8 +147,8 @@ _DRIVERS: dict[str, Callable[..., Robot] | str] = {
 def register_driver(name: str, factory: Factory | None = None) -> Any:
     """Make a robot known by name: `register_driver("spot", Spot)`, or as a decorator `@register_driver("spot")`.
 
-    factory takes keyword options and returns a Robot. An installed package registers its own with an entry point of the group
-    `rfx.drivers`. Raises ValueError for a name that is taken.
+    factory takes keyword options and returns a Robot. An installed package registers its own with an entry point of the
+    group `rfx.drivers`. Raises ValueError for a name that is taken.
     """
     if factory is None:
         return lambda decorated: register_driver(name, decorated)

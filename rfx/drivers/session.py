@@ -41,7 +41,9 @@ class SessionStats:
 
 
 class Rhythm:
-    """Absolute deadlines, period_s apart: being late moves no later one, and whole periods that were missed are left out."""
+    """Absolute deadlines, period_s apart: being late moves no later one, and whole periods that were missed are left
+    out.
+    """
 
     def __init__(self, period_s: float):
         self.period_s = period_s
@@ -99,12 +101,14 @@ class Rhythm:
 class Session:
     """Runs a policy on a robot at rate_hz: in the background between start and stop, or in the calling thread with run.
 
-    policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up), then calls the
-    policy on live observations for warmup_s, and at least once, without acting: a network is compiled by then. A policy that has a method
-    reset, as one with a history does, is reset before that, and again before the first step.
-    However a session ends, it stops the robot, a walking one that has a method brake not before it has braked, and after an exception aborts
-    what it does where it has a method abort. An exception in the loop is raised as RuntimeError, with its cause, by run, by stop, or
-    on leaving the context. Raises ValueError for a rate that is not positive or a warm-up that is negative.
+    policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up),
+    then calls the policy on live observations for warmup_s, and at least once, without acting: a network is compiled by
+    then. A policy that has a method reset, as one with a history does, is reset before that, and again before the first
+    step.
+    However a session ends, it stops the robot, a walking one that has a method brake not before it has braked, and
+    after an exception aborts what it does where it has a method abort. An exception in the loop is raised as
+    RuntimeError, with its cause, by run, by stop, or on leaving the context. Raises ValueError for a rate that is not
+    positive or a warm-up that is negative.
     """
 
     def __init__(self, robot: Robot, policy: PolicyFunction, *, rate_hz: float = 50.0, warmup_s: float = 0.5):
@@ -126,7 +130,10 @@ class Session:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the loop and stop the robot, also in the middle of its reset. May be called again. Raises RuntimeError when the loop had failed."""
+        """End the loop and stop the robot, also in the middle of its reset.
+
+        May be called again. Raises RuntimeError when the loop had failed.
+        """
         self._stop_asked = True
         if self._is_resetting:  # a real robot's takes many seconds
             self.robot.stop()
@@ -139,7 +146,10 @@ class Session:
         self._raise_error()
 
     def run(self, duration: float | None = None) -> SessionStats:
-        """Run in this thread for duration seconds, or until Ctrl-C, then stop the robot. Raises RuntimeError when the loop fails."""
+        """Run in this thread for duration seconds, or until Ctrl-C, then stop the robot.
+
+        Raises RuntimeError when the loop fails.
+        """
         self._begin()
         self._loop(float("inf") if duration is None else duration)
         self._raise_error()
@@ -240,7 +250,10 @@ class Session:
         self._rhythm.wait()
 
     def _brake(self) -> None:
-        """Go on until a robot that walks stands on the spot, where it knows how to brake. Interrupted, it is aborted."""
+        """Go on until a robot that walks stands on the spot, where it knows how to brake.
+
+        Interrupted, it is aborted.
+        """
         if not self.step_count or not hasattr(self.robot, "brake"):
             return
         try:

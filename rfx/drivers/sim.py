@@ -22,7 +22,8 @@ LEVEL = (1.0, 0.0, 0.0, 0.0)
 
 
 class Physics:
-    """One robot whose motors obey the law of real ones: torque = tau + kp (position - q) + kd (velocity - dq), within their limits.
+    """One robot whose motors obey the law of real ones: torque = tau + kp (position - q) + kd (velocity - dq), within
+    their limits.
 
     Arrays over motors are (num_joints,), in the config's motor order. viewer shows the robot in a window.
     """
@@ -51,7 +52,9 @@ class Physics:
             self._viewer = window.launch_passive(self.model, self.data)
 
     def place(self, joint_position: Array, *, height: float | None = None, quaternion: Array = LEVEL) -> None:
-        """Put the robot down at rest: joints (num_joints,) rad, base height m (default: standing), base orientation wxyz."""
+        """Put the robot down at rest: joints (num_joints,) rad, base height m (default: standing), base orientation
+        wxyz.
+        """
         mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key("home").id)
         if height is not None:
             self.data.qpos[2] = height
@@ -63,7 +66,9 @@ class Physics:
     def set_motors(
         self, position: Array, *, kp: Array, kd: Array, velocity: Array | float = 0.0, torque: Array | float = 0.0
     ) -> None:
-        """What the motors do from now on: position rad, velocity rad/s, torque N m, gains kp N m/rad and kd N m s/rad."""
+        """What the motors do from now on: position rad, velocity rad/s, torque N m, gains kp N m/rad and kd N m
+        s/rad.
+        """
         model, motors = self.model, self._motors.actuator
         model.actuator_gainprm[motors, 0] = kp
         model.actuator_biasprm[motors, 0] = torque + np.multiply(kd, velocity)
@@ -128,11 +133,13 @@ class Physics:
 
 
 class SimRobot(SingleRobot):
-    """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control step.
+    """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control
+    step.
 
-    realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer opens a
-    window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat floor's place. Commands
-    are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError when timestep_s does not divide the control step.
+    realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too).
+    viewer opens a window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes
+    the flat floor's place. Commands are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError
+    when timestep_s does not divide the control step.
     """
 
     def __init__(
@@ -178,7 +185,10 @@ class SimRobot(SingleRobot):
         return observation
 
     def act(self, action: Any) -> None:
-        """Apply an action for one control step. Raises ValueError and stops for a wrong one, RuntimeError while stopped."""
+        """Apply an action for one control step.
+
+        Raises ValueError and stops for a wrong one, RuntimeError while stopped.
+        """
         if self._stopped:
             raise RuntimeError("the robot is stopped: call reset() first")
         try:

@@ -1,6 +1,8 @@
-"""A policy as an ONNX file for deployments that are not ours: normalizer and history inside, and everything they must know as metadata.
+"""A policy as an ONNX file for deployments that are not ours: normalizer and history inside, and everything they must
+know as metadata.
 
-Names and formats of the properties are those of mjlab (src/mjlab/rl/exporter_utils.py: lists as text with commas), where it has them.
+Names and formats of the properties are those of mjlab (src/mjlab/rl/exporter_utils.py: lists as text with commas),
+where it has them.
 """
 
 from __future__ import annotations
@@ -37,10 +39,13 @@ ABOUT = (
 
 
 def export_onnx(source: str | Path, path: str | Path) -> Path:
-    """Write the policy at source (as `load_policy` takes it) as an ONNX file at path, replacing what is there. Returns path.
+    """Write the policy at source (as `load_policy` takes it) as an ONNX file at path, replacing what is there.
 
-    Padding of observation and action is taken off. Raises ModuleNotFoundError without the package onnx, ValueError for a policy that is neither
-    an MLP nor an ActorCritic, or a path that does not end in .onnx, and otherwise as `load_policy`.
+    Returns path.
+
+    Padding of observation and action is taken off. Raises ModuleNotFoundError without the package onnx, ValueError for
+    a policy that is neither an MLP nor an ActorCritic, or a path that does not end in .onnx, and otherwise as
+    `load_policy`.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -141,7 +146,10 @@ def _text(value: Any) -> str:
 def _without_padding(
     layers: Sequence[tuple[Array, Array]], policy: LoadedPolicy
 ) -> tuple[list[tuple[Array, Array]], int]:
-    """The layers without what reads or writes padding, and the width of one observation. Padding of an observation is zero."""
+    """The layers without what reads or writes padding, and the width of one observation.
+
+    Padding of an observation is zero.
+    """
     robot, obs_dim = policy.robot_config, policy.policy.obs_dim
     state_dim, action_dim = (robot.state_dim, robot.action_dim) if robot else (obs_dim, policy.policy.act_dim)
     layers = list(layers)
@@ -153,7 +161,9 @@ def _without_padding(
 
 
 def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], policy: LoadedPolicy, order: Array, obs_dim: int) -> Any:
-    """The graph: subtract the mean, scale, clip, then a product, a sum and a tanh for each layer. order is `term_order`'s."""
+    """The graph: subtract the mean, scale, clip, then a product, a sum and a tanh for each layer. order is
+    `term_order`'s.
+    """
     nodes, constants, last = [], [], INPUT
 
     def add(kind: str, *inputs: tuple[str, Array]) -> None:

@@ -1,6 +1,7 @@
 """A policy as Unitree's C++ deployment takes it: a folder of exported/policy.onnx and params/deploy.yaml.
 
-Keys and terms are those of unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and below).
+Keys and terms are those of unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and
+below).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ RANGES = {"vx": "lin_vel_x", "vy": "lin_vel_y", "yaw_rate": "ang_vel_z"}
 def export_unitree(source: str | Path, folder: str | Path) -> Path:
     """Write the policy at source into folder, replacing the two files where they are. Returns folder.
 
-    Raises ModuleNotFoundError without onnx and onnxruntime, ValueError for a policy that says no robot, and otherwise as `export_onnx`.
+    Raises ModuleNotFoundError without onnx and onnxruntime, ValueError for a policy that says no robot, and otherwise
+    as `export_onnx`.
     """
     import yaml
 
@@ -45,7 +47,10 @@ def export_unitree(source: str | Path, folder: str | Path) -> Path:
 
 
 def settings(info: PolicyInfo, robot: RobotConfig) -> dict[str, Any]:
-    """What deploy.yaml says. Joints are in motor order, so their map is the identity; terms are stacked as by default, term after term."""
+    """What deploy.yaml says.
+
+    Joints are in motor order, so their map is the identity; terms are stacked as by default, term after term.
+    """
     joints = robot.joints
     default = [joint.default_rad for joint in joints]
     return {

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 
 def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> LoadedPolicy:
-    """The policy in a folder (a path, or hf://owner/name), an .onnx file that rfx exported or a bare .safetensors file, ready to run.
+    """The policy in a folder (a path, or hf://owner/name), an .onnx file that rfx exported or a bare .safetensors file,
+    ready to run.
 
-    Without tinygrad, as on a robot's computer, a policy in a folder is the Actor alone. Raises as `Policy.load`, ModuleNotFoundError for a
-    policy that cannot do without tinygrad, and ValueError that lists what differs when the policy is not for robot_config, if that is given.
+    Without tinygrad, as on a robot's computer, a policy in a folder is the Actor alone. Raises as `Policy.load`,
+    ModuleNotFoundError for a policy that cannot do without tinygrad, and ValueError that lists what differs when the
+    policy is not for robot_config, if that is given.
     """
     if is_onnx(source):
         info, policy = load_onnx(source)
@@ -45,7 +47,9 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
 
 
 def _policy(source: Path | PolicyInfo) -> Policy | Actor:
-    """The policy in a bare .safetensors file or in an inspected folder: its actor alone where tinygrad is not installed."""
+    """The policy in a bare .safetensors file or in an inspected folder: its actor alone where tinygrad is not
+    installed.
+    """
     if arrays.is_installed("tinygrad"):
         from rfx.nn.policy import Policy
 
@@ -65,11 +69,11 @@ def _policy(source: Path | PolicyInfo) -> Policy | Actor:
 class LoadedPolicy:
     """Runs a policy on observation dictionaries: takes off the padding, normalizes, infers.
 
-    A policy that reads more than one observation (`history`) is given the last ones, of each row of the batch its own: call it once a
-    control step, always with the same robots in the same rows, and `reset` where an episode begins. The weights of an MLP or ActorCritic
-    are read once, here, and run in NumPy (Actor): a fifteenth of the time that a compiled tinygrad call takes for one observation. An
-    OnnxPolicy, which normalizes by itself, runs in ONNX Runtime; any other policy is called with a tinygrad Tensor. Raises ValueError where
-    normalizer or robot_config do not fit.
+    A policy that reads more than one observation (`history`) is given the last ones, of each row of the batch its own:
+    call it once a control step, always with the same robots in the same rows, and `reset` where an episode begins. The
+    weights of an MLP or ActorCritic are read once, here, and run in NumPy (Actor): a fifteenth of the time that a
+    compiled tinygrad call takes for one observation. An OnnxPolicy, which normalizes by itself, runs in ONNX Runtime;
+    any other policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
     """
 
     def __init__(
@@ -99,12 +103,13 @@ class LoadedPolicy:
         self._infer, self._chooses = _inference(policy), self.policy_type in CHOOSERS
 
     def __call__(self, obs: Mapping[str, Array] | Array) -> Array:
-        """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim), float32.
+        """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim),
+        float32.
 
-        Of a categorical policy they are choices, (N,), int64. A policy of a Gymnasium environment (spaces) also takes the environment's own
-        observation, one or a batch, and returns the action, or actions, that its step takes. The action comes in the array library, and on
-        the device, of the state. Raises ValueError for another shape or for actions that are not finite, TypeError for what is not an
-        observation dictionary of floating-point numbers.
+        Of a categorical policy they are choices, (N,), int64. A policy of a Gymnasium environment (spaces) also takes
+        the environment's own observation, one or a batch, and returns the action, or actions, that its step takes. The
+        action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for
+        actions that are not finite, TypeError for what is not an observation dictionary of floating-point numbers.
         """
         if self.spaces is not None and not isinstance(obs, Mapping):
             return self._act(np.asarray(obs))
@@ -144,14 +149,18 @@ class LoadedPolicy:
         return action[0] if single else action
 
     def reset(self, rows: Array | None = None) -> None:
-        """Begin episodes: forget the observations of robots rows (indices, or a mask over the batch), or without rows of all.
+        """Begin episodes: forget the observations of robots rows (indices, or a mask over the batch), or without rows
+        of all.
 
-        The next observation of such a robot then stands for those before it. Only policies with a history remember anything.
+        The next observation of such a robot then stands for those before it. Only policies with a history remember
+        anything.
         """
         self._history.reset(None if rows is None else arrays.to_numpy(rows))
 
     def check_robot(self, config: RobotConfig) -> None:
-        """Raise ValueError that lists every difference between the robot this policy is for and config; pass where there is none."""
+        """Raise ValueError that lists every difference between the robot this policy is for and config; pass where
+        there is none.
+        """
         if self.robot_config is None:
             raise ValueError(f"this {self.policy_type} does not say which robot it is for; save it with robot_config")
         if found := self.robot_config.differences(config):

@@ -1,4 +1,6 @@
-"""Networks that choose one of several actions: their outputs are unnormalized log-probabilities (logits), one for each choice."""
+"""Networks that choose one of several actions: their outputs are unnormalized log-probabilities (logits), one for each
+choice.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from rfx.policy.actor import chain, width
 
 @register_policy
 class CategoricalMLP(MLP):
-    """An MLP with tanh after every layer but the last: the largest of its act_dim outputs is the choice. Arguments as MLP's."""
+    """An MLP with tanh after every layer but the last: the largest of its act_dim outputs is the choice.
+
+    Arguments as MLP's.
+    """
 
     def forward(self, obs: Tensor) -> Tensor:
         """Logits. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
@@ -26,9 +31,12 @@ class CategoricalMLP(MLP):
 
 @register_policy
 class CategoricalActorCritic(Policy):
-    """Actor and critic on one tanh backbone, for PPO, as ActorCritic, but for act_dim choices. The first ones are nearly even.
+    """Actor and critic on one tanh backbone, for PPO, as ActorCritic, but for act_dim choices.
 
-    Weight names are ActorCritic's, without log_std. Raises ValueError for a width or history that is not a positive integer.
+    The first ones are nearly even.
+
+    Weight names are ActorCritic's, without log_std. Raises ValueError for a width or history that is not a positive
+    integer.
     """
 
     def __init__(
@@ -59,7 +67,10 @@ class CategoricalActorCritic(Policy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell. Raises ValueError otherwise."""
+        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell.
+
+        Raises ValueError otherwise.
+        """
         sizes = chain(shapes, "backbone")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if width(shapes, "critic_head", num_inputs)[1] != 1 or "log_std" in shapes:

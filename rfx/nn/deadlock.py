@@ -10,10 +10,12 @@ from tinygrad.runtime import ops_cpu
 
 @functools.cache
 def avoid_deadlock() -> None:
-    """Let buffers that 0.13.0's own worker thread frees wait for the next thread that frees one. Other versions are left alone.
+    """Let buffers that 0.13.0's own worker thread frees wait for the next thread that frees one.
 
-    Its _free waits until the device is idle, and where Python's garbage collector happens to run in the worker and meets a compiled graph,
-    that is never.
+    Other versions are left alone.
+
+    Its _free waits until the device is idle, and where Python's garbage collector happens to run in the worker and
+    meets a compiled graph, that is never.
     """
     if not hasattr(ops_cpu, "CPUComputeQueue"):  # from 0.14.0 on the worker runs C alone, where no garbage is collected
         return

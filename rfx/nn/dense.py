@@ -17,7 +17,8 @@ from rfx.nn.kernels import Kernel
 from rfx.nn.threads import MAX_THREADS
 from rfx.system.compiler import ensure_compiler
 
-# Of one tile: a multiple of every register block. In training its activations fit a 1 MB L2 cache beside the weights; for inference it is
+# Of one tile: a multiple of every register block. In training its activations fit a 1 MB L2 cache beside the weights;
+# for inference it is
 # smaller, as a few hundred rows must share out evenly among the threads.
 TRAINING_ROWS, INFERENCE_ROWS = 96, 24
 MAX_CHUNKS = (
@@ -27,10 +28,11 @@ PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest there
 
 
 def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequence[Tensor | Sequence[Tensor]]) -> Tensor:
-    """linear -> tanh -> ... -> linear, differentiable. x (B, in), weights (out, in), biases (out,); returns (B, out of the last).
+    """linear -> tanh -> ... -> linear, differentiable. x (B, in), weights (out, in), biases (out,); returns (B, out of
+    the last).
 
-    The last of weights and biases may be sequences, heads: their outputs come side by side, (B, sum of their outs). Raises ValueError for
-    layers that do not fit.
+    The last of weights and biases may be sequences, heads: their outputs come side by side, (B, sum of their outs).
+    Raises ValueError for layers that do not fit.
     """
     ensure_compiler()
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
@@ -60,10 +62,12 @@ def _check_shapes(x: Tensor | np.ndarray, weights: Sequence, biases: Sequence, n
 
 
 class Inference:
-    """A network's output in C: each call computes out (B, sum of the heads' outs) anew from what x (B, in) and the weights then hold.
+    """A network's output in C: each call computes out (B, sum of the heads' outs) anew from what x (B, in) and the
+    weights then hold.
 
-    weights (out, in) and biases (out,) are those of the hidden layers, num_hidden of them, then those of the heads. All arrays are float32
-    and contiguous; out may be some columns of such an array. Raises ValueError for layers that do not fit.
+    weights (out, in) and biases (out,) are those of the hidden layers, num_hidden of them, then those of the heads. All
+    arrays are float32 and contiguous; out may be some columns of such an array. Raises ValueError for layers that do
+    not fit.
     """
 
     def __init__(
@@ -82,9 +86,11 @@ class Inference:
 
 
 class Training:
-    """A network's output in C, as Inference computes it, and the gradients of weights and biases from d_out, that of the output.
+    """A network's output in C, as Inference computes it, and the gradients of weights and biases from d_out, that of
+    the output.
 
-    d_out lies in memory as out does; d_weights and d_biases are written, as contiguous as weights and biases. Raises as Inference.
+    d_out lies in memory as out does; d_weights and d_biases are written, as contiguous as weights and biases. Raises as
+    Inference.
     """
 
     def __init__(
@@ -121,7 +127,10 @@ def _round_up(number: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class Pass:
-    """The sizes of one network pass, and its kernels. A piece is one weight matrix with its bias: a hidden layer, or a head."""
+    """The sizes of one network pass, and its kernels.
+
+    A piece is one weight matrix with its bias: a hidden layer, or a head.
+    """
 
     batch: int
     piece_inputs: tuple[int, ...]
@@ -172,12 +181,16 @@ class Pass:
 
     @functools.cached_property
     def row_stride(self) -> int:
-        """Of activation tiles; one PAD more than they need, since rows a power of two apart would share few cache lines."""
+        """Of activation tiles; one PAD more than they need, since rows a power of two apart would share few cache
+        lines.
+        """
         return _round_up(max(self.widths), PAD) + PAD
 
     @functools.cached_property
     def num_chunks(self) -> int:
-        """Of partial gradients: at least two tiles each, so that adding them up stays cheap (2% of the backward pass; 8% of one tile each)."""
+        """Of partial gradients: at least two tiles each, so that adding them up stays cheap (2% of the backward pass;
+        8% of one tile each).
+        """
         return next(c for c in (16, 8, 4, 2, 1) if c <= MAX_CHUNKS and (c == 1 or 2 * c <= self.num_tiles))
 
     @functools.cached_property

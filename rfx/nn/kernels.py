@@ -1,7 +1,7 @@
 """Our own C kernels: compiled when they are first needed, called on arrays in memory, on threads of our own.
 
-Where kernels cannot run (tensors on another device, no compiler, RFX_PLAIN=1), `usable` is False, says so once, and callers take their
-plain tinygrad path.
+Where kernels cannot run (tensors on another device, no compiler, RFX_PLAIN=1), `usable` is False, says so once, and
+callers take their plain tinygrad path.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _read(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A C function `name(float* const* buffers, Pool* pool)` in text, which threads.c comes before; it calls nothing from elsewhere."""
+    """A C function `name(float* const* buffers, Pool* pool)` in text, which threads.c comes before; it calls nothing
+    from elsewhere.
+    """
 
     name: str
     text: str
@@ -152,7 +154,10 @@ _binaries: dict[str, bytes | None] = {}  # by source; None where it does not bui
 
 
 def compile_kernels(*kernels: Kernel) -> bool:
-    """Compile kernels, those that are not in tinygrad's cache in parallel. Returns whether all of them build; says once if not."""
+    """Compile kernels, those that are not in tinygrad's cache in parallel.
+
+    Returns whether all of them build; says once if not.
+    """
     sources, target = (
         dict.fromkeys(kernel.source for kernel in (WORK, *kernels)),
         f"{' '.join(compiler.command())} {compiler.processor()}\n",

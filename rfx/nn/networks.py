@@ -1,9 +1,13 @@
-"""The networks: MLP, ActorCritic, PrivilegedActorCritic, and their Go2 sizes. Every forward pass goes through `rfx.nn.dense.mlp`.
+"""The networks: MLP, ActorCritic, PrivilegedActorCritic, and their Go2 sizes.
 
-Weight names, as saved, `.bias` beside each `.weight`: `layers.{i}.weight` (MLP); `backbone.{i}.weight`, `actor_head.weight`,
-`critic_head.weight`, `log_std` (ActorCritic); the same with `critic.{i}.weight` in place of the critic's head (PrivilegedActorCritic).
+Every forward pass goes through `rfx.nn.dense.mlp`.
 
-A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). Weights do not tell k.
+Weight names, as saved, `.bias` beside each `.weight`: `layers.{i}.weight` (MLP); `backbone.{i}.weight`,
+`actor_head.weight`, `critic_head.weight`, `log_std` (ActorCritic); the same with `critic.{i}.weight` in place of the
+critic's head (PrivilegedActorCritic).
+
+A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). Weights do
+not tell k.
 """
 
 from __future__ import annotations
@@ -78,7 +82,10 @@ def _exported(policy: ActorCritic | PrivilegedActorCritic) -> MLP:
 
 
 def _log_std(act_dim: int, initial_std: float) -> Tensor:
-    """Logarithms of the standard deviations that exploration starts from. Raises ValueError for one that is not positive."""
+    """Logarithms of the standard deviations that exploration starts from.
+
+    Raises ValueError for one that is not positive.
+    """
     if not 0.0 < initial_std < math.inf:
         raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")
     return Tensor(np.full(act_dim, math.log(initial_std), np.float32))
@@ -88,8 +95,9 @@ def _log_std(act_dim: int, initial_std: float) -> Tensor:
 class MLP(Policy):
     """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
 
-    obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256); history is how many
-    observations it reads. rng draws the initial weights: equal generators make equal networks. Without it, every network is another.
+    obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256); history is
+    how many observations it reads. rng draws the initial weights: equal generators make equal networks. Without it,
+    every network is another.
     Raises ValueError for a width or history that is not a positive integer.
     """
 
@@ -115,7 +123,10 @@ class MLP(Policy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim and hidden, as the shapes of `layers.{i}` tell. Raises ValueError where they do not."""
+        """obs_dim (times history), act_dim and hidden, as the shapes of `layers.{i}` tell.
+
+        Raises ValueError where they do not.
+        """
         sizes = chain(shapes, "layers")
         if not sizes:
             raise ValueError(f"got weights {', '.join(shapes) or 'none'}; expected layers.0.weight and so on")
@@ -124,12 +135,15 @@ class MLP(Policy):
 
 @register_policy
 class ActorCritic(Policy):
-    """Actor and critic on one tanh backbone, for PPO: a Gaussian of state-independent width around the actor's mean action.
+    """Actor and critic on one tanh backbone, for PPO: a Gaussian of state-independent width around the actor's mean
+    action.
 
-    obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256); history is how many
-    observations it reads. rng draws the initial weights, as MLP's; initial_std is the standard deviation that log_std (act_dim,) starts
-    from. The actor head starts a hundred times smaller than usual, so that the first actions are near zero.
-    Raises ValueError for a width or history that is not a positive integer, or a standard deviation that is not positive.
+    obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256);
+    history is how many observations it reads. rng draws the initial weights, as MLP's; initial_std is the standard
+    deviation that log_std (act_dim,) starts from. The actor head starts a hundred times smaller than usual, so that the
+    first actions are near zero.
+    Raises ValueError for a width or history that is not a positive integer, or a standard deviation that is not
+    positive.
     """
 
     def __init__(
@@ -156,19 +170,25 @@ class ActorCritic(Policy):
         return self.forward_actor_critic(obs)[0]
 
     def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for another shape."""
+        """Mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for
+        another shape.
+        """
         both = self.output(obs)
         return both[:, : self.act_dim].tanh(), both[:, self.act_dim :]
 
     def output(self, obs: Tensor) -> Tensor:
-        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as `forward`."""
+        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as
+        `forward`.
+        """
         _check_width(obs, self.obs_dim, self.history)
         return _pass(obs, self.backbone, (self.actor_head, self.critic_head))
 
     def get_action_and_value(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """An action with its log probability, the entropy and the value. obs (B, history * obs_dim) -> (B, act_dim), three times (B,).
+        """An action with its log probability, the entropy and the value. obs (B, history * obs_dim) -> (B, act_dim),
+        three times (B,).
 
-        Without an action, one is drawn from the Gaussian (tinygrad's random state); it is not clipped. Natural logarithms.
+        Without an action, one is drawn from the Gaussian (tinygrad's random state); it is not clipped. Natural
+        logarithms.
         Raises ValueError for another shape.
         """
         mean, value = self.forward_actor_critic(obs)
@@ -183,7 +203,10 @@ class ActorCritic(Policy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell. Raises ValueError otherwise."""
+        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell.
+
+        Raises ValueError otherwise.
+        """
         sizes = chain(shapes, "backbone")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if width(shapes, "critic_head", num_inputs)[1] != 1 or shapes.get("log_std") != (act_dim,):
@@ -200,10 +223,11 @@ class ActorCritic(Policy):
 
 @register_policy
 class PrivilegedActorCritic(Policy):
-    """An actor as ActorCritic's, and a critic that is a network of its own and reads what only a simulator knows: (B, critic_dim).
+    """An actor as ActorCritic's, and a critic that is a network of its own and reads what only a simulator knows: (B,
+    critic_dim).
 
-    hidden are the widths of both (default 256, 256); the other arguments are ActorCritic's. Pinto et al. 2018, "Asymmetric Actor Critic
-    for Image-Based Robot Learning". Raises as ActorCritic.
+    hidden are the widths of both (default 256, 256); the other arguments are ActorCritic's. Pinto et al. 2018,
+    "Asymmetric Actor Critic for Image-Based Robot Learning". Raises as ActorCritic.
     """
 
     def __init__(
@@ -233,7 +257,8 @@ class PrivilegedActorCritic(Policy):
         return _pass(obs, self.backbone, [self.actor_head]).tanh()
 
     def output(self, obs: Tensor, critic_obs: Tensor) -> Tensor:
-        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim), critic_obs (C, critic_dim) -> (B, act_dim + 1).
+        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim), critic_obs (C, critic_dim) -> (B,
+        act_dim + 1).
 
         C may be less than B: the values of the other rows are 0. Raises ValueError for another shape.
         """
@@ -246,7 +271,10 @@ class PrivilegedActorCritic(Policy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim, critic_dim and hidden, as the shapes tell. Raises ValueError where they do not."""
+        """obs_dim (times history), act_dim, critic_dim and hidden, as the shapes tell.
+
+        Raises ValueError where they do not.
+        """
         sizes, critic_sizes = chain(shapes, "backbone"), chain(shapes, "critic")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
         if not critic_sizes or critic_sizes[1:] != [*sizes[1:], 1] or shapes.get("log_std") != (act_dim,):
@@ -267,9 +295,12 @@ class PrivilegedActorCritic(Policy):
 
 
 class JitPolicy(Policy):
-    """A policy behind TinyJit: the first call of a shape traces, later ones replay. Saves and loads as the policy inside.
+    """A policy behind TinyJit: the first call of a shape traces, later ones replay.
 
-    Every Policy compiles its own calls; this class is for a policy whose `__call__` does not. Raises TypeError unless policy is a Policy.
+    Saves and loads as the policy inside.
+
+    Every Policy compiles its own calls; this class is for a policy whose `__call__` does not. Raises TypeError unless
+    policy is a Policy.
     """
 
     def __init__(self, policy: Policy):

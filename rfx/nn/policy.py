@@ -1,4 +1,6 @@
-"""The base class of policies: calls compiled for each input shape, and policy folders that know the class and its arguments."""
+"""The base class of policies: calls compiled for each input shape, and policy folders that know the class and its
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,12 @@ _registered: dict[str, type[Policy]] = {}
 
 
 class Policy:
-    """A network that maps observations to actions. A subclass defines `forward` and an ordinary `__init__`, whose arguments are recorded.
+    """A network that maps observations to actions.
 
-    Every tinygrad Tensor that an attribute holds, directly, in lists or in layers, is a weight; its attribute path is its name.
+    A subclass defines `forward` and an ordinary `__init__`, whose arguments are recorded.
+
+    Every tinygrad Tensor that an attribute holds, directly, in lists or in layers, is a weight; its attribute path is
+    its name.
     """
 
     __slots__ = (
@@ -59,13 +64,16 @@ class Policy:
         )
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError unless overridden."""
+        """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError unless
+        overridden.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define forward(obs)")
 
     def __call__(self, obs: Tensor) -> Tensor:
         """Run inference. obs (B, obs_dim) -> (B, act_dim), in memory of its own, without gradient.
 
-        Compiled for each shape from its second call on. Raises TypeError unless obs is a tinygrad Tensor, otherwise as `forward`.
+        Compiled for each shape from its second call on. Raises TypeError unless obs is a tinygrad Tensor, otherwise as
+        `forward`.
         """
         if not isinstance(obs, Tensor):
             raise TypeError(
@@ -99,10 +107,13 @@ class Policy:
         normalizer: ObservationNormalizer | None = None,
         training_info: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Save as a folder at path that describes itself; an older policy there stays until the new one is whole. Returns path.
+        """Save as a folder at path that describes itself; an older policy there stays until the new one is whole.
 
-        Raises ValueError for weights that are not finite, or a robot_config or normalizer that does not fit the policy; TypeError for
-        constructor arguments or training_info that JSON cannot hold; FileExistsError where path holds anything but a policy.
+        Returns path.
+
+        Raises ValueError for weights that are not finite, or a robot_config or normalizer that does not fit the policy;
+        TypeError for constructor arguments or training_info that JSON cannot hold; FileExistsError where path holds
+        anything but a policy.
         """
         weights = {name: tensor.numpy() for name, tensor in get_state_dict(self).items()}
         return write_policy(
@@ -118,10 +129,11 @@ class Policy:
 
     @classmethod
     def load(cls: type[P], path: str | Path) -> P:
-        """The policy in the folder at path, or in a bare .safetensors file whose shapes tell the constructor's arguments.
+        """The policy in the folder at path, or in a bare .safetensors file whose shapes tell the constructor's
+        arguments.
 
-        Called on Policy, the class is the registered one of the recorded name; called on a subclass, it is that subclass. No code is run
-        from the folder. Raises FileNotFoundError, or ValueError that says what does not fit.
+        Called on Policy, the class is the registered one of the recorded name; called on a subclass, it is that
+        subclass. No code is run from the folder. Raises FileNotFoundError, or ValueError that says what does not fit.
         """
         if Path(path).is_file():
             weights = read_weights(path)
@@ -142,7 +154,8 @@ class Policy:
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         """The constructor arguments that weights of these shapes tell; none unless a subclass knows better.
 
-        Of a class that takes a history, obs_dim is the width of all its observations together: weights do not tell how many they are.
+        Of a class that takes a history, obs_dim is the width of all its observations together: weights do not tell how
+        many they are.
         Raises ValueError where no arguments give these weights.
         """
         return {}
@@ -212,7 +225,10 @@ def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
 
 
 def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> P:
-    """An instance with these weights. Inferred arguments come first, so that a wrong one is refused before memory is taken for it."""
+    """An instance with these weights.
+
+    Inferred arguments come first, so that a wrong one is refused before memory is taken for it.
+    """
     signature = inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
     teller = next(base for base in cls.__mro__ if "infer_arguments" in vars(base))
     inferred = {}
@@ -249,7 +265,10 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
 
 
 def _each(inferred: Mapping[str, Any], history: Any) -> dict[str, Any]:
-    """Inferred arguments, obs_dim that of each of history observations. Raises ValueError for a history that the weights do not have."""
+    """Inferred arguments, obs_dim that of each of history observations.
+
+    Raises ValueError for a history that the weights do not have.
+    """
     width = inferred.get("obs_dim", 0)
     if isinstance(history, bool) or not isinstance(history, int) or history < 1 or width % history:
         raise ValueError(
@@ -267,7 +286,10 @@ def _rebuild(cls: type[P], arguments: tuple[tuple, dict], weights: Mapping[str, 
 
 
 def _set_weights(tensors: Mapping[str, Tensor], weights: Mapping[str, np.ndarray]) -> None:
-    """Give tensors new values of the same shapes. Raises ValueError unless they are finite, TypeError for another kind of number."""
+    """Give tensors new values of the same shapes.
+
+    Raises ValueError unless they are finite, TypeError for another kind of number.
+    """
     for name, tensor in tensors.items():
         with np.errstate(over="ignore"):
             array = weights[name].astype(

@@ -29,7 +29,9 @@ class _Pool(ctypes.Structure):
 
 
 class Pool:
-    """Threads that sleep until a kernel has tasks for them. work is what each of them runs for good, worker.c's kernel."""
+    """Threads that sleep until a kernel has tasks for them. work is what each of them runs for good, worker.c's
+    kernel.
+    """
 
     def __init__(self, work: CompiledKernel):
         self._work, self._num_started, self._memory = work, 0, mmap.mmap(-1, mmap.PAGESIZE)  # on a page: on cache lines
@@ -57,7 +59,9 @@ class Pool:
 
 
 def load(binary: bytes) -> CompiledKernel:
-    """The function that an object file begins with, in memory; ctypes lets other Python threads run during its calls."""
+    """The function that an object file begins with, in memory; ctypes lets other Python threads run during its
+    calls.
+    """
     image, apple = jit_loader(binary), sys.platform == "darwin"
     code = mmap.mmap(
         -1,

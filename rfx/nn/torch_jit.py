@@ -13,9 +13,9 @@ from rfx.observation import arrays
 class TorchJitPolicy(Policy):
     """A model saved with `torch.jit.save`, called with observation dictionaries of torch tensors.
 
-    obs_keys are the entries that, joined along their last axis, are the model's input. A TorchScript file holds code: open only one you
-    trust. It stays the .pt file it is; a policy folder cannot hold it. Raises ImportError without torch, FileNotFoundError, or ValueError
-    for a file that is no TorchScript.
+    obs_keys are the entries that, joined along their last axis, are the model's input. A TorchScript file holds code:
+    open only one you trust. It stays the .pt file it is; a policy folder cannot hold it. Raises ImportError without
+    torch, FileNotFoundError, or ValueError for a file that is no TorchScript.
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class TorchJitPolicy(Policy):
     def forward(self, obs: Mapping[str, Any]) -> Any:
         """Actions for a dictionary of torch tensors, each (B, width) -> what the model returns, (B, act_dim).
 
-        Raises KeyError for a missing entry, TypeError for what is not a dictionary of torch tensors, RuntimeError without a model.
+        Raises KeyError for a missing entry, TypeError for what is not a dictionary of torch tensors, RuntimeError
+        without a model.
         """
         torch = arrays.import_torch()
         if self.model is None:

@@ -1,6 +1,7 @@
 """Observation dictionaries: made, padded, unpadded and stacked, in the array library they came in.
 
-"state" (N, max_state_dim) is always there, zero beyond state_dim; "images" (N, num_cameras, H, W, 3) and "language" (N, length) may be.
+"state" (N, max_state_dim) is always there, zero beyond state_dim; "images" (N, num_cameras, H, W, 3) and "language" (N,
+length) may be.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def make_observation(
 ) -> dict[str, Array]:
     """An observation dictionary, its state zero-padded in memory of its own.
 
-    state (N, state_dim), floating point -> "state" (N, max_state_dim), float32. images (N, num_cameras, H, W, 3) and language (N, length),
-    integers, pass unchanged. Everything is moved to device where one is given; a CUDA device that is not there is warned of.
+    state (N, state_dim), floating point -> "state" (N, max_state_dim), float32. images (N, num_cameras, H, W, 3) and
+    language (N, length), integers, pass unchanged. Everything is moved to device where one is given; a CUDA device that
+    is not there is warned of.
     Raises ValueError for another shape, TypeError for another element type or arrays of different libraries.
     """
     _check_count("state_dim", state_dim)
@@ -99,7 +101,8 @@ def make_observation(
 
 
 def unpad_action(action: Array, action_dim: int) -> Array:
-    """The first action_dim columns of a padded action: (N, max_action_dim) -> (N, action_dim), or with a horizon (N, T, ...) likewise.
+    """The first action_dim columns of a padded action: (N, max_action_dim) -> (N, action_dim), or with a horizon (N, T,
+    ...) likewise.
 
     Raises ValueError for an action that is narrower, or of other dimensions.
     """
@@ -114,7 +117,10 @@ def unpad_action(action: Array, action_dim: int) -> Array:
 
 
 class ObservationBuffer:
-    """The last capacity observations, for frame stacking. Raises ValueError for a capacity that is not a positive integer."""
+    """The last capacity observations, for frame stacking.
+
+    Raises ValueError for a capacity that is not a positive integer.
+    """
 
     def __init__(self, capacity: int):
         _check_count("capacity", capacity)
@@ -140,7 +146,10 @@ class ObservationBuffer:
         self._frames.append({name: arrays.clone(array) for name, array in obs.items()})
 
     def get_stacked(self) -> dict[str, Array]:
-        """The frames stacked along a new second axis, oldest first: "state" (N, frames, max_state_dim). Raises IndexError when empty."""
+        """The frames stacked along a new second axis, oldest first: "state" (N, frames, max_state_dim).
+
+        Raises IndexError when empty.
+        """
         if not self._frames:
             raise IndexError("the observation buffer is empty; push an observation before get_stacked")
         return {name: arrays.stack([frame[name] for frame in self._frames], axis=1) for name in self._frames[-1]}

@@ -63,7 +63,10 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def from_numpy(array: np.ndarray, name: str, device: Any = None) -> Array:
-    """A copy of array in the library called name, on device if one is given. Raises ValueError for an unknown library."""
+    """A copy of array in the library called name, on device if one is given.
+
+    Raises ValueError for an unknown library.
+    """
     if name == "numpy":
         return array.copy()
     if name == "torch":
@@ -140,7 +143,9 @@ def as_float32(array: Array) -> Array:
 
 
 def to_device(array: Array, device: Any) -> Array:
-    """array on device, or itself where device is None. A CUDA device that this machine lacks is warned of, and array stays.
+    """array on device, or itself where device is None.
+
+    A CUDA device that this machine lacks is warned of, and array stays.
 
     Raises ValueError for a device that NumPy does not have.
     """

@@ -1,4 +1,6 @@
-"""The actor of a policy in NumPy: all that a robot's computer runs, and all that it needs to read a policy folder without tinygrad."""
+"""The actor of a policy in NumPy: all that a robot's computer runs, and all that it needs to read a policy folder
+without tinygrad.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,12 @@ CHOOSERS = (
 
 
 class Actor:
-    """Layers with tanh after each, the last included, so that actions lie in [-1, 1]; of a type in CHOOSERS but the last.
+    """Layers with tanh after each, the last included, so that actions lie in [-1, 1]; of a type in CHOOSERS but the
+    last.
 
-    layers are pairs of weight (out, in) and bias (out,), input to output. history is how many observations it reads side by side, obs_dim
-    the width of one, act_dim that of its answer. Raises ValueError where they do not fit together.
+    layers are pairs of weight (out, in) and bias (out,), input to output. history is how many observations it reads
+    side by side, obs_dim the width of one, act_dim that of its answer. Raises ValueError where they do not fit
+    together.
     """
 
     def __init__(
@@ -102,7 +106,10 @@ def policy_history(policy: Any) -> int:
 
 
 def width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | None = None) -> tuple[int, int]:
-    """Inputs and outputs of the linear layer called name. Raises ValueError unless these shapes have it, with num_inputs inputs."""
+    """Inputs and outputs of the linear layer called name.
+
+    Raises ValueError unless these shapes have it, with num_inputs inputs.
+    """
     weight, bias = shapes.get(f"{name}.weight", ()), shapes.get(f"{name}.bias", ())
     if len(weight) != 2 or bias != weight[:1] or 0 in weight or num_inputs not in (None, weight[1]):
         raise ValueError(
@@ -113,7 +120,10 @@ def width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | No
 
 
 def chain(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> list[int]:
-    """Widths of the layers prefix.0, prefix.1, ..., input to output; none without layers. Raises ValueError where two do not fit."""
+    """Widths of the layers prefix.0, prefix.1, ..., input to output; none without layers.
+
+    Raises ValueError where two do not fit.
+    """
     sizes: list[int] = []
     while f"{prefix}.{max(len(sizes) - 1, 0)}.weight" in shapes:
         num_inputs, num_outputs = width(shapes, f"{prefix}.{max(len(sizes) - 1, 0)}", sizes[-1] if sizes else None)

@@ -1,7 +1,9 @@
-"""The policy folder: model.safetensors, rfx_config.json and, where there is one, normalizer.json. Reading it runs no code from it.
+"""The policy folder: model.safetensors, rfx_config.json and, where there is one, normalizer.json.
 
-rfx_config.json holds format, rfx_version, policy_type, arguments (the constructor's), robot_config, training_info, and files: the SHA-256
-of each of the other two, so that weights and normalizer of different policies are never mixed.
+Reading it runs no code from it.
+
+rfx_config.json holds format, rfx_version, policy_type, arguments (the constructor's), robot_config, training_info, and
+files: the SHA-256 of each of the other two, so that weights and normalizer of different policies are never mixed.
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
 
 
 def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
-    """What a policy says of itself, of the format that this rfx reads. others are further entries and their types. Raises ValueError."""
+    """What a policy says of itself, of the format that this rfx reads. others are further entries and their types.
+    Raises ValueError.
+    """
     config = _read_json(data)
     expected = {
         "format": int,
@@ -121,8 +125,8 @@ def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
 def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file, by name.
 
-    Raises FileNotFoundError, or ValueError for a file that is no safetensors file, is cut short, has another SHA-256 than digest, or
-    holds values that are not finite.
+    Raises FileNotFoundError, or ValueError for a file that is no safetensors file, is cut short, has another SHA-256
+    than digest, or holds values that are not finite.
     """
     import safetensors.numpy
 
@@ -147,7 +151,9 @@ def write_policy(
     training_info: Mapping[str, Any] | None,
     widths: tuple[int | None, int | None],
 ) -> Path:
-    """Write a policy folder. widths are those of observation and action, where known. Returns path. Raises as `Policy.save`."""
+    """Write a policy folder. widths are those of observation and action, where known. Returns path. Raises as
+    `Policy.save`.
+    """
     import safetensors.numpy
 
     for value, kind in ((robot_config, RobotConfig), (normalizer, ObservationNormalizer), (training_info, Mapping)):
@@ -178,10 +184,12 @@ def push_policy(
     commit_message: str = "Policy saved by rfx",
     card: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Upload the policy folder at path to the Hugging Face repository owner/name, with the files of a model card. Returns its hf:// source.
+    """Upload the policy folder at path to the Hugging Face repository owner/name, with the files of a model card.
 
-    The source names the new commit. Without card, a README.md that is there stays. Raises ValueError for a folder that is not whole, and
-    otherwise as `hub.upload`.
+    Returns its hf:// source.
+
+    The source names the new commit. Without card, a README.md that is there stays. Raises ValueError for a folder that
+    is not whole, and otherwise as `hub.upload`.
     """
     hub.check_repo_id(repo_id)
     path = local_folder(path)
@@ -250,7 +258,10 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder that source names, fetched first as `hub.download` does if it is hf://. Raises FileNotFoundError where there is none."""
+    """The folder that source names, fetched first as `hub.download` does if it is hf://.
+
+    Raises FileNotFoundError where there is none.
+    """
     if str(source).startswith(hub.SCHEME):
         return hub.download(str(source), (CONFIG, WEIGHTS), optional=(NORMALIZER,))
     path = Path(source)

@@ -1,4 +1,6 @@
-"""The last observations of robots, for policies that see more than one: the same in training, in evaluations and on a robot."""
+"""The last observations of robots, for policies that see more than one: the same in training, in evaluations and on a
+robot.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from rfx.robot.state import Array
 
 
 class ObservationHistory:
-    """The last length observations of N robots, oldest first; one that has just begun has its first observation in every place.
+    """The last length observations of N robots, oldest first; one that has just begun has its first observation in
+    every place.
 
     Raises ValueError for a length that is not a positive integer.
     """
@@ -59,5 +62,8 @@ class ObservationHistory:
             self._buffer.push({"state": frames[:, i]})
 
     def followed_by(self, rows: Array, state: Array) -> Array:
-        """The frames of robots rows (n,) as they would be after one more observation (n, D), which is not kept. (n, length, D)."""
+        """The frames of robots rows (n,) as they would be after one more observation (n, D), which is not kept.
+
+        (n, length, D).
+        """
         return np.concatenate((self.frames[rows, 1:], state[:, None]), axis=1)

@@ -1,6 +1,7 @@
 """Files on the Hugging Face Hub, through its own client. Needs the extra `hub`.
 
-A source is hf://owner/name or hf://owner/name@REVISION: a commit, of 40 hexadecimal digits, or a branch or tag, which may move.
+A source is hf://owner/name or hf://owner/name@REVISION: a commit, of 40 hexadecimal digits, or a branch or tag, which
+may move.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ def upload(
     private: bool = False,
     commit_message: str,
 ) -> str:
-    """Upload files by name to the repository owner/name, made if it is not there. Returns the hf:// source of the new commit.
+    """Upload files by name to the repository owner/name, made if it is not there.
 
-    Files there that are called as replaced says, and are not among files, go. The login is the client's own (`hf auth login`, or the
-    variable HF_TOKEN). Raises ModuleNotFoundError, ValueError for another repo_id, and what the client raises.
+    Returns the hf:// source of the new commit.
+
+    Files there that are called as replaced says, and are not among files, go. The login is the client's own (`hf auth
+    login`, or the variable HF_TOKEN). Raises ModuleNotFoundError, ValueError for another repo_id, and what the client
+    raises.
     """
     check_repo_id(repo_id)
     client = _client().HfApi()
@@ -47,10 +51,13 @@ def upload(
 
 
 def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (), max_bytes: int = MAX_BYTES) -> Path:
-    """The local folder of a source, fetched unless the client has it already. A commit that it has is opened without the network.
+    """The local folder of a source, fetched unless the client has it already.
 
-    Only files are fetched, and those of optional that are there. Where the source is no commit, stderr is told which one it was, and how to ask for it again. Raises
-    ModuleNotFoundError, ValueError for another source, or for files of more than max_bytes together, and what the client raises.
+    A commit that it has is opened without the network.
+
+    Only files are fetched, and those of optional that are there. Where the source is no commit, stderr is told which
+    one it was, and how to ask for it again. Raises ModuleNotFoundError, ValueError for another source, or for files of
+    more than max_bytes together, and what the client raises.
     """
     repo_id, revision = parse(source)
     client = _client()

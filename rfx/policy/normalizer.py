@@ -15,18 +15,22 @@ from rfx.settings.terms import nearest
 if TYPE_CHECKING:
     from rfx.robot.mirror import Mirror
 
-# A value enters the statistics as no further from the mean than EXTREME standard deviations, each at least SMALLEST_STD: a simulation that
-# is about to break gives rows of 1e8, and one of them would leave its column near zero for millions of rows. A column that was constant
-# and comes alive widens its limits up to EXTREME-fold with every batch. Fewer than ENOUGH_ROWS tell nothing about what is extreme.
+# A value enters the statistics as no further from the mean than EXTREME standard deviations, each at least
+# SMALLEST_STD: a simulation that
+# is about to break gives rows of 1e8, and one of them would leave its column near zero for millions of rows. A column
+# that was constant
+# and comes alive widens its limits up to EXTREME-fold with every batch. Fewer than ENOUGH_ROWS tell nothing about what
+# is extreme.
 EXTREME, SMALLEST_STD, ENOUGH_ROWS = 100.0, 0.01, 100
 
 
 class ObservationNormalizer:
-    """Running mean and variance of the first state_dim entries of the state; normalizes to zero mean and unit variance, clipped to +-clip.
+    """Running mean and variance of the first state_dim entries of the state; normalizes to zero mean and unit variance,
+    clipped to +-clip.
 
-    eps is added to the variance. A column whose variance is at most eps was constant: it is centred, and not scaled. mean and var are
-    float64, (state_dim,); count is the number of rows seen. Before the first update normalizing only clips. Raises ValueError for a
-    state_dim, clip or eps that is not positive and finite.
+    eps is added to the variance. A column whose variance is at most eps was constant: it is centred, and not scaled.
+    mean and var are float64, (state_dim,); count is the number of rows seen. Before the first update normalizing only
+    clips. Raises ValueError for a state_dim, clip or eps that is not positive and finite.
     """
 
     def __init__(self, state_dim: int, clip: float = 10.0, eps: float = 1e-8):
@@ -47,9 +51,10 @@ class ObservationNormalizer:
     def update(self, obs: Array | Mapping[str, Array]) -> None:
         """Take rows into the statistics: (B, state_dim) or wider, or an observation dictionary. B may be 1.
 
-        A value far out of the ordinary counts as one at the limit, EXTREME standard deviations from the mean. Raises ValueError for another
-        shape or a row that is not finite, and then leaves the statistics as they were.
-        Chan, Golub, LeVeque 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, equation 2.1.
+        A value far out of the ordinary counts as one at the limit, EXTREME standard deviations from the mean. Raises
+        ValueError for another shape or a row that is not finite, and then leaves the statistics as they were.
+        Chan, Golub, LeVeque 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, equation
+        2.1.
         """
         rows = arrays.to_numpy(self._state(obs))[:, : self.state_dim].astype(np.float64)
         num_rows = len(rows)
@@ -74,16 +79,22 @@ class ObservationNormalizer:
 
     @property
     def mean_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is subtracted, and what the difference is then multiplied by, before it is clipped. Two (state_dim,), float32."""
+        """What is subtracted, and what the difference is then multiplied by, before it is clipped.
+
+        Two (state_dim,), float32.
+        """
         return self._mean32.copy(), self._scale32.copy()
 
     def symmetrize(self, mirror: Mirror) -> None:
-        """Make the statistics those of the rows seen and of their mirror images together, so that normalizing and mirroring commute."""
+        """Make the statistics those of the rows seen and of their mirror images together, so that normalizing and
+        mirroring commute.
+        """
         mean, image = self.mean, mirror.observation(self.mean)
         self._set(0.5 * (mean + image), 0.5 * (self.var + mirror.permuted(self.var)) + 0.25 * np.square(mean - image))
 
     def _limits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest value that each column takes into the statistics. rows (B, state_dim): the reference where there was none yet.
+        """Lowest and highest value that each column takes into the statistics. rows (B, state_dim): the reference where
+        there was none yet.
 
         Of the first rows, the reference is the median, and the distance from it that one in a hundred exceeds.
         """
@@ -96,10 +107,12 @@ class ObservationNormalizer:
         return center - reach, center + reach
 
     def normalize(self, obs: Array | Mapping[str, Array], out: np.ndarray | None = None) -> Any:
-        """The normalized observation, in the array library it came in; a new array, or out (NumPy only, may be obs itself).
+        """The normalized observation, in the array library it came in; a new array, or out (NumPy only, may be obs
+        itself).
 
-        State (B, D), D >= state_dim: the first state_dim columns are normalized, the padding after them is kept. Of a dictionary, images
-        are scaled to [0, 1] too (integers are divided by 255, floating point must lie there already), language and the rest untouched.
+        State (B, D), D >= state_dim: the first state_dim columns are normalized, the padding after them is kept. Of a
+        dictionary, images are scaled to [0, 1] too (integers are divided by 255, floating point must lie there
+        already), language and the rest untouched.
         Raises ValueError for another shape, TypeError for what is not an array.
         """
         if isinstance(obs, Mapping):

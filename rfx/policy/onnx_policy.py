@@ -1,7 +1,9 @@
-"""A policy in an ONNX file that rfx exported, run by ONNX Runtime (extra `onnx`). docs/export.md says what such a file holds.
+"""A policy in an ONNX file that rfx exported, run by ONNX Runtime (extra `onnx`). docs/export.md says what such a file
+holds.
 
-The graph takes `obs` (1, history * state_dim) and gives `actions` (1, action_dim). Of more than one observation it wants the frames of the
-first term, oldest first, then those of the second and so on, as mjlab and Unitree's C++ deployment stack them; rfx stacks whole frames.
+The graph takes `obs` (1, history * state_dim) and gives `actions` (1, action_dim). Of more than one observation it
+wants the frames of the first term, oldest first, then those of the second and so on, as mjlab and Unitree's C++
+deployment stack them; rfx stacks whole frames.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ MAX_BYTES = 64 * 2**20
 
 
 class OnnxPolicy:
-    """An ONNX Runtime session as a policy: normalized inside, of one robot or several. widths are those of the observation terms.
+    """An ONNX Runtime session as a policy: normalized inside, of one robot or several. widths are those of the
+    observation terms.
 
     Raises ValueError for a graph that takes or gives anything else.
     """
@@ -55,7 +58,10 @@ def is_onnx(source: str | Path) -> bool:
 
 
 def term_order(widths: Sequence[int], history: int) -> Array:
-    """Which entry of the whole frames, side by side, stands at each place of the graph's input. (history * sum(widths),)."""
+    """Which entry of the whole frames, side by side, stands at each place of the graph's input.
+
+    (history * sum(widths),).
+    """
     frames = np.arange(history * sum(widths)).reshape(history, sum(widths))
     terms = np.split(frames, np.cumsum(widths)[:-1], axis=1)
     return np.concatenate([term.reshape(-1) for term in terms])
@@ -82,7 +88,8 @@ def inspect_onnx(path: str | Path) -> PolicyInfo:
 def load_onnx(path: str | Path) -> tuple[PolicyInfo, OnnxPolicy]:
     """The policy in a file that rfx exported, and what the file says of it. No file but this one is read for it.
 
-    Raises ModuleNotFoundError without ONNX Runtime, FileNotFoundError, and ValueError for a file that is too large, damaged, or not from rfx.
+    Raises ModuleNotFoundError without ONNX Runtime, FileNotFoundError, and ValueError for a file that is too large,
+    damaged, or not from rfx.
     """
     try:
         import onnxruntime as runtime

@@ -1,4 +1,6 @@
-"""What goes into a policy and comes out of it where that is no robot's: shapes and bounds, as a Gymnasium environment's spaces have them."""
+"""What goes into a policy and comes out of it where that is no robot's: shapes and bounds, as a Gymnasium environment's
+spaces have them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from rfx.settings.reader import read
 
 @dataclass(frozen=True, kw_only=True)
 class Spaces:
-    """Observations of one shape, and actions: numbers within bounds, or one of num_actions choices, the first of which is called start.
+    """Observations of one shape, and actions: numbers within bounds, or one of num_actions choices, the first of which
+    is called start.
 
     A policy itself reads observations flat, and acts in [-1, 1]; between the two, these functions translate.
     """
@@ -37,8 +40,8 @@ class Spaces:
         return np.asarray(observation, np.float32).reshape(len(observation), -1)
 
     def scale(self, action: Array) -> Array:
-        """A policy's actions as the environment takes them: (N, A), clipped to [-1, 1], to (N, *action_shape) within bounds; of choices
-        (N,), counted from 0, to (N,)."""
+        """A policy's actions as the environment takes them: (N, A), clipped to [-1, 1], to (N, *action_shape) within
+        bounds; of choices (N,), counted from 0, to (N,)."""
         if self.num_actions:
             return action.astype(self.action_dtype) + self.start
         low, high = np.array(self.action_low), np.array(self.action_high)

@@ -1,4 +1,6 @@
-"""Random numbers that belong to rows: what one row draws depends on its seed and on its own draws alone, whoever else draws beside it."""
+"""Random numbers that belong to rows: what one row draws depends on its seed and on its own draws alone, whoever else
+draws beside it.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,15 @@ MANY_BITS = 24  # changes between neighbouring bits that an increment has at lea
 
 
 class Streams:
-    """A random stream for each of num rows, with the draws of np.random.Generator; the first axis of every size is the rows.
+    """A random stream for each of num rows, with the draws of np.random.Generator; the first axis of every size is the
+    rows.
 
-    Row i of seed s is row 0 of seed s + i, as environments are seeded in Gymnasium's vector environments: rows can be split in any way.
+    Row i of seed s is row 0 of seed s + i, as environments are seeded in Gymnasium's vector environments: rows can be
+    split in any way.
     Purposes (whole numbers) have streams of their own. Without a seed, every Streams is another.
-    Counter-based: the k-th number of a row is a hash of key + k * increment, both its own. Steele, Lea, Flood 2014, "Fast Splittable
-    Pseudorandom Number Generators", figures 16 and 17, with the hash that Vigna's splitmix64 takes (Stafford's variant 13).
+    Counter-based: the k-th number of a row is a hash of key + k * increment, both its own. Steele, Lea, Flood 2014,
+    "Fast Splittable Pseudorandom Number Generators", figures 16 and 17, with the hash that Vigna's splitmix64 takes
+    (Stafford's variant 13).
     """
 
     def __init__(self, num: int, seed: int | None = None, purpose: int = 0):
@@ -83,7 +88,10 @@ class Streams:
         return (self.random(size) * high).astype(np.int64)
 
     def standard_normal(self, size: int | tuple[int, ...]) -> Array:
-        """Normal with mean 0 and standard deviation 1, float32: Box and Muller 1958, two from each 64 bits. The largest is 6.7."""
+        """Normal with mean 0 and standard deviation 1, float32: Box and Muller 1958, two from each 64 bits.
+
+        The largest is 6.7.
+        """
         pairs = self._bits(size, 2)
         out = np.empty((*pairs.shape, 2), np.float32)
         radius = (pairs >> np.uint64(32)).astype(np.float32)

@@ -20,8 +20,8 @@ from rfx.settings.reader import read, read_yaml
 class JointConfig:
     """One actuated joint: its limits, default pose, PD gains, how far an action of 1 moves it, and its mirror image.
 
-    mirror names the joint that it changes places with when left and right do, itself for one in the middle; mirror_sign is -1 where
-    the reflected motion turns the other way. Raises ValueError for a value out of range.
+    mirror names the joint that it changes places with when left and right do, itself for one in the middle; mirror_sign
+    is -1 where the reflected motion turns the other way. Raises ValueError for a value out of range.
     """
 
     name: str
@@ -57,8 +57,9 @@ class JointConfig:
 class FootConfig:
     """One foot: where it is in the MJCF, and when the gait wants it in the air.
 
-    site names a site that encloses all contacts of the foot, geoms its collision geoms; one of them suffices. gait_offset is the foot's
-    place in the gait cycle, in cycles; mirror names the foot on the other side. Raises ValueError for a foot without site and geoms.
+    site names a site that encloses all contacts of the foot, geoms its collision geoms; one of them suffices.
+    gait_offset is the foot's place in the gait cycle, in cycles; mirror names the foot on the other side. Raises
+    ValueError for a foot without site and geoms.
     """
 
     name: str
@@ -78,7 +79,10 @@ class FootConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraConfig:
-    """One camera: its name, picture size in pixels and frame rate in Hz. Raises ValueError for one that is not positive."""
+    """One camera: its name, picture size in pixels and frame rate in Hz.
+
+    Raises ValueError for one that is not positive.
+    """
 
     name: str
     width: int = 640
@@ -94,9 +98,11 @@ class CameraConfig:
 class RobotConfig:
     """Everything a policy must agree on with the robot it runs on. Joints stand in motor order.
 
-    state_dim and action_dim are the real widths, max_state_dim and max_action_dim the padded ones; `load_robot` takes the former from
-    the observation terms and joints. mjcf is the model file: a path, or one inside rfx's assets. hardware holds what only a driver reads.
-    Raises ValueError for a value out of range, joints that do not number action_dim, or mirror images that do not match.
+    state_dim and action_dim are the real widths, max_state_dim and max_action_dim the padded ones; `load_robot` takes
+    the former from the observation terms and joints. mjcf is the model file: a path, or one inside rfx's assets.
+    hardware holds what only a driver reads.
+    Raises ValueError for a value out of range, joints that do not number action_dim, or mirror images that do not
+    match.
     """
 
     name: str
@@ -178,13 +184,17 @@ class RobotConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> RobotConfig:
         """The config that to_dict described, or part of one with defaults for the rest; data is not changed.
 
-        Raises ValueError for an unknown entry, naming the nearest, for a missing one, and for one of another type or out of range.
+        Raises ValueError for an unknown entry, naming the nearest, for a missing one, and for one of another type or
+        out of range.
         """
         return read(cls, data)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> RobotConfig:
-        """The config in a YAML file of the same entries as to_dict. Raises as from_dict, and ValueError for a file that is not YAML."""
+        """The config in a YAML file of the same entries as to_dict.
+
+        Raises as from_dict, and ValueError for a file that is not YAML.
+        """
         try:
             return cls.from_dict(read_yaml(path))
         except ValueError as error:
@@ -193,7 +203,8 @@ class RobotConfig:
     def differences(self, other: RobotConfig) -> list[str]:
         """What a policy of this config would find different on a robot of the other, one line each; none when it fits.
 
-        Compared is all that changes what an observation or an action means; name, mjcf, feet, cameras and hardware may differ.
+        Compared is all that changes what an observation or an action means; name, mjcf, feet, cameras and hardware may
+        differ.
         """
         ignored = ("name", "mjcf", "cameras", "feet", "hardware", "joints")
         found = [
@@ -215,7 +226,8 @@ class RobotConfig:
 def joint_targets(config: RobotConfig, action: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Joint position targets that an action asks for: default + scale * action, clipped to the joint limits.
 
-    action (N, num_joints) in [-1, 1]; returns (N, num_joints), rad. The simulator and the drivers call this one function.
+    action (N, num_joints) in [-1, 1]; returns (N, num_joints), rad. The simulator and the drivers call this one
+    function.
     """
     out = np.multiply(action, config.action_scale, out=out)
     out += config.default_position
@@ -233,7 +245,8 @@ def _require_positive(config: Any, where: str, *names: str) -> None:
 
 
 def _check_numbers(config: Any, where: str) -> None:
-    """Raise ValueError for a number that is not finite, an empty name or a text that is not printable; make numbers of float fields floats.
+    """Raise ValueError for a number that is not finite, an empty name or a text that is not printable; make numbers of
+    float fields floats.
 
     A config may come from a stranger's policy, and a terminal obeys what is not printable.
     """

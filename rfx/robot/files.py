@@ -19,8 +19,9 @@ MENAGERIE = "menagerie:"  # before the name of a model of MuJoCo Menagerie, in p
 def load_robot(source: str | Path) -> RobotConfig:
     """The robot called source in rfx's assets, or the one in a folder or a robot.yaml at that path.
 
-    state_dim and action_dim follow from its observation terms and joints unless the file says them; mjcf becomes a path inside the
-    assets, or an absolute one for a robot from elsewhere. Raises ValueError for an unknown name, or a file that says something wrong.
+    state_dim and action_dim follow from its observation terms and joints unless the file says them; mjcf becomes a path
+    inside the assets, or an absolute one for a robot from elsewhere. Raises ValueError for an unknown name, or a file
+    that says something wrong.
     """
     path = _find(source)
     try:
@@ -43,9 +44,11 @@ def load_robot(source: str | Path) -> RobotConfig:
 def find_mjcf(config: RobotConfig, reference: str | Path | None = None) -> Path:
     """Path of the model that reference means, by default the one that the robot's config names.
 
-    A reference is a path, or menagerie:NAME, a model of MuJoCo Menagerie: its robot alone, or menagerie:NAME/FILE, another of its files.
-    These are fetched when they are first asked for, or taken from the folder MENAGERIE_ROOT. Raises FileNotFoundError where nothing is
-    there, ValueError where the config names nothing or Menagerie has no such model, ImportError naming the extra when it is missing.
+    A reference is a path, or menagerie:NAME, a model of MuJoCo Menagerie: its robot alone, or menagerie:NAME/FILE,
+    another of its files.
+    These are fetched when they are first asked for, or taken from the folder MENAGERIE_ROOT. Raises FileNotFoundError
+    where nothing is there, ValueError where the config names nothing or Menagerie has no such model, ImportError naming
+    the extra when it is missing.
     """
     if not reference and not config.mjcf:
         raise ValueError(

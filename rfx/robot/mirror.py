@@ -1,8 +1,11 @@
-"""A robot's mirror image: left is right. What it observes and does, as its reflection in the plane that halves it lengthwise would.
+"""A robot's mirror image: left is right.
 
-A reflection in y keeps x and z of a vector and turns its y around; of a rotation (an axial vector: angular velocity) it turns x and z around
-and keeps y. Joints change places with those that the config names as their mirror images. Where the feet of the two sides are half a cycle
-apart, as in a walk or a trot, the clock is half a cycle on, but a clock that waits (rfx.robot.state.advance) is its own image.
+What it observes and does, as its reflection in the plane that halves it lengthwise would.
+
+A reflection in y keeps x and z of a vector and turns its y around; of a rotation (an axial vector: angular velocity) it
+turns x and z around and keeps y. Joints change places with those that the config names as their mirror images. Where
+the feet of the two sides are half a cycle apart, as in a walk or a trot, the clock is half a cycle on, but a clock that
+waits (rfx.robot.state.advance) is its own image.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ VECTOR_SIGNS = {
 class Mirror:
     """Mirrors the actions and observations of a robot whose config says the mirror images of its joints and feet.
 
-    Raises ValueError for one that does not, a default pose or action scales that are not their own mirror images, a gait whose image is
-    neither itself nor half a cycle on, or an observation term that has no mirror image.
+    Raises ValueError for one that does not, a default pose or action scales that are not their own mirror images, a
+    gait whose image is neither itself nor half a cycle on, or an observation term that has no mirror image.
     """
 
     def __init__(self, config: RobotConfig):
@@ -57,15 +60,23 @@ class Mirror:
         self._from, self._sign = np.array(sources), np.array(signs, np.float32)
 
     def action(self, action: Array) -> Array:
-        """What the mirror image of a robot does where the robot does action. (..., num_joints), a new array; also of joint angles, rad."""
+        """What the mirror image of a robot does where the robot does action.
+
+        (..., num_joints), a new array; also of joint angles, rad.
+        """
         return action[..., self._joint_from] * self._joint_sign
 
     def permuted(self, values: Array) -> Array:
-        """The entries of an observation's variances, or of anything that has no sign, in their mirror image's order. (..., state_dim)."""
+        """The entries of an observation's variances, or of anything that has no sign, in their mirror image's order.
+
+        (..., state_dim).
+        """
         return values[..., self._from]
 
     def observation(self, state: Array) -> Array:
-        """What the mirror image of a robot observes where the robot observes state. (..., state_dim), a new array, not normalized.
+        """What the mirror image of a robot observes where the robot observes state.
+
+        (..., state_dim), a new array, not normalized.
 
         Applied twice it gives the state again.
         """
@@ -84,7 +95,10 @@ def _joints(config: RobotConfig) -> tuple[Array, Array]:
 
 
 def _half_cycle_on(config: RobotConfig) -> bool:
-    """Whether the gait's mirror image is the gait half a cycle on; else it is the gait itself. Feet without mirror images count as the former."""
+    """Whether the gait's mirror image is the gait half a cycle on; else it is the gait itself.
+
+    Feet without mirror images count as the former.
+    """
     offset = {foot.name: foot.gait_offset for foot in config.feet}
     apart = {round((offset[foot.mirror] - foot.gait_offset) % 1.0, 6) for foot in config.feet if foot.mirror}
     if not apart <= {0.5} and not apart <= {0.0}:

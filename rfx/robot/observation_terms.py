@@ -41,7 +41,9 @@ def last_action(state: RobotState) -> Array:
 
 
 def gait_clock(state: RobotState) -> Array:
-    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while it waits (rfx.robot.state.advance). (N, 3).
+    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while it waits (rfx.robot.state.advance).
+
+    (N, 3).
 
     The clock's mirror image, half a cycle on, is then a change of signs: (-, -, +).
     """

@@ -51,11 +51,12 @@ class RobotState:
 
 
 def advance(state: RobotState, action: Array) -> None:
-    """Note the action of the control step that just ended and move the gait clock on by it, in place. action (N, num_joints).
+    """Note the action of the control step that just ended and move the gait clock on by it, in place. action (N,
+    num_joints).
 
-    The clock of a robot that is told to stand runs on to the end of its half cycle, where feet that are in the air come down, and waits at
-    0: nothing then urges it to lift its feet. The simulator and the drivers both call this once per control step, so the clock and the last
-    action mean the same on both.
+    The clock of a robot that is told to stand runs on to the end of its half cycle, where feet that are in the air come
+    down, and waits at 0: nothing then urges it to lift its feet. The simulator and the drivers both call this once per
+    control step, so the clock and the last action mean the same on both.
     """
     state.last_action[...] = action
     config, phase = state.config, state.gait_phase
@@ -78,7 +79,10 @@ def _half_cycles(phase: Array) -> Array:
 
 
 def heading(quaternion: Array) -> Array:
-    """Angle in the world's ground plane of the base's x axis, from the base orientation. (N, 4) wxyz, unit length -> (N,), rad."""
+    """Angle in the world's ground plane of the base's x axis, from the base orientation.
+
+    (N, 4) wxyz, unit length -> (N,), rad.
+    """
     w, x, y, z = quaternion.T
     return np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 

@@ -1,4 +1,6 @@
-"""The one reader of configurations: plain values, as YAML and JSON hold them, into dataclasses. msgspec converts; what is wrong is said here."""
+"""The one reader of configurations: plain values, as YAML and JSON hold them, into dataclasses. msgspec converts; what
+is wrong is said here.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,12 @@ UNIONS, MAPPINGS, LISTS = (typing.Union, types.UnionType), (Mapping, dict), (tup
 
 
 def read(cls: type[T], values: Any, key: str = "") -> T:
-    """The dataclass cls from plain values, nested ones too; key is where they stand. Whole floats pass as integers, integers as floats.
+    """The dataclass cls from plain values, nested ones too; key is where they stand.
 
-    Raises ValueError that names the key, the value and what is expected, for an unknown key the nearest; and what cls itself finds wrong.
+    Whole floats pass as integers, integers as floats.
+
+    Raises ValueError that names the key, the value and what is expected, for an unknown key the nearest; and what cls
+    itself finds wrong.
     """
     _refuse_unknown(cls, values, key)
     try:
@@ -41,7 +46,10 @@ def read_value(hint: Any, value: Any, key: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file says, as plain values. Raises OSError for a file that cannot be read, ValueError for one that is not YAML."""
+    """What a YAML file says, as plain values.
+
+    Raises OSError for a file that cannot be read, ValueError for one that is not YAML.
+    """
     import yaml
 
     try:

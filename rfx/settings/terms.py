@@ -29,9 +29,11 @@ def find(module: ModuleType, name: str) -> Callable:
 
 
 def term_of(module: ModuleType, name: str, parameters: Mapping[str, Any]) -> Callable:
-    """The term that a config's entry means: the one that its key `term` names, or without that key the one called as the entry itself.
+    """The term that a config's entry means: the one that its key `term` names, or without that key the one called as
+    the entry itself.
 
-    So one term can stand under several names, with other parameters each. Raises ValueError that names the nearest match.
+    So one term can stand under several names, with other parameters each. Raises ValueError that names the nearest
+    match.
     """
     return find(module, parameters.get("term", name))
 

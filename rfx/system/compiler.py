@@ -17,13 +17,17 @@ from pathlib import Path
 
 
 def ensure_compiler() -> None:
-    """Let tinygrad find a C compiler on the CPU: where the system has none, CC becomes the one inside the ziglang wheel."""
+    """Let tinygrad find a C compiler on the CPU: where the system has none, CC becomes the one inside the ziglang
+    wheel.
+    """
     if "CC" not in os.environ and not shutil.which("clang") and (path := clang()) != "clang":
         os.environ["CC"] = path
 
 
 def clang() -> str:
-    """The compiler to call: CC, the system's clang, or a script that calls the ziglang wheel's, since `zig clang` are two words."""
+    """The compiler to call: CC, the system's clang, or a script that calls the ziglang wheel's, since `zig clang` are
+    two words.
+    """
     wheel = importlib.util.find_spec("ziglang")
     if "CC" in os.environ or shutil.which("clang") or not (wheel and wheel.origin):
         return os.environ.get("CC", "clang")
@@ -32,7 +36,10 @@ def clang() -> str:
 
 @functools.cache
 def _script(zig: Path) -> str:
-    """The script, written once. Any number of processes may write it at once: it appears complete, under a name made from its text."""
+    """The script, written once.
+
+    Any number of processes may write it at once: it appears complete, under a name made from its text.
+    """
     text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n'
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfx"
     try:
@@ -75,7 +82,10 @@ def command() -> list[str]:
 
 @functools.cache
 def processor() -> str:
-    """What `native` means here: the processor's instruction sets, as a digest. Caches may lie on a disk that several machines share."""
+    """What `native` means here: the processor's instruction sets, as a digest.
+
+    Caches may lie on a disk that several machines share.
+    """
     lines = (
         Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else [platform.processor()]
     )

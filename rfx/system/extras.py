@@ -56,7 +56,9 @@ def mend(error: BaseException, user: str = "this") -> str | None:
 
 
 def exit_without(extra: str, user: str) -> None:
-    """End the process with one line and exit code 2 where modules of an extra are not installed; user, as `python -m train`, needs them."""
+    """End the process with one line and exit code 2 where modules of an extra are not installed; user, as `python -m
+    train`, needs them.
+    """
     lacking = [
         module
         for module, source in EXTRA_OF.items()

@@ -10,7 +10,9 @@ HOME = Path(__file__).resolve().parents[2]  # of rfx, envs and train, in a check
 
 
 def exit_on_foreign(*names: str) -> None:
-    """End the process with one line and exit code 2 where Python would import another package of one of these names than ours."""
+    """End the process with one line and exit code 2 where Python would import another package of one of these names
+    than ours.
+    """
     for name in names:
         spec = importlib.util.find_spec(name)
         found = spec and Path(spec.origin or next(iter(spec.submodule_search_locations))).resolve()

@@ -16,8 +16,8 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 def replace_folder(path: str | Path, files: Mapping[str, bytes], *, obsolete: Collection[str] = ()) -> Path:
     """Make path a folder of exactly these files; until that is done, what was there stays as it was. Returns path.
 
-    A folder already there may hold files of the same names, or of those in obsolete, which go. Raises FileExistsError where path is no
-    folder, or holds any other file, which would be lost.
+    A folder already there may hold files of the same names, or of those in obsolete, which go. Raises FileExistsError
+    where path is no folder, or holds any other file, which would be lost.
     """
     path = Path(path)
     target = Path(os.path.realpath(path))

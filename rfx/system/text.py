@@ -6,7 +6,8 @@ from typing import Any
 
 
 def printable(value: Any) -> str:
-    """value as one line of text that a terminal shows and does not obey: what is not printable is written as Python would, ESC as \\x1b.
+    """value as one line of text that a terminal shows and does not obey: what is not printable is written as Python
+    would, ESC as \\x1b.
 
     That takes in line ends, and the marks that turn the direction of writing around.
     """

@@ -1,4 +1,6 @@
-"""`rfx check-robot`: robots that are wrong in one way each, and what is said of them; the robots that rfx has are right."""
+"""`rfx check-robot`: robots that are wrong in one way each, and what is said of them; the robots that rfx has are
+right.
+"""
 
 import os
 import re
@@ -127,7 +129,9 @@ def test_radians_that_are_taken_for_degrees(changed):
 
 
 def test_torque_limits_of_actuators_count(changed):
-    """A motor's ctrlrange times its gear, and any actuator's forcerange; the least of all is the limit. 12 x 1.5 = 18, 3 x 2 = 6 N m."""
+    """A motor's ctrlrange times its gear, and any actuator's forcerange; the least of all is the limit. 12 x 1.5 = 18,
+    3 x 2 = 6 N m.
+    """
     motors = (
         "</mujoco>",
         '<actuator><motor name="a" joint="FR_hip_joint" gear="1.5" ctrlrange="-12 12"/>'
@@ -213,7 +217,9 @@ def test_a_site_that_does_not_enclose_its_foot(changed):
     ],
 )
 def test_inside_and_surface(geom, size, site, encloses):
-    """Geoms that reach 20 mm from their centre (a box 19) are inside sites of 20 mm, turned and moved as they are, and not of 2 cm moved by 5 mm."""
+    """Geoms that reach 20 mm from their centre (a box 19) are inside sites of 20 mm, turned and moved as they are, and
+    not of 2 cm moved by 5 mm.
+    """
     xml = f'''<mujoco><worldbody><body pos="1 2 3" euler="30 40 50"><geom type="{geom}" size="{size}"/>
               <site name="around" type="{site}" size="{0.0201 * encloses} {0.0201 * encloses} {0.0201 * encloses}"/>
               <site name="aside" type="{site}" size="0.02 0.02 0.02" pos="0.006 0.006 0.02"/></body></worldbody></mujoco>'''
@@ -295,7 +301,9 @@ def test_soft_gains(changed):
 
 
 def test_gains_too_stiff_for_a_physics_step(changed):
-    """A spring of 2,000 N m/rad on links of about 0.01 kg m^2 turns by 450 rad/s: more than a step of 10 ms can follow."""
+    """A spring of 2,000 N m/rad on links of about 0.01 kg m^2 turns by 450 rad/s: more than a step of 10 ms can
+    follow.
+    """
     text, mend = only(changed(every_joint(kp=2000.0, kd=0.5)), WARNING)
     assert text == "falls at a physics step of 10 ms" and mend.startswith("train with env.timestep_s=0.005;")
 
@@ -334,7 +342,9 @@ def test_motors_too_weak_to_stand(changed):
 
 
 def test_a_pose_with_the_feet_beside_the_weight(changed):
-    """Thighs back by 0.8 rad more: feet 0.213 (sin 1.7 - sin 0.9 + sin(1.7 - 1.8) - sin(0.9 - 1.8)) = 0.19 m further back, under soft gains."""
+    """Thighs back by 0.8 rad more: feet 0.213 (sin 1.7 - sin 0.9 + sin(1.7 - 1.8) - sin(0.9 - 1.8)) = 0.19 m further
+    back, under soft gains.
+    """
     folder = changed(lambda values: (every_joint("thigh", default_rad=1.7)(values), every_joint(kp=20.0)(values)))
     mend = next(found[2] for found in findings(folder) if found[1].startswith("falls under its gains"))
     place = re.fullmatch(

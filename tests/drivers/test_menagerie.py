@@ -1,4 +1,6 @@
-"""Models of MuJoCo Menagerie by name: from the folder MENAGERIE_ROOT, as its package finds them where there is no network."""
+"""Models of MuJoCo Menagerie by name: from the folder MENAGERIE_ROOT, as its package finds them where there is no
+network.
+"""
 
 import json
 import os

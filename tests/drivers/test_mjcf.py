@@ -1,4 +1,6 @@
-"""The Go2 model against Unitree's figures and hand calculations; the loader against files that were not written for it."""
+"""The Go2 model against Unitree's figures and hand calculations; the loader against files that were not written for
+it.
+"""
 
 import dataclasses
 import itertools
@@ -16,7 +18,8 @@ from rfx.robot.files import find_mjcf
 LEGS = ("FR", "FL", "RR", "RL")
 GRAVITY = 9.81
 
-# Unitree Go2, left front where sides differ (go2_description; MuJoCo Menagerie's unitree_go2): mass kg, centre of mass m,
+# Unitree Go2, left front where sides differ (go2_description; MuJoCo Menagerie's unitree_go2): mass kg, centre of mass
+# m,
 # principal inertia kg m^2 and its axes as a quaternion wxyz.
 BASE = (
     6.921,
@@ -128,7 +131,8 @@ def test_gains_and_torque_limits_come_from_the_config():
 
 
 def test_home_is_the_default_pose_with_the_feet_just_on_the_floor(model):
-    # Hip to knee and knee to foot are 0.213 m; thigh 0.9 and calf -1.8 rad leave the shin at -0.9; the foot is 2 mm behind its end.
+    # Hip to knee and knee to foot are 0.213 m; thigh 0.9 and calf -1.8 rad leave the shin at -0.9; the foot is 2 mm
+    # behind its end.
     height = 2 * 0.213 * np.cos(0.9) + 0.002 * np.sin(0.9) + 0.022
     data = at_home(model)
     assert data.qpos[2] == pytest.approx(height, abs=2e-4)
@@ -153,7 +157,9 @@ def test_torque_that_holds_a_hanging_calf(model):
 
 
 def test_calf_torque_of_a_standing_robot():
-    """On an ideally slippery floor the feet carry vertical forces only, so statics gives them and the knees' torques by hand."""
+    """On an ideally slippery floor the feet carry vertical forces only, so statics gives them and the knees' torques by
+    hand.
+    """
     model = load_model(with_gains(kp=500.0, kd=5.0))
     model.geom_condim[:] = 1
     model.dof_frictionloss[:] = 0.0
@@ -264,7 +270,8 @@ def test_looks_take_no_part_in_physics(model):
 def write_foreign_go2(path, seed: int):
     """The same robot as another author might write it.
 
-    Motors, other orders and names, parts that collide with each other, no sites, sensors or keyframe, and a floor only in odd ones.
+    Motors, other orders and names, parts that collide with each other, no sites, sensors or keyframe, and a floor only
+    in odd ones.
     """
     shuffle = random.Random(seed).shuffle
     tree = ElementTree.parse(find_mjcf(GO2_CONFIG))

@@ -84,7 +84,9 @@ def test_rate_and_statistics():
 
 
 def test_deadlines_are_absolute():
-    """Work of varying length moves no later step: the 30th comes 0.29 s after the first, give or take the work of 6 ms."""
+    """Work of varying length moves no later step: the 30th comes 0.29 s after the first, give or take the work of 6
+    ms.
+    """
     robot, rng = Recorder(), np.random.default_rng(0)
 
     def policy(observation):

@@ -1,4 +1,6 @@
-"""Gymnasium's MuJoCo tasks in batches are Gymnasium's own: step for step, episode after episode, from the same seed and actions."""
+"""Gymnasium's MuJoCo tasks in batches are Gymnasium's own: step for step, episode after episode, from the same seed and
+actions.
+"""
 
 import gymnasium
 import numpy as np

@@ -132,8 +132,10 @@ def test_standing_still_on_zero_action_follows_a_zero_command():
         assert not terminated.any()
     assert np.abs(velocity_error(env.state)).max() < 0.02
     assert env.state.foot_contact.all() and not env.state.base_contact.any()
-    # First order statics: a quarter of the weight turns the knee at a lever of 0.213 m sin 0.9 and the hip at one of 0.0955 m,
-    # each by load * lever / kp, and each turn lowers the base by its lever. The levers grow as the leg bends: 1.5 cm of tolerance.
+    # First order statics: a quarter of the weight turns the knee at a lever of 0.213 m sin 0.9 and the hip at one of
+    # 0.0955 m,
+    # each by load * lever / kp, and each turn lowers the base by its lever. The levers grow as the leg bends: 1.5 cm of
+    # tolerance.
     load, kp = 15.2 * 9.81 / 4, GO2_CONFIG.joints[2].kp
     sag = load / kp * ((0.213 * np.sin(0.9)) ** 2 + 0.0955**2)
     np.testing.assert_allclose(env.state.base_height, env.simulation.model.key("home").qpos[2] - sag, atol=0.015)
@@ -154,7 +156,9 @@ def test_a_foot_lands_in_one_step_only_and_not_at_a_reset():
 
 
 def test_feet_swing_with_the_gait_clock_unless_told_to_stand():
-    """FL and RR share a phase, FR and RL the opposite one; of the 20 steps of a cycle at 2.5 Hz a foot stands for 12, then swings for 8."""
+    """FL and RR share a phase, FR and RL the opposite one; of the 20 steps of a cycle at 2.5 Hz a foot stands for 12,
+    then swings for 8.
+    """
     env = make(2, **QUIET)
     env.reset(seed=0)
     env.state.robot.velocity_command[...] = [[0.5, 0, 0], [0, 0, 0]]
@@ -335,7 +339,9 @@ def test_every_section_takes_terms_under_other_names():
 
 
 def test_the_mean_velocity_forgets_over_half_a_cycle_of_the_gait():
-    """At 2.5 Hz and 50 Hz the newest velocity weighs a tenth; an episode begins with the velocity that it starts with."""
+    """At 2.5 Hz and 50 Hz the newest velocity weighs a tenth; an episode begins with the velocity that it starts
+    with.
+    """
     env = make(3, randomize=False)
     env.reset(seed=0)
     state = env.state
@@ -354,7 +360,10 @@ def test_the_mean_velocity_forgets_over_half_a_cycle_of_the_gait():
 
 
 def test_a_reward_with_a_ramp_grows_to_its_weight_with_the_steps_of_all_environments():
-    """From 0 at 8 steps to all of it at 24: with 4 environments at the third and the seventh. A part of them, and one that goes on, do the same."""
+    """From 0 at 8 steps to all of it at 24: with 4 environments at the third and the seventh.
+
+    A part of them, and one that goes on, do the same.
+    """
     height = {"term": "base_height", "weight": -10.0, "target_m": 1.0}
     rewards = {"always": height, "later": height | {"ramp": [8, 24]}}
     config = EnvConfig.load("go2", num_envs=4, randomize=False, rewards=rewards)

@@ -1,4 +1,6 @@
-"""What a privileged critic is given: the truth, with what each robot is, also of the state in which an episode ended."""
+"""What a privileged critic is given: the truth, with what each robot is, also of the state in which an episode
+ended.
+"""
 
 import mujoco
 import numpy as np
@@ -81,7 +83,9 @@ def test_a_saved_state_tells_the_critic_the_same():
 
 
 def test_the_last_state_of_an_episode_is_told_beside_its_last_observation():
-    """A robot whose episode ends after the same steps as in an environment where it does not end is in the same state there."""
+    """A robot whose episode ends after the same steps as in an environment where it does not end is in the same state
+    there.
+    """
     cut, whole = make(episode_length_s=0.1), make()
     for t in range(1, 6):
         action = np.full((8, 12), 0.1 * t, np.float32)

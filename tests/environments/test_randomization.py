@@ -1,4 +1,6 @@
-"""Robots that differ: each term changes what it names and MuJoCo obeys; drawn at reset, per row, saved with the state, off by default."""
+"""Robots that differ: each term changes what it names and MuJoCo obeys; drawn at reset, per row, saved with the state,
+off by default.
+"""
 
 import dataclasses
 
@@ -403,7 +405,10 @@ def test_pushes_come_at_the_stated_intervals_and_change_the_bases_velocity():
 
 
 def test_with_a_ramp_robots_differ_and_are_pushed_by_a_share_that_grows_with_the_steps_of_all_environments():
-    """From nothing at 8 steps to all of it at 24: with 4 environments half of it after 4 control steps. A part of them does the same."""
+    """From nothing at 8 steps to all of it at 24: with 4 environments half of it after 4 control steps.
+
+    A part of them does the same.
+    """
     drawn = {
         "floor_friction": {"coefficient": [0.4, 0.4]},
         "base_mass": {"scale": [1.2, 1.2]},

@@ -1,4 +1,6 @@
-"""What the policy is told and what is true: tilted IMUs, offset encoders, noise; rewards and terminations see the truth."""
+"""What the policy is told and what is true: tilted IMUs, offset encoders, noise; rewards and terminations see the
+truth.
+"""
 
 import mujoco
 import numpy as np

@@ -1,4 +1,6 @@
-"""Terrain: heights as the task says, found again exactly; levels that follow how far robots walk; flat ground as it ever was."""
+"""Terrain: heights as the task says, found again exactly; levels that follow how far robots walk; flat ground as it
+ever was.
+"""
 
 import dataclasses
 
@@ -91,7 +93,8 @@ def test_a_height_field_by_hand():
         np.array([1.0, 1.5, 1.25, 1.375, 1.125, 2.0, 9.0, -9.0]),
         np.array([2.0, 2.5, 2.25, 2.125, 2.375, 2.25, 9.0, -9.0]),
     )
-    # On the diagonal of the first cell (0 to 3); below it 0, 1, 3 at (3/4, 1/4); above it 0, 4, 3 at (1/4, 3/4); beyond the edges.
+    # On the diagonal of the first cell (0 to 3); below it 0, 1, 3 at (3/4, 1/4); above it 0, 4, 3 at (1/4, 3/4); beyond
+    # the edges.
     np.testing.assert_allclose(field.height_at(x, y), [0, 3, 1.5, 0.75 * 1 + 0.25 * 2, 0.75 * 4 + 0.25 * -1, 4, 6, 0])
     part = field.crop((1.6, 2.1), (1.9, 2.4))
     assert part.corner_m == (1.5, 2.0) and part.heights.tolist() == [[1, 2], [3, 6]]
@@ -126,7 +129,10 @@ def test_a_robot_stands_on_every_tile_and_its_heights_are_above_the_ground():
 
 @pytest.mark.parametrize("num, size, most", [(64, 0.3, 0), pytest.param(256, 1.0, 10, marks=pytest.mark.long)])
 def test_a_foot_does_not_stay_in_the_ground(num, size, most):
-    """Once its middle is below the surface, a height field holds it. With MuJoCo's own softness the wildest motion caught 152 of 256 robots."""
+    """Once its middle is below the surface, a height field holds it.
+
+    With MuJoCo's own softness the wildest motion caught 152 of 256 robots.
+    """
     env = LeggedEnv(num, task="go2_rough")
     env.reset(seed=3)
     assert (env.state.foot_height > 0.0).all()  # of balls of 22 mm
@@ -284,7 +290,9 @@ def test_an_environment_goes_on_from_its_state_to_the_bit_levels_too():
 
 
 def test_flat_ground_is_as_it_was():
-    """Recorded with NumPy's generators, and without streams, from starts that draw nothing; heights are MuJoCo's own numbers, to the bit."""
+    """Recorded with NumPy's generators, and without streams, from starts that draw nothing; heights are MuJoCo's own
+    numbers, to the bit.
+    """
     env = LeggedEnv(4, task="go2", threads=1, randomize=False, timestep_s=0.005, resets={})
     assert env.curriculum is None and env.simulation.ground is None and env.metrics() == {}
     env.reset(seed=11)

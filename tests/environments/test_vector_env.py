@@ -1,4 +1,6 @@
-"""Gymnasium's contract for vector environments: its checks, its wrappers, its layout of info, its reset mask, and what training is told."""
+"""Gymnasium's contract for vector environments: its checks, its wrappers, its layout of info, its reset mask, and what
+training is told.
+"""
 
 import gymnasium
 import numpy as np
@@ -28,7 +30,10 @@ def still(env) -> np.ndarray:
 
 
 class Counter(gymnasium.Env):
-    """Counts its steps; the k-th of four ends its episodes after k + 2. One of Gymnasium's own vector environments of these is the model."""
+    """Counts its steps; the k-th of four ends its episodes after k + 2.
+
+    One of Gymnasium's own vector environments of these is the model.
+    """
 
     observation_space, action_space = (
         gymnasium.spaces.Box(0, 10, (1,), np.float32),

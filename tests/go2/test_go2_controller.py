@@ -149,7 +149,9 @@ def test_policy_targets_are_interpolated_then_held():
 
 
 def test_a_pause_does_not_become_a_jump():
-    """A calf that is asked for 0.9 rad after 40 ms without a tick moves as far as in 10 ms: four times 15.7 rad/s are 0.628 rad."""
+    """A calf that is asked for 0.9 rad after 40 ms without a tick moves as far as in 10 ms: four times 15.7 rad/s are
+    0.628 rad.
+    """
     bench = Bench()
     bench.stand()
     bench.ask(DEFAULT)
@@ -171,7 +173,10 @@ def test_a_violation_damps_for_good():
 
 
 def heights(positions):
-    """How far the hips are above the feet, from thigh and calf (0.213 m each in Unitree's go2_description). (T, 12) -> (T,), m."""
+    """How far the hips are above the feet, from thigh and calf (0.213 m each in Unitree's go2_description).
+
+    (T, 12) -> (T,), m.
+    """
     thigh, calf = positions[:, 1::3], positions[:, 2::3]
     return (0.213 * np.cos(thigh) + 0.213 * np.cos(thigh + calf)).mean(axis=1)
 
@@ -263,7 +268,10 @@ def test_an_empty_battery_lies_down():
 
 @pytest.mark.parametrize("period_ticks, ends", [(10, False), (14, False), (32, True), (40, True)])
 def test_a_policy_that_is_too_slow_lies_down(period_ticks, ends):
-    """At 50 Hz: a step every 20 ms, 28 ms, 64 ms and 80 ms. The gait clock of the last is four times too slow; 1.5 times is allowed."""
+    """At 50 Hz: a step every 20 ms, 28 ms, 64 ms and 80 ms.
+
+    The gait clock of the last is four times too slow; 1.5 times is allowed.
+    """
     bench = Bench()
     bench.stand()
     for tick in range(1000):
@@ -283,7 +291,9 @@ def test_a_policy_that_is_too_slow_lies_down(period_ticks, ends):
 
 
 def test_a_policy_is_judged_by_a_whole_second():
-    """31 steps in its first 0.98 s would be 32 ms each, of 30 ms that are allowed; but then it is quick: 35 by 1.02 s."""
+    """31 steps in its first 0.98 s would be 32 ms each, of 30 ms that are allowed; but then it is quick: 35 by 1.02
+    s.
+    """
     bench = Bench()
     bench.stand()
     steps = {*np.cumsum([0] + [39] * 10).tolist(), *range(395, 600, 5)}  # ticks of 2 ms

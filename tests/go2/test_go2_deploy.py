@@ -22,7 +22,9 @@ STANDING_M, LYING_M = 0.2, 0.13
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    """A policy folder of a network that lifts diagonal pairs of legs in turn, as its gait clock says: it trots on the spot."""
+    """A policy folder of a network that lifts diagonal pairs of legs in turn, as its gait clock says: it trots on the
+    spot.
+    """
     import numpy as np
     from tinygrad import Tensor
 
@@ -135,7 +137,9 @@ class Deployed:
         return self.process.returncode, error
 
     def kill(self):
-        """Kill it, and wait for its sender and guard, which damp for a while: to the next one they are another publisher."""
+        """Kill it, and wait for its sender and guard, which damp for a while: to the next one they are another
+        publisher.
+        """
         if self.process.poll() is None:
             left = descendants(self.process.pid)
             self.process.kill()
@@ -322,7 +326,9 @@ def test_l2_b_damps_and_it_can_stand_up_again(deploy):
 
 
 def test_enter_leads_where_there_is_no_remote(emulator, policy, tmp_path):
-    """On a terminal: Enter stands up, Enter walks, Backspace stands, Backspace lies down; and a status line tells how it is."""
+    """On a terminal: Enter stands up, Enter walks, Backspace stands, Backspace lies down; and a status line tells how
+    it is.
+    """
     import pty
 
     emulator.ask("again released")

@@ -82,7 +82,10 @@ def commands(robot: Go2, num: int) -> np.ndarray:
 
 
 def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(emulator, tmp_path):
-    """From 0 to the greatest command in 0.4 s, 20 control steps: 0.025, 0.015 and 0.03 a step here. What is asked while it brakes does not count."""
+    """From 0 to the greatest command in 0.4 s, 20 control steps: 0.025, 0.015 and 0.03 a step here.
+
+    What is asked while it brakes does not count.
+    """
     emulator.ask("again released")
     with Go2(
         domain=emulator.domain,
@@ -109,7 +112,10 @@ def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(emulator,
 
 
 def test_the_command_is_zero_before_an_empty_battery_lies_it_down(emulator, tmp_path):
-    """It has longer than braking takes. Here 3 s, in which a busy machine too makes the 20 control steps from the greatest command to none."""
+    """It has longer than braking takes.
+
+    Here 3 s, in which a busy machine too makes the 20 control steps from the greatest command to none.
+    """
     assert SafetyLimits().low_charge_s > SafetyLimits().brake_s
     emulator.ask("again released")
     with Go2(
@@ -195,7 +201,9 @@ def test_without_the_extra(emulator, tmp_path, monkeypatch):
 
 
 def test_a_library_that_does_not_load_is_named(tmp_path):
-    """As of a cyclonedds that was built from source, with a CYCLONEDDS_HOME that is wrong: its loader's exceptions are of no common class."""
+    """As of a cyclonedds that was built from source, with a CYCLONEDDS_HOME that is wrong: its loader's exceptions are
+    of no common class.
+    """
     (tmp_path / "cyclonedds").mkdir()
     (tmp_path / "cyclonedds" / "__init__.py").write_text(
         "class LoaderException(Exception): pass\nraise LoaderException('no lib/libddsc.so')\n"
@@ -223,7 +231,9 @@ def test_options_that_do_not_fit(options, message):
 
 
 def test_a_policys_own_gains_are_taken_within_bounds():
-    """kp 0.5 to 1.5 times 35, kd 0.5 to 3 times 0.5, an action of up to 1 rad; limits are the robot's, whatever a folder says."""
+    """kp 0.5 to 1.5 times 35, kd 0.5 to 3 times 0.5, an action of up to 1 rad; limits are the robot's, whatever a
+    folder says.
+    """
     joints = tuple(
         dataclasses.replace(
             joint, kp=20.0, kd=1.2, max_torque_nm=99.0, max_rad=joint.max_rad + 0.5, default_rad=joint.default_rad + 0.1

@@ -1,9 +1,11 @@
-"""Each of the three processes stopped or killed at a random moment: how soon damping is on the wire, and what is left behind.
+"""Each of the three processes stopped or killed at a random moment: how soon damping is on the wire, and what is left
+behind.
 
-A strike is judged by the wire alone. Where the motors were stiff, somebody damps within 100 ms, nothing stiff follows, and damping goes on;
-in the end none of the three processes is left (a stopped policy's is ended by its user). RFX_STRIKES sets the number of strikes of the long test, RFX_SEED their moments.
-On a busy machine a session may end by itself before it is struck, as when the policy misses its steps: the wire is judged all the same, and
-the strike is made again.
+A strike is judged by the wire alone. Where the motors were stiff, somebody damps within 100 ms, nothing stiff follows,
+and damping goes on; in the end none of the three processes is left (a stopped policy's is ended by its user).
+RFX_STRIKES sets the number of strikes of the long test, RFX_SEED their moments.
+On a busy machine a session may end by itself before it is struck, as when the policy misses its steps: the wire is
+judged all the same, and the strike is made again.
 """
 
 import os
@@ -143,7 +145,10 @@ def attempt(
 
 
 def judge(seen, struck_ns: int) -> float | None:
-    """What the wire says: no stiff command after the first damping one, no silence after stiffness. Returns ms to damping, if it was stiff."""
+    """What the wire says: no stiff command after the first damping one, no silence after stiffness.
+
+    Returns ms to damping, if it was stiff.
+    """
     order = np.argsort(seen.time_ns, kind="stable")
     times, damps = seen.time_ns[order], seen.damping[order]
     stiff = np.flatnonzero(~damps)

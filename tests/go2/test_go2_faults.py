@@ -1,6 +1,7 @@
 """Every way in which a run can go wrong ends in damping on the wire within 100 ms, and damping goes on for a while.
 
-Times are the wire's: from the moment a fault is there to the first LowCmd that damps, and every LowCmd after it damps too.
+Times are the wire's: from the moment a fault is there to the first LowCmd that damps, and every LowCmd after it damps
+too.
 """
 
 import os
@@ -77,7 +78,10 @@ def finish(robot, session, match: str) -> str:
 
 
 def check_damping(wire, fault_ns: int, record_property, name: str, duration_s: float = LIMITS.damping_s) -> float:
-    """From the fault on: damping within the bound, nothing but damping afterwards, for long enough. Returns the delay in ms."""
+    """From the fault on: damping within the bound, nothing but damping afterwards, for long enough.
+
+    Returns the delay in ms.
+    """
     seen = wire.take()
     ours = seen.of(seen.writer[np.argmax(seen.kp[:, 0] == 35.0)])  # whoever sends the policy's gains
     before = ours.time_ns < fault_ns
@@ -320,7 +324,8 @@ def test_sender_is_stopped(emulator, wire, tmp_path, record_property):
 def test_sender_is_killed(emulator, wire, tmp_path, record_property):
     """Nothing that process could do about it: the guard, a process of its own, damps.
 
-    It learns of it once the system has taken back the sender's memory, of which there is little: no 32 MB a core for numpy's OpenBLAS.
+    It learns of it once the system has taken back the sender's memory, of which there is little: no 32 MB a core for
+    numpy's OpenBLAS.
     """
     robot, session = walk(emulator, tmp_path)
     resident = int(

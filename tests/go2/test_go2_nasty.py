@@ -1,4 +1,6 @@
-"""A nasty robot: services that are late, slow, hung or refuse, a body that lies, stands or is stuck. Each ends safe and says why.
+"""A nasty robot: services that are late, slow, hung or refuse, a body that lies, stands or is stuck.
+
+Each ends safe and says why.
 
 Safe is: a robot that its own controller holds up is never let go of, and ours commands nothing but damping.
 """
@@ -84,7 +86,9 @@ def test_a_reader_that_matches_late_is_asked_again(emulator, robot):
 
 
 def test_late_answers_do_not_abort(emulator, robot):
-    """One second for each answer, three times what the driver waits before it asks again: the one about its mode after the release too."""
+    """One second for each answer, three times what the driver waits before it asks again: the one about its mode after
+    the release too.
+    """
     emulator.ask("slow motion_switcher 1")
     robot.connect()
     assert emulator.ask("pose")["mode"] == "" and robot.left_without == "normal"

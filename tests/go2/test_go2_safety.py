@@ -180,7 +180,9 @@ def limited(target, last, position, velocity, kp=35.0, kd=0.5, elapsed_s=0.002):
 @settings(max_examples=300)
 @given(joints(-100, 100), joints(0, 1), joints(0, 1), joints(-15, 15))
 def test_limited_targets_keep_to_limits(target, last, position, velocity):
-    """From any state within the limits: within joint limits and torque, and as fast as allowed or to get within torque."""
+    """From any state within the limits: within joint limits and torque, and as fast as allowed or to get within
+    torque.
+    """
     last, position = LOW + last * (HIGH - LOW), LOW + position * (HIGH - LOW)
     sent = limited(target, last, position, velocity)
     assert (sent >= LOW).all() and (sent <= HIGH).all()
@@ -209,7 +211,10 @@ def test_a_target_within_reach_is_sent_as_it_is():
 
 
 def test_rate_and_torque_by_hand():
-    """A hip asked for 1 rad from 0 at rest: four times 30.1 rad/s for 2 ms is 0.2408 rad. For a lagging joint: 23.7 N m / 35 is 0.677 rad."""
+    """A hip asked for 1 rad from 0 at rest: four times 30.1 rad/s for 2 ms is 0.2408 rad.
+
+    For a lagging joint: 23.7 N m / 35 is 0.677 rad.
+    """
     zeros, default = np.zeros(12, np.float32), GO2_CONFIG.default_position
     sent = limited(default + one(0, 1.0), default, default, zeros)
     assert sent[0] == pytest.approx(0.2408, abs=1e-6)

@@ -1,4 +1,6 @@
-"""What the robot's network must see of us and of the emulated robot, spelled out here once more, independently of the code."""
+"""What the robot's network must see of us and of the emulated robot, spelled out here once more, independently of the
+code.
+"""
 
 import time
 

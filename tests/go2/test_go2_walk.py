@@ -1,4 +1,6 @@
-"""End to end: train, export, deploy the folder over DDS against the emulated robot in another process, and see it walk as commanded."""
+"""End to end: train, export, deploy the folder over DDS against the emulated robot in another process, and see it walk
+as commanded.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def base_velocity(pose: dict) -> np.ndarray:
 def drive(
     policy: Path, commands: list[tuple[float, tuple[float, float, float]]], log_path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Walk the robot behind DDS through commands of (seconds, velocity). Returns wanted and measured velocity, (T, 3) each, where settled."""
+    """Walk the robot behind DDS through commands of (seconds, velocity).
+
+    Returns wanted and measured velocity, (T, 3) each, where settled.
+    """
     wanted, measured = [], []
     with (
         EmulatorProcess() as emulator,
@@ -73,7 +78,9 @@ def drive(
 
 
 def test_train_export_deploy(tmp_path):
-    """A folder that training exported, as it is, runs over DDS: a moment of training, then a second on the robot behind the wire."""
+    """A folder that training exported, as it is, runs over DDS: a moment of training, then a second on the robot behind
+    the wire.
+    """
     policy = train(
         tmp_path / "run",
         "trainer.total_steps=6144",
@@ -123,9 +130,11 @@ def test_a_trained_policy_walks_behind_dds_as_well_as_in_its_evaluation(run, tmp
 
 @pytest.mark.long
 def test_states_from_the_remote_are_gentle(run, tmp_path, record_property):
-    """`rfx deploy` from the remote's buttons: stand, walk, stand, lie; then walk again, and Ctrl-C in the middle of a stride.
+    """`rfx deploy` from the remote's buttons: stand, walk, stand, lie; then walk again, and Ctrl-C in the middle of a
+    stride.
 
-    By the emulated robot's own height: it comes down no faster than 0.3 m/s from when it is asked to, and level. RFX_FIGURE names a PNG of the run.
+    By the emulated robot's own height: it comes down no faster than 0.3 m/s from when it is asked to, and level.
+    RFX_FIGURE names a PNG of the run.
     """
     with EmulatorProcess() as emulator:
         emulator.ask("again")

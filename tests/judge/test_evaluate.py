@@ -136,7 +136,9 @@ def test_cost_of_transport_divides_by_what_each_robot_weighs_payload_included() 
 
 
 def test_bounds_are_what_other_evaluations_keep() -> None:
-    """Robots that stand miss their commands by chance alone: of 16 evaluations about one has a bound below the mean over all."""
+    """Robots that stand miss their commands by chance alone: of 16 evaluations about one has a bound below the mean
+    over all.
+    """
     results = [
         evaluate(
             lambda o: np.zeros((len(o), 12), np.float32),
@@ -274,7 +276,8 @@ def test_a_robot_that_stands_misses_the_commands_by_what_they_ask_and_slips_litt
         TASK, GO2_CONFIG, num_envs=128, threads=1
     )  # means of some 160 commands: standard errors of 0.024, 0.01, 0.02
     evaluation = evaluate(lambda observation: np.zeros((128, 12), np.float32), env, seed=0, duration_s=4.0)
-    # |uniform(-0.6, 1)| has mean (0.18 + 0.5) / 1.6 = 0.425; a tenth of the commands is zero. vy: 0.2 x 0.9, yaw rate 0.4 x 0.9.
+    # |uniform(-0.6, 1)| has mean (0.18 + 0.5) / 1.6 = 0.425; a tenth of the commands is zero. vy: 0.2 x 0.9, yaw rate
+    # 0.4 x 0.9.
     assert evaluation.falls_per_episode == 0
     assert evaluation.error_vx == pytest.approx(0.9 * 0.425, abs=0.08)
     assert evaluation.error_vy == pytest.approx(0.9 * 0.2, abs=0.05)

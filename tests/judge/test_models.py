@@ -1,4 +1,6 @@
-"""`suite=models`: every figure of configs/models/ is in the model that is played, none is played twice, and others' Go2 is what they say."""
+"""`suite=models`: every figure of configs/models/ is in the model that is played, none is played twice, and others' Go2
+is what they say.
+"""
 
 import io
 import json

@@ -1,4 +1,6 @@
-"""Driving by hand: keys become commands, pushes and resets; the live page shows the robot and takes keys, in a real browser too."""
+"""Driving by hand: keys become commands, pushes and resets; the live page shows the robot and takes keys, in a real
+browser too.
+"""
 
 import io
 import json

@@ -1,4 +1,6 @@
-"""The full evaluation: conditions are what they say, figures equal those known by hand, and the report holds all of it."""
+"""The full evaluation: conditions are what they say, figures equal those known by hand, and the report holds all of
+it.
+"""
 
 import base64
 import dataclasses
@@ -77,7 +79,9 @@ def test_at_its_nominal_value_a_condition_is_the_nominal_evaluation_to_the_bit(n
 
 @pytest.mark.parametrize("timestep_s", [0.005, 0.01])
 def test_no_condition_is_played_twice_and_none_is_the_nominal_one_again(timestep_s):
-    """26 values: at 5 ms one of each sweep is nominal; at 10 ms four, and no latency is what the physics step of 5 ms is."""
+    """26 values: at 5 ms one of each sweep is nominal; at 10 ms four, and no latency is what the physics step of 5 ms
+    is.
+    """
     told, task = [], dataclasses.replace(TASK, timestep_s=timestep_s)
     nominal = evaluate(stand, evaluation_env(task, GO2_CONFIG, num_envs=1), seed=0, duration_s=0.02)
     results = Runner(stand, task, GO2_CONFIG, num_envs=4, duration_s=0.02, seed=0, tell=told.append).sweeps(nominal)

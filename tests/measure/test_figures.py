@@ -1,4 +1,6 @@
-"""The figures of README and docs: measured by commands, kept in docs/figures.json, rendered between markers, stale when their code changes."""
+"""The figures of README and docs: measured by commands, kept in docs/figures.json, rendered between markers, stale when
+their code changes.
+"""
 
 import dataclasses
 import json
@@ -286,7 +288,9 @@ def test_readme_and_docs_say_what_the_file_says():
 
 
 def test_the_deploy_and_rough_tables_find_what_the_suite_writes():
-    """The suite's own figures, made up, where playing them takes minutes; targets stand in the order that the table has them in."""
+    """The suite's own figures, made up, where playing them takes minutes; targets stand in the order that the table has
+    them in.
+    """
     groups, suite = read_groups(), made_up(falls=30, survived=60)
     times = {"process_s": 1332.0, "other_cores": 0.02}
     nominal = suite.nominal.to_dict()

@@ -27,7 +27,9 @@ def test_the_interquartile_mean_leaves_out_a_quarter_at_both_ends():
 
 
 def test_the_bootstrap_interval_covers_as_often_as_it_says():
-    """200 samples of 10 normal values: the true centre lies in 95% of the intervals, less what a percentile bootstrap of 10 falls short."""
+    """200 samples of 10 normal values: the true centre lies in 95% of the intervals, less what a percentile bootstrap
+    of 10 falls short.
+    """
     rng = np.random.default_rng(0)
     hits = [low <= 5.0 <= high for low, high in (bootstrap_interval(rng.normal(5.0, 2.0, 10), rng) for _ in range(200))]
     assert 0.85 < np.mean(hits) <= 0.98

@@ -1,4 +1,6 @@
-"""The race of learners: what the rivals are told of the environments, that their policies are kept as they are, and what is made of curves."""
+"""The race of learners: what the rivals are told of the environments, that their policies are kept as they are, and
+what is made of curves.
+"""
 
 import json
 import time
@@ -35,8 +37,11 @@ WIDTH, PADDED = 3, 5
 
 
 class Scripted(VectorEnv):
-    """Four environments whose first column counts steps, with two columns of padding. In step 2 the first falls, the second's time is up,
-    the third's simulation fails; the fourth goes on. What begins anew counts from 100."""
+    """Four environments whose first column counts steps, with two columns of padding.
+
+    In step 2 the first falls, the second's time is up, the third's simulation fails; the fourth goes on. What begins
+    anew counts from 100.
+    """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
     max_steps = 50

@@ -1,4 +1,6 @@
-"""The prediction of larger machines, against numbers worked by hand; and how the bench of workers compares and takes its parts."""
+"""The prediction of larger machines, against numbers worked by hand; and how the bench of workers compares and takes
+its parts.
+"""
 
 import dataclasses
 import json
@@ -13,7 +15,8 @@ from measure.prediction import Parts, cores_at_limit, main, predict, predict_dat
 from measure.scale import compared, first_rows, read_arguments
 from train.runs.fingerprint import ROOT
 
-# Round numbers: 10 steps an iteration; 100 us of physics and 20 us of Python a step, 1 ms of Python beside; 8 us to learn, 2 us to take in.
+# Round numbers: 10 steps an iteration; 100 us of physics and 20 us of Python a step, 1 ms of Python beside; 8 us to
+# learn, 2 us to take in.
 PARTS = Parts(
     rollout_steps=10,
     physics_s=100e-6,
@@ -30,8 +33,8 @@ PARTS = Parts(
 
 
 def test_an_iteration_is_predicted_as_by_hand():
-    """64 cores, 6400 environments, 100 a core: 10 x (1 ms + 100 x 120 us) = 130 ms. 64,000 steps of 500 bytes and 8 machines' weights are
-    40 MB, 0.32 s at 1 Gbit/s, and 10 ms. 64,000 x 10 us = 0.64 s. 64,000 steps in 1.1 s."""
+    """64 cores, 6400 environments, 100 a core: 10 x (1 ms + 100 x 120 us) = 130 ms. 64,000 steps of 500 bytes and 8
+    machines' weights are 40 MB, 0.32 s at 1 Gbit/s, and 10 ms. 64,000 x 10 us = 0.64 s. 64,000 steps in 1.1 s."""
     found = predict(PARTS, 6400, 64, 1.0)
     assert (found.collect_s, found.travel_s, found.learner_s) == pytest.approx((0.13, 0.33, 0.64))
     assert found.num_steps == 64_000 and found.steps_per_s == pytest.approx(64_000 / 1.1)
@@ -56,7 +59,10 @@ def test_the_learner_limits_where_it_takes_as_long_as_all_cores():
 
 
 def test_learners_that_share_the_work_pay_for_their_sums():
-    """8 learners: 0.64 s / 8, and 20 gradients of 14 messages of 0.1 ms and 125 kB, 1 ms at 1 Gbit/s: 20 x 14 x 1.1 ms. No rollout travels."""
+    """8 learners: 0.64 s / 8, and 20 gradients of 14 messages of 0.1 ms and 125 kB, 1 ms at 1 Gbit/s: 20 x 14 x 1.1 ms.
+
+    No rollout travels.
+    """
     found = predict_data_parallel(PARTS, 6400, 64, 1.0, 8)
     assert (found.collect_s, found.travel_s, found.learner_s) == pytest.approx((0.13, 0.01, 0.08 + 0.308))
     assert predict_data_parallel(PARTS, 6400, 64, 1.0, 1).learner_s == pytest.approx(0.64)

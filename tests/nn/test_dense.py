@@ -56,7 +56,10 @@ def run_plain(x, weights, biases, gradient):
 
 
 def run_kernels(x, weights, biases, gradient, num_hidden):
-    """The same from the kernels, whose output is some columns of a wider array. The inference kernel gives the same output, to the bit."""
+    """The same from the kernels, whose output is some columns of a wider array.
+
+    The inference kernel gives the same output, to the bit.
+    """
     wide, d_wide = (np.full((len(x), gradient.shape[1] + 3), 7.0, np.float32) for _ in range(2))
     output, d_output = wide[:, 2:-1], d_wide[:, 2:-1]
     d_output[...] = gradient
@@ -282,7 +285,10 @@ def test_the_plain_path_says_so_once(monkeypatch, capsys):
 
 @pytest.mark.skipif(not hasattr(ops_cpu, "CPUComputeQueue"), reason="tinygrad 0.13.0 is like that")
 def test_a_buffer_freed_by_the_devices_own_worker_does_not_stop_it():
-    """Garbage collection may run in any thread. In a worker, tinygrad's wait for an idle device would wait for itself."""
+    """Garbage collection may run in any thread.
+
+    In a worker, tinygrad's wait for an idle device would wait for itself.
+    """
     code = """
 import numpy as np
 from rfx.nn import MLP

@@ -1,4 +1,6 @@
-"""What surrounds a kernel: how many cores it runs on, its text, its arrays, where it is kept when it is compiled, and where it is not used."""
+"""What surrounds a kernel: how many cores it runs on, its text, its arrays, where it is kept when it is compiled, and
+where it is not used.
+"""
 
 import ctypes
 import gc
@@ -47,7 +49,9 @@ def forget(monkeypatch):
     ],
 )
 def test_the_cores_are_those_that_the_process_may_use(monkeypatch, given, affinity, count, expected):
-    """CPU_COUNT goes first; then the cores it is bound to, where the system tells; then all there are; and one where nothing is known."""
+    """CPU_COUNT goes first; then the cores it is bound to, where the system tells; then all there are; and one where
+    nothing is known.
+    """
     monkeypatch.delenv("CPU_COUNT", raising=False)
     if given is not None:
         monkeypatch.setenv("CPU_COUNT", given)
@@ -208,7 +212,9 @@ def test_the_number_of_threads_is_a_whole_number():
     [("linux", "x86_64"), ("linux", "aarch64"), ("linux", "ARM64"), ("darwin", "arm64"), ("darwin", "x86_64")],
 )
 def test_code_gets_into_memory_as_the_system_wants(monkeypatch, system, machine):
-    """macOS wants memory for code that is asked for as such, and its protection lifted by the thread that writes; ARM its caches told."""
+    """macOS wants memory for code that is asked for as such, and its protection lifted by the thread that writes; ARM
+    its caches told.
+    """
     done, apple, arm = [], system == "darwin", machine.lower() in ("arm64", "aarch64")
     binary = subprocess.run(
         compiler.command(), input=b"void nothing(float* const* b, void* pool) {}", capture_output=True, check=True

@@ -1,4 +1,6 @@
-"""The networks one by one: their weights' names, shapes and beginnings, what they compute against NumPy, and what they refuse, word by word."""
+"""The networks one by one: their weights' names, shapes and beginnings, what they compute against NumPy, and what they
+refuse, word by word.
+"""
 
 import math
 import re
@@ -82,7 +84,9 @@ def test_weights_have_the_documented_names_and_shapes(kind, hidden, history):
 
 @kinds
 def test_weights_begin_uniform_within_the_root_of_their_inputs(kind):
-    """Of 200 hidden units the largest is near the bound, the mean near 0; those of an actor's head are a hundred times smaller."""
+    """Of 200 hidden units the largest is near the bound, the mean near 0; those of an actor's head are a hundred times
+    smaller.
+    """
     policy = ALL[kind]([200, 200], rng=rng())
     for name, array in arrays(policy).items():
         if name == "log_std":
@@ -304,7 +308,9 @@ def test_an_actors_action_has_a_density_and_an_entropy():
 
 
 def test_an_action_is_drawn_from_the_gaussian():
-    """Standard deviations are measured to 1.1% (0.7 / sqrt(4096)), means to 0.016 of one; noise goes the way of tinygrad's draws."""
+    """Standard deviations are measured to 1.1% (0.7 / sqrt(4096)), means to 0.016 of one; noise goes the way of
+    tinygrad's draws.
+    """
     policy, size = ActorCritic(OBS, ACT, [6], rng=rng()), 4096
     std = np.array([0.1, 1.0, 3.0])
     policy.log_std.assign(Tensor(np.log(std).astype(np.float32))).realize()

@@ -1,4 +1,6 @@
-"""The base class of policies: which class weights are of, how one is built from what was recorded, and what is refused, word by word."""
+"""The base class of policies: which class weights are of, how one is built from what was recorded, and what is refused,
+word by word.
+"""
 
 import copy
 import dataclasses
@@ -43,7 +45,9 @@ def refused(call, message, kind=ValueError):
 
 
 class Scale(Policy):
-    """Multiplies by a number for each column; it has a generator among its arguments, and one argument by position alone."""
+    """Multiplies by a number for each column; it has a generator among its arguments, and one argument by position
+    alone.
+    """
 
     def __init__(self, width, factor=1.0, *, rng=None, name="scale"):
         self.by, self.name = Tensor(np.full(width, factor, np.float32)), name

@@ -1,4 +1,6 @@
-"""Our kernels' threads: every task is run once, whoever else runs, forks or sleeps; and none of it shows before a kernel is called."""
+"""Our kernels' threads: every task is run once, whoever else runs, forks or sleeps; and none of it shows before a
+kernel is called.
+"""
 
 import os
 import subprocess
@@ -24,7 +26,9 @@ static void count_tasks(float* const* b, Pool* pool) {
 
 
 def counting_kernel(num_tasks):
-    """A kernel that runs 1, 2, ..., num_tasks tasks, and the arrays it counts in: how often each ran, and by which thread last."""
+    """A kernel that runs 1, 2, ..., num_tasks tasks, and the arrays it counts in: how often each ran, and by which
+    thread last.
+    """
     counts, thread = np.zeros((2, num_tasks), np.float32)
     kernel = kernels.Kernel("count_tasks", kernels.program_text(constants={"TASKS": num_tasks}) + COUNT)
     return kernel.bind(counts, thread), counts, thread
@@ -63,7 +67,9 @@ def test_several_callers_at_once_do_not_mix_their_tasks(num_threads):
 
 
 def test_the_other_threads_take_part():
-    """Two tasks that each wait, for at most some seconds, until both have begun: with one thread they would not meet."""
+    """Two tasks that each wait, for at most some seconds, until both have begun: with one thread they would not
+    meet.
+    """
     text = """
 static void meet(float* const* b, long task, int thread) {
   __atomic_fetch_add((int*)b[0], 1, __ATOMIC_SEQ_CST);
@@ -130,7 +136,9 @@ print(before == state())
 
 @pytest.mark.parametrize("device", [None, "PYTHON"])
 def test_importing_the_networks_changes_nothing_for_the_process(device):
-    """Neither the environment, nor tinygrad's device and classes, nor threads; also where tinygrad was imported before."""
+    """Neither the environment, nor tinygrad's device and classes, nor threads; also where tinygrad was imported
+    before.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in ("DEV", "CC")} | (
         {"DEV": device} if device else {}
     )

@@ -1,4 +1,6 @@
-"""Policies that read their last observations: the same frames in training, in evaluations and on a robot, and folders that say so."""
+"""Policies that read their last observations: the same frames in training, in evaluations and on a robot, and folders
+that say so.
+"""
 
 import dataclasses
 import json
@@ -31,7 +33,9 @@ def rng(seed=0):
 
 
 def expected_frames(observations, begins, length):
-    """(T, N, length, D) from observations (T, N, D) and where episodes begin (T, N), one robot and one list at a time."""
+    """(T, N, length, D) from observations (T, N, D) and where episodes begin (T, N), one robot and one list at a
+    time.
+    """
     result = np.zeros((*observations.shape[:2], length, observations.shape[2]), np.float32)
     for i in range(observations.shape[1]):
         seen = []
@@ -104,7 +108,9 @@ def make_trainer(**policy) -> Trainer:
 
 
 def test_one_robot_decides_frame_by_frame_what_the_batch_in_training_decided():
-    """Three iterations with other weights and statistics each; the exported policy is replayed for every robot of the third."""
+    """Three iterations with other weights and statistics each; the exported policy is replayed for every robot of the
+    third.
+    """
     trainer = make_trainer(history=K)
     for _ in range(2):
         trainer.iterate()

@@ -1,4 +1,6 @@
-"""Policies on the Hugging Face Hub: its own client, in processes of their own, against a stand-in for its HTTP interface."""
+"""Policies on the Hugging Face Hub: its own client, in processes of their own, against a stand-in for its HTTP
+interface.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def hub():
 
 @pytest.fixture
 def rfx_(hub, tmp_path):
-    """Runs commands of rfx one after the other in a process that has the stand-in as its hub, and a cache of its own."""
+    """Runs commands of rfx one after the other in a process that has the stand-in as its hub, and a cache of its
+    own.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {
         "HF_ENDPOINT": hub.url,
@@ -70,7 +74,9 @@ def small(path: Path, **bundle) -> Path:
 
 @pytest.mark.e2e
 def test_a_walking_policy_goes_there_and_back(rfx_, hub, tmp_path):
-    """push, then inspect and deploy from the hub: the page, the picture, the same files, and the commit with which to have them again."""
+    """push, then inspect and deploy from the hub: the page, the picture, the same files, and the commit with which to
+    have them again.
+    """
     folder = go2_mlp([8]).save(
         tmp_path / "run" / "policy",
         robot_config=GO2_CONFIG,

@@ -90,7 +90,9 @@ def test_out_is_written_in_place_and_may_be_the_observation():
 
 
 def ordinary_rows(num_rows=6144):
-    """Columns as a robot has them: three Gaussians of other spreads, a contact in one row of a thousand, a command that is mostly zero."""
+    """Columns as a robot has them: three Gaussians of other spreads, a contact in one row of a thousand, a command that
+    is mostly zero.
+    """
     rng = np.random.default_rng(0)
     rows = rng.normal((0.0, -1.0, 40.0), (0.05, 1.0, 300.0), (num_rows, 3))
     return np.column_stack(
@@ -101,7 +103,9 @@ def ordinary_rows(num_rows=6144):
 @pytest.mark.parametrize("when", ["in the first batch", "in a later batch", "as a batch of its own"])
 @pytest.mark.parametrize("extreme", [1e8, -1e30])
 def test_one_extreme_row_does_not_drown_a_column(when, extreme):
-    """Without the guard, 1e8 in one of 12,288 rows leaves standard deviations of 9e5, and every ordinary value within 1e-3 of zero."""
+    """Without the guard, 1e8 in one of 12,288 rows leaves standard deviations of 9e5, and every ordinary value within
+    1e-3 of zero.
+    """
     rows, normalizer = ordinary_rows(), ObservationNormalizer(5)
     spoilt = rows.copy()
     spoilt[1000] = extreme
@@ -139,7 +143,9 @@ def test_a_column_that_was_constant_is_centred_and_not_scaled(constant):
 
 
 def test_a_column_that_comes_alive_is_followed():
-    """Zero for a hundred batches, then of a standard deviation of 50: 5,000 times what a constant column may differ by."""
+    """Zero for a hundred batches, then of a standard deviation of 50: 5,000 times what a constant column may differ
+    by.
+    """
     rng, normalizer = np.random.default_rng(0), ObservationNormalizer(1)
     for _ in range(100):
         normalizer.update(np.zeros((1000, 1)))

@@ -1,4 +1,6 @@
-"""ONNX files: the same actions in ONNX Runtime as in rfx, metadata under mjlab's names, and such files as policies of a robot."""
+"""ONNX files: the same actions in ONNX Runtime as in rfx, metadata under mjlab's names, and such files as policies of a
+robot.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def session_of(path):
 
 
 class Stack:
-    """A graph's input as mjlab and Unitree's ObservationManager make it: a queue for each term, full of the first frame at the start."""
+    """A graph's input as mjlab and Unitree's ObservationManager make it: a queue for each term, full of the first frame
+    at the start.
+    """
 
     def __init__(self, history: int):
         self.queues = [deque(maxlen=history) for _ in WIDTHS]
@@ -93,7 +97,9 @@ class Stack:
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("history", [1, 3])
 def test_round_trip_over_random_observations(history, symmetric, tmp_path):
-    """The file in ONNX Runtime alone, and as rfx loads it, against the folder: 1e-5, through three episodes of three robots."""
+    """The file in ONNX Runtime alone, and as rfx loads it, against the folder: 1e-5, through three episodes of three
+    robots.
+    """
     folder = go2_folder(tmp_path / "policy", history=history, symmetric=symmetric)
     path = export_onnx(folder, tmp_path / "policy.onnx")
     ours, loaded, session = rfx.load_policy(folder), rfx.load_policy(path), session_of(path)
@@ -144,7 +150,9 @@ def test_padding_and_critics_are_left_out(policy, tmp_path):
 
 
 def test_the_metadata_is_mjlabs(tmp_path):
-    """Spelled out: what mjlab's exporter writes for a robot, as text with commas, for a Go2 in the order of its motors."""
+    """Spelled out: what mjlab's exporter writes for a robot, as text with commas, for a Go2 in the order of its
+    motors.
+    """
     path = export_onnx(go2_folder(tmp_path / "policy", history=3), tmp_path / "policy.onnx")
     properties = session_of(path).get_modelmeta().custom_metadata_map
     config = json.loads(properties.pop("rfx_config"))
@@ -194,7 +202,9 @@ def test_the_page_says_what_is_in_the_file(tmp_path, monkeypatch):
 
 
 def test_unitrees_folder(tmp_path, capsys):
-    """The keys that its C++ reads (manager_based_rl_env.h, observation_manager.h, joint_actions.h), spelled out for a Go2."""
+    """The keys that its C++ reads (manager_based_rl_env.h, observation_manager.h, joint_actions.h), spelled out for a
+    Go2.
+    """
     folder = go2_folder(
         tmp_path / "policy",
         history=3,
@@ -422,7 +432,10 @@ def test_a_missing_package_is_one_line_and_status_2(package, command, tmp_path, 
 
 
 def test_training_ends_with_it(tmp_path, monkeypatch):
-    """export.onnx=true: the file holds the policy of the folder beside it. Without the package the run does not begin."""
+    """export.onnx=true: the file holds the policy of the folder beside it.
+
+    Without the package the run does not begin.
+    """
     import io
 
     from rich.console import Console

@@ -1,4 +1,6 @@
-"""Policy folders: what is saved is what is loaded, saving is all or nothing, and a damaged folder is refused or runs."""
+"""Policy folders: what is saved is what is loaded, saving is all or nothing, and a damaged folder is refused or
+runs.
+"""
 
 from __future__ import annotations
 
@@ -517,7 +519,9 @@ def one_gigabyte():
 
 @pytest.mark.parametrize("num", [120, pytest.param(1000, marks=pytest.mark.long)])
 def test_every_damaged_folder_is_refused_clearly_or_runs(tmp_path, originals, one_gigabyte, num):
-    """Hundreds of them: bits, lengths, swapped files, JSON, weights and headers; signed anew or not; each within ten seconds."""
+    """Hundreds of them: bits, lengths, swapped files, JSON, weights and headers; signed anew or not; each within ten
+    seconds.
+    """
     counts = {"ran": 0, "refused": 0}
 
     @settings(

@@ -1,4 +1,6 @@
-"""Choices: the loss worked by hand, its gradient against differences of a float64 loss on both paths, draws against probabilities."""
+"""Choices: the loss worked by hand, its gradient against differences of a float64 loss on both paths, draws against
+probabilities.
+"""
 
 import math
 
@@ -37,9 +39,11 @@ def gradient(arrays: dict, path: str) -> tuple[np.ndarray, dict[str, float]]:
 
 @pytest.mark.parametrize("path", ["numpy", "plain"])
 def test_terms_and_gradient_worked_by_hand(path):
-    """Two choices: probabilities 3/4 and 1/4 now, 1/2 each before; the second was drawn, its advantage is -2; value 3, target 1.
+    """Two choices: probabilities 3/4 and 1/4 now, 1/2 each before; the second was drawn, its advantage is -2; value 3,
+    target 1.
 
-    The ratio is (1/4) / (1/2) = 0.5, bounded to 0.8. Times -2 that is -1 and -1.6: the lower one counts, -1.6, and moves with nothing.
+    The ratio is (1/4) / (1/2) = 0.5, bounded to 0.8. Times -2 that is -1 and -1.6: the lower one counts, -1.6, and
+    moves with nothing.
     """
     arrays = {
         "output": [[math.log(3.0), 0.0, 3.0]],
@@ -154,7 +158,9 @@ def test_an_update_makes_a_rewarded_choice_likelier(path, monkeypatch):
 
 
 def test_both_paths_learn_the_same_choices(monkeypatch):
-    """Weights move alike to a thousandth of the way: Adam's first steps hardly depend on how large a gradient is, so that its sign counts."""
+    """Weights move alike to a thousandth of the way: Adam's first steps hardly depend on how large a gradient is, so
+    that its sign counts.
+    """
     states, losses = [], []
     for plain in ("", "1"):
         monkeypatch.setenv("RFX_PLAIN", plain)

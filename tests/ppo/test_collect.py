@@ -1,4 +1,6 @@
-"""A collected rollout is what the policy says it is: its log-probabilities, values and exploration; and what is told of episodes, by hand."""
+"""A collected rollout is what the policy says it is: its log-probabilities, values and exploration; and what is told of
+episodes, by hand.
+"""
 
 import dataclasses
 import math
@@ -49,7 +51,9 @@ def collect_once(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_policy_scores_a_rollout_as_it_was_collected(options):
-    """Ratio of 1 and the same values, from the network itself; also after an update, which moved weights, deviations and normalizer."""
+    """Ratio of 1 and the same values, from the network itself; also after an update, which moved weights, deviations
+    and normalizer.
+    """
     trainer = make_trainer(**options)
     trainer.iterate()
     trainer.learner.limit_std(0.3)

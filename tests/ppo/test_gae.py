@@ -25,7 +25,8 @@ def make_rollout(reward, value, terminated=None, truncated=None, bootstrap=None,
 
 
 def test_returns_by_hand():
-    # gamma = lambda = 0.5. Column 0 goes on (last value 4), column 1 terminates at step 1, column 2 is truncated at step 1 with value 8.
+    # gamma = lambda = 0.5. Column 0 goes on (last value 4), column 1 terminates at step 1, column 2 is truncated at
+    # step 1 with value 8.
     rollout = make_rollout(
         reward=[[1, 1, 1], [2, 2, 2], [3, 3, 3]],
         value=[[1, 1, 1], [2, 2, 2], [2, 2, 2]],

@@ -1,4 +1,6 @@
-"""The privileged critic and the symmetric policy: one update against float64 NumPy, what the rollout holds, and resuming with all of it."""
+"""The privileged critic and the symmetric policy: one update against float64 NumPy, what the rollout holds, and
+resuming with all of it.
+"""
 
 import dataclasses
 import random
@@ -97,7 +99,9 @@ def numpy_gradients(p, b, config, old_log_std, privileged):
 
 
 def mirrored(name, array):
-    """The mirror image of a parameter: of the second half of every hidden layer the first, and of inputs and outputs by the flips."""
+    """The mirror image of a parameter: of the second half of every hidden layer the first, and of inputs and outputs by
+    the flips.
+    """
 
     def swap(values, axis):
         return np.roll(values, values.shape[axis] // 2, axis)

@@ -1,4 +1,6 @@
-"""The PPO loss: its terms against closed forms and integrals, its gradient against differences of a float64 NumPy loss, on both paths."""
+"""The PPO loss: its terms against closed forms and integrals, its gradient against differences of a float64 NumPy loss,
+on both paths.
+"""
 
 import math
 
@@ -86,7 +88,9 @@ def both_terms(arrays, path):
 
 
 def test_terms_of_one_sample_worked_by_hand(path):
-    """One action; standard deviations 2 (now) and 1 (before), means 0 and 1, action 2, advantage 3, value 5, target 2."""
+    """One action; standard deviations 2 (now) and 1 (before), means 0 and 1, action 2, advantage 3, value 5, target
+    2.
+    """
     arrays = {
         "output": [[0.0, 5.0]],
         "log_std": [math.log(2.0)],
@@ -140,7 +144,9 @@ def test_kl_of_the_policy_with_itself_is_zero_to_the_bit(path):
 
 
 def check_gradient(arrays, path, seed, tolerance=1e-6):
-    """The loss, and its gradient at some entries, against float64; tolerance is the gradient's, absolute, beside 1e-3 relative."""
+    """The loss, and its gradient at some entries, against float64; tolerance is the gradient's, absolute, beside 1e-3
+    relative.
+    """
     d_output, d_log_std, terms = gradient(arrays, path)
     rest = [arrays[name].astype(np.float64) for name in ("action", "log_prob", "advantage", "returns")]
     at = [arrays["output"].astype(np.float64), arrays["log_std"].astype(np.float64)]
@@ -170,8 +176,10 @@ def test_both_paths_give_the_gradient_of_the_loss(path):
 
 @pytest.mark.parametrize("batch_size", [1, 77, 96])
 def test_a_narrow_gaussian_of_many_actions_does_not_overflow(path, batch_size):
-    """29 actions, standard deviations of 0.01: a density of e^107 at the mean. Rows that a vector has room for beyond the batch count for
-    nothing."""
+    """29 actions, standard deviations of 0.01: a density of e^107 at the mean.
+
+    Rows that a vector has room for beyond the batch count for nothing.
+    """
     arrays, rng = example(batch_size, 29), np.random.default_rng(1)
     arrays["log_std"] = arrays["old_log_std"] = np.full(29, math.log(0.01), np.float32)
     mean = np.tanh(arrays["output"][:, :-1].astype(np.float64))
@@ -192,7 +200,9 @@ def test_both_paths_agree_on_every_sample(batch_size):
 
 
 def test_a_clipped_sample_moves_the_policy_no_further(path):
-    """Ratio e^0.5 above the range with a gain, and e^-0.5 below it with a loss: the mean has no gradient; the other way round it has."""
+    """Ratio e^0.5 above the range with a gain, and e^-0.5 below it with a loss: the mean has no gradient; the other way
+    round it has.
+    """
     arrays = example(4, 2)
     exact = log_prob(np.tanh(arrays["output"][:, :-1].astype(np.float64)), arrays["log_std"], arrays["action"])
     arrays["log_prob"] = (exact - np.array([0.5, -0.5, 0.5, -0.5])).astype(np.float32)

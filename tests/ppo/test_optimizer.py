@@ -19,7 +19,10 @@ def path(request):
 
 
 def steps(path, gradients, terms, *, rate=1e-3, max_norm=1.0, desired_kl=None):
-    """A step for each of terms, from parameters of 1. Returns parameters, state (step, learning rate) and sums by name."""
+    """A step for each of terms, from parameters of 1.
+
+    Returns parameters, state (step, learning rate) and sums by name.
+    """
     parameters = [Tensor(np.ones(shape, np.float32)).realize() for shape in SHAPES]
     adam, given, told = (
         Adam(parameters, rate, max_norm, desired_kl),

@@ -1,4 +1,6 @@
-"""Simulations that break, and updates that are not finite: kept out of what is learned, counted, and given up on when they stay."""
+"""Simulations that break, and updates that are not finite: kept out of what is learned, counted, and given up on when
+they stay.
+"""
 
 import dataclasses
 import json
@@ -17,7 +19,8 @@ from train.runs.diagnosis import BATCH, MAX_SKIPPING, check_updates
 from train.runs.trainer import Trainer
 from train.task.config import TrainConfig
 
-# What is written over, with what, and how many of the six simulations that were poisoned failed: controls are given anew before each step.
+# What is written over, with what, and how many of the six simulations that were poisoned failed: controls are given
+# anew before each step.
 POISONS = {
     "qpos": (np.nan, 6),
     "qvel": (np.inf, 6),
@@ -43,7 +46,10 @@ def make_trainer(num_envs=8, hidden=(16,), num_steps=8, seed=0, **env) -> Traine
 
 
 def poison(trainer: Trainer, choose):
-    """Before every control step t, simulations choose(t) get a position that is not a number. Returns the list of those poisoned."""
+    """Before every control step t, simulations choose(t) get a position that is not a number.
+
+    Returns the list of those poisoned.
+    """
     step, poisoned = trainer.env.step, []
 
     def poisoned_step(action):
@@ -194,7 +200,9 @@ def test_what_a_failed_transition_says_moves_no_bit():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_with_one_transition_in_twenty_poisoned_it_learns_as_well(seed):
-    """3,200 of 64,000: as near the best policy as without; unflagged, rewards of 100 where there is nothing to earn keep it from that."""
+    """3,200 of 64,000: as near the best policy as without; unflagged, rewards of 100 where there is nothing to earn
+    keep it from that.
+    """
 
     def share(flagged: bool) -> float:
         trainer = Trainer(config := point_config(seed, 50), PointTask(config))

@@ -18,7 +18,10 @@ def rollout_of(reward, terminated=None, truncated=None, failed=None) -> Rollout:
 
 
 def test_the_spread_is_that_of_all_returns_so_far():
-    """gamma 0.5, two environments, two rollouts. The first of the second one ends for good, the other goes on from the first rollout."""
+    """gamma 0.5, two environments, two rollouts.
+
+    The first of the second one ends for good, the other goes on from the first rollout.
+    """
     scale = RewardScale(2, 0.5)
     first = rollout_of([[2.0, 1.0], [4.0, 3.0]], terminated=[[1, 0], [0, 0]])
     scale.scale(first)

@@ -29,7 +29,9 @@ LOG_STD = np.array([-1.0, 0.5], np.float32)
 
 
 class Script:
-    """An environment whose next observations, rewards and ends are drawn beforehand; it notes what it was told to do."""
+    """An environment whose next observations, rewards and ends are drawn beforehand; it notes what it was told to
+    do.
+    """
 
     num_envs = N
 
@@ -39,7 +41,9 @@ class Script:
         self.observations, self.finals = ([self.observation(rng, N) for _ in range(T + 1)] for _ in range(2))
         self.reward = rng.normal(size=(T, N)).astype(np.float32)
         self.terminated, self.truncated, self.failed = np.zeros((3, T, N), bool)
-        if ends:  # robot 0 is cut at step 1, robot 1 ends for good at step 2, robot 2 fails and is cut at step 1; all are cut at the last
+        # robot 0 is cut at step 1, robot 1 ends for good at step 2, robot 2 fails and is cut at step 1; all are cut at
+        # the last
+        if ends:
             self.truncated[1, [0, 2]], self.terminated[2, 1], self.failed[1, 2], self.truncated[3] = (
                 True,
                 True,
@@ -77,7 +81,10 @@ class Script:
 
 
 class Linear:
-    """A policy: mean actions and value are sums of the inputs with given weights. It takes batches of the environments' number alone."""
+    """A policy: mean actions and value are sums of the inputs with given weights.
+
+    It takes batches of the environments' number alone.
+    """
 
     def __init__(self, widths, categorical=False):
         rng = np.random.default_rng(9)

@@ -1,4 +1,6 @@
-"""How the weights of a symmetric policy mirror: entry by entry, worked out from what a mirror image is, on both paths."""
+"""How the weights of a symmetric policy mirror: entry by entry, worked out from what a mirror image is, on both
+paths.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from train.ppo.symmetry import Symmetry
 
 ensure_compiler()  # for tinygrad by itself
 
-# Three observations: the first two change places, the third changes its sign. Two actions: they change places and signs.
+# Three observations: the first two change places, the third changes its sign. Two actions: they change places and
+# signs.
 OBSERVATION = np.array([[0, 1, 0], [1, 0, 0], [0, 0, -1]], np.float32)
 ACTION = np.array([[0, -1], [-1, 0]], np.float32)
 HISTORY, HIDDEN = 2, [4, 2]

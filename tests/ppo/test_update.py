@@ -1,4 +1,6 @@
-"""PPO's update against a float64 NumPy one, on both paths; the learning rate, skipped steps, and going on from a saved state."""
+"""PPO's update against a float64 NumPy one, on both paths; the learning rate, skipped steps, and going on from a saved
+state.
+"""
 
 import dataclasses
 import math
@@ -49,7 +51,9 @@ def filled_rollout(ppo, seed=0):
 
 
 def numpy_update(parameters, rollout, rng, config):
-    """The update in float64, from the definition. parameters by name; returns them, the metrics' means and the learning rate."""
+    """The update in float64, from the definition. parameters by name; returns them, the metrics' means and the learning
+    rate.
+    """
     parameters = {name: array.astype(np.float64) for name, array in parameters.items()}
     first, second = ({name: np.zeros_like(array) for name, array in parameters.items()} for _ in range(2))
     flat = {f: getattr(rollout, f).reshape(T * N, -1).astype(np.float64) for f in ("observation", "action", "mean")}
@@ -184,7 +188,9 @@ def test_what_a_single_minibatch_tells_is_its_own(path):
     ],
 )
 def test_the_learning_rate_follows_the_kl_within_its_limits(path, desired_kl, rate, expected):
-    """Far below the desired KL each of four steps raises it; far above, three lower it: the first finds the policy still the old one."""
+    """Far below the desired KL each of four steps raises it; far above, three lower it: the first finds the policy
+    still the old one.
+    """
     ppo = learner(desired_kl=desired_kl, learning_rate=rate)
     assert ppo.update(filled_rollout(ppo), np.random.default_rng(0))["learning_rate"] == pytest.approx(
         expected, rel=1e-5

@@ -1,4 +1,6 @@
-"""docs/add_a_robot.md, followed word for word in a checkout of its own, with shorter training: two files make a robot walk, and no Python file changes."""
+"""docs/add_a_robot.md, followed word for word in a checkout of its own, with shorter training: two files make a robot
+walk, and no Python file changes.
+"""
 
 import hashlib
 import os
@@ -68,7 +70,9 @@ class Done:
 
 
 def steps() -> list[tuple[str, str, str]]:
-    """The page's blocks in order: what the paragraph above says to put it into, or nothing, its language and its text."""
+    """The page's blocks in order: what the paragraph above says to put it into, or nothing, its language and its
+    text.
+    """
     parts = re.split(r"^```(\w*)\n", PAGE, flags=re.MULTILINE)  # text, language, block, "", text, language, block, ...
     found = []
     for above, language, text in zip(parts[0::4], parts[1::4], parts[2::4]):

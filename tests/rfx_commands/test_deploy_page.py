@@ -1,4 +1,6 @@
-"""docs/deploy.md: every command in it, and in the README, is one that the program accepts, and its tables say what the code does."""
+"""docs/deploy.md: every command in it, and in the README, is one that the program accepts, and its tables say what the
+code does.
+"""
 
 import re
 import shlex

@@ -1,4 +1,6 @@
-"""Every code block of the two documentation pages runs, in order, and prints what the page says: with torch, and without."""
+"""Every code block of the two documentation pages runs, in order, and prints what the page says: with torch, and
+without.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,10 @@ class Recorder:
 
 
 def run_page(page: str, with_torch: bool) -> dict:
-    """Run the blocks of a page in one namespace, checking what they print. Blocks that name torch are left out without it."""
+    """Run the blocks of a page in one namespace, checking what they print.
+
+    Blocks that name torch are left out without it.
+    """
     names = {"__name__": f"page_{page}"}
     for number, block in enumerate(blocks(page)):
         if with_torch:
@@ -94,7 +99,9 @@ def run_page(page: str, with_torch: bool) -> dict:
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path, monkeypatch):
-    """A folder with the TorchScript file that the policy page opens, and a registry that forgets what the page registers."""
+    """A folder with the TorchScript file that the policy page opens, and a registry that forgets what the page
+    registers.
+    """
     from rfx.nn import policy
 
     monkeypatch.setattr(policy, "_registered", dict(policy._registered))

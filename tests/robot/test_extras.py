@@ -1,4 +1,6 @@
-"""What is installed apart: a robot's computer needs little, what is missing is named with its mend, and no message names a stranger's package."""
+"""What is installed apart: a robot's computer needs little, what is missing is named with its mend, and no message
+names a stranger's package.
+"""
 
 import re
 import subprocess
@@ -19,7 +21,8 @@ from rfx.system import extras
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HEAVY = ("tinygrad", "hydra", "omegaconf", "gymnasium", "mujoco", "tensorboardX", "ziglang", "torch", "matplotlib")
-WITHOUT = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfor name in {HEAVY!r}: sys.modules[name] = None\n"  # as if not installed
+# as if not installed
+WITHOUT = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfor name in {HEAVY!r}: sys.modules[name] = None\n"
 TYPES = {
     "MLP": lambda **options: MLP(48, 12, [32, 16], **options),
     "ActorCritic": lambda **options: ActorCritic(48, 12, [32, 16], **options),
@@ -32,7 +35,9 @@ def distribution(requirement: str) -> str:
 
 
 def test_no_message_installs_a_package_of_our_modules_name():
-    """The name rfx on PyPI is somebody else's: a command names the checkout's own folder, `.`, until this is published under its own name."""
+    """The name rfx on PyPI is somebody else's: a command names the checkout's own folder, `.`, until this is published
+    under its own name.
+    """
     texts = [
         path
         for folder in ("rfx", "envs", "train", "configs", "assets", "docs", "tests")

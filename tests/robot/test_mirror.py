@@ -79,7 +79,9 @@ def test_feet_in_step_have_a_clock_that_is_its_own_image():
 
 
 def symmetric_model() -> mujoco.MjModel:
-    """The Go2 without its two asymmetries: axes of the trunk's inertia turned by a thousandth, and calves all made as the right ones."""
+    """The Go2 without its two asymmetries: axes of the trunk's inertia turned by a thousandth, and calves all made as
+    the right ones.
+    """
     model, turned = load_model(GO2_CONFIG), np.array([1, -1, 1, -1])
     trunk = model.body("base").id
     model.body_iquat[trunk] = (model.body_iquat[trunk] * [1, 0, 1, 0]) / np.linalg.norm(
@@ -105,7 +107,10 @@ def simulate(model, qpos, qvel, action):
 
 
 def reflected(model, qpos, qvel):
-    """The state in a mirror on the x axis: of vectors y turns around, of rotations x and z; legs change places. By names alone."""
+    """The state in a mirror on the x axis: of vectors y turns around, of rotations x and z; legs change places.
+
+    By names alone.
+    """
     signs = np.array([1, -1, 1, 1, -1, 1, -1]), np.array([1, -1, 1, -1, 1, -1])
     result = [np.zeros_like(qpos), np.zeros_like(qvel)]
     motors = motor_addresses(model, GO2_CONFIG)
@@ -129,7 +134,9 @@ def observed(model, qpos, qvel, action, phase, command):
 
 
 def worst_differences(model):
-    """Greatest differences in qpos and qvel, and in the observation, of a mirrored robot from the robot mirrored, a control step on."""
+    """Greatest differences in qpos and qvel, and in the observation, of a mirrored robot from the robot mirrored, a
+    control step on.
+    """
     worst, touching, rng = np.zeros(3), 0, np.random.default_rng(0)
     for _ in range(60):
         qpos, qvel = model.key("home").qpos + 0.1 * rng.normal(size=19), rng.normal(size=18)
@@ -148,7 +155,9 @@ def worst_differences(model):
 
 
 def test_a_mirrored_robot_that_acts_mirrored_stays_the_mirror_image():
-    """On the ground and above it, over a control step of MuJoCo: to round-off where the robot is symmetric, and nearly so as it is."""
+    """On the ground and above it, over a control step of MuJoCo: to round-off where the robot is symmetric, and nearly
+    so as it is.
+    """
     position, velocity, observation = worst_differences(symmetric_model())
     assert position < 1e-13 and velocity < 1e-11 and observation < 2e-6  # which is float32
     position, velocity, observation = worst_differences(load_model(GO2_CONFIG))

@@ -1,4 +1,6 @@
-"""The reader of configurations: plain values become dataclasses; what is wrong is said with its key, the value and what is expected."""
+"""The reader of configurations: plain values become dataclasses; what is wrong is said with its key, the value and what
+is expected.
+"""
 
 import copy
 import dataclasses

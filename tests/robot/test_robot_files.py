@@ -1,4 +1,6 @@
-"""The robots' files in assets/: an MJCF and a robot.yaml each, held against each other, published masses and MuJoCo's physics; and load_robot."""
+"""The robots' files in assets/: an MJCF and a robot.yaml each, held against each other, published masses and MuJoCo's
+physics; and load_robot.
+"""
 
 import dataclasses
 from functools import cache
@@ -25,7 +27,8 @@ PUBLISHED_MASS = {
     "go2": 6.921 + 4 * (0.678 + 1.152 + 0.241352),
     "spot": 32.86 + 4 * (1.68 + 2.34 + 0.35),
 }
-# Share of its height by which a robot may sink, and rad by which it may tilt, when it stands. The Go2's gains are those that its
+# Share of its height by which a robot may sink, and rad by which it may tilt, when it stands. The Go2's gains are those
+# that its
 # policies were trained with: softer for its mass than the others'.
 STANDING = {"go2": (0.21, 0.14)}
 

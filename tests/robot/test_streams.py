@@ -1,4 +1,6 @@
-"""Random numbers that belong to rows: distributed as they say, independent, and the same however rows are split; environments likewise."""
+"""Random numbers that belong to rows: distributed as they say, independent, and the same however rows are split;
+environments likewise.
+"""
 
 import numpy as np
 import pytest
@@ -49,7 +51,9 @@ def test_the_hash_is_splitmix64():
 
 @pytest.mark.parametrize("name", DRAW)
 def test_draws_are_distributed_as_they_say_in_a_row_and_across_rows(name):
-    """Within 4.5 standard errors: of the mean, of the variance, and of neighbours' covariances, in time, between rows and between seeds."""
+    """Within 4.5 standard errors: of the mean, of the variance, and of neighbours' covariances, in time, between rows
+    and between seeds.
+    """
     rng, (mean, variance) = Streams(NUM, 1), MOMENTS[name]
     values = np.stack([DRAW[name](rng, NUM).reshape(NUM, -1) for _ in range(DRAWS)])  # (DRAWS, NUM, width)
     z = (values - mean) / np.sqrt(variance)
@@ -66,7 +70,9 @@ def test_draws_are_distributed_as_they_say_in_a_row_and_across_rows(name):
 
 
 def test_uniform_fills_its_interval_evenly_and_normal_has_its_tails():
-    """Counts in 64 equal cells, chi-squared with 63 degrees of freedom: below 122 in all but 1 of 100,000; and Gauss's error function."""
+    """Counts in 64 equal cells, chi-squared with 63 degrees of freedom: below 122 in all but 1 of 100,000; and Gauss's
+    error function.
+    """
     counts = np.bincount((Streams(NUM, 2).random((NUM, 200), np.float32) * 64).astype(int).ravel(), minlength=64)
     expected = NUM * 200 / 64
     assert ((counts - expected) ** 2 / expected).sum() < 122
@@ -110,7 +116,9 @@ def walk(env: LeggedEnv, actions: np.ndarray) -> list[dict]:
 
 @pytest.mark.parametrize("task, critic", [("go2", ("observation", "base_height")), ("go2_rough", ())])
 def test_sixteen_robots_are_eight_and_five_and_three_to_the_bit(task, critic):
-    """Observations, rewards, ends, and the state they end in; with everything drawn, and several episodes each; and the metrics of all."""
+    """Observations, rewards, ends, and the state they end in; with everything drawn, and several episodes each; and the
+    metrics of all.
+    """
     config = EnvConfig.load(
         task,
         num_envs=16,
@@ -144,7 +152,9 @@ def test_sixteen_robots_are_eight_and_five_and_three_to_the_bit(task, critic):
 
 
 def test_a_view_notices_what_its_rows_drew_elsewhere_and_draws_as_all_of_them_do():
-    """Few rows are hashed ahead: also where the streams draw between two draws of a view, and where a draw is longer than that."""
+    """Few rows are hashed ahead: also where the streams draw between two draws of a view, and where a draw is longer
+    than that.
+    """
     whole, used = Streams(6, 11), Streams(6, 11)
     rows = np.array([4, 1])
     view = used.of(rows)

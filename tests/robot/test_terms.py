@@ -111,7 +111,8 @@ def test_rewards_that_spare_the_hardware_by_hand():
     # a'' = 0.1, a' = 0.4, a = 0.2: the change went from 0.3 to -0.2
     state.earlier_action[0, 3], state.previous_action[0, 3], state.robot.last_action[0, 3] = 0.1, 0.4, 0.2
     assert rewards.action_acceleration(state)[0] == pytest.approx(0.25, rel=1e-5)
-    # FR hip +-1.0472: 0.9 of it is 0.94248. FR calf -2.7227 to -0.83776: middle -1.78023, 0.9 of the half range of 0.94247 is 0.848223.
+    # FR hip +-1.0472: 0.9 of it is 0.94248. FR calf -2.7227 to -0.83776: middle -1.78023, 0.9 of the half range of
+    # 0.94247 is 0.848223.
     assert rewards.joint_limits(state, share=0.9)[0] == 0.0
     state.robot.joint_position[0, 0], state.robot.joint_position[0, 2] = -1.0, -2.7
     assert rewards.joint_limits(state, share=0.9)[0] == pytest.approx(

@@ -16,7 +16,8 @@ from rfx.nn import MLP, go2_mlp
 from rfx.policy.folder import CONFIG, WEIGHTS
 from rfx.system.text import printable
 
-EVIL = "\x1b]0;title\x07\x1b[2J\rok \u202egnp.exe \x9b31m"  # sets the title, clears, overwrites the line, turns writing around, C1's CSI
+# sets the title, clears, overwrites the line, turns writing around, C1's CSI
+EVIL = "\x1b]0;title\x07\x1b[2J\rok \u202egnp.exe \x9b31m"
 
 
 def obeyed(text: str) -> set[str]:

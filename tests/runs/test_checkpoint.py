@@ -147,7 +147,10 @@ def digest(path: Path) -> str:
 
 @pytest.mark.parametrize("limit", [0, 1, 5_000, 15_000])
 def test_a_write_that_fails_half_way_leaves_the_one_before(tmp_path, limit):
-    """The process may write no file longer than limit bytes; a checkpoint is 16 kB. A real failing write(2), as on a full disk."""
+    """The process may write no file longer than limit bytes; a checkpoint is 16 kB.
+
+    A real failing write(2), as on a full disk.
+    """
     before = digest(write_checkpoint(tmp_path, 1, state(1), keep=1))
     child = os.fork()
     if not child:
@@ -166,7 +169,9 @@ def test_a_write_that_fails_half_way_leaves_the_one_before(tmp_path, limit):
 
 @pytest.mark.parametrize("call", range(1, 11))
 def test_a_kill_at_any_system_call_of_a_write_leaves_a_whole_checkpoint(tmp_path, call):
-    """SIGKILL at the call-th fsync or rename of the second write: either checkpoint is then the newest, whole, and the next write works."""
+    """SIGKILL at the call-th fsync or rename of the second write: either checkpoint is then the newest, whole, and the
+    next write works.
+    """
     write_checkpoint(tmp_path, 1, state(1), keep=1)
     child = os.fork()
     if not child:

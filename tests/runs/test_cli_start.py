@@ -1,4 +1,6 @@
-"""How `python -m train` begins: Ctrl-C before there is anything to save, and the folder that a run or sweep gets for itself."""
+"""How `python -m train` begins: Ctrl-C before there is anything to save, and the folder that a run or sweep gets for
+itself.
+"""
 
 import os
 import signal

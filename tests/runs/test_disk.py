@@ -1,4 +1,6 @@
-"""A full disk, a folder that is gone or not writable, a clock that jumps: training goes on, says so once, and loses nothing it had."""
+"""A full disk, a folder that is gone or not writable, a clock that jumps: training goes on, says so once, and loses
+nothing it had.
+"""
 
 import ctypes
 import os

@@ -1,4 +1,6 @@
-"""A run that was killed goes on to the same bits; a seed gives the same bits at any number of threads; what may differ on resuming."""
+"""A run that was killed goes on to the same bits; a seed gives the same bits at any number of threads; what may differ
+on resuming.
+"""
 
 import json
 import os
@@ -29,8 +31,10 @@ def reference() -> Path:
 @pytest.mark.e2e
 @pytest.mark.parametrize("num", [8, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_at_random_moments_change_no_bit(reference, tmp_path, num):
-    """Every other one strikes while something is forced to disk: mostly in the midst of a checkpoint. The others by the run's own CPU time,
-    which a busy machine does not stretch."""
+    """Every other one strikes while something is forced to disk: mostly in the midst of a checkpoint.
+
+    The others by the run's own CPU time, which a busy machine does not stretch.
+    """
     moment, duration = random.Random(6), reference_run()[1]
     kills, runs, last = 0, 0, None
     while kills < num or last:

@@ -103,7 +103,9 @@ def test_any_number_of_workers_gives_the_bits_of_none(num_workers, everything):
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.e2e
 def test_a_worker_that_is_killed_is_replaced_and_no_bit_changes():
-    """One in the midst of a rollout: the first that it ever does, so that it begins with a reset; one between two rollouts."""
+    """One in the midst of a rollout: the first that it ever does, so that it begins with a reset; one between two
+    rollouts.
+    """
     with scaled(make_config(), 2) as trainer:
         told = []
         trainer.collector.tell = told.append
@@ -125,7 +127,9 @@ def test_a_worker_that_is_killed_is_replaced_and_no_bit_changes():
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_twenty_runs_with_a_worker_killed_at_a_random_moment_end_with_the_same_bits(capsys):
-    """In each one of two workers, in a random iteration but the last, after a random share of the time that the one before it took."""
+    """In each one of two workers, in a random iteration but the last, after a random share of the time that the one
+    before it took.
+    """
     config, num = (
         make_config(**{"env.num_envs": 32, "env.randomize": True, "policy.history": 2, "trainer.rollout_steps": 24}),
         6,
@@ -202,7 +206,9 @@ def test_a_worker_that_cannot_begin_ends_the_run_with_the_reason():
 
 
 def test_what_changed_is_merged_into_what_it_was():
-    """Also a zero whose sign changes, what is not a number, a list and an array that was not there; and nothing else is sent."""
+    """Also a zero whose sign changes, what is not a number, a list and an array that was not there; and nothing else is
+    sent.
+    """
     before = {
         "a": np.zeros((4, 2)),
         "b": np.array([np.nan, 1.0, 2.0, 3.0], np.float32),

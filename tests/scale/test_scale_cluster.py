@@ -1,4 +1,6 @@
-"""Collection on a cluster of two machines, as Ray's own cluster utility plays them: across both, and on when one of them is lost."""
+"""Collection on a cluster of two machines, as Ray's own cluster utility plays them: across both, and on when one of
+them is lost.
+"""
 
 import dataclasses
 import importlib.util
@@ -39,7 +41,9 @@ def iterate(trainer: Trainer) -> dict[str, float]:
 
 @pytest.mark.long
 def test_a_machine_that_is_lost_costs_time_and_no_bit():
-    """Four workers on two machines of two CPUs; one machine dies in the midst of a collection: all four go on, on two CPUs."""
+    """Four workers on two machines of two CPUs; one machine dies in the midst of a collection: all four go on, on two
+    CPUs.
+    """
     config, told = make_config(**CHANGED), []
     alone = Trainer(config)
     expected = [iterate(alone) for _ in range(4)]

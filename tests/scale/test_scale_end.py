@@ -1,4 +1,6 @@
-"""`python -m train +scale=ray` as a user meets it: it shows its workers, leaves no process behind, and says in one line that there is no cluster."""
+"""`python -m train +scale=ray` as a user meets it: it shows its workers, leaves no process behind, and says in one line
+that there is no cluster.
+"""
 
 import importlib.util
 import json
@@ -40,7 +42,9 @@ def environment(mark: str) -> dict[str, str]:
 
 
 def marked(mark: str) -> dict[int, str]:
-    """Command lines, by number, of the processes there are with this mark: those that are over but not waited for have no environment."""
+    """Command lines, by number, of the processes there are with this mark: those that are over but not waited for have
+    no environment.
+    """
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -91,7 +95,9 @@ def read_until(process: subprocess.Popen, text: str) -> str:
     ("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["ctrl-c", "terminate"]
 )
 def test_an_interrupted_run_saves_and_leaves_no_process_behind(tmp_path, number, whole_group):
-    """Ctrl-C in a terminal reaches every process of the group; systems that end a job send SIGTERM to the one they began."""
+    """Ctrl-C in a terminal reaches every process of the group; systems that end a job send SIGTERM to the one they
+    began.
+    """
     mark = uuid.uuid4().hex
     process = start("trainer.total_steps=1e9", "scale.workers=2", "scale.threads=1", folder=tmp_path, mark=mark)
     shown = read_until(process, " steps  ")
@@ -110,7 +116,9 @@ def test_an_interrupted_run_saves_and_leaves_no_process_behind(tmp_path, number,
 
 @pytest.mark.long
 def test_a_second_ctrl_c_an_error_and_the_end_leave_no_process_behind(tmp_path):
-    """At once while the workers collect; an error that an environment raises in its worker; SIGKILL of the learner; and a run to its end."""
+    """At once while the workers collect; an error that an environment raises in its worker; SIGKILL of the learner; and
+    a run to its end.
+    """
     mark = uuid.uuid4().hex
     process = start(
         "trainer.total_steps=1e9", "env.num_envs=512", "trainer.rollout_steps=400", folder=tmp_path, mark=mark

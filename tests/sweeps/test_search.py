@@ -1,4 +1,6 @@
-"""A search with Optuna: what it asks for, that it goes on where it was, gives bad runs up, and says in one line what cannot be."""
+"""A search with Optuna: what it asks for, that it goes on where it was, gives bad runs up, and says in one line what
+cannot be.
+"""
 
 import importlib.util
 import json
@@ -126,7 +128,10 @@ def test_the_folder_of_another_search_is_refused(tmp_path):
 
 @pytest.mark.e2e
 def test_bad_runs_are_given_up_by_their_evaluations(tmp_path):
-    """After three whole trials with scores 1, 2, 3 at step 100: the median is 2. A run at 2.5 is given up, one at 1.5 is not."""
+    """After three whole trials with scores 1, 2, 3 at step 100: the median is 2.
+
+    A run at 2.5 is given up, one at 1.5 is not.
+    """
     found = search(tmp_path, full_trials=3)
     jobs = found.jobs()
     for score in (1.0, 2.0, 3.0):

@@ -1,4 +1,6 @@
-"""Sweeps: points that run several times, their means and intervals against numbers by hand, and a sweep that is given again."""
+"""Sweeps: points that run several times, their means and intervals against numbers by hand, and a sweep that is given
+again.
+"""
 
 import csv
 import io
@@ -72,7 +74,9 @@ def test_seeds_are_added_to_every_point():
 
 
 def test_the_table_and_the_csv_have_means_and_intervals_of_points(tmp_path):
-    """Errors 0.1, 0.2, 0.3 at gamma 0.9: mean 0.2, half width 4.3027 * 0.1 / sqrt(3) = 0.2484; the failed run of the other point counts not."""
+    """Errors 0.1, 0.2, 0.3 at gamma 0.9: mean 0.2, half width 4.3027 * 0.1 / sqrt(3) = 0.2484; the failed run of the
+    other point counts not.
+    """
     for num, (gamma, seed, error) in enumerate(
         [(0.9, 0, 0.1), (0.9, 1, 0.2), (0.9, 2, 0.3), (0.99, 0, 0.5), (0.99, 1, 0.5)]
     ):

@@ -87,7 +87,9 @@ def cluster(monkeypatch):
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_sweep_runs_on_both_nodes_and_survives_the_death_of_one(cluster, tmp_path):
-    """The job of the node that dies begins again on the other, from the checkpoint that it had sent: to the bit what no death gives."""
+    """The job of the node that dies begins again on the other, from the checkpoint that it had sent: to the bit what no
+    death gives.
+    """
     other = add_node(cluster)
     process = start(
         "seed=1,2",
@@ -166,7 +168,9 @@ def test_ctrl_c_stops_the_runs_here_and_elsewhere_which_save_what_they_have(clus
 
 
 def _sent(sweep: Path) -> Path | None:
-    """The folder of a run that has sent a checkpoint from elsewhere: what it says is there, but its process does not lock the folder."""
+    """The folder of a run that has sent a checkpoint from elsewhere: what it says is there, but its process does not
+    lock the folder.
+    """
     import fcntl
 
     for folder in (path for path in sweep.glob("[0-9]") if any((path / "checkpoints").glob("0*[1-9]*/SHA256SUMS"))):
@@ -256,7 +260,9 @@ def test_no_cluster_is_one_line_and_leaves_no_folder(tmp_path):
 
 
 def test_what_is_sent_arrives_and_what_was_removed_goes(tmp_path):
-    """Checkpoints first; one being written is left out; of an attempt that was taken for dead nothing is taken any more."""
+    """Checkpoints first; one being written is left out; of an attempt that was taken for dead nothing is taken any
+    more.
+    """
     there, here = tmp_path / "there" / "7", tmp_path / "here"
     inbox = Inbox(here)
     assert inbox.begin(7, 0) == {}

@@ -98,7 +98,9 @@ def test_a_run_that_was_not_told_a_key_has_it_from_its_configuration(tmp_path):
 
 
 def test_importance_is_the_share_of_variance_worked_by_hand():
-    """Scores 1, 3 at a = 0 and 5, 7 at a = 1: mean 4, total 9+1+1+9 = 20, between 2*(2-4)^2 + 2*(6-4)^2 = 16; of b, pairs (1,5), (3,7): 2+2 = 4."""
+    """Scores 1, 3 at a = 0 and 5, 7 at a = 1: mean 4, total 9+1+1+9 = 20, between 2*(2-4)^2 + 2*(6-4)^2 = 16; of b,
+    pairs (1,5), (3,7): 2+2 = 4.
+    """
     rows = [
         {"a": a, "b": b, "c": i, "score": score}
         for i, (a, b, score) in enumerate([(0, 0, 1.0), (0, 1, 3.0), (1, 0, 5.0), (1, 1, 7.0)])
@@ -112,7 +114,9 @@ def test_importance_is_the_share_of_variance_worked_by_hand():
 
 
 def test_curves_have_steps_minutes_and_values_and_interruptions_are_left_out(tmp_path, monkeypatch):
-    """Iterations end 60, 120 and 180 s after the beginning; then nothing for an hour, and two more after the run went on."""
+    """Iterations end 60, 120 and 180 s after the beginning; then nothing for an hour, and two more after the run went
+    on.
+    """
     times = iter([1000.0, 1060.0, 1120.0, 1180.0, 4860.0, 4920.0])
     monkeypatch.setattr("train.runs.metrics.time.time", lambda: next(times))
     monkeypatch.setattr(MetricsWriter, "_begin", _begin_at_once)

@@ -1,4 +1,6 @@
-"""A run before which another is trained (configs/first.yaml): both are trained by one command, and however it is interrupted, it goes on."""
+"""A run before which another is trained (configs/first.yaml): both are trained by one command, and however it is
+interrupted, it goes on.
+"""
 
 import json
 import signal

@@ -1,4 +1,6 @@
-"""Any Gymnasium environment trains by its id: made, translated, learned in, judged, exported, resumed, and refused in one line."""
+"""Any Gymnasium environment trains by its id: made, translated, learned in, judged, exported, resumed, and refused in
+one line.
+"""
 
 import dataclasses
 import io

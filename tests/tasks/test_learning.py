@@ -1,4 +1,6 @@
-"""That it learns, seeded: a task whose best policy is known by hand, in seconds; and the default run against the README's targets, long."""
+"""That it learns, seeded: a task whose best policy is known by hand, in seconds; and the default run against the
+README's targets, long.
+"""
 
 import dataclasses
 
@@ -22,7 +24,9 @@ BEST, NOTHING = episode_return(lambda place: -place / REACH), episode_return(np.
 
 
 def test_the_known_task_is_what_it_says():
-    """|x| uniform in [0, 1]: the mean of x^2 + y^2 is 2/3, 20 times; and 2/3 (0.7^3 + 0.4^3 + 0.1^3) for who comes 0.3 nearer each step."""
+    """|x| uniform in [0, 1]: the mean of x^2 + y^2 is 2/3, 20 times; and 2/3 (0.7^3 + 0.4^3 + 0.1^3) for who comes 0.3
+    nearer each step.
+    """
     assert NOTHING == pytest.approx(-20 * 2 / 3, rel=0.05) and BEST == pytest.approx(
         -2 / 3 * (0.7**3 + 0.4**3 + 0.1**3), rel=0.05
     )

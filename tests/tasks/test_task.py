@@ -1,4 +1,6 @@
-"""A task is a seam: another one trains, is judged, shown, resumed and swept without a line changed; and only like continues like."""
+"""A task is a seam: another one trains, is judged, shown, resumed and swept without a line changed; and only like
+continues like.
+"""
 
 import ast
 import csv

@@ -1,7 +1,9 @@
-"""`python -m train.bench.learner`: the learner beside PyTorch on the same update, and one observation's inference beside others.
+"""`python -m train.bench.learner`: the learner beside PyTorch on the same update, and one observation's inference
+beside others.
 
-Both learners do the same update on the same rollout: network 64-256-256-(12 + 1), five epochs of four minibatches in random order, the
-loss with its KL, clipped gradient norm, Adam, a learning rate led by the KL. They take turns in one process, on the same number of threads.
+Both learners do the same update on the same rollout: network 64-256-256-(12 + 1), five epochs of four minibatches in
+random order, the loss with its KL, clipped gradient norm, Adam, a learning rate led by the KL. They take turns in one
+process, on the same number of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ TURNS, CALLS_A_TURN, SPACING_S = 8, 250, 0.001  # of inference
 
 
 def measure_learner(tell: Callable[[str], None] = lambda doing: None) -> dict[str, float]:
-    """Medians by flat name: update samples/s at each minibatch size, and inference latency in us; PyTorch and ONNX Runtime if installed."""
+    """Medians by flat name: update samples/s at each minibatch size, and inference latency in us; PyTorch and ONNX
+    Runtime if installed.
+    """
     figures: dict[str, float] = {}
     for minibatch, rounds in ROUNDS.items():
         tell(f"updates of minibatches of {minibatch}")
@@ -39,7 +43,9 @@ def measure_learner(tell: Callable[[str], None] = lambda doing: None) -> dict[st
 
 
 def compare_updates(minibatch: int, rounds: int) -> dict[str, float]:
-    """Samples/s of an update, ours and PyTorch's, and how many times as fast ours is: medians over rounds of one update each, in turn."""
+    """Samples/s of an update, ours and PyTorch's, and how many times as fast ours is: medians over rounds of one update
+    each, in turn.
+    """
     config, rollout = PPOConfig(), example_rollout(4, minibatch)
     num_samples = config.num_epochs * rollout.reward.size
     learners = {

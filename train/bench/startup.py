@@ -1,4 +1,6 @@
-"""How long a training run takes to its first iteration, with an empty and a filled kernel cache, and how much memory it takes."""
+"""How long a training run takes to its first iteration, with an empty and a filled kernel cache, and how much memory it
+takes.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ ITERATIONS = 3
 def measure_startup(
     robot: str, num_envs: int, rollout_steps: int, overrides: Sequence[str], tell: Callable[[str], None]
 ) -> dict[str, float]:
-    """Seconds from process start to the end of the first iteration, cold and warm, and the peak resident memory of the warm process.
+    """Seconds from process start to the end of the first iteration, cold and warm, and the peak resident memory of the
+    warm process.
 
-    Both are real runs of `python -m train +robot={robot}` in processes of their own; cold is with an empty cache folder, which the warm
-    one then finds filled. Raises RuntimeError with the run's last lines if one fails.
+    Both are real runs of `python -m train +robot={robot}` in processes of their own; cold is with an empty cache
+    folder, which the warm one then finds filled. Raises RuntimeError with the run's last lines if one fails.
     """
     arguments = [
         f"+robot={robot}",
@@ -39,7 +42,10 @@ def measure_startup(
 
 
 def first_iteration(arguments: Sequence[str], folder: Path, name: str) -> tuple[float, float]:
-    """Run `python -m train` with its cache in folder. Returns seconds to the end of its first iteration, and its peak memory in bytes."""
+    """Run `python -m train` with its cache in folder.
+
+    Returns seconds to the end of its first iteration, and its peak memory in bytes.
+    """
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(folder / "cache"),

@@ -84,8 +84,8 @@ def measure(
 ) -> dict[str, float]:
     """Rates and shares by flat name: medians over rounds that each measure everything once, in turn.
 
-    Raw physics steps the same robots, each with its own masses and gains where the task randomizes them. nominal is the environment with
-    randomization, noise, latency and pushes switched off: the difference is what they cost.
+    Raw physics steps the same robots, each with its own masses and gains where the task randomizes them. nominal is the
+    environment with randomization, noise, latency and pushes switched off: the difference is what they cost.
     """
     env, batch = trainer.env, raw_batch(trainer, recording)
     work = {

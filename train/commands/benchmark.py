@@ -1,4 +1,7 @@
-"""`python -m train.benchmark`: speed and memory of physics, environment, learner and the whole loop. `--help` tells more."""
+"""`python -m train.benchmark`: speed and memory of physics, environment, learner and the whole loop.
+
+`--help` tells more.
+"""
 
 from __future__ import annotations
 

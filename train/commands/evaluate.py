@@ -1,4 +1,5 @@
-"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table, evaluation.json, a video.
+"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table,
+evaluation.json, a video.
 
 suite=full judges it everywhere else and writes a report, suite=models on other figures of its robot.
 """
@@ -178,7 +179,9 @@ def show(
 
 
 def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """What evaluation.json says of one policy: the nominal figures, those of the other conditions under their names, targets."""
+    """What evaluation.json says of one policy: the nominal figures, those of the other conditions under their names,
+    targets.
+    """
     others = {name.replace(" ", "_"): result.to_dict() for name, result in results.items() if name != NOMINAL}
     return (
         results[NOMINAL].to_dict()
@@ -294,7 +297,9 @@ def run_models(
 
 
 def names_of(paths: list[str]) -> dict[str, str]:
-    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are equal."""
+    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are
+    equal.
+    """
     short = {path: path if path.startswith("hf://") else Path(path).resolve().parent.name or path for path in paths}
     return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
 

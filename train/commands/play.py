@@ -1,4 +1,6 @@
-"""`python -m train.play policy=PATH`: drive a policy by hand, in MuJoCo's window or, without a display, on a live page in the browser."""
+"""`python -m train.play policy=PATH`: drive a policy by hand, in MuJoCo's window or, without a display, on a live page
+in the browser.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ KEYS = {
     "r": "reset",
 }
 MOVES = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "q": (2, 1), "e": (2, -1)}
-# MuJoCo's window has uses of its own for letters: there it is the arrows, comma and period, Enter, slash and end. GLFW's key codes.
+# MuJoCo's window has uses of its own for letters: there it is the arrows, comma and period, Enter, slash and end.
+# GLFW's key codes.
 WINDOW_KEYS = {265: "w", 264: "s", 263: "q", 262: "e", 44: "a", 46: "d", 257: " ", 47: "p", 269: "r"}
 WINDOW_HELP = "arrows: forwards, backwards, turn; comma, period: left, right; Enter: stand; slash: push; End: reset"
 STEP, PUSH_M_S = 0.1, 0.6  # of a command for each key press, m/s or rad/s; of a push, from a random side
@@ -149,7 +152,10 @@ class Play:
 
 
 def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threading.Event) -> None:
-    """Show the robot on a live page until stop is set. Raises OSError for an address that cannot be had, and what drawing raises."""
+    """Show the robot on a live page until stop is set.
+
+    Raises OSError for an address that cannot be had, and what drawing raises.
+    """
     latest: list[Any] = [play.pose()]
     failure: list[Exception] = []
 

@@ -1,4 +1,7 @@
-"""`python -m train +robot=NAME`: composes the configuration, trains, and ends a sweep with its table. `--help` tells more."""
+"""`python -m train +robot=NAME`: composes the configuration, trains, and ends a sweep with its table.
+
+`--help` tells more.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ from train.task.errors import InputError, bad_input, exit_on_bad_command_line, e
 if TYPE_CHECKING:
     from train.task.config import TrainConfig
 
-VIDEO_AFTER_S = 600.0  # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
+# of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
+VIDEO_AFTER_S = 600.0
 OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
 FIRST = "first"  # in a run's folder: that of the run which it goes on from, where configs/first.yaml names one
 
@@ -96,7 +100,9 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
 
 
 def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Train a run of a sweep; where the sweep was interrupted and is given again, go on with the run, or take the result that is there."""
+    """Train a run of a sweep; where the sweep was interrupted and is given again, go on with the run, or take the
+    result that is there.
+    """
     from train.runs.resume import CHECKPOINTS
     from train.sweeps.study import watch_of
 
@@ -137,7 +143,9 @@ def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = 
 
 
 def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict[str, Any]:
-    """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or take it, if it is there."""
+    """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or
+    take it, if it is there.
+    """
     from train.runs.checkpoint import checkpoints
     from train.runs.resume import CHECKPOINTS, read_record
     from train.runs.run import train
@@ -169,7 +177,8 @@ def discard(folder: Path) -> None:
 
 
 def take_robot_folders(arguments: list[str]) -> list[str]:
-    """The arguments, with +robot=PATH as Hydra can read it: Hydra is told of a robot whose files are in a folder of the user's own.
+    """The arguments, with +robot=PATH as Hydra can read it: Hydra is told of a robot whose files are in a folder of the
+    user's own.
 
     It then walks as configs/tasks/legged.yaml says, without a file in configs/robot/.
     """
@@ -189,7 +198,8 @@ def take_robot_folders(arguments: list[str]) -> list[str]:
 
 
 def choose_gym(arguments: list[str]) -> list[str]:
-    """The arguments; where they say +robot=gym, which is no robot, Hydra is told of the task, and of the family that env.id belongs to.
+    """The arguments; where they say +robot=gym, which is no robot, Hydra is told of the task, and of the family that
+    env.id belongs to.
 
     Raises InputError for a sweep over ids of several families.
     """

@@ -1,7 +1,8 @@
-"""`python -m train.verify RUN`: trains a run's first iterations again, and tells whether the weights are the same to the bit.
+"""`python -m train.verify RUN`: trains a run's first iterations again, and tells whether the weights are the same to
+the bit.
 
-RUN is a run's folder, whose run.json has its configuration and the weights' fingerprints after its first iterations. Exit code 0: the same;
-1: they differ, and what else does; 2: RUN cannot be verified.
+RUN is a run's folder, whose run.json has its configuration and the weights' fingerprints after its first iterations.
+Exit code 0: the same; 1: they differ, and what else does; 2: RUN cannot be verified.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from train.task.errors import InputError, bad_input, exit_on_error
 def verify(folder: Path, console: Console, *, threads: int | None = None) -> bool:
     """Train the first iterations of the run in folder again; returns whether every bit of the weights is as it was.
 
-    threads: another number than the run's, on which nothing depends. Raises InputError for a run that does not tell enough.
+    threads: another number than the run's, on which nothing depends. Raises InputError for a run that does not tell
+    enough.
     """
     record = read_record(folder)
     if not record.get("beginning"):

@@ -1,4 +1,6 @@
-"""Bounds that a measured figure does not exceed with 95% confidence, one-sided: exact for counts, by the standard error for means."""
+"""Bounds that a measured figure does not exceed with 95% confidence, one-sided: exact for counts, by the standard error
+for means.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ NORMAL_95 = 1.6448536269514722  # the standard normal distribution's 95th percen
 
 
 def rate_upper(count: int, exposure: float) -> float:
-    """Upper bound of a rate, of which count events were seen in exposure: of no event 3.0 / exposure, the rule of three.
+    """Upper bound of a rate, of which count events were seen in exposure: of no event 3.0 / exposure, the rule of
+    three.
 
-    Garwood (1936): the rate at which so few events have a chance of 5%. Events are taken as independent, those of one robot too.
+    Garwood (1936): the rate at which so few events have a chance of 5%. Events are taken as independent, those of one
+    robot too.
     """
     logs = [math.lgamma(k + 1) for k in range(count + 1)]
     chance = lambda mean: sum(math.exp(k * math.log(mean) - mean - log) for k, log in enumerate(logs))  # noqa: E731  Poisson, at most count
@@ -41,10 +45,11 @@ def share_lower(count: int, num: int) -> float:
 
 
 def ratio_upper(totals: Array, counts: Array) -> Array:
-    """Upper bound of a mean over samples that come in groups, such as robots: totals (N, ...) and numbers of samples (N,) of each.
+    """Upper bound of a mean over samples that come in groups, such as robots: totals (N, ...) and numbers of samples
+    (N,) of each.
 
-    Mean plus 1.64 standard errors, of a ratio estimate (Cochran, Sampling Techniques, 1977, section 6.4): groups are independent, samples of
-    one are not. NaN for fewer than two groups that have samples.
+    Mean plus 1.64 standard errors, of a ratio estimate (Cochran, Sampling Techniques, 1977, section 6.4): groups are
+    independent, samples of one are not. NaN for fewer than two groups that have samples.
     """
     seen = counts > 0
     totals, counts = totals[seen], counts[seen].reshape(-1, *[1] * (totals.ndim - 1))
@@ -56,10 +61,11 @@ def ratio_upper(totals: Array, counts: Array) -> Array:
 
 
 def percentile_upper(values: Array, share: float) -> float:
-    """Upper bound of the value that a share of all stay below: the least of values (N,) that so large a share is below with 95% confidence.
+    """Upper bound of the value that a share of all stay below: the least of values (N,) that so large a share is below
+    with 95% confidence.
 
-    Order statistics: Conover, Practical Nonparametric Statistics (1999), section 3.2. Infinite where N is too small for any, 58 for a share
-    of 0.95.
+    Order statistics: Conover, Practical Nonparametric Statistics (1999), section 3.2. Infinite where N is too small for
+    any, 58 for a share of 0.95.
     """
     num = len(values)
     below = 0.0  # chance that at most rank values are below the percentile

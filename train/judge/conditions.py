@@ -1,4 +1,6 @@
-"""The two conditions that every evaluation plays beside the nominal one: as the policy was trained, and everything bad at once."""
+"""The two conditions that every evaluation plays beside the nominal one: as the policy was trained, and everything bad
+at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ FRICTION, PAYLOAD_SHARE, MOTOR_STRENGTH, TILT_RAD = 0.4, 0.2, 0.85, 0.035
 
 
 def as_trained(task: EnvConfig) -> dict[str, Any]:
-    """The keys of EnvConfig that bring back all that the task disturbs its robots with: randomization, noise, latency and pushes at once.
+    """The keys of EnvConfig that bring back all that the task disturbs its robots with: randomization, noise, latency
+    and pushes at once.
 
     Empty for a task that disturbs nothing.
     """
@@ -23,9 +26,11 @@ def as_trained(task: EnvConfig) -> dict[str, Any]:
 
 
 def worst_corner(robot: RobotConfig, mass_kg: float) -> dict[str, Any]:
-    """The keys of EnvConfig for robots of mass_kg with all of: a floor of friction 0.4, a fifth of their mass as payload, motors of 85%
+    """The keys of EnvConfig for robots of mass_kg with all of: a floor of friction 0.4, a fifth of their mass as
+    payload, motors of 85%
 
-    strength, actions that take effect a whole control step late, and an IMU that is tilted by 2 degrees about each axis, to either side.
+    strength, actions that take effect a whole control step late, and an IMU that is tilted by 2 degrees about each
+    axis, to either side.
     """
     payload, latency = PAYLOAD_SHARE * mass_kg, 1.0 / robot.control_freq_hz
     return {

@@ -1,4 +1,6 @@
-"""Walking straight off tiles of terrain: for each kind of ground and level of difficulty, how many robots fall and how many get across."""
+"""Walking straight off tiles of terrain: for each kind of ground and level of difficulty, how many robots fall and how
+many get across.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,23 @@ LONG_S = 1e6  # an interval that never ends
 
 @dataclass(frozen=True, kw_only=True)
 class Crossings:
-    """Robots that are told to walk straight on from their tile's middle; an episode ends at its edge, by a fall, or after 15 s."""
+    """Robots that are told to walk straight on from their tile's middle; an episode ends at its edge, by a fall, or
+    after 15 s.
+    """
 
     kinds: tuple[str, ...]
     falls: Array  # (levels, kinds), per episode: share of the robots that fell
     crossed: Array  # (levels, kinds), share that reached the tile's edge, ahead of where they began
-    error: Array  # (levels, kinds), m/s, mean length of the horizontal velocity error after the first second; NaN without any
+    # (levels, kinds), m/s, mean length of the horizontal velocity error after the first second; NaN without any
+    error: Array
     vx: float  # m/s, commanded
     robots_per_tile: int
 
     @property
     def levels_passed(self) -> int:
-        """How many levels, from the easiest and without a gap, 80% of the robots cross with at most 0.1 falls per episode, means over kinds."""
+        """How many levels, from the easiest and without a gap, 80% of the robots cross with at most 0.1 falls per
+        episode, means over kinds.
+        """
         passed = (self.falls.mean(axis=1) <= MOST_FALLS) & (self.crossed.mean(axis=1) >= LEAST_CROSSED)
         return int(np.cumprod(passed).sum())
 
@@ -57,7 +64,9 @@ class Crossings:
 
 
 def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str, Any]:
-    """The keys of EnvConfig that make tiles to be crossed: ground that no training sees, one command, endless episodes."""
+    """The keys of EnvConfig that make tiles to be crossed: ground that no training sees, one command, endless
+    episodes.
+    """
     terrain = TerrainConfig.from_dict(compose("terrain", TERRAIN)["env"]["terrain"]).for_evaluation(
         evaluation_seed(seed)
     )

@@ -27,7 +27,9 @@ def play_episodes(
     conditions: Mapping[str, Any],
     after_step: Callable[[], None] | None = None,
 ) -> Judgement:
-    """Every environment of env plays one episode to its end, and no short one is counted twice. Returns are the environment's own rewards.
+    """Every environment of env plays one episode to its end, and no short one is counted twice.
+
+    Returns are the environment's own rewards.
 
     The score is minus the mean return. after_step, if given, is called after every step.
     """

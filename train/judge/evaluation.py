@@ -1,4 +1,6 @@
-"""How well a policy walks: played deterministically on seeded commands, under the conditions that its environment has."""
+"""How well a policy walks: played deterministically on seeded commands, under the conditions that its environment
+has.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ FAILED = Figure(name="failed_simulations", label="failed simulations", format=".
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one evaluation measured, and under which conditions. A mean over no samples (it never stood for a second) is NaN.
+    """What one evaluation measured, and under which conditions.
+
+    A mean over no samples (it never stood for a second) is NaN.
 
     The fields upper_95 are bounds that the errors stay below with 95% confidence; NaN for a single robot.
     """
@@ -78,7 +82,8 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """Twice the falls per episode plus the three errors: lower is better, 0.34 is just on every target of the project.
+        """Twice the falls per episode plus the three errors: lower is better, 0.34 is just on every target of the
+        project.
 
         A robot that stands still scores about 0.9. Infinite when nothing could be measured.
         """
@@ -110,10 +115,12 @@ class Evaluation:
 def evaluate(
     act: Act, env: LeggedEnv, *, seed: int, duration_s: float, after_step: Callable[[], None] | None = None
 ) -> Evaluation:
-    """Play the policy in env for duration_s and measure. The same seed gives the same commands and starts, none used in training.
+    """Play the policy in env for duration_s and measure.
 
-    Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command change or an
-    episode's start. after_step, if given, is called after every control step.
+    The same seed gives the same commands and starts, none used in training.
+
+    Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command
+    change or an episode's start. after_step, if given, is called after every control step.
     """
     sums, settle_steps = Sums(env.num_envs), round(SETTLE_S / env.step_s)
     settled = np.zeros(env.num_envs, np.int64)  # control steps since a command changed or an episode began

@@ -1,4 +1,6 @@
-"""A policy of a Gymnasium environment, judged and watched by itself: what `python -m train.evaluate` and `train.play` do with one."""
+"""A policy of a Gymnasium environment, judged and watched by itself: what `python -m train.evaluate` and `train.play`
+do with one.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,11 @@ def gym_policy(path: str) -> LoadedPolicy | None:
 
 
 def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgement:
-    """Play config.episodes full episodes in Gymnasium's own environment, print the table, write evaluation.json and, if asked for, a video.
+    """Play config.episodes full episodes in Gymnasium's own environment, print the table, write evaluation.json and, if
+    asked for, a video.
 
-    config is an EvaluateConfig. Raises InputError for a key that is for robots alone, or an environment that cannot be made.
+    config is an EvaluateConfig. Raises InputError for a key that is for robots alone, or an environment that cannot be
+    made.
     """
     with bad_input():
         if given := [key for key in ROBOTS_ALONE if getattr(config, key) is not None]:
@@ -95,7 +99,9 @@ def environment_of(policy: LoadedPolicy) -> tuple[str, dict[str, Any]]:
 
 
 def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[GymEnv, bool]:
-    """num_envs environments, and whether they are Gymnasium's own: the batched ones serve where a package that those need is missing."""
+    """num_envs environments, and whether they are Gymnasium's own: the batched ones serve where a package that those
+    need is missing.
+    """
     try:
         return GymEnv(make_in_turn(id, num_envs, kwargs), id), True
     except ValueError as error:
@@ -138,7 +144,8 @@ def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, pa
 def play_gym(
     policy: LoadedPolicy, *, window: bool | None, host: str, port: int, stop: threading.Event | None = None
 ) -> None:
-    """Show a policy episode after episode, in real time: in Gymnasium's window, or on a page in the browser, until stop is set.
+    """Show a policy episode after episode, in real time: in Gymnasium's window, or on a page in the browser, until stop
+    is set.
 
     Raises InputError for an environment that cannot be made or drawn, or an address that cannot be had.
     """

@@ -1,4 +1,6 @@
-"""A policy on other figures of its own robot, such as others publish: joints, contacts, feet and masses, at several physics steps."""
+"""A policy on other figures of its own robot, such as others publish: joints, contacts, feet and masses, at several
+physics steps.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ class ModelChange:
 
 
 def published(robot: str) -> dict[str, ModelChange]:
-    """Those of configs/models/ for a robot by its name, or the default ones, by name. Raises ValueError for an unknown key."""
+    """Those of configs/models/ for a robot by its name, or the default ones, by name.
+
+    Raises ValueError for an unknown key.
+    """
     found = compose("models", robot if robot in options("models") else "default")
     return {name: read(ModelChange, values, f"models.{name}") for name, values in found.items()}
 
@@ -106,7 +111,9 @@ def _foot_geoms(spec: mujoco.MjSpec, robot: RobotConfig) -> list[mujoco.MjsGeom]
 
 
 def _reshape(geom: mujoco.MjsGeom, change: ModelChange) -> None:
-    """Give a foot that is a sphere another radius or shape, and the sites around it, which feel its contacts, room for it."""
+    """Give a foot that is a sphere another radius or shape, and the sites around it, which feel its contacts, room for
+    it.
+    """
     radius = geom.size[0] * (change.foot_radius_scale or 1.0)
     if change.foot_radius_scale is not None:
         geom.size = [radius, 0.0, 0.0]
@@ -121,7 +128,8 @@ def _reshape(geom: mujoco.MjsGeom, change: ModelChange) -> None:
 
 
 class Models:
-    """Plays one policy on all figures of its robot that configs/models/ has: a quarter of a quarter of num_envs robots each, for duration_s.
+    """Plays one policy on all figures of its robot that configs/models/ has: a quarter of a quarter of num_envs robots
+    each, for duration_s.
 
     Raises ValueError for a figure that does not exist.
     """

@@ -64,15 +64,18 @@ class Step:
 
     @property
     def fell(self) -> Array:
-        """Whether the robot fell, or its simulation failed, which counts as a fall: what cannot be computed is not walking. (N,), bool."""
+        """Whether the robot fell, or its simulation failed, which counts as a fall: what cannot be computed is not
+        walking. (N,), bool.
+        """
         return self.terminated | self.failed
 
 
 def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float) -> Iterator[Step]:
-    """Play act for duration_s, yielding once before the first control step and then after each: env.state is there to be read and changed.
+    """Play act for duration_s, yielding once before the first control step and then after each: env.state is there to
+    be read and changed.
 
-    The same seed gives the same commands and starts, none used in training. A policy that remembers is told where episodes begin. Where
-    the environment pushes, it does so from the first second on.
+    The same seed gives the same commands and starts, none used in training. A policy that remembers is told where
+    episodes begin. Where the environment pushes, it does so from the first second on.
     """
     none = np.zeros(env.num_envs, bool)
     observation, _ = env.reset(seed=evaluation_seed(seed))
@@ -101,10 +104,11 @@ def evaluation_env(
     mjcf: str | None = None,
     **changes: Any,
 ) -> LeggedEnv:
-    """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics step or model.
+    """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics
+    step or model.
 
-    Episodes all begin together and last 20 s. changes are further keys of EnvConfig, such as train/judge/conditions.py has. Raises as
-    LeggedEnv does.
+    Episodes all begin together and last 20 s. changes are further keys of EnvConfig, such as train/judge/conditions.py
+    has. Raises as LeggedEnv does.
     """
     config = EnvConfig(
         num_envs=num_envs,

@@ -1,4 +1,6 @@
-"""Pushes while robots walk: of growing size, from all sides and at all phases of the gait, and who is still up 4 s later."""
+"""Pushes while robots walk: of growing size, from all sides and at all phases of the gait, and who is still up 4 s
+later.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Pushes:
     survived: Array  # (S, PHASES, DIRECTIONS), how many of them did not fall within 4 s
 
     def counts(self, speed_m_s: float) -> tuple[int, int]:
-        """How many survived pushes of this size, from all sides and at all phases, and of how many; (0, 0) above the largest that was tried."""
+        """How many survived pushes of this size, from all sides and at all phases, and of how many; (0, 0) above the
+        largest that was tried.
+        """
         found = np.flatnonzero(np.isclose(self.speed_m_s, speed_m_s))
         return (int(self.survived[found].sum()), int(self.pushed[found].sum())) if len(found) else (0, 0)
 
@@ -66,7 +70,8 @@ class Pushes:
         return _shares(self.survived.sum(axis=2), self.pushed.sum(axis=2))
 
     def worst(self, speed_m_s: float) -> dict[str, Any]:
-        """Phase (in cycles), direction and cell of both that survive pushes of this size least, with the share; empty where none were tried.
+        """Phase (in cycles), direction and cell of both that survive pushes of this size least, with the share; empty
+        where none were tried.
 
         The least of many is less than what it is a sample of: a cell is only of as many robots as `robots` says.
         """
@@ -103,7 +108,9 @@ class Pushes:
 
 
 def push_task(task: EnvConfig, num_envs: int) -> dict[str, Any]:
-    """The keys of EnvConfig for robots that walk, never stand, under one command for good; the same number for every phase and direction."""
+    """The keys of EnvConfig for robots that walk, never stand, under one command for good; the same number for every
+    phase and direction.
+    """
     ((name, parameters),) = task.commands.items()
     cells = PHASES * DIRECTIONS
     return {
@@ -121,7 +128,8 @@ def play_s(env: LeggedEnv) -> float:
 def measure_pushes(env: LeggedEnv, steps: Iterator[Step], speed_m_s: float) -> tuple[Array, Array]:
     """Push the robots of push_task while they are played, each once; steps come after every control step.
 
-    Returns how many were pushed and how many survived, two (PHASES, DIRECTIONS). A robot counts at the phase that its clock showed.
+    Returns how many were pushed and how many survived, two (PHASES, DIRECTIONS). A robot counts at the phase that its
+    clock showed.
     """
     state, robots = env.state, np.arange(env.num_envs)
     direction, turn = robots % DIRECTIONS, robots // DIRECTIONS % PHASES

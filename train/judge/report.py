@@ -67,7 +67,10 @@ def film(act: Act, task: EnvConfig, robot: RobotConfig) -> dict[str, Any]:
 
 
 def write_report(folder: Path, policies: Mapping[str, Judged], conditions: str) -> Path:
-    """Write report.html, and its pictures and videos as files of their own in report/, into folder. Returns the page's path."""
+    """Write report.html, and its pictures and videos as files of their own in report/, into folder.
+
+    Returns the page's path.
+    """
     pictures = draw({name: judged.suite for name, judged in policies.items()})
     (folder / "report").mkdir(parents=True, exist_ok=True)
     for name, data in pictures.items():

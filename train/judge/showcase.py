@@ -1,4 +1,6 @@
-"""A short video of one robot that is asked for everything once: forwards, sideways, turning, forwards with a push, standing."""
+"""A short video of one robot that is asked for everything once: forwards, sideways, turning, forwards with a push,
+standing.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ PUSH_AT_S, PUSH_M_S = 8.0, 0.6  # along the world's y
 
 
 def write_showcase(path: Path, act: Act, task: EnvConfig, robot: RobotConfig) -> None:
-    """Play the script and write it as a video. Raises ImportError or RuntimeError that say what is missing to draw it."""
+    """Play the script and write it as a video.
+
+    Raises ImportError or RuntimeError that say what is missing to draw it.
+    """
     (parameters,) = task.commands.values()
     largest = np.array([parameters.get(axis, (-1.0, 1.0))[1] for axis in ("vx", "vy", "yaw_rate")], np.float32)
     rate_hz = robot.control_freq_hz

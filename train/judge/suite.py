@@ -108,13 +108,17 @@ class Suite:
     sweeps: Mapping[str, tuple[Evaluation, ...]]  # by name in SWEEPS: one for each of its values
     grid: Grid
     pushes: Pushes
-    drift_m: float  # 95th percentile of how far the base is from where it was, after 10 s of a zero command; infinite for falls
+    # 95th percentile of how far the base is from where it was, after 10 s of a zero command; infinite for falls
+    drift_m: float
     drift_upper_95_m: float  # what that percentile stays below with 95% confidence
     models: Mapping[str, Evaluation]  # other MJCFs, by path
     crossings: Crossings  # of terrain
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types; what could not be measured is None. Of sweeps, the nominal value has the nominal evaluation's figures."""
+        """As JSON types; what could not be measured is None.
+
+        Of sweeps, the nominal value has the nominal evaluation's figures.
+        """
         sweeps = {
             name: {
                 "unit": SWEEPS[name].unit,
@@ -175,7 +179,9 @@ def targets(suite: Suite) -> list[Target]:
 
 
 class Runner:
-    """Plays one policy in all conditions of the suite. num_envs robots play pushes of the target's size, fewer of them each other condition."""
+    """Plays one policy in all conditions of the suite. num_envs robots play pushes of the target's size, fewer of them
+    each other condition.
+    """
 
     def __init__(
         self,
@@ -207,7 +213,10 @@ class Runner:
         )
 
     def sweeps(self, nominal: Evaluation) -> dict[str, tuple[Evaluation, ...]]:
-        """Every sweep, by name. What two of them share, such as the nominal robot, is played once, and nominal not again."""
+        """Every sweep, by name.
+
+        What two of them share, such as the nominal robot, is played once, and nominal not again.
+        """
         played = {self._task.timestep_s: nominal}  # of the nominal robot, by physics step
         plain = self._env(num_envs=1)
         damping = plain.simulation.model.dof_damping[6:]
@@ -263,7 +272,9 @@ class Runner:
         )
 
     def pushes(self) -> Pushes:
-        """Survival of pushes that grow until hardly a robot survives, of robots that differ and sense as they did in training."""
+        """Survival of pushes that grow until hardly a robot survives, of robots that differ and sense as they did in
+        training.
+        """
         speeds, counts = [], []
         while (not speeds or counts[-1][1].sum() > 0.05 * counts[-1][0].sum()) and len(speeds) < round(
             MAX_SPEED_M_S / SPEED_STEP_M_S
@@ -280,7 +291,9 @@ class Runner:
         return measure_pushes(env, self._play(env, play_s(env), f"pushes of {speed_m_s:.1f} m/s"), speed_m_s)
 
     def drift(self) -> tuple[float, float]:
-        """95th percentile of how far the base drifts in 10 s of a zero command, m, and its upper bound; infinite for a robot that falls."""
+        """95th percentile of how far the base drifts in 10 s of a zero command, m, and its upper bound; infinite for a
+        robot that falls.
+        """
         env = self._env(commands={"uniform_velocity": {"vx": (0, 0), "vy": (0, 0), "yaw_rate": (0, 0)}})
         begin, fell = None, np.zeros(env.num_envs, bool)
         for count, step in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):

@@ -1,6 +1,7 @@
 """PPO where an action is one of several choices: drawing one, and the loss with its gradient.
 
-In a Rollout, action is then the choice as a row of zeros and a one, and mean holds the log-probabilities of all choices.
+In a Rollout, action is then the choice as a row of zeros and a one, and mean holds the log-probabilities of all
+choices.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def log_softmax(logits: Array) -> Array:
 
 
 def draw(log_probability: Array, rng: Streams) -> tuple[Array, Array, Array]:
-    """A choice for each row of log-probabilities (N, A): as an index (N,), as a row of zeros and a one (N, A), and its log-probability (N,).
+    """A choice for each row of log-probabilities (N, A): as an index (N,), as a row of zeros and a one (N, A), and its
+    log-probability (N,).
 
     The largest of the log-probabilities, each with Gumbel noise of its own, is distributed as they say.
     """
@@ -36,7 +38,9 @@ def draw(log_probability: Array, rng: Streams) -> tuple[Array, Array, Array]:
 def categorical_loss(
     output: Tensor, batch: Minibatch, *, clip: float, value_coefficient: float, entropy_coefficient: float
 ) -> tuple[Tensor, Tensor]:
-    """As `train.ppo.losses.ppo_loss`, for choices. output (B, A + 1) is [logits | value]. Returns the loss () and its TERMS (6,)."""
+    """As `train.ppo.losses.ppo_loss`, for choices. output (B, A + 1) is [logits | value]. Returns the loss () and its
+    TERMS (6,).
+    """
     num_actions = batch.action.shape[1]
     log_probability, value = output[:, :num_actions].log_softmax(axis=1), output[:, num_actions]
     ratio = ((batch.action * log_probability).sum(axis=1) - batch.log_prob).exp()
@@ -71,7 +75,8 @@ def bind_gradient(
     value_coefficient: float,
     entropy_coefficient: float,
 ) -> Callable[[], None]:
-    """categorical_gradient in NumPy, on arrays that are read and written when it is called; with a few choices a kernel would gain nothing.
+    """categorical_gradient in NumPy, on arrays that are read and written when it is called; with a few choices a kernel
+    would gain nothing.
 
     d_output (B, A + 1) and terms (6,) are written; old (B, A) are the log-probabilities when action (B, A) was drawn.
     """

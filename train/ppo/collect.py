@@ -20,7 +20,9 @@ LOG_SQRT_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
 
 class Episodes:
-    """Return and length of the episodes of num_envs environments: of those that go on, and of those that ended since they were last read."""
+    """Return and length of the episodes of num_envs environments: of those that go on, and of those that ended since
+    they were last read.
+    """
 
     def __init__(self, num_envs: int):
         self.running_return, self.running_length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
@@ -48,7 +50,9 @@ class Episodes:
             self.running_return[done], self.running_length[done] = 0.0, 0
 
     def read(self) -> dict[str, float]:
-        """Means over the episodes that ended, by tag, where there were any, and how many simulations failed; counting begins anew."""
+        """Means over the episodes that ended, by tag, where there were any, and how many simulations failed; counting
+        begins anew.
+        """
         metrics: dict[str, float] = {"episode/failed_simulations": self._failed}
         if self._lengths:
             metrics |= {"episode/return": np.mean(self._returns), "episode/length": np.mean(self._lengths)}
@@ -77,10 +81,10 @@ def collect(
 ) -> tuple[dict[str, Array], Array]:
     """Act for as many steps as the rollout holds, writing it in place.
 
-    observation has the environment's current `parts`, the last that history, where the policy reads one, was given. critic_normalizer is
-    that of a privileged critic's observations. Actions are drawn from the policy's
-    Gaussian with noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities. Returns the
-    observation after the last step, and its value (N,).
+    observation has the environment's current `parts`, the last that history, where the policy reads one, was given.
+    critic_normalizer is that of a privileged critic's observations. Actions are drawn from the policy's Gaussian with
+    noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities.
+    Returns the observation after the last step, and its value (N,).
     """
     state_dim = rollout.raw_observation.shape[2]
     act = _draw_choice if learner.categorical else _gaussian(learner)
@@ -109,7 +113,9 @@ def collect(
 
 
 def _gaussian(learner: PPO) -> Callable[[Rollout, int, Streams], Array]:
-    """A function that draws the actions (N, A) of a step from Gaussians around the rollout's means, and writes and scores them there."""
+    """A function that draws the actions (N, A) of a step from Gaussians around the rollout's means, and writes and
+    scores them there.
+    """
     log_std = learner.policy.log_std.numpy().astype(np.float32)
     std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
 
@@ -130,7 +136,9 @@ def _draw_choice(rollout: Rollout, t: int, rng: Streams) -> Array:
 
 
 def parts(observation: Any) -> dict[str, Array]:
-    """An observation by part: `state`, which is all of it where the environment's space is a Box, and of a privileged critic `critic`."""
+    """An observation by part: `state`, which is all of it where the environment's space is a Box, and of a privileged
+    critic `critic`.
+    """
     return dict(observation) if isinstance(observation, Mapping) else {"state": observation}
 
 
@@ -142,7 +150,9 @@ def _look(
     history: ObservationHistory | None,
     critic_normalizer: ObservationNormalizer | None,
 ) -> list[Array]:
-    """Write what is observed at step t into the rollout, and return what the policy, and a privileged critic, are given of it."""
+    """Write what is observed at step t into the rollout, and return what the policy, and a privileged critic, are given
+    of it.
+    """
     rollout.raw_observation[t] = observation["state"][:, : rollout.raw_observation.shape[2]]
     seen = rollout.raw_observation[t] if history is None else history.frames
     normalize_frames(normalizer, seen, rollout.observation[t])
@@ -154,7 +164,10 @@ def _look(
 
 
 def normalize_frames(normalizer: ObservationNormalizer, frames: Array, out: Array | None = None) -> Array:
-    """Observations (N, D), or the last k of each robot (N, k, D), normalized and side by side. (N, D) or (N, k * D), in out if given."""
+    """Observations (N, D), or the last k of each robot (N, k, D), normalized and side by side.
+
+    (N, D) or (N, k * D), in out if given.
+    """
     rows = frames.reshape(-1, normalizer.state_dim)
     return normalizer.normalize(rows, out=None if out is None else out.reshape(rows.shape)).reshape(len(frames), -1)
 

@@ -17,9 +17,11 @@ from train.ppo.rollout import Array, Rollout
 
 
 class Collector:
-    """All environments of a run, or some, of which first is the first: each behaves the same, to the bit, whichever others are here.
+    """All environments of a run, or some, of which first is the first: each behaves the same, to the bit, whichever
+    others are here.
 
-    env_seed and noise_seed are the run's. state_dim is how many columns of the observations' state are real: None, all of them.
+    env_seed and noise_seed are the run's. state_dim is how many columns of the observations' state are real: None, all
+    of them.
     """
 
     def __init__(
@@ -70,7 +72,10 @@ class Collector:
         return read() if read else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next rollout depends on: arrays and lists with a row for each environment. Of an environment that can, also its state."""
+        """All that the next rollout depends on: arrays and lists with a row for each environment.
+
+        Of an environment that can, also its state.
+        """
         groups = {"noise": self.noise.state_dict()}
         if save := getattr(self.env, "state_dict", None):
             groups |= {"env": save(), "observation": self.observation} | (
@@ -79,7 +84,8 @@ class Collector:
         return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that begin anew.
+        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that
+        begin anew.
 
         Raises ValueError for the state of another task or num_envs.
         """

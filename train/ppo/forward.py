@@ -1,4 +1,6 @@
-"""A policy that acts: its forward pass alone, for collection, which the learner has and every worker that collects for it."""
+"""A policy that acts: its forward pass alone, for collection, which the learner has and every worker that collects for
+it.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,11 @@ class Forward:
             upload(tensor, weights[name])
 
     def act(self, *inputs: Array) -> tuple[Array, Array]:
-        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N, P).
+        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N,
+        P).
 
-        A categorical policy gives the log-probability of each of its A choices in place of the mean. Compiled once for each N.
+        A categorical policy gives the log-probability of each of its A choices in place of the mean. Compiled once for
+        each N.
         """
         num_rows = len(inputs[0])
         if num_rows not in self._inference:
@@ -85,7 +89,9 @@ class Forward:
     def _networks(
         self, observation: Array, critic_observation: Array | None = None
     ) -> list[tuple[Array, list[Linear], int, slice]]:
-        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden, output columns."""
+        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden,
+        output columns.
+        """
         policy, num_actions = self.policy, self.policy.act_dim
         if not isinstance(policy, PrivilegedActorCritic):
             layers = [*policy.backbone, policy.actor_head, policy.critic_head]

@@ -8,11 +8,14 @@ from train.ppo.rollout import Array, Rollout
 
 
 def gae(rollout: Rollout, last_value: Array, gamma: float, gae_lambda: float) -> None:
-    """Fill the rollout's returns and advantage, in place; the advantage is then normalized to mean 0 and standard deviation 1.
+    """Fill the rollout's returns and advantage, in place; the advantage is then normalized to mean 0 and standard
+    deviation 1.
 
-    last_value (N,) is the value of the observation after the last step. A truncated episode bootstraps from the value of its
-    final observation (rollout.bootstrap), a terminated one from zero. A failed transition gets none, and passes none on.
-    Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (2016), equations 11 to 16.
+    last_value (N,) is the value of the observation after the last step. A truncated episode bootstraps from the value
+    of its final observation (rollout.bootstrap), a terminated one from zero. A failed transition gets none, and passes
+    none on.
+    Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (2016), equations 11
+    to 16.
     """
     reward, value, done = rollout.reward, rollout.value, rollout.terminated | rollout.truncated
     gamma, decay = np.float32(gamma), np.float32(gamma * gae_lambda)

@@ -39,9 +39,11 @@ def ppo_loss(
     value_coefficient: float,
     entropy_coefficient: float,
 ) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate + value_coefficient * mean squared value error - entropy_coefficient * entropy; Schulman et al. 2017, eq. 9.
+    """Clipped surrogate + value_coefficient * mean squared value error - entropy_coefficient * entropy; Schulman et al.
+    2017, eq. 9.
 
-    output (B, A + 1) is [mean before tanh | value] and log_std (A,) that of the Gaussian now; old_log_std (A,), the batch's.
+    output (B, A + 1) is [mean before tanh | value] and log_std (A,) that of the Gaussian now; old_log_std (A,), the
+    batch's.
     Returns the loss () and its TERMS (6,): means over the batch, kl being the analytic KL(old || new).
     """
     num_actions = log_std.shape[0]
@@ -88,7 +90,9 @@ def ppo_gradient(
 
 @dataclass(frozen=True)
 class LossKernel:
-    """The gradient of ppo_loss at output and log_std, and its TERMS, in C, for a minibatch of batch_size; losses.c says what its buffers are."""
+    """The gradient of ppo_loss at output and log_std, and its TERMS, in C, for a minibatch of batch_size; losses.c says
+    what its buffers are.
+    """
 
     batch_size: int
     num_actions: int

@@ -11,7 +11,9 @@ from train.ppo.rollout import Array, Rollout
 
 
 class Shape:
-    """What the policy of a config observes and does, from what its environments show (by part, (N, D)) and their action space."""
+    """What the policy of a config observes and does, from what its environments show (by part, (N, D)) and their action
+    space.
+    """
 
     def __init__(self, policy: PolicyConfig, observation: dict[str, Array], actions: gymnasium.Space, state_dim: int):
         self.policy, self.state_dim = policy, state_dim

@@ -1,4 +1,6 @@
-"""Adam for PPO: the gradient's global norm clipped, the learning rate led by the KL divergence, non-finite steps skipped."""
+"""Adam for PPO: the gradient's global norm clipped, the learning rate led by the KL divergence, non-finite steps
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ from rfx.nn.kernels import Kernel
 from train.ppo.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
-# The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step: rsl_rl's PPO.
+# The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step:
+# rsl_rl's PPO.
 RATE_FACTOR, MIN_RATE, MAX_RATE = 1.5, 1e-5, 1e-2
 BLOCK = 4096  # parameters that one thread takes at a time
 SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # of the steps since the last reset
 
 
 class Adam:
-    """The state of an optimizer of parameters, all on the device: moments, step and learning rate, and sums of what it saw."""
+    """The state of an optimizer of parameters, all on the device: moments, step and learning rate, and sums of what it
+    saw.
+    """
 
     def __init__(
         self, parameters: Sequence[Tensor], learning_rate: float, max_gradient_norm: float, desired_kl: float | None
@@ -70,7 +75,10 @@ class Adam:
         return self.kernel.bind(*own, *gradients, terms, np.empty(2 * (self._num_blocks + 1), np.float32))
 
     def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
-        """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`. Returns what changes, yet to be realized."""
+        """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`.
+
+        Returns what changes, yet to be realized.
+        """
         gradient = Tensor.cat(
             *(g.contiguous().flatten() for g in gradients)
         ).contiguous()  # contiguous: computed once, not for each use

@@ -1,4 +1,6 @@
-"""Rewards divided by how far discounted returns spread, so that one learning rate and one value coefficient serve tasks of any scale."""
+"""Rewards divided by how far discounted returns spread, so that one learning rate and one value coefficient serve tasks
+of any scale.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,10 @@ EPSILON, LARGEST = 1e-8, 10.0  # added to the variance; of a scaled reward, eith
 
 
 class RewardScale:
-    """Running variance of the discounted return so far, over num_envs environments. Rewards are scaled, and not centred: that would pay or
-    charge for every further step. Engstrom et al. 2020, "Implementation Matters in Deep RL", section 3, optimization 2.
+    """Running variance of the discounted return so far, over num_envs environments.
+
+    Rewards are scaled, and not centred: that would pay or charge for every further step. Engstrom et al. 2020,
+    "Implementation Matters in Deep RL", section 3, optimization 2.
     """
 
     def __init__(self, num_envs: int, gamma: float):

@@ -1,9 +1,11 @@
-"""A policy that does to the left what it does to the right, exactly: an ordinary network whose weights are their own mirror image.
+"""A policy that does to the left what it does to the right, exactly: an ordinary network whose weights are their own
+mirror image.
 
-Of every hidden layer the second half of the units is the mirror image of the first: what unit i computes from an observation, unit
-i + H/2 computes from the mirrored one. The actor is then equivariant, the critic invariant, with the layers and the cost of any other
-network. Weights that begin so stay so, to the bit, if every gradient is made its own mirror image before the optimizer sees it: sums of two
-numbers do not depend on their order. Group-equivariant layers after Cohen and Welling 2016, "Group Equivariant Convolutional Networks".
+Of every hidden layer the second half of the units is the mirror image of the first: what unit i computes from an
+observation, unit i + H/2 computes from the mirrored one. The actor is then equivariant, the critic invariant, with the
+layers and the cost of any other network. Weights that begin so stay so, to the bit, if every gradient is made its own
+mirror image before the optimizer sees it: sums of two numbers do not depend on their order. Group-equivariant layers
+after Cohen and Welling 2016, "Group Equivariant Convolutional Networks".
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ BLOCK = 4096  # numbers that one thread takes at a time
 class Symmetry:
     """How the parameters of an actor-critic mirror: by name, the signed permutations of their rows and columns.
 
-    observation (D, D) and action (A, A) are signed permutations that mirror an observation and an action by multiplication; hidden are the
-    widths of the layers between, history is how many observations are read. What it has no name for, as a privileged critic, stays as it is.
+    observation (D, D) and action (A, A) are signed permutations that mirror an observation and an action by
+    multiplication; hidden are the widths of the layers between, history is how many observations are read. What it has
+    no name for, as a privileged critic, stays as it is.
     Raises ValueError for a hidden layer of an odd number of units.
     """
 
@@ -49,7 +52,9 @@ class Symmetry:
         self._tensors: dict[str, tuple[Tensor | None, ...]] = {}
 
     def initial(self, name: str, values: Array) -> Array:
-        """Weights of the same scale that are their own mirror image: one half of the rows, or of the columns, is the image of the other."""
+        """Weights of the same scale that are their own mirror image: one half of the rows, or of the columns, is the
+        image of the other.
+        """
         if name not in self._parts:
             return values
         image = self._image(name, values)
@@ -60,7 +65,9 @@ class Symmetry:
         return np.concatenate((values.take(range(half), axis), image.take(range(half, 2 * half), axis)), axis)
 
     def bind(self, gradients: Mapping[str, Array]) -> tuple[Callable[[], None], dict[str, Array]]:
-        """What makes symmetric gradients of those in these arrays, in C, and the arrays that it writes them to. By the parameters' names.
+        """What makes symmetric gradients of those in these arrays, in C, and the arrays that it writes them to.
+
+        By the parameters' names.
 
         What has no mirror image is the array it was.
         """
@@ -93,7 +100,9 @@ class Symmetry:
 
 
 def mean_kernel(sizes: Sequence[int]) -> Kernel:
-    """The mean of arrays of these sizes and their images: buffers are the means, the arrays, and where images come from with which sign."""
+    """The mean of arrays of these sizes and their images: buffers are the means, the arrays, and where images come from
+    with which sign.
+    """
     text = (
         kernels.program_text(constants={"PIECES": len(sizes), "BLOCK": BLOCK}, arrays={"size": sizes})
         + """

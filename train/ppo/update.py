@@ -27,8 +27,9 @@ OPTIONAL_FIELDS = ("critic_observation",)
 class PPO(Forward):
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
-    policy is an ActorCritic, a PrivilegedActorCritic, or, of choices (categorical), a CategoricalActorCritic. With a symmetry its weights become, and stay, their own mirror image. Raises
-    ValueError unless the batch splits into equal minibatches.
+    policy is an ActorCritic, a PrivilegedActorCritic, or, of choices (categorical), a CategoricalActorCritic. With a
+    symmetry its weights become, and stay, their own mirror image. Raises ValueError unless the batch splits into equal
+    minibatches.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class PPO(Forward):
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
         """Run every epoch on the rollout, in fresh random minibatches.
 
-        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning rate; and how many
-        minibatches were skipped, because their loss or gradient was not finite. Raises ValueError for a rollout of another size.
+        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning
+        rate; and how many minibatches were skipped, because their loss or gradient was not finite. Raises ValueError
+        for a rollout of another size.
         """
         batch_size, order = self._rollout.action.shape[0], self._order
         if rollout.reward.size != batch_size:
@@ -214,7 +216,9 @@ class PPO(Forward):
 
 
 def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
-    """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position (1,), int32."""
+    """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position
+    (1,), int32.
+    """
     rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
     given = {name: source[rows] for name in BATCH_FIELDS if (source := getattr(rollout, name)) is not None}
     return Minibatch(**given), position.assign(position + 1)

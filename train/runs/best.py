@@ -80,7 +80,8 @@ class BestPolicy:
         return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
     def choose(self, after_step: Callable[[], None]) -> None:
-        """Judge the best and the last policy at length, save the better one with its figures, and export it where that is asked for.
+        """Judge the best and the last policy at length, save the better one with its figures, and export it where that
+        is asked for.
 
         Raises InputError where the disk does not take it.
         """

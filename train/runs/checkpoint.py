@@ -1,7 +1,7 @@
 """Checkpoints: all that a run goes on from, on disk, whole or absent, the newest few.
 
-A checkpoint is the folder {steps} with state.safetensors (arrays), state.json (everything else) and SHA256SUMS, which the command
-`sha256sum -c` checks too. Names that begin with a dot are unfinished, or being removed.
+A checkpoint is the folder {steps} with state.safetensors (arrays), state.json (everything else) and SHA256SUMS, which
+the command `sha256sum -c` checks too. Names that begin with a dot are unfinished, or being removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ ARRAYS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
 
 
 def write_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], keep: int) -> Path:
-    """Write state (NumPy arrays and JSON types by name) as the checkpoint of steps, then remove the oldest, so that keep remain.
+    """Write state (NumPy arrays and JSON types by name) as the checkpoint of steps, then remove the oldest, so that
+    keep remain.
 
     Returns its path. Raises OSError where the disk refuses, and then every checkpoint that was there is as it was.
     """
@@ -41,7 +42,10 @@ def write_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], keep: i
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that write_checkpoint wrote. Raises ValueError for a checkpoint that is not as it was written, OSError for an unreadable one."""
+    """The state that write_checkpoint wrote.
+
+    Raises ValueError for a checkpoint that is not as it was written, OSError for an unreadable one.
+    """
     if missing := [name for name in (SUMS, ARRAYS, VALUES) if not (path / name).is_file()]:
         raise ValueError(f"{', '.join(missing)} missing")
     expected = dict(
@@ -68,7 +72,9 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, 
 
 
 def set_aside_after(path: Path) -> None:
-    """Rename the checkpoints that are newer than the one at path, so that a run that goes on from it does not meet them again."""
+    """Rename the checkpoints that are newer than the one at path, so that a run that goes on from it does not meet them
+    again.
+    """
     for other in checkpoints(path.parent):
         if other.name > path.name:
             aside = other.with_name(f"{other.name}.damaged")

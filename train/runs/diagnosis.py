@@ -19,7 +19,8 @@ BATCH = "offending_batch"
 
 
 def check_updates(trainer: Trainer, metrics: Mapping[str, float], folder: Path) -> None:
-    """Raises TrainingBroken when MAX_SKIPPING updates in a row had a non-finite loss or gradient, the last batch then in folder.
+    """Raises TrainingBroken when MAX_SKIPPING updates in a row had a non-finite loss or gradient, the last batch then
+    in folder.
 
     Such minibatches are skipped, so the weights are as sound as before; only once is a chance event.
     """

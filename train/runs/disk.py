@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 
 class Writes:
-    """Runs writes that a run can do without for now. The first failure of each kind is told; the next write of it is tried again."""
+    """Runs writes that a run can do without for now.
+
+    The first failure of each kind is told; the next write of it is tried again.
+    """
 
     def __init__(self, tell: Callable[[str], None]):
         self.tell = tell

@@ -31,7 +31,9 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's model and features."""
+    """Versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's model and
+    features.
+    """
     return {
         "python": platform.python_version(),
         "rfx": rfx.__version__,

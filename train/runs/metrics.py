@@ -15,10 +15,13 @@ import numpy as np
 
 
 class MetricsWriter:
-    """Appends scalars to one file of events in folder: `tensorboard --logdir runs` shows them. Use as a context manager.
+    """Appends scalars to one file of events in folder: `tensorboard --logdir runs` shows them.
 
-    Events are written at once and not by a thread, so that a full disk is an OSError here. A run that goes on from a checkpoint gives the
-    position that the events had then: the file is cut there and continued, or begun anew where it is gone. Raises OSError.
+    Use as a context manager.
+
+    Events are written at once and not by a thread, so that a full disk is an OSError here. A run that goes on from a
+    checkpoint gives the position that the events had then: the file is cut there and continued, or begun anew where it
+    is gone. Raises OSError.
     """
 
     def __init__(self, folder: Path, position: Mapping[str, Any] | None = None):
@@ -31,7 +34,10 @@ class MetricsWriter:
             self._begin()
 
     def write(self, metrics: Mapping[str, float], steps: int) -> None:
-        """Write the metrics of one iteration; steps is the number of environment steps so far. Raises OSError, and then writes nothing."""
+        """Write the metrics of one iteration; steps is the number of environment steps so far.
+
+        Raises OSError, and then writes nothing.
+        """
         if not self._path.exists():  # removed while the run went on
             self._begin()
         event = self._events.Event(step=steps, wall_time=time.time())
@@ -72,7 +78,9 @@ class MetricsWriter:
 
 
 def read_metrics(folder: Path, tag: str) -> np.ndarray:
-    """Steps and values (n, 2) of one tag in a run's events, in the order of steps; what is cut short at a file's end is passed over."""
+    """Steps and values (n, 2) of one tag in a run's events, in the order of steps; what is cut short at a file's end is
+    passed over.
+    """
     return np.array(sorted((step, value) for step, _, found, value in _read(folder) if found == tag), float).reshape(
         -1, 2
     )
@@ -100,7 +108,9 @@ def _read(folder: Path) -> Iterator[tuple[int, float, str, float]]:
 
 
 def _tensorboard() -> Any:
-    """tensorboardX's event and checksum, imported without torch: where torch is installed that import alone takes 1.5 s, and is not used."""
+    """tensorboardX's event and checksum, imported without torch: where torch is installed that import alone takes 1.5
+    s, and is not used.
+    """
     absent = "torch" not in sys.modules
     if absent:
         sys.modules["torch"] = None  # an import of torch now raises ImportError, which tensorboardX expects

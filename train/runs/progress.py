@@ -25,7 +25,9 @@ RETURN = Figure(name="episode/return", label="return", format=".2f")
 
 
 def progress(total_steps: int, shown: Sequence[Figure], console: Console, began: float) -> Progress:
-    """The display that suits the console: live in a terminal, else plain lines. shown are a task's figures, began is of time.monotonic."""
+    """The display that suits the console: live in a terminal, else plain lines. shown are a task's figures, began is of
+    time.monotonic.
+    """
     return (LiveProgress if console.is_terminal else Progress)(total_steps, shown, console, began)
 
 

@@ -26,7 +26,8 @@ from train.task.errors import InputError, bad_input
 
 CHECKPOINTS = "checkpoints"
 MOST_TOLD = 4  # differences that a message names
-# Seed, provenance, threads and configuration of the beginning, every resumption, the weights' fingerprint after the first iterations
+# Seed, provenance, threads and configuration of the beginning, every resumption, the weights' fingerprint after the
+# first iterations
 # (`beginning`, by iteration) and at the end.
 RECORD = "run.json"
 BEGINNING = 3  # iterations
@@ -59,7 +60,8 @@ FIXED = (
 
 
 class RunCheckpoints:
-    """The checkpoints of one run: what they hold beside the trainer's state, when one is due, and going on from the newest.
+    """The checkpoints of one run: what they hold beside the trainer's state, when one is due, and going on from the
+    newest.
 
     writer has the metrics' position, best the best policy so far, display the time and the figures shown.
     """
@@ -73,7 +75,10 @@ class RunCheckpoints:
         self._saved: int | None = None  # steps
 
     def begin(self, state: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
-        """Begin a run, or with a state of load_run go on with it, and write that down. From here on there is a checkpoint."""
+        """Begin a run, or with a state of load_run go on with it, and write that down.
+
+        From here on there is a checkpoint.
+        """
         config, steps = self._trainer.config, 0
         if state:
             with bad_input("this checkpoint does not fit: "):
@@ -110,7 +115,9 @@ class RunCheckpoints:
         self.save()
 
     def note_beginning(self) -> None:
-        """Write the weights' fingerprint into run.json after each of the first iterations, for `python -m train.verify`."""
+        """Write the weights' fingerprint into run.json after each of the first iterations, for `python -m
+        train.verify`.
+        """
         if self._trainer.iteration <= BEGINNING:
             with self._writes.attempt(RECORD):
                 before = read_record(self._folder).get("beginning", {})
@@ -125,7 +132,9 @@ class RunCheckpoints:
             self.save()
 
     def save(self) -> None:
-        """Save the state as it is, unless it is saved already, or not sound: after updates that had to skip minibatches."""
+        """Save the state as it is, unless it is saved already, or not sound: after updates that had to skip
+        minibatches.
+        """
         trainer, steps = self._trainer, self._trainer.steps
         if steps == self._saved or trainer.skipping:
             return
@@ -168,8 +177,8 @@ def load_run(
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """The state to go on from, and what differs in the configuration; both empty for a run that begins.
 
-    Checkpoints that are damaged are told of and set aside. Raises InputError when the configuration differs and may not, when there is
-    nothing left to do, or when a run would begin among another's checkpoints.
+    Checkpoints that are damaged are told of and set aside. Raises InputError when the configuration differs and may
+    not, when there is nothing left to do, or when a run would begin among another's checkpoints.
     """
     if not config.resume:
         if checkpoints(folder / CHECKPOINTS):
@@ -193,9 +202,11 @@ def load_run(
 
 
 def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
-    """Give a trainer that has not begun the network and normalizers of another run's newest checkpoint; returns the steps behind them.
+    """Give a trainer that has not begun the network and normalizers of another run's newest checkpoint; returns the
+    steps behind them.
 
-    Raises InputError where there is no checkpoint, its network does not fit, or what it reads and moves is not what this run's does.
+    Raises InputError where there is no checkpoint, its network does not fit, or what it reads and moves is not what
+    this run's does.
     """
     with bad_input(f"start_from={run}: "):
         _, state = newest_checkpoint(run / CHECKPOINTS, tell)
@@ -205,7 +216,9 @@ def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
 
 
 def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
-    """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else, saying what differs."""
+    """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else,
+    saying what differs.
+    """
     if "run.meaning" not in state:
         raise ValueError(
             "its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx"
@@ -223,7 +236,8 @@ def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
 
 
 def find_run(given: str, runs: Path, key: str = "resume") -> Path:
-    """The run's folder that resume=given, or another key, means: a path, or `latest`, the one under runs that wrote the newest checkpoint.
+    """The run's folder that resume=given, or another key, means: a path, or `latest`, the one under runs that wrote the
+    newest checkpoint.
 
     Raises InputError where there is no run.
     """
@@ -262,9 +276,11 @@ def config_of(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]:
-    """[was, is] of the keys that differ between a checkpoint's values_of and config, those left out that change no result.
+    """[was, is] of the keys that differ between a checkpoint's values_of and config, those left out that change no
+    result.
 
-    Raises InputError where config does not allow differences (resume_overrides), or for one that cannot be made any more.
+    Raises InputError where config does not allow differences (resume_overrides), or for one that cannot be made any
+    more.
     """
     now = values_of(config)
     differing = {
@@ -286,7 +302,9 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What run.json in folder says; empty where it is not there or not whole, because checkpoints have all that a run needs."""
+    """What run.json in folder says; empty where it is not there or not whole, because checkpoints have all that a run
+    needs.
+    """
     try:
         return json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
@@ -300,7 +318,10 @@ def update_record(folder: Path, values: Mapping[str, Any]) -> None:
 
 @contextmanager
 def sole_process(folder: Path) -> Iterator[None]:
-    """While inside, no other process can train into folder. Raises InputError where one does already. Its end, by SIGKILL too, frees it."""
+    """While inside, no other process can train into folder.
+
+    Raises InputError where one does already. Its end, by SIGKILL too, frees it.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:

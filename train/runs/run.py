@@ -1,4 +1,6 @@
-"""One training run: iterate, evaluate and save now and then, and choose between the best policy and the last at the end."""
+"""One training run: iterate, evaluate and save now and then, and choose between the best policy and the last at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,11 @@ def train(
 ) -> dict[str, Any]:
     """Train into folder, which ends with `policy/`, `evaluation.json` and TensorBoard's events.
 
-    With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every evaluation but the final one,
-    and may say that the run is to be given up. Returns status "finished", "stopped" (by SIGINT or SIGTERM, with a checkpoint and the best
-    policy so far on disk), "pruned" (given up, the same) or "failed" (with an error: nothing sound was left to learn from),
-    exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation, figures and policy, as JSON types. Raises
-    InputError for a configuration that cannot be run.
+    With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every evaluation
+    but the final one, and may say that the run is to be given up. Returns status "finished", "stopped" (by SIGINT or
+    SIGTERM, with a checkpoint and the best policy so far on disk), "pruned" (given up, the same) or "failed" (with an
+    error: nothing sound was left to learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the
+    weights, evaluation, figures and policy, as JSON types. Raises InputError for a configuration that cannot be run.
     """
     began, console, total_steps = time.monotonic(), console or Console(), whole_iterations(config)
 
@@ -94,7 +96,9 @@ def train(
 
 
 class Loop:
-    """The iterations of one run, with what is looked at, written and saved between them. speeds: environment steps/s of each."""
+    """The iterations of one run, with what is looked at, written and saved between them. speeds: environment steps/s of
+    each.
+    """
 
     def __init__(
         self,
@@ -170,7 +174,10 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a flag, so that an iteration ends whole; the second stops at once. A context manager."""
+    """Turns the first SIGINT or SIGTERM into a flag, so that an iteration ends whole; the second stops at once.
+
+    A context manager.
+    """
 
     def __init__(self, display: Progress):
         self.signal = 0

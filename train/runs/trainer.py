@@ -27,9 +27,10 @@ from train.task.task import Task, find_task
 class Trainer:
     """Four objects (environment, policy, rollout, learner) and the randomness that drives them.
 
-    The environment is the task's, by default that of the config. With policy.history above 1 there is a history beside them, with a
-    privileged critic its normalizer, with a symmetric policy a mirror. Everything random comes from SeedSequence(config.seed): the same seed
-    gives the same weights, bit for bit, on the same machine. Raises ValueError for an environment that cannot be learned in.
+    The environment is the task's, by default that of the config. With policy.history above 1 there is a history beside
+    them, with a privileged critic its normalizer, with a symmetric policy a mirror. Everything random comes from
+    SeedSequence(config.seed): the same seed gives the same weights, bit for bit, on the same machine. Raises ValueError
+    for an environment that cannot be learned in.
     """
 
     def __init__(self, config: TrainConfig, task: Task | None = None):
@@ -113,10 +114,11 @@ class Trainer:
         return {name: float(value) for name, value in metrics.items()}
 
     def std_limit(self) -> float:
-        """Exploration's highest standard deviation now: from initial_std to final_std over the run, in a geometric progression.
+        """Exploration's highest standard deviation now: from initial_std to final_std over the run, in a geometric
+        progression.
 
-        Exploration noise slows the robot down, and the mean action learns to make up for it: a policy that is to be played without noise
-        must have learned with little.
+        Exploration noise slows the robot down, and the mean action learns to make up for it: a policy that is to be
+        played without noise must have learned with little.
         """
         policy, progress = self.config.policy, min(self.steps / self.config.trainer.total_steps, 1.0)
         return policy.initial_std * (policy.final_std / policy.initial_std) ** progress
@@ -126,7 +128,9 @@ class Trainer:
         return self.steps // every > (self.steps - self.rollout.reward.size) // every
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration depends on, by name: arrays, numbers and, of generators and normalizer, dictionaries."""
+        """All that the next iteration depends on, by name: arrays, numbers and, of generators and normalizer,
+        dictionaries.
+        """
         own = {
             "steps": self.steps,
             "iteration": self.iteration,
@@ -148,7 +152,8 @@ class Trainer:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that begin anew.
+        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that
+        begin anew.
 
         Raises ValueError for the state of another task, network or num_envs.
         """

@@ -1,4 +1,6 @@
-"""What changed in the state of environments since it was last sent: most of it, the randomized robots, stays as it is for an episode."""
+"""What changed in the state of environments since it was last sent: most of it, the randomized robots, stays as it is
+for an episode.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ Changes = Mapping[str, tuple[Array | None, Any]]  # by name: rows (n,) and their
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
-    """Rows of after whose bits are not those of before, by name: of arrays (N, ...). Lists, and what before has not, are whole."""
+    """Rows of after whose bits are not those of before, by name: of arrays (N, ...).
+
+    Lists, and what before has not, are whole.
+    """
     found = {}
     for name, values in after.items():
         if name in before and isinstance(values, np.ndarray):

@@ -16,10 +16,11 @@ ANSWER_S = 10.0  # a machine that is there answers within
 
 
 def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool:
-    """Connect to the cluster at address (auto: the one that this machine is part of), or begin a Ray on this machine, of num_cpus at least.
+    """Connect to the cluster at address (auto: the one that this machine is part of), or begin a Ray on this machine,
+    of num_cpus at least.
 
-    key is the setting that gave address. Returns whether that was done here, and is to be undone: False where this process is connected
-    already. Raises InputError where no cluster answers.
+    key is the setting that gave address. Returns whether that was done here, and is to be undone: False where this
+    process is connected already. Raises InputError where no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

@@ -27,7 +27,9 @@ LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What a worker sends: a rollout's arrays by name, (T, n, ...), the value of what is seen after it (n,), and how it left the environments."""
+    """What a worker sends: a rollout's arrays by name, (T, n, ...), the value of what is seen after it (n,), and how it
+    left the environments.
+    """
 
     arrays: Mapping[str, Array]
     value: Array

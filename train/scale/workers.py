@@ -1,4 +1,6 @@
-"""Collection by Ray actors, each with its share of the environments: the rollout is the same, to the bit, for any number of them."""
+"""Collection by Ray actors, each with its share of the environments: the rollout is the same, to the bit, for any
+number of them.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ CHECK_S = 5.0  # without an answer, before looking whether a new worker waits fo
 class Workers:
     """What a Collector is, spread over config.scale.workers Ray actors. seeds are a Collector's.
 
-    Weights go out once an iteration, through the object store, and rollouts come back as a few large arrays; beside a rollout its worker
-    gives what has changed of the state that it ends in. A worker that dies is replaced by one that begins where its last rollout ended, and
-    repeats the iteration. env, of one environment, tells spaces and sums up metrics. tell is given a line for each worker that dies. Raises
-    InputError where there is no cluster, or one too small.
+    Weights go out once an iteration, through the object store, and rollouts come back as a few large arrays; beside a
+    rollout its worker gives what has changed of the state that it ends in. A worker that dies is replaced by one that
+    begins where its last rollout ended, and repeats the iteration. env, of one environment, tells spaces and sums up
+    metrics. tell is given a line for each worker that dies. Raises InputError where there is no cluster, or one too
+    small.
     """
 
     history = None  # it is the workers'
@@ -64,7 +67,10 @@ class Workers:
         self._times: dict[str, float] = {}
 
     def _start(self, i: int) -> Any:
-        """A worker for share i. It takes CPUs of its own, or, where the machines that are left have too few, shares those of others."""
+        """A worker for share i.
+
+        It takes CPUs of its own, or, where the machines that are left have too few, shares those of others.
+        """
         import ray
 
         (self._sharing.add if self._lacks_cpus(i) else self._sharing.discard)(i)
@@ -119,7 +125,8 @@ class Workers:
         return value
 
     def _ask(self, call: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
-        """The answers of all workers as they arrive, each with its share. call asks that of a share, and again after it was replaced.
+        """The answers of all workers as they arrive, each with its share. call asks that of a share, and again after it
+        was replaced.
 
         Raises what a worker raises, and TrainingBroken where one cannot begin, or too many die.
         """
@@ -129,7 +136,8 @@ class Workers:
         waiting, deaths = {call(i): i for i in range(len(self.rows))}, 0
         while waiting:
             answered, _ = ray.wait([*waiting], num_returns=1, timeout=CHECK_S)
-            if not answered:  # a machine's death is known to its workers' callers first: the replacements may have been promised its CPUs
+            # a machine's death is known to its workers' callers first: the replacements may have been promised its CPUs
+            if not answered:
                 for reference, i in [*waiting.items()]:
                     if i in self._silent - self._sharing and self._lacks_cpus(i):
                         del waiting[reference]
@@ -179,7 +187,9 @@ class Workers:
             self._actors[i].load_state_dict.remote(self._states[i])
 
     def metrics(self) -> dict[str, float]:
-        """As Collector's; and how many workers there are, and what of the last collection was not the slowest one's work."""
+        """As Collector's; and how many workers there are, and what of the last collection was not the slowest one's
+        work.
+        """
         tags = self._times | {
             "scale/workers": len(self.rows),
             "scale/replaced_workers": self.num_replaced,

@@ -1,4 +1,7 @@
-"""Runs side by side as pictures: their curves against steps and wall time, and what each key is worth. Each function returns a PNG."""
+"""Runs side by side as pictures: their curves against steps and wall time, and what each key is worth.
+
+Each function returns a PNG.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def style() -> object:
 
 
 def curves_of(folder: Path) -> dict[str, Array]:
-    """Of each tag of a run steps, minutes of training and values (n, 3): the time that it was interrupted is left out."""
+    """Of each tag of a run steps, minutes of training and values (n, 3): the time that it was interrupted is left
+    out.
+    """
     found = read_curves(folder)
     times = np.unique(np.concatenate([values[:, 1] for values in found.values()])) if found else np.zeros(0)
     if not len(times):

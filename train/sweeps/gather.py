@@ -1,4 +1,6 @@
-"""A run's folder on another machine, copied to the one of the command while it is written: one Outbox for each run there, one Inbox here."""
+"""A run's folder on another machine, copied to the one of the command while it is written: one Outbox for each run
+there, one Inbox here.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,16 @@ from rfx.system.folders import replace_file
 from train.runs.run import Watch
 from train.sweeps.study import watch_of, watches_afar
 
-CHECKPOINTS_FIRST = "checkpoints/"  # what is read after a checkpoint is at least as new: its metrics go on from where the events are then
+# what is read after a checkpoint is at least as new: its metrics go on from where the events are then
+CHECKPOINTS_FIRST = "checkpoints/"
 HIDDEN = ".hydra"  # other names that begin with a dot are unfinished
 Files = Mapping[str, bytes]  # by their path in a run's folder
 
 
 class Inbox:
-    """Writes what runs elsewhere send into their folders in a sweep's; of each run only what its newest attempt sends."""
+    """Writes what runs elsewhere send into their folders in a sweep's; of each run only what its newest attempt
+    sends.
+    """
 
     def __init__(self, sweep: Path):
         self._sweep, self._attempts = Path(sweep), {}
@@ -47,7 +52,10 @@ class Inbox:
         return True
 
     def watch(self, num: int, steps: int, evaluation: Mapping[str, float]) -> bool:
-        """What a search whose study lies here says of an evaluation of run num: whether to give it up. False where there is none."""
+        """What a search whose study lies here says of an evaluation of run num: whether to give it up.
+
+        False where there is none.
+        """
         if num not in self._watches:
             self._watches[num] = watch_of(self._sweep / str(num))
         watch = self._watches[num]
@@ -55,7 +63,9 @@ class Inbox:
 
 
 class Outbox:
-    """Sends what is new in folder every_s seconds while inside, and once more at the end. send is given new files and the names of all."""
+    """Sends what is new in folder every_s seconds while inside, and once more at the end. send is given new files and
+    the names of all.
+    """
 
     def __init__(self, folder: Path, every_s: float, send: Callable[[Files, list[str]], Any]):
         self._folder, self._every_s, self._send = folder, every_s, send
@@ -114,7 +124,8 @@ class Outbox:
 def elsewhere(
     num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any], watch: Watch
 ) -> Iterator[Path]:
-    """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is sent as Outbox does.
+    """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is
+    sent as Outbox does.
 
     watch is shown the run's evaluations.
     """

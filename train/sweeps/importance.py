@@ -13,10 +13,11 @@ from train.sweeps.study import load_study
 
 
 def explained(rows: Sequence[Mapping[str, object]], keys: Sequence[str], metric: str) -> dict[str, float]:
-    """Of each key the share of the metric's variance over the runs that it explains: between the means of its values, over all of it.
+    """Of each key the share of the metric's variance over the runs that it explains: between the means of its values,
+    over all of it.
 
-    Correlation ratio (Fisher, Statistical Methods for Research Workers, 1925, section 45). The largest first. Empty where it does not vary;
-    a key with another value in every run, which would explain all, is left out.
+    Correlation ratio (Fisher, Statistical Methods for Research Workers, 1925, section 45). The largest first. Empty
+    where it does not vary; a key with another value in every run, which would explain all, is left out.
     """
     rows = [row for row in rows if isinstance(row.get(metric), (int, float)) and math.isfinite(row[metric])]
     values = np.array([row[metric] for row in rows], float)
@@ -35,10 +36,11 @@ def explained(rows: Sequence[Mapping[str, object]], keys: Sequence[str], metric:
 
 
 def of_search(folder: Path) -> tuple[dict[str, float], str]:
-    """What Optuna says of the search in folder: importance of each key, which sum to 1, and what they are; both empty without enough trials.
+    """What Optuna says of the search in folder: importance of each key, which sum to 1, and what they are; both empty
+    without enough trials.
 
-    PED-ANOVA (Watanabe, Bansal and Hutter, 2023), how much a key's values among the better trials differ from those of all; optuna's default
-    since 5.0, and it needs no scikit-learn, as fANOVA does.
+    PED-ANOVA (Watanabe, Bansal and Hutter, 2023), how much a key's values among the better trials differ from those of
+    all; optuna's default since 5.0, and it needs no scikit-learn, as fANOVA does.
     """
     import optuna
 

@@ -1,4 +1,6 @@
-"""Runs as jobs of a Ray cluster: each in a process of its own, tried again where that or its machine dies, with all folders on this machine."""
+"""Runs as jobs of a Ray cluster: each in a process of its own, tried again where that or its machine dies, with all
+folders on this machine.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +63,11 @@ def connect(address: str | None, cpus_per_job: int) -> bool:
 def run_jobs(
     jobs: Iterable[Job], sweep: Path, settings: JobsConfig, tell: Callable[[str], None] = print
 ) -> Iterator[int]:
-    """Run jobs, each taken when there is room for it; yields the number of each that ended, well or not, as its result.json says.
+    """Run jobs, each taken when there is room for it; yields the number of each that ended, well or not, as its
+    result.json says.
 
-    The first SIGINT or SIGTERM stops the runs, which save what they have, and raises SystemExit; a second one ends this process at once.
+    The first SIGINT or SIGTERM stops the runs, which save what they have, and raises SystemExit; a second one ends this
+    process at once.
     Raises InputError where there is no cluster, or no machine that is large enough.
     """
     import ray
@@ -192,7 +196,9 @@ def stop_signal() -> Iterator[list[int]]:
 def attempt(
     run: Callable[[Path], Any], num: int, number: int, sweep: Path, home: str, inbox: Any, gather_s: float, files: Files
 ) -> int:
-    """In a process of the job's own, on any machine: one attempt of it; returns its exit code. files are of its folder."""
+    """In a process of the job's own, on any machine: one attempt of it; returns its exit code. files are of its
+    folder.
+    """
     import ray
 
     if ray.get_runtime_context().get_node_id() == home:

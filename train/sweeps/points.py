@@ -1,4 +1,7 @@
-"""Points of a sweep: what differs between its runs but the seed. Each may run with several seeds, and is told by a mean and an interval."""
+"""Points of a sweep: what differs between its runs but the seed.
+
+Each may run with several seeds, and is told by a mean and an interval.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,8 @@ class Spread:
 def spread(values: Sequence[float | None]) -> Spread:
     """Mean and interval of the values that are numbers: where the mean lies, if they are normally distributed.
 
-    Student, The probable error of a mean, Biometrika 1908: mean +- t s / sqrt(n), with the sample's standard deviation s.
+    Student, The probable error of a mean, Biometrika 1908: mean +- t s / sqrt(n), with the sample's standard deviation
+    s.
     """
     known = [value for value in values if value is not None and math.isfinite(value)]
     num = len(known)
@@ -75,7 +79,9 @@ def spread(values: Sequence[float | None]) -> Spread:
 
 
 def t_quantile(degrees: int) -> float:
-    """The t that Student's distribution with so many degrees of freedom stays within, on both sides, with a probability of 95%."""
+    """The t that Student's distribution with so many degrees of freedom stays within, on both sides, with a probability
+    of 95%.
+    """
     low, high = 0.0, math.pi / 2.0  # of the angle whose tangent is t / sqrt(degrees)
     while (middle := (low + high) / 2.0) not in (low, high):
         low, high = (middle, high) if t_probability(middle, degrees) < CONFIDENCE else (low, middle)
@@ -83,7 +89,10 @@ def t_quantile(degrees: int) -> float:
 
 
 def t_probability(angle: float, degrees: int) -> float:
-    """The probability that |t| < sqrt(degrees) tan(angle). Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4."""
+    """The probability that |t| < sqrt(degrees) tan(angle).
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
     odd, cosine = degrees % 2, math.cos(angle)
     term, total = (cosine if odd else 1.0), 0.0
     for power in range(1 + odd, degrees, 2):

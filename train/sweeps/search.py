@@ -1,4 +1,5 @@
-"""A search for good values of keys: Optuna says what to try (ask), the runs of a sweep say what came of it (tell), study.db remembers.
+"""A search for good values of keys: Optuna says what to try (ask), the runs of a sweep say what came of it (tell),
+study.db remembers.
 
 Optuna is an extra and slow to import: it is imported on use.
 """
@@ -65,9 +66,9 @@ class SearchConfig:
 class Search:
     """The search whose study lies in a sweep's folder; where one does already, it goes on.
 
-    Trial n is the runs n * seeds, n * seeds + 1, ... of the sweep. space: what each key may be, as hydra_plugins tells it; fixed: the other
-    overrides; default: what the keys are in the configuration, which is tried first where space has it. Raises InputError for what cannot
-    be searched, and where the folder holds another search.
+    Trial n is the runs n * seeds, n * seeds + 1, ... of the sweep. space: what each key may be, as hydra_plugins tells
+    it; fixed: the other overrides; default: what the keys are in the configuration, which is tried first where space
+    has it. Raises InputError for what cannot be searched, and where the folder holds another search.
     """
 
     def __init__(
@@ -106,7 +107,9 @@ class Search:
             self._begin_with(default)
 
     def jobs(self) -> Iterator[tuple[int, list[str]]]:
-        """Number and overrides of each run, decided when it is taken: first of trials that were interrupted, then of new ones."""
+        """Number and overrides of each run, decided when it is taken: first of trials that were interrupted, then of
+        new ones.
+        """
         interrupted = [trial for trial in self._study.get_trials() if trial.state.name == "RUNNING"]
         for trial in interrupted:
             yield from self._runs(trial)
@@ -114,7 +117,9 @@ class Search:
             yield from self._runs(trial)
 
     def batches(self) -> Iterator[tuple[int, list[list[str]]]]:
-        """The same as (number of the first, overrides of it and those after it), in batches of as many trials as run at once."""
+        """The same as (number of the first, overrides of it and those after it), in batches of as many trials as run at
+        once.
+        """
         first, batch = 0, []
         for num, overrides in self.jobs():
             if batch and num != first + len(batch):  # trials that were interrupted need not follow each other
@@ -129,7 +134,10 @@ class Search:
             yield first, batch
 
     def ended(self, num: int) -> None:
-        """Tell the study what came of a run; nothing where its trial is not at its end. Raises InputError for a metric that runs lack."""
+        """Tell the study what came of a run; nothing where its trial is not at its end.
+
+        Raises InputError for a metric that runs lack.
+        """
         from optuna.trial import TrialState
 
         trial = num // len(self._seeds)
@@ -198,7 +206,10 @@ class Search:
             )
 
     def _ask(self) -> optuna.Trial | None:
-        """A new trial, if there is to be one. What it draws is its number's, so that a search that goes on does not draw the same again."""
+        """A new trial, if there is to be one.
+
+        What it draws is its number's, so that a search that goes on does not draw the same again.
+        """
         import optuna
 
         number = sum(trial.state.name != "WAITING" for trial in self._study.get_trials(deepcopy=False))
@@ -234,7 +245,9 @@ class Search:
 
 
 def beyond(values: Any, others: Any) -> Any:
-    """For telling what differs: of a list what others lack, unless they differ in their order alone; anything else as it is."""
+    """For telling what differs: of a list what others lack, unless they differ in their order alone; anything else as
+    it is.
+    """
     if not isinstance(values, list) or set(values) == set(others):
         return values
     return [value for value in values if value not in others]

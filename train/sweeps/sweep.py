@@ -40,9 +40,12 @@ class SweepFolder:
 
 
 def claim_folder(config: Any, kind: str) -> Path:
-    """Make the folder hydra.KIND.dir of config and return it. A taken one gets a number, unless it was asked for on the command line.
+    """Make the folder hydra.KIND.dir of config and return it.
 
-    By default it is named after the second, and two processes may begin in the same. Where it cannot be made, Hydra says so.
+    A taken one gets a number, unless it was asked for on the command line.
+
+    By default it is named after the second, and two processes may begin in the same. Where it cannot be made, Hydra
+    says so.
     """
     key, wanted, overrides = f"hydra.{kind}.dir", Path(config.hydra[kind].dir), config.hydra.overrides.hydra
     if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
@@ -63,7 +66,10 @@ def claim_folder(config: Any, kind: str) -> Path:
 
 
 def finish_sweep(folder: Path, console: Console | None = None) -> int:
-    """Print the table of the sweep's runs and write sweep.csv; of points that ran several times points.csv too. Returns how many failed."""
+    """Print the table of the sweep's runs and write sweep.csv; of points that ran several times points.csv too.
+
+    Returns how many failed.
+    """
     results = read_results(folder)
     rows, varying = compare(results)
     if not rows:
@@ -108,7 +114,8 @@ def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
 
 
 def compare(results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """One flat row per run of the sweep: its number, the keys that differ between runs, status, figures, measures, policy.
+    """One flat row per run of the sweep: its number, the keys that differ between runs, status, figures, measures,
+    policy.
 
     Returns the rows, and the names of the keys that differ.
     """
@@ -160,7 +167,9 @@ def several(rows: list[dict[str, Any]], varying: list[str]) -> bool:
 
 
 def point_rows(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """One flat row per point: its runs, its keys, how many runs ended well, and of each figure mean and 95% interval, NAME_low and NAME_high."""
+    """One flat row per point: its runs, its keys, how many runs ended well, and of each figure mean and 95% interval,
+    NAME_low and NAME_high.
+    """
     names, found = [*(figure.name for figure in figures), "score"], []
     for runs in points(rows, varying):
         row = {"runs": " ".join(run["run"] for run in runs)} | {
@@ -175,7 +184,9 @@ def point_rows(rows: list[dict[str, Any]], varying: list[str], figures: Sequence
 
 
 def points_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> Table:
-    """Points side by side: of the main figures and the score the mean over their runs, and half the width of its interval."""
+    """Points side by side: of the main figures and the score the mean over their runs, and half the width of its
+    interval.
+    """
     table = Table(
         title="Means over seeds, with 95% intervals (Student's t)",
         title_justify="left",

@@ -1,4 +1,6 @@
-"""One HTML page of a sweep, or of any folders of runs: tables with intervals, all curves together, what the keys are worth, the best policy."""
+"""One HTML page of a sweep, or of any folders of runs: tables with intervals, all curves together, what the keys are
+worth, the best policy.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ PAGE = "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Runs that are shown together: results and rows, one each, by the names in rows; keys that differ between them, and their folders."""
+    """Runs that are shown together: results and rows, one each, by the names in rows; keys that differ between them,
+    and their folders.
+    """
 
     results: list[dict[str, Any]]
     rows: list[dict[str, Any]]
@@ -90,7 +94,10 @@ def _written(value: Any) -> str:
 
 
 def write_page(folders: Sequence[Path], path: Path, *, video: bool = True) -> Path:
-    """Write the page about the runs in folders to path; returns it. Raises InputError where there are none, ImportError without matplotlib."""
+    """Write the page about the runs in folders to path; returns it.
+
+    Raises InputError where there are none, ImportError without matplotlib.
+    """
     runs = gather(folders)
     with style():
         pictures = {"curves": _curves(runs)} | _keys(runs)
@@ -102,7 +109,9 @@ def write_page(folders: Sequence[Path], path: Path, *, video: bool = True) -> Pa
 def page(
     runs: Runs, pictures: Mapping[str, tuple[bytes, str]], film: tuple[bytes | None, str] | None, title: str
 ) -> str:
-    """The page, as HTML. pictures: PNG and caption, by what they show; film: MP4, or none and why, of the best policy."""
+    """The page, as HTML. pictures: PNG and caption, by what they show; film: MP4, or none and why, of the best
+    policy.
+    """
     figures = [*(figure for figure in figures_of(runs.results) if figure.main), SCORE]
     counts: dict[str, int] = {}
     for row in runs.rows:

@@ -16,7 +16,10 @@ from train.task.task import find_task
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """How long to train, in what portions, and how often to look. Steps are environment steps, summed over environments."""
+    """How long to train, in what portions, and how often to look.
+
+    Steps are environment steps, summed over environments.
+    """
 
     total_steps: int = 6_000_000
     rollout_steps: int = 24  # per environment and iteration
@@ -108,7 +111,10 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """From plain values, as the YAML files hold them. Raises ValueError that names the key, the value and what is possible."""
+        """From plain values, as the YAML files hold them.
+
+        Raises ValueError that names the key, the value and what is possible.
+        """
         return read(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
 
     @property

@@ -31,7 +31,9 @@ OPEN_GROUPS = (
 
 
 class InputError(Exception):
-    """What the user gave cannot be used; the message is one line that says what was given, what is possible and what to do."""
+    """What the user gave cannot be used; the message is one line that says what was given, what is possible and what to
+    do.
+    """
 
 
 class UnknownOption(Exception):
@@ -51,8 +53,8 @@ def bad_input(prefix: str = "") -> Iterator[None]:
 def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
     """Around Hydra: what it says about an override or a folder ends the process with one line and exit code 2.
 
-    config_name is the YAML file of the entry, without its suffix. With HYDRA_FULL_ERROR=1 the traceback is shown instead; inside,
-    that variable is always set, because nothing else keeps Hydra from reporting and exiting by itself.
+    config_name is the YAML file of the entry, without its suffix. With HYDRA_FULL_ERROR=1 the traceback is shown
+    instead; inside, that variable is always set, because nothing else keeps Hydra from reporting and exiting by itself.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -70,7 +72,9 @@ def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Around what Hydra runs: an InputError ends the process with one line and exit code 2, Ctrl-C with 130, any other with 1."""
+    """Around what Hydra runs: an InputError ends the process with one line and exit code 2, Ctrl-C with 130, any other
+    with 1.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -120,7 +124,10 @@ def explain(error: Exception, config_name: str) -> str:
 
 @contextmanager
 def _options_in_one_line(config_name: str) -> Iterator[None]:
-    """Inside, a parser of options raises UnknownOption where it would print its usage. Hydra makes its own, so it is done to all."""
+    """Inside, a parser of options raises UnknownOption where it would print its usage.
+
+    Hydra makes its own, so it is done to all.
+    """
 
     def error(parser: argparse.ArgumentParser, message: str) -> None:
         unknown = re.fullmatch(r"unrecognized arguments: (.*)", message)
@@ -204,7 +211,9 @@ def _robot_given() -> bool:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    """The nearest of names, or one that ends alike; without either those beside it: of the same group, or at the top."""
+    """The nearest of names, or one that ends alike; without either those beside it: of the same group, or at the
+    top.
+    """
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     close = close or [other for other in names if other.rpartition(".")[2] == name.rpartition(".")[2]]
     if close:

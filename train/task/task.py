@@ -1,4 +1,6 @@
-"""What a run learns: the Task that the trainer asks for environments, judgements and exports, and the figures it tells of a policy."""
+"""What a run learns: the Task that the trainer asks for environments, judgements and exports, and the figures it tells
+of a policy.
+"""
 
 from __future__ import annotations
 
@@ -70,13 +72,14 @@ class Judgement:
 class Task(Protocol):
     """Everything that a run must know of what it learns; the trainer, train/ppo and train/runs know nothing else of it.
 
-    A task is made once a run, from its TrainConfig, and may read all of it. To add one, write a class like train/tasks/legged.py, name it
-    in TASKS, and write a YAML that says `task: NAME`. Its environments are Gymnasium vector environments that reset in the same step, with
-    actions of a Box in [-1, 1], which the environment clips (one with other bounds goes through Gymnasium's RescaleAction), or of
-    Discrete(n). Observations are a Box of one axis, or a Dict of `state` and,
-    for a privileged critic, `critic`. An environment may have state_dict and load_state_dict, without which a run that goes on begins new
-    episodes; metrics(), figures by tag since the last call; and info["failed"], simulations that broke and are not learned from. A task may
-    have a note, one more line that a run begins with, and chosen, what chooses it on the command line where that is not +robot=TITLE.
+    A task is made once a run, from its TrainConfig, and may read all of it. To add one, write a class like
+    train/tasks/legged.py, name it in TASKS, and write a YAML that says `task: NAME`. Its environments are Gymnasium
+    vector environments that reset in the same step, with actions of a Box in [-1, 1], which the environment clips (one
+    with other bounds goes through Gymnasium's RescaleAction), or of Discrete(n). Observations are a Box of one axis, or
+    a Dict of `state` and, for a privileged critic, `critic`. An environment may have state_dict and load_state_dict,
+    without which a run that goes on begins new episodes; metrics(), figures by tag since the last call; and
+    info["failed"], simulations that broke and are not learned from. A task may have a note, one more line that a run
+    begins with, and chosen, what chooses it on the command line where that is not +robot=TITLE.
     """
 
     state_dim: (
@@ -92,21 +95,24 @@ class Task(Protocol):
     def read_env(cls, values: Mapping[str, Any]) -> Any:
         """The `env` section of a run's plain values, checked, as a frozen dataclass that has num_envs.
 
-        Raises ValueError that names the key, the value and what is possible, also for what else of the values the task cannot do with.
+        Raises ValueError that names the key, the value and what is possible, also for what else of the values the task
+        cannot do with.
         """
 
     def make_env(self, rows: range | None = None) -> VectorEnv:
         """The environments to learn in, env.num_envs of them; or the rows of these, of which a worker has some.
 
-        Environment i of a reset with seed s must be, to the bit, environment 0 of one with seed s + i, as in Gymnasium's own vector
-        environments. Only runs with `scale` give rows. Such environments tell metrics by measured(), arrays with a row for each
-        environment, and summarize(measured), which makes metrics of those of all.
+        Environment i of a reset with seed s must be, to the bit, environment 0 of one with seed s + i, as in
+        Gymnasium's own vector environments. Only runs with `scale` give rows. Such environments tell metrics by
+        measured(), arrays with a row for each environment, and summarize(measured), which makes metrics of those of
+        all.
         """
 
     def judge(
         self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
     ) -> Judgement:
-        """Play a policy without exploration, on seeds that training never sees: short while it trains, longer where final says so.
+        """Play a policy without exploration, on seeds that training never sees: short while it trains, longer where
+        final says so.
 
         after_step, if given, is called after every step, and may raise to end it.
         """
@@ -118,7 +124,9 @@ class Task(Protocol):
         """The mirror that swaps left and right, for a symmetric policy. Raises ValueError where there is none."""
 
     def meaning(self) -> dict[str, Any]:
-        """What the numbers in observations and actions mean, as a tree of JSON types: only equal ones can share a network."""
+        """What the numbers in observations and actions mean, as a tree of JSON types: only equal ones can share a
+        network.
+        """
 
     def commands(self, path: Path) -> Mapping[str, str]:
         """What to do with the policy folder at path, by what it does: command lines that a run ends with."""
@@ -133,7 +141,9 @@ def find_task(name: str) -> type[Task]:
 
 
 def figures_table(figures: Mapping[str, tuple[Figure, ...]]) -> Table:
-    """Figures of several policies side by side, one column each; the names of the columns are shown where there are several."""
+    """Figures of several policies side by side, one column each; the names of the columns are shown where there are
+    several.
+    """
     table = Table(box=None, pad_edge=False, show_header=len(figures) > 1)
     table.add_column("")
     for name in figures:

@@ -48,7 +48,9 @@ class GymConfig:
 
 
 class LearningEnv(GymEnv):
-    """A GymEnv whose errors are the user's to correct: the environment's own, which may come from the process that it runs in."""
+    """A GymEnv whose errors are the user's to correct: the environment's own, which may come from the process that it
+    runs in.
+    """
 
     def __init__(self, env: Any, id: str):
         self._id = id
@@ -152,7 +154,9 @@ class GymTask:
         return LearningEnv(make(config.id, num_envs, config.kwargs), config.id)
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
-        """Write the policy folder, with the spaces and, in `env`, the environment's id and what its constructor was given."""
+        """Write the policy folder, with the spaces and, in `env`, the environment's id and what its constructor was
+        given.
+        """
         spaces = dataclasses.asdict(self._training_env.spaces)
         policy.policy.save(path, normalizer=policy.normalizer, training_info={**training_info, "spaces": spaces})
 

@@ -1,4 +1,6 @@
-"""The walking task: a legged robot that is asked to follow velocity commands, and judged by its falls and its velocity errors."""
+"""The walking task: a legged robot that is asked to follow velocity commands, and judged by its falls and its velocity
+errors.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,10 @@ class LeggedTask:
 
     @classmethod
     def read_env(cls, values: Mapping[str, Any]) -> EnvConfig:
-        """The `env` section, every key and the parameters of every term checked. Raises ValueError; also where no robot is given."""
+        """The `env` section, every key and the parameters of every term checked.
+
+        Raises ValueError; also where no robot is given.
+        """
         if not values.get("robot"):
             raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(options('robot'))}")
         config = read(EnvConfig, values.get("env", {}), "env")
@@ -91,7 +96,9 @@ class LeggedTask:
     def judge(
         self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
     ) -> Judgement:
-        """Play a policy on seeded commands under all that disturbs its training; on terrain where the task has some, drawn anew."""
+        """Play a policy on seeded commands under all that disturbs its training; on terrain where the task has some,
+        drawn anew.
+        """
         settings = self.config.trainer
         env, duration_s = (
             (self._final_env, settings.final_evaluation_s) if final else (self._training_env, settings.evaluation_s)
@@ -139,7 +146,9 @@ class LeggedTask:
 
 
 def check_terms(config: EnvConfig) -> None:
-    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for."""
+    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks
+    for.
+    """
     for section, module in SECTIONS.items():
         for name, parameters in getattr(config, section).items():
             hints = typing.get_type_hints(term_of(module, name, parameters)) | (

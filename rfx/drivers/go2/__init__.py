@@ -1,6 +1,6 @@
 """The Unitree Go2's driver. cyclonedds (extra `go2`) is imported by the sender's process, when it connects.
 
-wire: what goes over DDS. rules: what may be commanded, and what is, as functions of a snapshot. sender: the process that talks to
-the robot, and its guard. driver: the process that runs the policy. emulator: a Go2 to test all this on. operator: deployment,
-preflight and replay, which an operator starts.
+wire: what goes over DDS. rules: what may be commanded, and what is, as functions of a snapshot. sender: the process
+that talks to the robot, and its guard. driver: the process that runs the policy. emulator: a Go2 to test all this on.
+operator: deployment, preflight and replay, which an operator starts.
 """

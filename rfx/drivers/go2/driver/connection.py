@@ -29,7 +29,10 @@ SETTLED = (Phase.IDLE, Phase.FAULT, Phase.DONE)  # damped, or nothing is sent
 
 
 class Connection:
-    """A sender that was started for one robot; it begins with taking the robot over. `command` is the record that is sent to it."""
+    """A sender that was started for one robot; it begins with taking the robot over.
+
+    `command` is the record that is sent to it.
+    """
 
     def __init__(self, config: RobotConfig, limits: SafetyLimits, log_path: Path, options: dict[str, Any]):
         self.command = np.zeros((), command_dtype(config))
@@ -50,8 +53,10 @@ class Connection:
         }
         self._states, self._commands = mailboxes(memory, config)
         self.request(Request.IDLE)
-        # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would take 32 MB: locked,
-        # and so much longer for the system to take apart before it closes the socket that tells of a killed sender, or guard.
+        # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would
+        # take 32 MB: locked,
+        # and so much longer for the system to take apart before it closes the socket that tells of a killed sender, or
+        # guard.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
         self._began_s = time.monotonic()
         self.process = subprocess.Popen(
@@ -92,7 +97,9 @@ class Connection:
         self._doorbell.ring()
 
     def newest_state(self) -> np.void:
-        """What the sender reports after a look at the robot of this moment; if that takes it too long, what it reported last."""
+        """What the sender reports after a look at the robot of this moment; if that takes it too long, what it reported
+        last.
+        """
         state, until_s = self.state, time.monotonic() + REFRESH_S
         number = self._states.number
         self._doorbell.ring()
@@ -102,7 +109,10 @@ class Connection:
         return state
 
     def check(self) -> None:
-        """Raise RuntimeError when the sender has said nothing for too long, and kill it: it could go on at any moment. Its guard damps."""
+        """Raise RuntimeError when the sender has said nothing for too long, and kill it: it could go on at any moment.
+
+        Its guard damps.
+        """
         state = self.state
         heard_s, limit_s = float(state["alive_s"]), SILENT_S.get(Phase(state["phase"]), self._limits.guard_timeout_s)
         if not heard_s:

@@ -1,4 +1,6 @@
-"""The Go2 as a Robot: it fills the RobotState from what the sender reports, and hands the sender the policy's targets."""
+"""The Go2 as a Robot: it fills the RobotState from what the sender reports, and hands the sender the policy's
+targets.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ class Report:
 
 
 class Go2(SingleRobot):
-    """The Unitree Go2, real or behind `rfx emulate-go2`. The first reset connects; leaving the context lies it down and disconnects.
+    """The Unitree Go2, real or behind `rfx emulate-go2`.
 
-    config is a policy's own, within pose.adopt's bounds: its gains, scale and default pose count, limits are the robot's.
-    interface is the network interface of the robot: its Ethernet, or "lo" for a simulator. domain is the DDS domain, by default 1 on
-    loopback and 0 elsewhere. velocity_from is "api" (command) or "remote" (the sticks). log_path is where the last seconds before an end are
-    written, and the whole run beside it (log.Recorder). motion_switcher=False is for simulators that have none: nobody is asked to let go
-    of the motors then. silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing. restore has the robot's
-    own controller take the motors again when it is closed without a fault: the one of this name, or with "" the one that let go of them.
+    The first reset connects; leaving the context lies it down and disconnects.
+
+    config is a policy's own, within pose.adopt's bounds: its gains, scale and default pose count, limits are the
+    robot's. interface is the network interface of the robot: its Ethernet, or "lo" for a simulator. domain is the DDS
+    domain, by default 1 on loopback and 0 elsewhere. velocity_from is "api" (command) or "remote" (the sticks).
+    log_path is where the last seconds before an end are written, and the whole run beside it (log.Recorder).
+    motion_switcher=False is for simulators that have none: nobody is asked to let go of the motors then.
+    silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing. restore has the robot's
+    own controller take the motors again when it is closed without a fault: the one of this name, or with "" the one
+    that let go of them.
 
     Keep the robot on the ground, in the open, with somebody at its remote: L2+B damps.
     Raises ValueError for a config out of bounds and for options that do not fit together.
@@ -95,8 +101,8 @@ class Go2(SingleRobot):
     def connect(self) -> None:
         """Start the sender and wait until it has the robot to itself and has damped it for limits.lead_s.
 
-        Raises ModuleNotFoundError without the extra `go2`, ConnectionError with the reason when the robot cannot be had, or when it is
-        stopped or closed meanwhile.
+        Raises ModuleNotFoundError without the extra `go2`, ConnectionError with the reason when the robot cannot be
+        had, or when it is stopped or closed meanwhile.
         """
         if self._connection is not None:
             raise RuntimeError("the Go2 is connected already")
@@ -127,7 +133,10 @@ class Go2(SingleRobot):
             raise ConnectionError(f"no Go2 in DDS domain {self.domain} on {self.interface!r}: {reason}")
 
     def reset(self) -> None:
-        """Stand up from the measured pose, connecting first where need be. Raises ConnectionError, or RuntimeError when it stops instead."""
+        """Stand up from the measured pose, connecting first where need be.
+
+        Raises ConnectionError, or RuntimeError when it stops instead.
+        """
         if self._connection is None:
             self.connect()
         self._is_stopping = False
@@ -141,16 +150,22 @@ class Go2(SingleRobot):
             time.sleep(0.002)
 
     def stand(self) -> None:
-        """Begin to stand up, or go back to standing from walking, and return at once. Raises RuntimeError after a fault."""
+        """Begin to stand up, or go back to standing from walking, and return at once.
+
+        Raises RuntimeError after a fault.
+        """
         self._connected()
         self._clear()
         self._request(Request.STAND)
 
     def brake(self) -> float:
-        """Command zero velocity from now on, whatever is asked, until it stands anew. Returns limits.brake_s, for which the policy should go on.
+        """Command zero velocity from now on, whatever is asked, until it stands anew.
 
-        For before stand, lie and stop: of the default run's policies one fell in 12 of 80 ends when its legs were taken from it while it
-        walked at up to 1 m/s, and in 3 of 60 when it was told to stand from one step to the next; in none of 120 when it braked.
+        Returns limits.brake_s, for which the policy should go on.
+
+        For before stand, lie and stop: of the default run's policies one fell in 12 of 80 ends when its legs were taken
+        from it while it walked at up to 1 m/s, and in 3 of 60 when it was told to stand from one step to the next; in
+        none of 120 when it braked.
         """
         self._is_braking = True
         return self.limits.brake_s
@@ -177,7 +192,10 @@ class Go2(SingleRobot):
         )
 
     def observe(self) -> dict[str, Array]:
-        """{"state": (1, max_state_dim)}, float32, of the newest LowState. Raises RuntimeError after a fault or before reset."""
+        """{"state": (1, max_state_dim)}, float32, of the newest LowState.
+
+        Raises RuntimeError after a fault or before reset.
+        """
         connection = self._connected()
         measured, state, command = connection.newest_state(), self.state, connection.command
         state.joint_position[0], state.joint_velocity[0] = measured["joint_position"], measured["joint_velocity"]
@@ -193,9 +211,12 @@ class Go2(SingleRobot):
         return observation
 
     def act(self, action: Any) -> None:
-        """Hand the sender the targets of one control step. A wrong action damps for good: ValueError. RuntimeError when not standing.
+        """Hand the sender the targets of one control step.
 
-        When the robot lies down of itself, as with an empty battery, this returns to the caller only once it lies, with a RuntimeError.
+        A wrong action damps for good: ValueError. RuntimeError when not standing.
+
+        When the robot lies down of itself, as with an empty battery, this returns to the caller only once it lies, with
+        a RuntimeError.
         """
         connection = self._connected()
         if (phase := connection.phase) == Phase.LYING_DOWN:
@@ -215,7 +236,9 @@ class Go2(SingleRobot):
         self._latencies_s.append(float(connection.state["latency_s"]))
 
     def stop(self) -> None:
-        """Lie down: to the default pose, then onto folded legs; then damp until the next reset. Returns once damping is being sent.
+        """Lie down: to the default pose, then onto folded legs; then damp until the next reset.
+
+        Returns once damping is being sent.
 
         While connecting, it gives up. Interrupted (Ctrl-C), it damps at once. May be called from another thread.
         """
@@ -230,7 +253,10 @@ class Go2(SingleRobot):
             raise
 
     def abort(self) -> None:
-        """Damp at once: the robot drops, held back by its motors. Returns once damping is being sent, or the sender is gone."""
+        """Damp at once: the robot drops, held back by its motors.
+
+        Returns once damping is being sent, or the sender is gone.
+        """
         if (connection := self._connection) is None:
             return
         self._is_stopping = True
@@ -238,7 +264,10 @@ class Go2(SingleRobot):
         connection.wait_until_settled(0.5)
 
     def close(self) -> None:
-        """Damp for limits.damping_s and disconnect. Raises RuntimeError when the robot's own controller was to be restored and was not."""
+        """Damp for limits.damping_s and disconnect.
+
+        Raises RuntimeError when the robot's own controller was to be restored and was not.
+        """
         if (connection := self._connection) is None:
             return
         self._request(Request.CLOSE)
@@ -250,7 +279,9 @@ class Go2(SingleRobot):
             raise RuntimeError(connection.reason)
 
     def latency_s(self) -> tuple[float, float]:
-        """LowState in to the first LowCmd that the policy made of it: median and 99th percentile, s. nan before the second step."""
+        """LowState in to the first LowCmd that the policy made of it: median and 99th percentile, s. nan before the
+        second step.
+        """
         values = self._latencies_s[2:]
         return tuple(np.percentile(values, (50, 99)).tolist()) if values else (np.nan, np.nan)
 
@@ -275,7 +306,9 @@ class Go2(SingleRobot):
         self.state.velocity_command[...] = 0.0
 
     def _follow_command(self, battery: int) -> None:
-        """Let the policy's command go to what is wanted, within limits.command_s: to zero before the sender lies it down of itself, too."""
+        """Let the policy's command go to what is wanted, within limits.command_s: to zero before the sender lies it
+        down of itself, too.
+        """
         is_empty = UNKNOWN < battery <= self.limits.least_charge
         command, wanted = (
             self.state.velocity_command[0],
@@ -306,7 +339,10 @@ class Go2(SingleRobot):
         raise (ValueError if cause else RuntimeError)(reason) from cause
 
     def _connected(self) -> Connection:
-        """The connection. Raises RuntimeError when there is none, or the sender damped for good, stands still, or is gone."""
+        """The connection.
+
+        Raises RuntimeError when there is none, or the sender damped for good, stands still, or is gone.
+        """
         connection = self._connection
         if connection is None:
             raise RuntimeError("the Go2 is not connected: call reset() first")

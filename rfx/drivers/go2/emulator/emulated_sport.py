@@ -1,4 +1,6 @@
-"""The robot's own controller, emulated: it has the motors until the motion switcher is asked to release it, and can misbehave."""
+"""The robot's own controller, emulated: it has the motors until the motion switcher is asked to release it, and can
+misbehave.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ NOT_IMPLEMENTED, REFUSED = 3203, 3104  # in Unitree's numbering
 
 
 class SportController:
-    """Publishes rt/lowcmd until released, damping or standing, and answers the motion switcher's and the sport service's requests."""
+    """Publishes rt/lowcmd until released, damping or standing, and answers the motion switcher's and the sport
+    service's requests.
+    """
 
     def __init__(self, bus: Bus, active: bool):
         self._bus, self._writer = bus, None
@@ -51,7 +55,9 @@ class SportController:
                 )
 
     def be_late(self, seconds: float) -> None:
-        """Miss what a new client asks in its first seconds, as a volatile reader does that has not met the writer yet."""
+        """Miss what a new client asks in its first seconds, as a volatile reader does that has not met the writer
+        yet.
+        """
         self._late_s, self._met_s = seconds, {}
 
     def be_slow(self, service: str, seconds: float) -> None:

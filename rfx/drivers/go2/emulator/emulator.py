@@ -1,8 +1,9 @@
 """A Go2 to test against: our MuJoCo model behind the real DDS topics, with faults on request.
 
-It reports LowState 500 times a second and obeys LowCmd as motors do, motor by motor: an intact CRC, the stop values, all gains. Like a
-real robot's motors it does whatever the last command said, for as long as no other comes. Its sport controller writes rt/lowcmd too,
-until the motion switcher is asked to release it. A line on standard input is a command (COMMANDS); each is answered with a JSON line.
+It reports LowState 500 times a second and obeys LowCmd as motors do, motor by motor: an intact CRC, the stop values,
+all gains. Like a real robot's motors it does whatever the last command said, for as long as no other comes. Its sport
+controller writes rt/lowcmd too, until the motion switcher is asked to release it. A line on standard input is a command
+(COMMANDS); each is answered with a JSON line.
 """
 
 from __future__ import annotations
@@ -204,7 +205,8 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "hide": lambda emulator: emulator._sport.hide(),  # there is no sport service
     "cling": lambda emulator: emulator._sport.cling(),  # the sport controller says that it lets go, and does not
     "pose": Emulator._pose,
-    "again": Emulator._again,  # as new, lying, without faults; `again released` without the sport controller, `again standing` by it
+    # as new, lying, without faults; `again released` without the sport controller, `again standing` by it
+    "again": Emulator._again,
 }
 
 

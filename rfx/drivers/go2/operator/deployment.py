@@ -47,8 +47,9 @@ NAMES = {
 class Deployment:
     """Runs policy on robot, in the states that the remote's buttons, or a terminal's keys, ask for; it begins Passive.
 
-    velocity, for a robot that does not take it from its remote: a function that returns vx, vy, yaw rate. What happens is printed, a line
-    each; on a terminal there is a status line below that. After a fault it connects anew and is Passive again.
+    velocity, for a robot that does not take it from its remote: a function that returns vx, vy, yaw rate. What happens
+    is printed, a line each; on a terminal there is a status line below that. After a fault it connects anew and is
+    Passive again.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class Deployment:
     def run(self, walk_s: float | None = None) -> None:
         """Serve until Ctrl-C, or until the policy has walked for walk_s, then lie down.
 
-        Raises ConnectionError when the robot cannot be had, or not again after a fault, and whatever the policy raises, after damping.
+        Raises ConnectionError when the robot cannot be had, or not again after a fault, and whatever the policy raises,
+        after damping.
         """
         try:
             self.robot.connect()
@@ -222,7 +224,9 @@ class Deployment:
 
 
 class Console:
-    """Prints from a thread of its own: a terminal that takes nothing (Ctrl-S, a lost connection) must not hold up the control loop."""
+    """Prints from a thread of its own: a terminal that takes nothing (Ctrl-S, a lost connection) must not hold up the
+    control loop.
+    """
 
     def __init__(self) -> None:
         self._is_terminal, self._texts = sys.stdout.isatty(), queue.SimpleQueue[str]()

@@ -1,4 +1,7 @@
-"""Everything that can be checked before a Go2 moves, a line each with its mend. Nothing is commanded; the motion switcher is asked its mode."""
+"""Everything that can be checked before a Go2 moves, a line each with its mend.
+
+Nothing is commanded; the motion switcher is asked its mode.
+"""
 
 from __future__ import annotations
 

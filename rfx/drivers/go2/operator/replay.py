@@ -48,7 +48,10 @@ def describe(recording: Recording) -> str:
 
 
 def recompute(recording: Recording, source: str) -> str:
-    """Compute the recorded actions again with the policy at source. Raises ValueError when the log holds no policy step."""
+    """Compute the recorded actions again with the policy at source.
+
+    Raises ValueError when the log holds no policy step.
+    """
     from rfx.loading.loaded_policy import load_policy
 
     policy = load_policy(source)

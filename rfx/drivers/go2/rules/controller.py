@@ -1,4 +1,7 @@
-"""What to command at every tick: stand up, follow the policy, lie down, or damp. It knows nothing of DDS, processes or clocks."""
+"""What to command at every tick: stand up, follow the policy, lie down, or damp.
+
+It knows nothing of DDS, processes or clocks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from rfx.robot.state import Array
 
 @dataclass(frozen=True, kw_only=True)
 class MotorTarget:
-    """What the motors should do: positions (num_joints,) rad, and gains kp N m/rad, kd N m s/rad. Wanted velocity and torque are 0."""
+    """What the motors should do: positions (num_joints,) rad, and gains kp N m/rad, kd N m s/rad.
+
+    Wanted velocity and torque are 0.
+    """
 
     position: Array
     kp: Array
@@ -28,10 +34,12 @@ class MotorTarget:
 class Controller:
     """Turns snapshots and the driver's requests into motor targets.
 
-    It damps until asked to stand, follows the policy once it stands, lies down when asked to, and damps for good after the first violation
-    of a safety rule. What is no danger at once (`end`) lies the robot down first, and damps for good after that.
-    For limits.lead_s it hears no request: DDS drops what comes from a writer that the reader has not met yet, and a robot that meets
-    this one late (80 ms are usual on a busy machine, 0.3 s were seen once) must not come into the middle of standing up.
+    It damps until asked to stand, follows the policy once it stands, lies down when asked to, and damps for good after
+    the first violation of a safety rule. What is no danger at once (`end`) lies the robot down first, and damps for
+    good after that.
+    For limits.lead_s it hears no request: DDS drops what comes from a writer that the reader has not met yet, and a
+    robot that meets this one late (80 ms are usual on a busy machine, 0.3 s were seen once) must not come into the
+    middle of standing up.
     """
 
     def __init__(self, config: RobotConfig, limits: SafetyLimits):
@@ -187,9 +195,9 @@ class Controller:
 
     def _stand_up(self, now: Snapshot) -> None:
         duration_s = self.limits.collect_s
-        if (
-            self.phase != Phase.POLICY
-        ):  # from a walk, it begins at what was sent: legs held where they are give way under the weight, 0.33 m/s were seen
+        # from a walk, it begins at what was sent: legs held where they are give way under the weight, 0.33 m/s were
+        # seen
+        if self.phase != Phase.POLICY:
             self._sent, duration_s = now.joint_position.copy(), self.limits.stand_s
         distance = float(np.abs(self.config.default_position - self._sent).max())
         self._move(

@@ -1,4 +1,6 @@
-"""What happened, as JSON lines, one header first: the last seconds before a stop tick by tick, and the whole run fifty times a second."""
+"""What happened, as JSON lines, one header first: the last seconds before a stop tick by tick, and the whole run fifty
+times a second.
+"""
 
 from __future__ import annotations
 
@@ -67,10 +69,11 @@ class Log:
 
 
 class Recorder:
-    """Writes the whole run from a thread of its own, which reads what the two processes tell each other and disturbs neither.
+    """Writes the whole run from a thread of its own, which reads what the two processes tell each other and disturbs
+    neither.
 
-    PATH.jsonl has the last seconds; the run goes to PATH-run.jsonl, which becomes PATH-run.1.jsonl when it has grown to RUN_BYTES, and so on
-    up to RUN_FILES files, of which the oldest goes.
+    PATH.jsonl has the last seconds; the run goes to PATH-run.jsonl, which becomes PATH-run.1.jsonl when it has grown to
+    RUN_BYTES, and so on up to RUN_FILES files, of which the oldest goes.
     """
 
     def __init__(self, path: Path, memory: mmap.mmap, config: RobotConfig, limits: SafetyLimits):
@@ -158,7 +161,9 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A log that was read back: its header, and per field one array over ticks (T, ...), nan where a tick had no value."""
+    """A log that was read back: its header, and per field one array over ticks (T, ...), nan where a tick had no
+    value.
+    """
 
     reason: str
     timing: dict[str, Any]

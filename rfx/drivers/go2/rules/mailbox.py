@@ -1,7 +1,7 @@
 """Shared memory between the policy's process and the sender's: in each direction one record, the newest.
 
-A record travels with its sequence number and a checksum. A reader that meets a half-written one notices and keeps what it had, so
-neither side ever waits for the other, on any processor and even when a writer dies in the middle.
+A record travels with its sequence number and a checksum. A reader that meets a half-written one notices and keeps what
+it had, so neither side ever waits for the other, on any processor and even when a writer dies in the middle.
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ class Mailbox:
 
 
 class Doorbell:
-    """A pipe that wakes the sender when there is a command: `ring` on one end, `wait_until` on the other. Any thread may ring and close it."""
+    """A pipe that wakes the sender when there is a command: `ring` on one end, `wait_until` on the other.
+
+    Any thread may ring and close it.
+    """
 
     def __init__(self, descriptor: int):
         self.descriptor: int | None = descriptor
@@ -169,7 +172,10 @@ class Doorbell:
 
 
 def create_memory(config: RobotConfig) -> tuple[int, mmap.mmap]:
-    """Memory for both mailboxes that has no name and goes with its last user. Returns its file descriptor and itself."""
+    """Memory for both mailboxes that has no name and goes with its last user.
+
+    Returns its file descriptor and itself.
+    """
     with tempfile.TemporaryFile(dir=SHARED_FOLDER if os.path.isdir(SHARED_FOLDER) else None) as file:
         file.truncate(Mailbox.size(state_dtype(config)) + Mailbox.size(command_dtype(config)))
         descriptor = os.dup(file.fileno())

@@ -1,4 +1,6 @@
-"""What the driver knows of a Go2's body beyond its RobotConfig: how it lies, and which policies' gains it may be given."""
+"""What the driver knows of a Go2's body beyond its RobotConfig: how it lies, and which policies' gains it may be
+given.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from rfx.robot.state import Array
 LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)  # rad: folded legs, as in Unitree's go2_stand_example
 FOLDED_CALF_RAD = -2.2  # a folded leg's calf is below this: half way between standing, -1.8, and lying, -2.65
 
-# How far a policy's own values may be from the robot's: within these a stiff leg neither sags under the weight nor rings.
+# How far a policy's own values may be from the robot's: within these a stiff leg neither sags under the weight nor
+# rings.
 KP_FACTORS, KD_FACTORS = (0.5, 1.5), (0.5, 3.0)
 MAX_SCALE_RAD = 1.0  # of an action: more and one action of 1 asks a thigh for most of its way
 MAX_DEFAULT_OFFSET_RAD = 0.3  # of the default pose
@@ -21,7 +24,9 @@ CONTROL_HZ = (25.0, 100.0)  # slower, and a single late step would already be th
 
 
 def unfolded_legs(joint_position: Array) -> list[str]:
-    """Which legs are not folded under the body, each with its calf's angle. joint_position (12,), rad, in motor order."""
+    """Which legs are not folded under the body, each with its calf's angle. joint_position (12,), rad, in motor
+    order.
+    """
     return [
         f"{leg} {angle:.2f} rad"
         for leg, angle in zip(("FR", "FL", "RR", "RL"), joint_position[2::3].tolist())
@@ -30,7 +35,8 @@ def unfolded_legs(joint_position: Array) -> list[str]:
 
 
 def adopt(config: RobotConfig, own: RobotConfig = GO2_CONFIG) -> RobotConfig:
-    """A policy's config as this robot may run it: gains, default pose, scale and terms are the policy's, limits are the robot's own.
+    """A policy's config as this robot may run it: gains, default pose, scale and terms are the policy's, limits are the
+    robot's own.
 
     Raises ValueError that lists everything out of bounds.
     """

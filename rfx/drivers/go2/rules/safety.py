@@ -1,6 +1,7 @@
 """What must never happen on a Go2, as pure functions: rules on a snapshot, and limits on joint targets.
 
-The sender calls these before every command it sends. A rule returns None, or one line that says what is wrong: then the sender damps.
+The sender calls these before every command it sends. A rule returns None, or one line that says what is wrong: then the
+sender damps.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class SafetyLimits:
     settle_s: float = 0.5  # what a motion waits at most for the joints to come to rest
     stand_error_rad: float = 0.3  # a robot with a joint further from the default pose does not stand
     command_s: float = 0.4  # in which the velocity command goes from zero to the greatest, or back
-    brake_s: float = 0.8  # for which the policy goes on, commanded to stand, before a planned end: the steps that are left, and the sway after them
+    # for which the policy goes on, commanded to stand, before a planned end: the steps that are left, and the sway
+    # after them
+    brake_s: float = 0.8
     collect_s: float = 0.5  # from wherever the policy left the legs to the default pose, to stand or before lying down
     lie_s: float = 1.5  # onto folded legs, from the default pose or wherever standing up had got to
     stand_kp: float = 60.0  # N m/rad, Unitree's examples
@@ -219,7 +222,10 @@ def violation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str |
 
 
 def smoothed_speed(speed: Array, joint_velocity: Array, elapsed_s: float, limits: SafetyLimits) -> Array:
-    """speed, one more measurement of joint_velocity later: a first-order low pass of its absolute value. All (num_joints,), rad/s."""
+    """speed, one more measurement of joint_velocity later: a first-order low pass of its absolute value.
+
+    All (num_joints,), rad/s.
+    """
     share = 1.0 - math.exp(-elapsed_s / limits.joint_velocity_smoothing_s)
     return speed + np.float32(share) * (np.abs(joint_velocity) - speed)
 
@@ -236,10 +242,11 @@ def limit_target(
     limits: SafetyLimits,
     config: RobotConfig,
 ) -> Array:
-    """The position to send, nearest to target, that is within joint limits, moves no faster than allowed, and asks for no more torque
-    than the motor may give: |kp (position - q) - kd dq| <= max_torque_nm. All (num_joints,), rad.
+    """The position to send, nearest to target, that is within joint limits, moves no faster than allowed, and asks for
+    no more torque than the motor may give: |kp (position - q) - kd dq| <= max_torque_nm. All (num_joints,), rad.
 
-    Where the measured state leaves no position that satisfies all, joint limits go before torque, and torque before rate.
+    Where the measured state leaves no position that satisfies all, joint limits go before torque, and torque before
+    rate.
     """
     low, high = config.joint_range
     reach = limits.target_velocity_factor * config.joint_array("max_velocity_rad_s") * np.float32(elapsed_s)

@@ -1,8 +1,9 @@
 """A process that does nothing but damp when the sender does not: killed, crashed, out of memory, or standing still.
 
-The sender starts it, keeps one end of a socket to it, arms it before its own first command, and sends it a word every few ticks. When that
-end closes without a farewell, or no word comes for a while, an armed guard joins in: at once, because it has had its writer, silent, since
-it was armed, and the robot has met it. A sender that stands still it kills first, so that it can never go on from where it was.
+The sender starts it, keeps one end of a socket to it, arms it before its own first command, and sends it a word every
+few ticks. When that end closes without a farewell, or no word comes for a while, an armed guard joins in: at once,
+because it has had its writer, silent, since it was armed, and the robot has met it. A sender that stands still it kills
+first, so that it can never go on from where it was.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ class Guard:
         self._socket.setblocking(False)
 
     def arm(self, check: Callable[[], None] = lambda: None) -> UUID:
-        """Have the guard make its writer, and wait until the robot has met it: from now on it damps when this process ends without a farewell,
-        and from the first beat on also when no beat comes. Returns the key that other DDS participants know it by.
+        """Have the guard make its writer, and wait until the robot has met it: from now on it damps when this process
+        ends without a farewell, and from the first beat on also when no beat comes. Returns the key that other DDS
+        participants know it by.
 
-        check is called while waiting, and raises when waiting has become pointless. Raises ConnectionError when the guard is not there.
+        check is called while waiting, and raises when waiting has become pointless. Raises ConnectionError when the
+        guard is not there.
         """
         deadline_s = time.monotonic() + ARM_S
         word = self._read(1 + 16, deadline_s, check)
@@ -65,7 +68,10 @@ class Guard:
         return UUID(bytes=word[1:])
 
     def beat(self) -> str:
-        """Tell the guard that all is well here, every BEAT_S at most. Returns what is wrong with it, nothing if it has answered of late."""
+        """Tell the guard that all is well here, every BEAT_S at most.
+
+        Returns what is wrong with it, nothing if it has answered of late.
+        """
         now_s = time.monotonic()
         if now_s - self._beat_s < BEAT_S:
             return ""
@@ -151,7 +157,10 @@ def main() -> None:
 
 
 def _watch(channel: int, sender: int, timeout_s: float) -> str:
-    """Wait until the sender is no more, or stands still and was killed; returns which. Returns nothing for a farewell."""
+    """Wait until the sender is no more, or stands still and was killed; returns which.
+
+    Returns nothing for a farewell.
+    """
     words, was_away = _next_words(channel), False  # without a limit: the first beat may take its time
     heard_s = time.monotonic()
     while True:

@@ -42,9 +42,11 @@ class Link:
         self.num_damaged = 0  # LowStates with a wrong checksum since the last intact one
 
     def take_over(self, *, motion_switcher: bool, limits: SafetyLimits, check: Check) -> str:
-        """Wait for the robot, have its own controller lie it down and let go, and make sure that nobody else commands the motors.
+        """Wait for the robot, have its own controller lie it down and let go, and make sure that nobody else commands
+        the motors.
 
-        check is called while waiting, to raise when waiting has become pointless. Returns the name of the controller that let go, if any.
+        check is called while waiting, to raise when waiting has become pointless. Returns the name of the controller
+        that let go, if any.
         Raises ConnectionError, TimeoutError or RuntimeError with what is in the way.
         """
         self._wait(self.receive, CONNECT_S, self._silence, check)
@@ -173,7 +175,8 @@ class Link:
     def _lie_down(self, sport: Service, limits: SafetyLimits, check: Check) -> None:
         """Return once the robot lies at rest on folded legs, so that letting go of it drops nothing.
 
-        The sport service is asked for that; what counts is how the legs are. Raises ConnectionError when the robot does not lie.
+        The sport service is asked for that; what counts is how the legs are. Raises ConnectionError when the robot does
+        not lie.
         """
         answer = "its sport service did not appear"
         if self._lies(limits.rest_velocity_rad_s, REST_S + 0.1, check) and not sport.is_there():

@@ -1,8 +1,11 @@
-"""The process that talks to the robot: up to 500 times a second LowState in, safety rules, LowCmd out. The driver starts it.
+"""The process that talks to the robot: up to 500 times a second LowState in, safety rules, LowCmd out.
 
-It holds and interpolates the policy's targets, so the policy's rate never gates the motors', and it outlives the policy's process: when
-that stalls, stops, crashes or is killed, this one damps. Whatever ends it, it sends damping for a while first, and a guard process does
-when it is killed or stopped itself. It has a session of its own, so the terminal's Ctrl-C reaches the policy's process only, which then asks for damping.
+The driver starts it.
+
+It holds and interpolates the policy's targets, so the policy's rate never gates the motors', and it outlives the
+policy's process: when that stalls, stops, crashes or is killed, this one damps. Whatever ends it, it sends damping for
+a while first, and a guard process does when it is killed or stopped itself. It has a session of its own, so the
+terminal's Ctrl-C reaches the policy's process only, which then asks for damping.
 """
 
 from __future__ import annotations
@@ -86,7 +89,8 @@ class Sender:
     def run(self) -> str:
         """Take over the robot, serve the driver until it is done or something is wrong, damp, write the log.
 
-        Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
+        Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot
+        be had.
         """
         limits = self.limits
         try:

@@ -1,4 +1,6 @@
-"""The motion switcher: asks the robot's own sport controller to lie down and let go of the motors, or to take them again."""
+"""The motion switcher: asks the robot's own sport controller to lie down and let go of the motors, or to take them
+again.
+"""
 
 from __future__ import annotations
 
@@ -54,10 +56,13 @@ class Service:
     def call(
         self, api: int, parameter: str = "{}", *, timeout_s: float | None = None, check: Check = lambda: None
     ) -> str:
-        """Ask, and return the response's data. Raises TimeoutError without an answer, RuntimeError for a status other than 0.
+        """Ask, and return the response's data.
 
-        The request, with its one identity, is written again until it is answered: a volatile reader of Cyclone DDS 0.10.2 that has not met
-        our writer yet never sees the first one, although our side reports a match. Only what may be asked twice is asked this way.
+        Raises TimeoutError without an answer, RuntimeError for a status other than 0.
+
+        The request, with its one identity, is written again until it is answered: a volatile reader of Cyclone DDS
+        0.10.2 that has not met our writer yet never sees the first one, although our side reports a match. Only what
+        may be asked twice is asked this way.
         """
         number, timeout_s = next(self._numbers), self._timeout_s if timeout_s is None else timeout_s
         request = Request_(header=RequestHeader_(identity=RequestIdentity_(id=number, api_id=api)), parameter=parameter)
@@ -82,10 +87,13 @@ class Service:
 def release_sport_controller(
     bus: Bus, lie_down: Callable[[Service], None], check: Check = lambda: None, limits: SafetyLimits = SafetyLimits()
 ) -> str:
-    """Return once no controller of the robot's own is active. Returns the name of the one that was let go, nothing if there was none.
+    """Return once no controller of the robot's own is active.
 
-    lie_down is given the sport service and returns once the robot lies; without that nothing is released. Raises ConnectionError when the
-    motion switcher is not there, TimeoutError or RuntimeError when it does not do as asked, saying if the robot is left without a controller.
+    Returns the name of the one that was let go, nothing if there was none.
+
+    lie_down is given the sport service and returns once the robot lies; without that nothing is released. Raises
+    ConnectionError when the motion switcher is not there, TimeoutError or RuntimeError when it does not do as asked,
+    saying if the robot is left without a controller.
     """
     switcher, sport = Service(bus, SWITCHER, limits), Service(bus, SPORT, limits)
     if not switcher.wait(DISCOVERY_S, check):
@@ -112,7 +120,10 @@ def release_sport_controller(
 
 
 def select_controller(bus: Bus, name: str, check: Check = lambda: None) -> None:
-    """Have the robot's own controller of this name take the motors. Raises TimeoutError or RuntimeError when it does not."""
+    """Have the robot's own controller of this name take the motors.
+
+    Raises TimeoutError or RuntimeError when it does not.
+    """
     switcher = Service(bus, SWITCHER)
     if not switcher.wait(DISCOVERY_S, check):
         raise TimeoutError("no motion switcher found")
@@ -120,7 +131,10 @@ def select_controller(bus: Bus, name: str, check: Check = lambda: None) -> None:
 
 
 def active_mode(switcher: Service, check: Check = lambda: None) -> str:
-    """The name of the active controller, empty when there is none. Raises RuntimeError for an answer that does not say."""
+    """The name of the active controller, empty when there is none.
+
+    Raises RuntimeError for an answer that does not say.
+    """
     data = switcher.call(CHECK_MODE, check=check)
     try:
         name = json.loads(data)["name"]

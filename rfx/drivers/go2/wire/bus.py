@@ -25,7 +25,9 @@ LOOPBACK = "lo"
 
 
 class Bus:
-    """A DDS participant in a domain. The real robot is in domain 0 on its Ethernet; simulators are usually in domain 1 on loopback.
+    """A DDS participant in a domain.
+
+    The real robot is in domain 0 on its Ethernet; simulators are usually in domain 1 on loopback.
 
     A process joins a domain once; further participants of it come from `another`.
     Raises ConnectionError when the interface does not exist.

@@ -1,9 +1,10 @@
 """The Go2's message checksum, on top of zlib's.
 
-Unitree's CRC has the polynomial 0x04C11DB7, starts from 0xFFFFFFFF and takes the message's 32-bit little-endian words one after the
-other, each from its most significant bit; nothing is reflected and there is no final xor. zlib's CRC has the same polynomial and start,
-but takes each byte from its least significant bit, keeps its register mirrored and inverts the result. So mirroring the bits of every
-word on the way in, and the register on the way out, turns one into the other.
+Unitree's CRC has the polynomial 0x04C11DB7, starts from 0xFFFFFFFF and takes the message's 32-bit little-endian words
+one after the other, each from its most significant bit; nothing is reflected and there is no final xor. zlib's CRC has
+the same polynomial and start, but takes each byte from its least significant bit, keeps its register mirrored and
+inverts the result. So mirroring the bits of every word on the way in, and the register on the way out, turns one into
+the other.
 """
 
 from __future__ import annotations

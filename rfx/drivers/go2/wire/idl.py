@@ -1,7 +1,7 @@
 """The Go2's messages as DDS types, generated from the records in messages.py so that there is one description of each.
 
-Octets are `byte`, never `uint8`: Cyclone DDS 11 announces uint8 as a type that the robot's 0.10.2 does not know, and the robot's
-process crashes while looking it up. The type identifiers are tested against those of Unitree's C++ headers.
+Octets are `byte`, never `uint8`: Cyclone DDS 11 announces uint8 as a type that the robot's 0.10.2 does not know, and
+the robot's process crashes while looking it up. The type identifiers are tested against those of Unitree's C++ headers.
 No `from __future__ import annotations` here: cyclonedds resolves the annotations, and cannot when they are strings.
 """
 

@@ -65,7 +65,10 @@ def interfaces() -> list[Interface]:
 
 
 def robot_interface() -> str:
-    """The one wired interface that leads to the robot. Raises ValueError, listing what there is, when there is none or more than one."""
+    """The one wired interface that leads to the robot.
+
+    Raises ValueError, listing what there is, when there is none or more than one.
+    """
     all_of_them = interfaces()
     likely = [interface.name for interface in all_of_them if interface.leads_to_robot and interface.kind == "wired"]
     if len(likely) == 1:

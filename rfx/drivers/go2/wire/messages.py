@@ -1,7 +1,7 @@
 """The Go2's low-level messages as numpy records laid out like Unitree's C structs, and the bytes they have on the wire.
 
-A record *is* the C image (`align=True` pads as a C compiler does), which the CRC is computed over. The CDR body that DDS carries
-holds the same bytes with less padding, so serialising is one gather and parsing one scatter.
+A record *is* the C image (`align=True` pads as a C compiler does), which the CRC is computed over. The CDR body that
+DDS carries holds the same bytes with less padding, so serialising is one gather and parsing one scatter.
 Field names and types: unitree_go/msg of Unitree's SDK2, which is also where the stop values come from.
 """
 
@@ -168,7 +168,9 @@ def seal(record: Record) -> None:
 
 
 def is_intact(record: Record, *, may_lack_crc: bool = False) -> bool:
-    """Whether the CRC is right. may_lack_crc takes a CRC of 0, which simulators leave so, as right too: never on a real robot's network."""
+    """Whether the CRC is right. may_lack_crc takes a CRC of 0, which simulators leave so, as right too: never on a real
+    robot's network.
+    """
     return int(record["crc"]) == _crc(record) or (may_lack_crc and int(record["crc"]) == 0)
 
 

@@ -24,7 +24,8 @@ def buttons(remote: bytes) -> int:
 def sticks(remote: bytes) -> tuple[float, float, float]:
     """Left stick forward, left stick to the left, right stick to the left: each in [-1, 1], zero inside the dead zone.
 
-    Beyond the dead zone a stick starts from zero again, so that no command jumps. Values that are not finite count as zero.
+    Beyond the dead zone a stick starts from zero again, so that no command jumps. Values that are not finite count as
+    zero.
     """
     left_x, right_x = struct.unpack_from("<2f", remote, 4)
     (left_y,) = struct.unpack_from("<f", remote, 20)
