@@ -5,7 +5,6 @@ one.
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import signal
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rfx.settings.terms import import_foreign
+
 
 def find_spec(id: str) -> EnvSpec:
     """What is registered as id, which may say the module that registers it first: `module:Name-v0`.
@@ -24,10 +25,7 @@ def find_spec(id: str) -> EnvSpec:
     """
     module, _, name = id.rpartition(":")
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(f"env.id={id}: cannot import {module}: {error}") from error
+        import_foreign(module, f"env.id={id}")
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:

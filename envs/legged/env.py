@@ -16,6 +16,7 @@ from envs.legged.curriculum import Curriculum
 from envs.legged.metrics import ERRORS, Metrics
 from envs.legged.ramp import ramped
 from envs.legged.sensing import Sensing
+from envs.legged.shapes import check_shapes
 from envs.legged.simulation import Simulation
 from envs.legged.state import load_arrays
 from envs.legged.terrain import Terrain
@@ -26,7 +27,7 @@ from rfx.robot.config import RobotConfig
 from rfx.robot.files import load_robot
 from rfx.robot.observe import observe
 from rfx.robot.state import Array
-from rfx.settings.terms import bind, find
+from rfx.settings.terms import bind
 
 
 class LeggedEnv(VectorEnv):
@@ -70,7 +71,7 @@ class LeggedEnv(VectorEnv):
         num_envs = config.num_envs if num_envs is None else num_envs
         rows = range(num_envs) if rows is None else rows
         num_envs, num_all = len(rows), num_envs
-        self.config, self.robot, self.num_envs = config, robot, num_envs
+        self.config, self.robot, self.num_envs, self._num_all = config, robot, num_envs, num_all  # a part, and all
         terrain = Terrain(config.terrain) if config.terrain else None
         self.simulation = Simulation(
             robot,
@@ -101,8 +102,8 @@ class LeggedEnv(VectorEnv):
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: WeightedReward.read(name, parameters) for name, parameters in config.rewards.items()}
-        self._num_all = num_all  # environments of the run, of which these may be a part
-        self._critic_terms = [find(privileged, name) for name in critic_terms]
+        self._critic_terms = [bind(privileged, name, {}) for name in critic_terms]
+        check_shapes(robot, [*self._terminations, *(own.term for own in self._rewards.values())], self._critic_terms)
 
         self._observation = np.zeros((num_envs, robot.max_state_dim), np.float32)
         self._action = np.zeros((num_envs, robot.action_dim), np.float32)

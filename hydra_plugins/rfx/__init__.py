@@ -67,6 +67,8 @@ class RayLauncher(Launcher):
             yield num, JobReturn(status=JobStatus.COMPLETED)
 
     def _job(self, num: int, overrides: Sequence[str]) -> Any:
+        from rfx.settings.terms import foreign_names
+        from train.runs.modules import sources_of
         from train.sweeps.jobs import Job
         from train.task.errors import InputError
 
@@ -78,11 +80,9 @@ class RayLauncher(Launcher):
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(num), num
             config.threads = config.threads or self._settings.cpus_per_job
-        return Job(
-            num=num,
-            overrides=tuple(overrides),
-            run=functools.partial(_run, self.hydra_context, self.task_function, config),
-        )
+        named = foreign_names(OmegaConf.to_container(config, resolve=False))
+        run = functools.partial(_run, self.hydra_context, self.task_function, config)
+        return Job(num=num, overrides=tuple(overrides), run=run, sources=sources_of(named))
 
 
 def _run(context: HydraContext, task_function: TaskFunction, config: DictConfig, sweep: Path) -> None:

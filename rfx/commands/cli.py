@@ -16,6 +16,7 @@ from typing import Any
 
 import rfx
 from rfx.commands.deploy import add_arguments, add_network_arguments, deploy, go2_interface
+from rfx.settings.terms import is_foreign, search_working_directory, top_module
 from rfx.system.extras import mend
 from rfx.system.text import printable
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         next(iter(others)).load()(*arguments[:1], arguments[1:])
         return 0
     options = _parser().parse_args(arguments)
+    search_working_directory()
     try:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
@@ -75,6 +77,8 @@ def inspect(options: argparse.Namespace) -> None:
         )
         frames = f", the last {info.arguments['history']} of them" if info.arguments.get("history", 1) != 1 else ""
         lines.append(f"observation: {robot.state_dim} wide{frames}: " + ", ".join(robot.observation_terms))
+        if foreign := [name for name in robot.observation_terms if is_foreign(name)]:
+            lines.append(f"needs on Python's path: {', '.join(sorted({top_module(name) for name in foreign}))}")
     lines.append(
         "normalizer: " + (f"from {info.normalizer.count:,.0f} observations" if info.normalizer is not None else "none")
     )

@@ -17,6 +17,7 @@ from rfx.policy.normalizer import ObservationNormalizer
 from rfx.policy.onnx_policy import OnnxPolicy, is_onnx, load_onnx
 from rfx.policy.spaces import Spaces
 from rfx.robot.config import RobotConfig
+from rfx.settings.modules import check_observable
 from rfx.system.extras import missing
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
     """The policy in a folder (a path, or hf://owner/name), an .onnx file that rfx exported or a bare .safetensors file,
     ready to run.
 
-    Without tinygrad, as on a robot's computer, a policy in a folder is the Actor alone. Raises as `Policy.load`,
-    ModuleNotFoundError for a policy that cannot do without tinygrad, and ValueError that lists what differs when the
-    policy is not for robot_config, if that is given.
+    Without tinygrad, as on a robot's computer, a policy in a folder is the Actor alone. A policy that observes a user's
+    own terms needs their module on Python's path; loading imports nothing.
+    Raises as `Policy.load`, ModuleNotFoundError for a policy that cannot do without tinygrad, and ValueError that lists
+    what differs when the policy is not for robot_config, if that is given.
     """
     if is_onnx(source):
         info, policy = load_onnx(source)
@@ -38,6 +40,8 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
         loaded = LoadedPolicy(_policy(Path(source)))
     else:
         info = inspect_policy(source)
+        with naming(info.path):
+            check_observable(info.robot_config, info.training_info, info.path)
         loaded = LoadedPolicy(
             _policy(info), robot_config=info.robot_config, normalizer=info.normalizer, training_info=info.training_info
         )

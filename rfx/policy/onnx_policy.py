@@ -20,6 +20,7 @@ from rfx.policy.normalizer import ObservationNormalizer
 from rfx.robot.config import RobotConfig
 from rfx.robot.observe import term_widths
 from rfx.robot.state import Array
+from rfx.settings.modules import check_observable
 from rfx.system.extras import missing
 
 SUFFIX = ".onnx"
@@ -113,6 +114,7 @@ def load_onnx(path: str | Path) -> tuple[PolicyInfo, OnnxPolicy]:
         config = read_config(properties[PROPERTY].encode(), {"normalizer": dict | None})
         info = _info(path, config)
         arguments = info.arguments
+        check_observable(info.robot_config, info.training_info)
         widths = terms_of(info.robot_config, arguments["obs_dim"]).values()
         return info, OnnxPolicy(session, tuple(widths), arguments["act_dim"], arguments["history"])
 

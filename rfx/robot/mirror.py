@@ -13,14 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from rfx.robot.config import RobotConfig
+from rfx.robot.mirror_images import half_cycle_on, image_of, joints
+from rfx.robot.observe import term_widths, terms
 from rfx.robot.state import Array
-
-JOINT_TERMS = ("joint_position", "joint_velocity", "last_action")
-VECTOR_SIGNS = {
-    "base_angular_velocity": (-1.0, 1.0, -1.0),
-    "projected_gravity": (1.0, -1.0, 1.0),
-    "velocity_command": (1.0, -1.0, -1.0),
-}
 
 
 class Mirror:
@@ -31,7 +26,7 @@ class Mirror:
     """
 
     def __init__(self, config: RobotConfig):
-        self._joint_from, self._joint_sign = _joints(config)
+        self._joint_from, self._joint_sign = joints(config)
         if not np.allclose(self.action(config.default_position), config.default_position):
             raise ValueError(
                 f"got a default pose of robot {config.name!r} that is not its own mirror image: {config.default_position.tolist()}"
@@ -40,22 +35,21 @@ class Mirror:
             raise ValueError(
                 f"got action scales of robot {config.name!r} that differ between left and right: {config.action_scale.tolist()}"
             )
-        half_cycle_on = _half_cycle_on(config)
+        half_cycle_on(config)  # rewards know the gait, also where no term shows its clock
         sources, signs = [], []
-        for name in config.observation_terms:
-            begin = len(sources)
-            if name in JOINT_TERMS:
-                source, sign = self._joint_from, self._joint_sign
-            elif name in VECTOR_SIGNS:
-                source, sign = range(3), VECTOR_SIGNS[name]
-            elif name == "gait_clock":
-                source, sign = range(3), (-1.0, -1.0, 1.0) if half_cycle_on else (1.0, 1.0, 1.0)
-            else:
+        for name, term, width in zip(config.observation_terms, terms(config), term_widths(config)):
+            if (image := image_of(term)) is None:
                 raise ValueError(
-                    f"the observation term {name!r} has no mirror image; known are "
-                    f"{', '.join([*JOINT_TERMS, *VECTOR_SIGNS, 'gait_clock'])}: set policy.symmetric=false, or add it"
+                    f"the observation term {name!r} has no mirror image: say it with @mirrored "
+                    "(rfx.robot.mirror_images), or set policy.symmetric=false"
                 )
-            sources.extend(begin + index for index in source)
+            source, sign = image(config)
+            if not len(source) == len(sign) == width:
+                raise ValueError(
+                    f"the mirror image of the observation term {name!r} has {len(sign)} signs; expected "
+                    f"{width}, one for each number"
+                )
+            sources.extend(len(sources) + source)
             signs.extend(sign)
         self._from, self._sign = np.array(sources), np.array(signs, np.float32)
 
@@ -81,29 +75,3 @@ class Mirror:
         Applied twice it gives the state again.
         """
         return state[..., self._from] * self._sign
-
-
-def _joints(config: RobotConfig) -> tuple[Array, Array]:
-    """Of each joint's mirror image: the joint that it is taken from, and its sign. Two (num_joints,)."""
-    for joint in config.joints:
-        if joint.mirror is None:
-            raise ValueError(
-                f"joint {joint.name!r} of robot {config.name!r} has no mirror image; expected mirror and mirror_sign in its config"
-            )
-    sources = [config.joint_names.index(joint.mirror) for joint in config.joints]
-    return np.array(sources), config.joint_array("mirror_sign")
-
-
-def _half_cycle_on(config: RobotConfig) -> bool:
-    """Whether the gait's mirror image is the gait half a cycle on; else it is the gait itself.
-
-    Feet without mirror images count as the former.
-    """
-    offset = {foot.name: foot.gait_offset for foot in config.feet}
-    apart = {round((offset[foot.mirror] - foot.gait_offset) % 1.0, 6) for foot in config.feet if foot.mirror}
-    if not apart <= {0.5} and not apart <= {0.0}:
-        raise ValueError(
-            f"got gait offsets of robot {config.name!r} whose feet are {sorted(apart)} cycles apart from their mirror images; "
-            "expected 0.5 for all of them, or 0"
-        )
-    return apart != {0.0}

@@ -1,45 +1,56 @@
 """Observation terms: pure functions of RobotState, the same in the simulator and on the robot.
 
-A RobotConfig lists the terms its policies see, in order. To add one, write a function here: (N, width), float32.
+A RobotConfig lists the terms that its policies see, in order. A term is a function that returns (N, width), float32.
+`mirrored` says its mirror image, without which no policy that sees it can be symmetric. Terms can be written elsewhere
+too: docs/terms.md.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from rfx.robot.mirror_images import gait_clock as gait_clock_image
+from rfx.robot.mirror_images import joints, mirrored
 from rfx.robot.state import Array, RobotState, stepping
 
 
+@mirrored(joints)
 def joint_position(state: RobotState) -> Array:
     """Joint positions relative to the default pose. (N, num_joints), rad."""
     return state.joint_position - state.config.default_position
 
 
+@mirrored(joints)
 def joint_velocity(state: RobotState) -> Array:
     """Joint velocities. (N, num_joints), rad/s."""
     return state.joint_velocity
 
 
+@mirrored((-1, 1, -1))
 def base_angular_velocity(state: RobotState) -> Array:
     """Angular velocity of the base, base frame: the gyroscope. (N, 3), rad/s."""
     return state.base_angular_velocity_b
 
 
+@mirrored((1, -1, 1))
 def projected_gravity(state: RobotState) -> Array:
     """Unit vector of gravity in the base frame. (N, 3)."""
     return state.projected_gravity_b
 
 
+@mirrored((1, -1, -1))
 def velocity_command(state: RobotState) -> Array:
     """Commanded vx, vy and yaw rate, base frame. (N, 3), m/s and rad/s."""
     return state.velocity_command
 
 
+@mirrored(joints)
 def last_action(state: RobotState) -> Array:
     """The action before this observation. (N, num_joints), in [-1, 1]."""
     return state.last_action
 
 
+@mirrored(gait_clock_image)
 def gait_clock(state: RobotState) -> Array:
     """Sine and cosine of the gait phase, and the sine of twice of it; zeros while it waits (rfx.robot.state.advance).
 

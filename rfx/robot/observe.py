@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -9,18 +10,33 @@ import numpy as np
 from rfx.robot import observation_terms
 from rfx.robot.config import RobotConfig
 from rfx.robot.state import Array, RobotState
-from rfx.settings.terms import find
+from rfx.settings.terms import bind
 
 
 @lru_cache(maxsize=32)
-def _bound_terms(names: tuple[str, ...]) -> tuple:
-    return tuple(find(observation_terms, name) for name in names)
+def _bound_terms(names: tuple[str, ...]) -> tuple[Callable[[RobotState], Array], ...]:
+    return tuple(bind(observation_terms, name, {}) for name in names)
+
+
+def terms(config: RobotConfig) -> tuple[Callable[[RobotState], Array], ...]:
+    """The observation terms that the config names, in order. Raises ValueError for an unknown one."""
+    return _bound_terms(config.observation_terms)
 
 
 def term_widths(config: RobotConfig) -> tuple[int, ...]:
-    """How wide each observation term that the config names is. Raises ValueError for an unknown term."""
-    state = RobotState.zeros(config, 1)
-    return tuple(term(state).shape[1] for term in _bound_terms(config.observation_terms))
+    """How wide each observation term that the config names is.
+
+    Raises ValueError for an unknown term, or one of another shape than (N, width).
+    """
+    state, widths = RobotState.zeros(config, 2), []
+    for name, term in zip(config.observation_terms, terms(config)):
+        shape = np.shape(term(state))
+        if len(shape) != 2 or shape[0] != 2:
+            raise ValueError(
+                f"observation term {name!r} gives an array of shape {shape} for two robots; expected (2, width)"
+            )
+        widths.append(shape[1])
+    return tuple(widths)
 
 
 def observation_width(config: RobotConfig) -> int:
@@ -38,7 +54,7 @@ def observe(state: RobotState, out: Array | None = None) -> Array:
     if out is None:
         out = np.zeros((len(state.gait_phase), config.max_state_dim), np.float32)
     start = 0
-    for term in _bound_terms(config.observation_terms):
+    for term in terms(config):
         values = term(state)
         stop = start + values.shape[1]
         if stop > config.state_dim:

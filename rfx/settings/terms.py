@@ -1,13 +1,24 @@
-"""Terms are plain functions that a module defines and a config names; this file finds them and says what is wrong."""
+"""Terms are plain functions that a config names. This file finds them and says what is wrong.
+
+A term of ours is called by its name, one of a user's as MODULE:FUNCTION.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
+
+# MODULE:NAME. A Gymnasium id is a name too, with - and / in it.
+FOREIGN = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d][\w./-]*)")
 
 
 def available(module: ModuleType) -> dict[str, Callable]:
@@ -20,11 +31,21 @@ def available(module: ModuleType) -> dict[str, Callable]:
 
 
 def find(module: ModuleType, name: str) -> Callable:
-    """The term called name. Raises ValueError that names the nearest match."""
+    """The term called name in module, or the user's own that MODULE:FUNCTION names.
+
+    Raises ValueError that names the nearest match.
+    """
+    if is_foreign(name):
+        term = find_foreign(name)
+        if not inspect.isfunction(term):
+            raise ValueError(f"{name} is a {type(term).__name__}: a term must be a function")
+        return term
     terms = available(module)
     if name not in terms:
         kind = module.__name__.rsplit(".", 1)[-1].replace("_", " ")
-        raise ValueError(f"unknown term {name!r} among {kind}: {nearest(str(name), terms)}")
+        raise ValueError(
+            f"unknown term {name!r} among {kind}: {nearest(str(name), terms)}; one of your own is MODULE:FUNCTION"
+        )
     return terms[name]
 
 
@@ -41,13 +62,16 @@ def term_of(module: ModuleType, name: str, parameters: Mapping[str, Any]) -> Cal
 def bind(module: ModuleType, name: str, parameters: Mapping[str, Any], num_inputs: int = 1) -> Callable:
     """The term of the entry called name with its keyword parameters fixed; its first num_inputs arguments stay open.
 
-    Raises ValueError for an unknown term, an unknown parameter, or a missing one.
+    Raises ValueError for an unknown term, one that takes fewer arguments, an unknown parameter, or a missing one.
     """
     term, parameters = (
         term_of(module, name, parameters),
         {key: value for key, value in parameters.items() if key != "term"},
     )
-    accepted = list(inspect.signature(term).parameters.values())[num_inputs:]
+    signature = list(inspect.signature(term).parameters.values())
+    if len(signature) < num_inputs:
+        raise ValueError(f"term {name!r} takes {len(signature)} arguments: such a term must take {num_inputs}")
+    accepted = signature[num_inputs:]
     names = [parameter.name for parameter in accepted]
     for given in parameters:
         if given not in names:
@@ -56,6 +80,77 @@ def bind(module: ModuleType, name: str, parameters: Mapping[str, Any], num_input
     if missing:
         raise ValueError(f"term {name!r} needs a value for {', '.join(missing)}")
     return functools.partial(term, **parameters) if parameters else term
+
+
+def is_foreign(name: Any) -> bool:
+    """Whether name is MODULE:NAME, of a module that is not ours."""
+    return isinstance(name, str) and FOREIGN.fullmatch(name) is not None
+
+
+def find_foreign(name: str) -> Any:
+    """What MODULE:NAME names. Raises ValueError that names the nearest match, or says what the module itself raises."""
+    path, attribute = FOREIGN.fullmatch(name).groups()
+    module = import_foreign(path, name)
+    if attribute not in vars(module):
+        own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        file = getattr(module, "__file__", None)
+        raise ValueError(f"{name}: {module.__name__} ({file}) has no {attribute!r}: {nearest(attribute, own)}")
+    return vars(module)[attribute]
+
+
+def import_foreign(path: str, name: str) -> ModuleType:
+    """The user's module at this dotted path, for which name, a setting, asks.
+
+    A module of Python itself is refused: a policy from elsewhere may name terms, and must not choose from all that
+    Python can do. Raises ValueError in one line, also for what the module raises as it is imported.
+    """
+    if path.partition(".")[0] in sys.stdlib_module_names:
+        raise ValueError(f"{name}: {path} is a module of Python itself; expected one of yours")
+    importlib.invalidate_caches()  # the file may be younger than what Python knows of its folder
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{path}.".startswith(f"{error.name}."):
+            raise ValueError(f"{name}: {path} imports {error.name}, which is not there") from error
+        parent, _, last = error.name.rpartition(".")
+        where = getattr(sys.modules.get(parent), "__path__", []) if parent else None
+        found = [module.name for module in pkgutil.iter_modules(where)]
+        close = difflib.get_close_matches(last, found, n=1)
+        hint = "put it into the working directory, or on PYTHONPATH"
+        if close:
+            hint = f"did you mean {'.'.join(filter(None, (parent, close[0])))!r}?"
+        raise ValueError(f"{name}: there is no module {error.name!r}: {hint}") from error
+    except Exception as error:  # whatever runs when it is imported
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{name}: {path} cannot be imported: {said}") from error
+
+
+def top_module(name: str) -> str:
+    """The module or package at the top of MODULE:NAME."""
+    return name.partition(":")[0].partition(".")[0]
+
+
+def search_working_directory() -> None:
+    """Let a command import from the working directory, after all else on the path: no folder there shadows ours."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return
+    if not {"", here} & {*sys.path}:
+        sys.path.append(here)
+
+
+def foreign_names(values: Any) -> Iterator[str]:
+    """Every MODULE:NAME in a tree of mappings and lists, keys included."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from foreign_names(key)
+            yield from foreign_names(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from foreign_names(value)
+    elif is_foreign(values):
+        yield values
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

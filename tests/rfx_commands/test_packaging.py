@@ -1,5 +1,6 @@
 """The wheel: it holds every file that is read at run time, and works from any folder without the checkout."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +78,68 @@ def test_the_unpacked_wheel_trains_and_evaluates_from_another_folder(wheel: Path
     python("-m", "train", *TINY)
     assert "falls" in python("-m", "train.evaluate", "policy=run/policy", "num_envs=4", "duration_s=2")
     assert sorted(path.name for path in elsewhere.iterdir()) == ["run"]
+
+
+def test_a_users_own_terms_train_and_go_on_beside_folders_that_are_called_as_ours(wheel: Path, tmp_path: Path) -> None:
+    """Terms, a robot that observes one, a task and Ray's workers: in their folder, and gone on with in another one."""
+    library, project, elsewhere = (tmp_path / name for name in ("library", "project", "elsewhere"))
+    zipfile.ZipFile(wheel).extractall(library)
+    elsewhere.mkdir()
+    for name in ("train", "envs", "configs", "assets"):
+        (project / name).mkdir(parents=True)
+        (project / name / "__init__.py").write_text(f"raise SystemExit('the wrong {name}')\n")
+    for name in ("foreign_task", "point_task"):
+        shutil.copy(ROOT / "tests" / f"{name}.py", project)
+    shutil.copy(ROOT / "tests" / "foreign_terms.py", project / "my_terms.py")
+    robot = yaml.safe_load((library / "assets" / "go2" / "robot.yaml").read_text())
+    robot |= {
+        "observation_terms": [*robot["observation_terms"], "my_terms:joint_speed"],
+        "mjcf": str(library / "assets" / "go2" / "go2.xml"),
+    }
+    (project / "dog").mkdir()
+    (project / "dog" / "robot.yaml").write_text(yaml.safe_dump(robot))
+    environment = {**os.environ, "PYTHONPATH": str(library)}
+
+    def python(*arguments: str, folder: Path = project, code: int = 0) -> str:
+        command = [
+            sys.executable,
+            "-P",
+            *arguments,
+        ]  # -P: no working directory before what is installed, as with a script
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    def record(name: str) -> dict:
+        return json.loads((project / name / "run.json").read_text())
+
+    own = [
+        "+robot=dog",
+        *TINY[1:-1],
+        "+env.resets.crouched={term: my_terms:crouched}",
+        "+env.rewards.spin={term: my_terms:spin, weight: -1}",
+        "+env.randomization.heavy={term: my_terms:heavy, scale: [0.9, 1.1]}",
+        "+env.terminations.over={term: my_terms:upside_down}",
+        "policy.critic=privileged",
+        "policy.critic_terms=[observation,my_terms:acceleration]",
+    ]
+    python("-m", "train", *own, "hydra.run.dir=alone")
+    python("-m", "train", *own, "hydra.run.dir=scaled", "+scale=ray", "scale.workers=2")
+    assert {*record("alone")["modules"]} == {"my_terms"} and (project / "alone" / "modules" / "my_terms.py").is_file()
+    assert record("alone")["fingerprint"] == record("scaled")["fingerprint"]
+    run = str(project / "alone")
+    said = python("-m", "rfx.commands.cli", "deploy", f"{run}/policy", folder=elsewhere, code=1)
+    assert "needs my_terms:joint_speed" in said  # loading a policy runs nothing of a run's
+    python("-m", "rfx.commands.cli", "deploy", f"{run}/policy", "--duration", "0.2")
+    assert "the same bits" in python("-m", "train.verify", run, folder=elsewhere)
+    said = python("-m", "train.evaluate", f"policy={run}/policy", "num_envs=4", "duration_s=1", folder=elsewhere)
+    assert "falls" in said
+    python("-m", "train", f"resume={run}", "trainer.total_steps=256", folder=elsewhere)
+    assert record("alone")["steps"] == 256 and record("alone")["finished"]
+    small = ["+env.num_envs=16", *(f"+{key}" for key in TINY[2:7])]
+    python("-m", "train", "task=foreign_task:PointTask", *small, "hydra.run.dir=points")
+    assert {*record("points")["modules"]} == {"foreign_task"} and record("points")["finished"]
+    assert (project / "points" / "modules" / "point_task.py").is_file()  # which it imports
 
 
 @pytest.mark.long

@@ -167,7 +167,7 @@ def test_a_mirrored_robot_that_acts_mirrored_stays_the_mirror_image():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"observation_terms": ("joint_position", "heights")}, "the observation term 'heights' has no mirror image"),
+        ({"observation_terms": ("joint_position", "foreign_terms:unmirrored")}, "foreign_terms:unmirrored"),
         (
             {"joints": tuple(dataclasses.replace(joint, mirror=None) for joint in GO2_CONFIG.joints)},
             "joint 'FR_hip_joint' of robot 'go2' has no",

@@ -85,10 +85,11 @@ def test_the_command_line_stops_on_sigterm_and_goes_on_with_latest(reference, tm
         and json.loads((folder / "result.json").read_text())["steps"] == stopped
         and "resume=" in output
     )
-    refused = subprocess.run([*command, "resume=latest", "ppo.clip=0.3"], capture_output=True, **place)
-    assert refused.returncode == 2 and "ppo.clip was 0.2, is 0.3" in refused.stderr and refused.stderr.count("\n") == 1
+    refused = subprocess.run([*command[:3], "resume=latest", "env.num_envs=16"], capture_output=True, **place)
+    assert refused.returncode == 2 and "env.num_envs was 8, is 16" in refused.stderr and refused.stderr.count("\n") == 1
     place["env"]["PYTHONHASHSEED"] = "2"
-    resumed = subprocess.run([*command, "resume=latest"], capture_output=True, **place)
+    (said,) = (line.partition("python -m ")[2] for line in output.splitlines() if line.startswith("go on"))
+    resumed = subprocess.run([*command[:2], *said.split()], capture_output=True, **place)  # no setting is given again
     assert resumed.returncode == 0, resumed.stderr
     assert list(tmp_path.glob("runs/*")) == [folder]
     assert_same_run(folder, reference)
@@ -206,7 +207,7 @@ def test_a_changed_configuration_is_refused_with_the_difference():
         "ppo.learning_rate": [1e-3, 5e-4]
     }
     assert changes(was, make_config(threads=1, resume="latest", **{"trainer.keep_checkpoints": 9})) == {}
-    with pytest.raises(InputError, match="seed cannot change"):
+    with pytest.raises(InputError, match="seed was 0, is 1: .*cannot change"):
         changes(was, make_config(seed=1, resume_overrides=True))
 
 
@@ -274,6 +275,10 @@ def test_resume_finds_the_newest_run_and_explains_what_it_cannot(reference, tmp_
     for name in ("old", "new"):
         (tmp_path / name / "checkpoints" / "000000000064").mkdir(parents=True)
     os.utime(tmp_path / "old" / "checkpoints" / "000000000064", (1, 1))
+    for name in ("0", "1/first"):  # younger, and of a sweep
+        (tmp_path / "sweep" / name / "checkpoints" / "000000000064").mkdir(parents=True)
+        os.utime(tmp_path / "sweep" / name / "checkpoints" / "000000000064", (2**33, 2**33))
+    (tmp_path / "sweep" / "multirun.yaml").touch()
     assert (
         find_run("latest", tmp_path) == tmp_path / "new"
         and find_run(str(tmp_path / "old"), tmp_path) == tmp_path / "old"

@@ -198,8 +198,7 @@ def test_a_worker_that_cannot_begin_ends_the_run_with_the_reason():
     """As on a machine whose checkout is another: what a worker is given it cannot read."""
     with scaled(make_config(), 1) as trainer:
         workers = trainer.collector
-        config, seeds, state_dim = workers._arguments
-        workers._arguments = dataclasses.replace(config, task="nothing"), seeds, state_dim
+        workers._share = dataclasses.replace(workers._share, values={**workers._share.values, "task": "nothing"})
         workers._replace(0)
         with pytest.raises(TrainingBroken, match="a worker cannot begin: .*unknown task 'nothing'.*docs/scale.md"):
             trainer.iterate()

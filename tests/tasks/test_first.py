@@ -66,12 +66,10 @@ def test_interrupted_in_the_first_run_it_goes_on_with_that_and_then_with_its_own
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and "Stopped after" in shown, shown
-    assert "give the same command again, with resume=rough\n" in shown.replace(f"{tmp_path}/", "")
+    (said,) = (line.partition("python -m train ")[2] for line in shown.splitlines() if line.startswith("go on"))
     (tmp_path / "rough" / "checkpoints").mkdir()  # as a run leaves it that is killed before its first checkpoint
     reached = newest_checkpoint(folder, refuse_to_tell)[1]["steps"]
-    done = command(
-        *arguments[:-1], f"hydra.run.dir={tmp_path / 'runs' / 'other'}", f"resume={tmp_path / 'rough'}", folder=tmp_path
-    )
+    done = command(said, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 0 < reached < 12_800 and "rough/first, after 13 k steps" in done.stdout, done.stdout
     again = command(*arguments, folder=tmp_path)  # both have ended
@@ -91,12 +89,9 @@ def test_the_newest_run_is_the_whole_and_not_the_first_part(tmp_path: Path) -> N
     assert command(*wrong, folder=tmp_path).returncode == 2 and not list(
         (tmp_path / "runs").glob("*")
     )  # before anything is trained
-    begun = command(*arguments, "hydra.run.dir=runs/rough", "start_from=nowhere", folder=tmp_path)
-    assert (
-        begun.returncode == 2
-        and "start_from=nowhere" in begun.stderr
-        and not (tmp_path / "runs" / "rough" / "first").exists()
-    )
+    begun = command(*arguments, "hydra.run.dir=other/rough", "start_from=nowhere", folder=tmp_path)
+    assert begun.returncode == 2 and "start_from=nowhere" in begun.stderr
+    assert not (tmp_path / "other" / "rough" / "first").exists()
     walking = command(
         "+robot=go2",
         "preset=deploy",

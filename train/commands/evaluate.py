@@ -34,12 +34,14 @@ from envs.settings.configs import CONFIGS
 from rfx.drivers.mjcf import load_model
 from rfx.robot.config import RobotConfig
 from rfx.settings.reader import read
+from rfx.settings.terms import search_working_directory
 from rfx.system.extras import missing
 from train.judge.conditions import NOMINAL, conditions, fewer
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.gym import evaluate_gym, gym_policy
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
 from train.judge.targets import WALKING, evaluation_targets, targets_table
+from train.runs.resume import use_modules_of
 from train.task.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.task.task import figures_table
 
@@ -341,12 +343,15 @@ def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
             config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
+            for path in filter(None, (config.policy, config.compare)):
+                use_modules_of(Path(path).resolve().parent, print)
             gym = gym_policy(config.policy)
         evaluate_gym(gym, config, Console()) if gym else run(config, Console())
 
 
 def main() -> None:
     """The entry."""
+    search_working_directory()
     with exit_on_bad_command_line("evaluate"):
         _run()
 

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -33,8 +34,10 @@ from rfx.drivers.mjcf import load_model
 from rfx.drivers.sim import SimRobot
 from rfx.robot.height_field import HeightField
 from rfx.settings.reader import read
+from rfx.settings.terms import search_working_directory
 from train.judge.gym import gym_policy, play_gym
 from train.judge.play import load, task_of
+from train.runs.resume import use_modules_of
 from train.task.errors import bad_input, exit_on_bad_command_line, exit_on_error
 
 KEYS = {
@@ -262,12 +265,14 @@ def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
             config = read(PlayConfig, OmegaConf.to_container(values, resolve=True))
+            use_modules_of(Path(config.policy).resolve().parent, print)
             gym = gym_policy(config.policy)
         play_gym(gym, window=config.window, host=config.host, port=config.port) if gym else run(config)
 
 
 def main() -> None:
     """The entry."""
+    search_working_directory()
     with exit_on_bad_command_line("play"):
         _run()
 

@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from rfx.settings.terms import search_working_directory
+from train.runs.resume import RECORD, use_modules_of
 from train.sweeps.sweep_report import PAGE, write_page
 from train.task.errors import InputError, one_line
 
@@ -28,7 +30,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="PATH", help=f"the page; default {PAGE} in the first folder")
     parser.add_argument("--no-video", action="store_true", help="leave the best policy's video out")
     given = parser.parse_args()
+    search_working_directory()
     try:
+        for record in (record for folder in given.folders for record in sorted(folder.glob(f"**/{RECORD}"))):
+            use_modules_of(record.parent, print)  # for the video
         path = write_page(given.folders, given.output or given.folders[0] / PAGE, video=not given.no_video)
     except (InputError, ImportError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -28,7 +29,9 @@ from omegaconf.errors import OmegaConfBaseException
 from envs.settings.configs import CONFIGS, gym_family, options
 from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
 from rfx.settings.reader import read_yaml
+from rfx.settings.terms import search_working_directory
 from rfx.system.folders import replace_file
+from train.runs.overrides import FOLDER, HYDRA, WHOLE_RUN, is_override, kept, key_of, laid_over, own_overrides
 from train.sweeps.sweep import SweepFolder, finish_sweep, read_result, read_results
 from train.task.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, explain, one_line
 
@@ -58,7 +61,11 @@ def run(values: DictConfig) -> None:
                 if values.seeds != 1:
                     raise InputError(f"seeds={values.seeds} is for sweeps, which run each point so often: add -m")
                 if values.resume:
-                    folder = run_to_resume(str(values.resume), folder)
+                    found = run_to_resume(str(values.resume), folder.parent)
+                    if found.resolve() != folder.resolve():
+                        discard(folder)
+                    folder = found
+                overrides = kept(overrides, values)
                 result = train(values, folder)
             except (InputError, SystemExit):
                 discard(folder)
@@ -68,16 +75,45 @@ def run(values: DictConfig) -> None:
                 raise SystemExit(result["exit_code"])
 
 
-def run_to_resume(resume: str, folder: Path) -> Path:
-    """The folder that resume means, in which the run goes on; the one that Hydra made for a new run is removed."""
+def run_to_resume(resume: str, runs: Path) -> Path:
+    """The folder of the run that resume means. A run that came first (configs/first.yaml) means the whole of both."""
     from train.runs.resume import find_run
 
-    found = find_run(resume, folder.parent)
-    if found.name == FIRST and (found.parent / ".hydra").is_dir():
-        found = found.parent  # which goes on with it
-    if found.resolve() != folder.resolve():
-        discard(folder)
-    return found
+    found = find_run(resume, runs)
+    return found.parent if found.name == FIRST and (found.parent / HYDRA).is_dir() else found
+
+
+def go_on(arguments: list[str]) -> list[str]:
+    """The arguments. Where they say resume=RUN, the run's own settings stand before them; those given count above.
+
+    Who gives a setting beside resume means the change, and need not say resume_overrides=true. Raises InputError where
+    there is no run.
+    """
+    given = [argument for argument in arguments if is_override(argument)]
+    said = [override for override in given if key_of(override) in ("resume", "hydra.run.dir")]
+    said = {override.get_key_element(): override.value() for override in OverridesParser.create().parse_overrides(said)}
+    if not said.get("resume") or {"-m", "--multirun"} & {*arguments}:
+        return arguments
+    found = run_to_resume(str(said["resume"]), Path(str(said.get("hydra.run.dir", "runs/_"))).parent)
+    with bad_input():
+        own = own_overrides(found)
+    if own is None:
+        own = take_whole(found)
+    new = [each for each in given if key_of(each) not in (*said, "resume_overrides") and each not in own]
+    settings = laid_over(own, [override for override in given if key_of(override) != "resume"])
+    print(f"Going on with {found}: {' '.join(own)}" + (f", and now {' '.join(new)}" if new else ""))
+    accept = ["resume_overrides=true"] if new and not any(key_of(each) == "resume_overrides" for each in given) else []
+    options = [argument for argument in arguments if not is_override(argument)]
+    return [*options, *settings, *accept, "resume=" + "'{}'".format(str(found).replace("'", "\\'"))]
+
+
+def take_whole(run: Path) -> list[str]:
+    """What chooses the whole configuration of a run that no command line began. Hydra is told of it, as of a robot."""
+    from train.runs.resume import read_record, tree_of
+
+    node = tree_of(read_record(run).get("config", {}))
+    ConfigStore.instance().store(group="robot", name=WHOLE_RUN, node=node, package="_global_")
+    return [f"+robot={WHOLE_RUN}"]
 
 
 def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None:
@@ -118,11 +154,13 @@ def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> di
 def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = None) -> dict[str, Any]:
     """Train as the composed configuration says; imports wait until here, so that --help is quick."""
     from train.runs.checkpoint import checkpoints
-    from train.runs.resume import CHECKPOINTS
+    from train.runs.resume import CHECKPOINTS, use_modules_of
     from train.runs.run import train
     from train.task.config import TrainConfig
 
     with bad_input():
+        if values.resume:
+            use_modules_of(folder, print, own=not values.resume_overrides)
         plain = OmegaConf.to_container(values, resolve=True)
         first = (
             plain.pop(FIRST)
@@ -133,13 +171,12 @@ def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = 
     if first and not config.start_from and not checkpoints(folder / CHECKPOINTS):
         result = train_first(first, config, folder / FIRST)
         if result["status"] == "stopped":
-            print(
-                f"That was the first of two runs. To go on with both, give the same command again, with resume={folder}"
-            )
+            print(f"That was the first of two runs: python -m train resume={folder} goes on with both")
         if result["status"] != "finished":
             return result
         config = dataclasses.replace(config, start_from=str(folder / FIRST))
-    return train(config, folder, watch=watch)
+    overrides = kept(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False), values)
+    return train(config, folder, watch=watch, overrides=None if f"+robot={WHOLE_RUN}" in overrides else overrides)
 
 
 def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict[str, Any]:
@@ -162,7 +199,7 @@ def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict
     with bad_input(f"{FIRST}: "):
         plain = OmegaConf.to_container(values, resolve=True)
         first = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in (*OF_SWEEPS, FIRST)})
-    return train(first, folder)
+    return train(first, folder, overrides=overrides)
 
 
 def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
@@ -186,7 +223,7 @@ def take_robot_folders(arguments: list[str]) -> list[str]:
     for argument in choose_gym(arguments):
         prefix, equals, path = argument.partition("=")
         if prefix in ("+robot", "++robot") and path not in options("robot") and Path(path).is_dir():
-            name = "folder_" + re.sub(r"\W", "_", Path(path).resolve().name)  # no file's name in configs/robot/
+            name = FOLDER + re.sub(r"\W", "_", Path(path).resolve().name)  # no file's name in configs/robot/
             node = {
                 "defaults": [{"/tasks": "legged"}, "_self_", {"/preset": "none"}],
                 "robot": str(Path(path).resolve()),
@@ -251,7 +288,8 @@ def main() -> None:
     SweepFolder.path, failed = None, 0
     try:
         with exit_on_bad_command_line("train"):
-            sys.argv[1:] = take_robot_folders(sys.argv[1:])
+            search_working_directory()
+            sys.argv[1:] = take_robot_folders(go_on(sys.argv[1:]))
             register_plugins()
             run()
     finally:

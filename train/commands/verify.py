@@ -20,8 +20,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rfx.settings.terms import search_working_directory
 from train.runs.fingerprint import provenance
-from train.runs.resume import RECORD, config_of, find_run, read_record, start_from, weights_fingerprint
+from train.runs.resume import RECORD, config_of, find_run, read_record, start_from, use_modules_of, weights_fingerprint
 from train.runs.trainer import Trainer
 from train.task.errors import InputError, bad_input, exit_on_error
 
@@ -37,6 +38,7 @@ def verify(folder: Path, console: Console, *, threads: int | None = None) -> boo
         raise InputError(
             f"{folder / RECORD} has no fingerprints of the first iterations: it is of an earlier rfx, or was stopped before them"
         )
+    use_modules_of(folder, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
     with bad_input(f"{folder / RECORD}: "):
         config = dataclasses.replace(config_of(record["config"]), resume=None)
         config = config if threads is None else dataclasses.replace(config, threads=threads)
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder, such as runs/DATE_TIME, or latest")
     parser.add_argument("--threads", type=int, help="another number of threads than the run's")
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    search_working_directory()
     with exit_on_error():
         if not verify(find_run(given.run, Path("runs"), "RUN"), Console(), threads=given.threads):
             raise SystemExit(1)

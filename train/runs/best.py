@@ -15,7 +15,9 @@ from tinygrad.nn.state import get_state_dict
 
 import rfx
 from rfx.export.to_onnx import export_onnx
+from rfx.settings.modules import digests
 from train.runs.disk import Writes
+from train.runs.modules import foreign_names_of
 from train.runs.progress import Progress, millions
 from train.runs.trainer import Trainer
 from train.task.errors import InputError, one_line
@@ -138,4 +140,6 @@ class BestPolicy:
             "evaluation": self.judgement.to_dict() if self.judgement else None,
             "env": dataclasses.asdict(config.env),
         }
+        if modules := digests(foreign_names_of(config, self.trainer.task)):
+            info["modules"] = modules
         self.trainer.task.export(self.saved.policy, self.path, info)

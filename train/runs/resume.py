@@ -7,7 +7,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_afte
 from train.runs.disk import Writes
 from train.runs.fingerprint import fingerprint, provenance
 from train.runs.metrics import MetricsWriter
+from train.runs.modules import MODULES, foreign_names_of, keep_modules, use_modules
 from train.runs.progress import Progress
 from train.runs.trainer import Trainer
 from train.task.config import TrainConfig
@@ -26,10 +27,11 @@ from train.task.errors import InputError, bad_input
 
 CHECKPOINTS = "checkpoints"
 MOST_TOLD = 4  # differences that a message names
-# Seed, provenance, threads and configuration of the beginning, every resumption, the weights' fingerprint after the
-# first iterations
-# (`beginning`, by iteration) and at the end.
+# Seed, provenance, threads, digests of a user's modules and configuration of the beginning, every resumption, the
+# weights' fingerprint after the first iterations (`beginning`, by iteration) and at the end.
 RECORD = "run.json"
+OVERRIDES = "overrides"  # of the command line, in the record
+SWEEP = "multirun.yaml"  # in the folder of a sweep, and in no run's
 BEGINNING = 3  # iterations
 # Differences that change no result, and those that nothing after a run's beginning reads.
 FREE = (
@@ -74,10 +76,12 @@ class RunCheckpoints:
         self._here = provenance()
         self._saved: int | None = None  # steps
 
-    def begin(self, state: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    def begin(
+        self, state: Mapping[str, Any], changed: Mapping[str, Any], overrides: Sequence[str] | None = None
+    ) -> None:
         """Begin a run, or with a state of load_run go on with it, and write that down.
 
-        From here on there is a checkpoint.
+        overrides are what the command line said of the run, if one began it. From here on there is a checkpoint.
         """
         config, steps = self._trainer.config, 0
         if state:
@@ -95,6 +99,10 @@ class RunCheckpoints:
                 "environment": getattr(self._trainer.env.unwrapped, "num_threads", None),
             }
             values = {"finished": False, "config": values_of(config), "threads": threads}
+            if overrides is not None:
+                values[OVERRIDES] = [*overrides]
+            if names := foreign_names_of(config, self._trainer.task):
+                values[MODULES] = keep_modules(self._folder, names)
             if state:
                 moved = {
                     key: [state["run.provenance"].get(key), value]
@@ -191,11 +199,12 @@ def load_run(
         return {}, {}
     with bad_input():
         path, state = newest_checkpoint(folder / CHECKPOINTS, tell)
-    changed = changes(state["run.config"], config)
+    if changed := changes(state["run.config"], config):
+        tell(f"from here on {_told(changed)}")
     if state["steps"] >= total_steps and read_record(folder).get("finished"):
         raise InputError(
-            f"{folder} has finished, after {state['steps']:,} steps; to train it further give a larger trainer.total_steps, "
-            "and resume_overrides=true"
+            f"{folder} has finished, after {state['steps']:,} steps; to train it further give a larger "
+            "trainer.total_steps"
         )
     set_aside_after(path)
     return state, changed
@@ -223,7 +232,7 @@ def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
         raise ValueError(
             "its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx"
         )
-    was, now = _flatten(state["run.meaning"]), _flatten(trainer.task.meaning())
+    was, now = _flatten(state["run.meaning"]), _flatten(_as_json(trainer.task.meaning()))
     differing = {
         key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)
     }
@@ -239,10 +248,12 @@ def find_run(given: str, runs: Path, key: str = "resume") -> Path:
     """The run's folder that resume=given, or another key, means: a path, or `latest`, the one under runs that wrote the
     newest checkpoint.
 
-    Raises InputError where there is no run.
+    The runs of a sweep are its own: none of them is the latest. Raises InputError where there is no run.
     """
     if given == "latest":
-        found = [path for folder in runs.glob(f"**/{CHECKPOINTS}") for path in checkpoints(folder)]
+        sweeps = {path.parent for path in runs.glob(f"**/{SWEEP}")}
+        folders = [folder for folder in runs.glob(f"**/{CHECKPOINTS}") if not sweeps & {*folder.parents}]
+        found = [path for folder in folders for path in checkpoints(folder)]
         if not found:
             raise InputError(f"{key}=latest: no run under {runs} has a checkpoint; give the run's folder, {key}=PATH")
         return max(found, key=lambda path: path.stat().st_mtime).parent.parent
@@ -260,11 +271,16 @@ def find_run(given: str, runs: Path, key: str = "resume") -> Path:
 
 def values_of(config: TrainConfig) -> dict[str, Any]:
     """The configuration as JSON types, one entry for each dotted key."""
-    return _flatten(json.loads(json.dumps(dataclasses.asdict(config))))
+    return _flatten(_as_json(dataclasses.asdict(config)))
 
 
 def config_of(values: Mapping[str, Any]) -> TrainConfig:
     """The configuration that values_of told. Raises ValueError for one that cannot be made any more."""
+    return TrainConfig.from_dict(tree_of(values))
+
+
+def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested as a configuration's YAML is, what values_of has with dotted keys."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *groups, name = key.split(".")
@@ -272,7 +288,7 @@ def config_of(values: Mapping[str, Any]) -> TrainConfig:
         for group in groups:
             branch = branch.setdefault(group, {})
         branch[name] = value
-    return TrainConfig.from_dict(tree)
+    return tree
 
 
 def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]:
@@ -293,10 +309,10 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
             f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
             f"({' '.join(f'{key}={_as_override(old)}' for key, (old, _) in differing.items())}), or add resume_overrides=true"
         )
-    if fixed := [key for key in differing if key.startswith(FIXED)]:
+    if fixed := {key: pair for key, pair in differing.items() if key.startswith(FIXED)}:
         raise InputError(
-            f"{', '.join(fixed)} cannot change any more, even with resume_overrides=true: what is begun with it is in the "
-            "checkpoint; train anew"
+            f"{_told(fixed)}: this cannot change any more, even with resume_overrides=true, as what is "
+            "begun with it is in the checkpoint; leave it out, or train anew"
         )
     return differing
 
@@ -309,6 +325,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         return json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
         return {}
+
+
+def use_modules_of(run: Path, tell: Callable[[str], None], *, own: bool = True) -> None:
+    """As use_modules, with what the run's record says."""
+    use_modules(run, read_record(run).get(MODULES, {}), tell, own=own)
 
 
 def update_record(folder: Path, values: Mapping[str, Any]) -> None:
@@ -332,6 +353,11 @@ def sole_process(folder: Path) -> Iterator[None]:
         yield  # also on a file system without locks
     finally:
         os.close(descriptor)
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As a file of JSON gives it back: with lists for tuples."""
+    return json.loads(json.dumps(values))
 
 
 def _told(differing: Mapping[str, list[Any]]) -> str:

@@ -9,7 +9,7 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
@@ -36,15 +36,20 @@ Watch = Callable[
 
 
 def train(
-    config: TrainConfig, folder: Path, console: Console | None = None, watch: Watch | None = None
+    config: TrainConfig,
+    folder: Path,
+    console: Console | None = None,
+    watch: Watch | None = None,
+    overrides: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Train into folder, which ends with `policy/`, `evaluation.json` and TensorBoard's events.
 
-    With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every evaluation
-    but the final one, and may say that the run is to be given up. Returns status "finished", "stopped" (by SIGINT or
-    SIGTERM, with a checkpoint and the best policy so far on disk), "pruned" (given up, the same) or "failed" (with an
-    error: nothing sound was left to learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the
-    weights, evaluation, figures and policy, as JSON types. Raises InputError for a configuration that cannot be run.
+    With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every
+    evaluation but the final one, and may say that the run is to be given up. overrides are what a command line said
+    of the run, for its record. Returns status "finished", "stopped" (by SIGINT or SIGTERM, with a checkpoint and
+    the best policy so far on disk), "pruned" (given up, the same) or "failed" (with an error: nothing sound was
+    left to learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation,
+    figures and policy, as JSON types. Raises InputError for a configuration that cannot be run.
     """
     began, console, total_steps = time.monotonic(), console or Console(), whole_iterations(config)
 
@@ -74,7 +79,7 @@ def train(
             trainer.collector.tell = writes.tell
             best = BestPolicy(trainer, folder, display, writes)
             saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
-            saved.begin(state, changed)
+            saved.begin(state, changed, overrides)
             loop = Loop(trainer, best, saved, writer, display, writes, stop, watch)
             failure = loop.run(total_steps)
         digest = saved.end(finished=not (stop.signal or failure or loop.pruned))
@@ -216,14 +221,13 @@ def _headline(config: TrainConfig, folder: Path) -> str:
 def _report(
     best: BestPolicy, stopped: int, failure: str | None, pruned: bool, steps: int, seconds: float, console: Console
 ) -> None:
-    config, folder = best.trainer.config, _short(best.folder)
+    folder = _short(best.folder)
     how = "Failed" if failure else "Stopped" if stopped else "Given up" if pruned else "Done"
     console.print(f"\n{how} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
     if failure:
         console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)
     if stopped and steps:
-        chosen = getattr(best.trainer.task, "chosen", f"+robot={config.title}")
-        console.print(f"go on     python -m train {chosen} resume={folder}", highlight=False, soft_wrap=True)
+        console.print(f"go on     python -m train resume={folder}", markup=False, highlight=False, soft_wrap=True)
     if best.saved is None or not best.path.exists():
         console.print("No policy was saved.")
         return

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
 from typing import Any
 
 from train.task.errors import InputError, one_line
 
+LIBRARY = Path(__file__).resolve().parents[2]  # where our packages are imported from
 TRIES = (
     3  # of Ray, which gives up after 15 to 30 s: on a busy machine, or while another one leaves, that may be too short
 )
@@ -30,7 +33,8 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
 
     def begin() -> None:
         ray.shutdown()  # of what an attempt that failed has left
-        ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
+        with chdir(LIBRARY):  # Ray's workers import from the directory that it is begun in, before all others
+            ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
 
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}
     try:
@@ -45,6 +49,12 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
         )
         raise InputError(f"{failed} ({one_line(error)}); {advice}") from error
     return True
+
+
+def enter(directory: str) -> None:
+    """Let this process of Ray's go to the directory that the command was given in, if its machine has it."""
+    if os.path.isdir(directory):
+        os.chdir(directory)
 
 
 def cpus() -> list[int]:

@@ -18,8 +18,10 @@ from rfx.robot.state import Array
 from train.ppo.collector import Collector
 from train.ppo.forward import Forward
 from train.ppo.network import Shape
+from train.runs.modules import Sources, install_sources
+from train.runs.resume import config_of
 from train.scale.changes import Changes, changes
-from train.task.config import TrainConfig
+from train.scale.cluster import enter
 from train.task.task import find_task
 
 LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a rollout: the learner computes them
@@ -48,13 +50,29 @@ class Collected:
         )
 
 
-class Worker:
-    """The environments rows of a run's, on so many threads. seeds are a Collector's."""
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a worker is given of a run. Values are plain: a class may be of a user's module, which comes with them."""
 
-    def __init__(self, config: TrainConfig, rows: range, threads: int, seeds: Mapping[str, int], state_dim: int):
+    values: Mapping[str, Any]  # values_of the TrainConfig
+    sources: Sources  # of the user's modules
+    directory: str  # in which the command was given, for relative paths
+    rows: range  # of its environments
+    seeds: Mapping[str, int]  # a Collector's
+    state_dim: int
+
+
+class Worker:
+    """The environments of a share, on so many threads."""
+
+    def __init__(self, share: Share, threads: int):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's
+        enter(share.directory)
+        install_sources(share.sources)
         kernels.set_num_threads(threads)
-        env = find_task(config.task)(dataclasses.replace(config, threads=threads, scale=None)).make_env(rows)
+        config = config_of({**share.values, "threads": threads})
+        rows, seeds, state_dim = share.rows, share.seeds, share.state_dim
+        env = find_task(config.task)(config).make_env(rows)
         self._collector = Collector(env, **seeds, first=rows.start, state_dim=state_dim, history=config.policy.history)
         shape = Shape(config.policy, self._collector.observation, env.single_action_space, state_dim)
         self._forward, self._rollout = Forward(shape.network()), shape.rollout(config.trainer.rollout_steps, len(rows))

@@ -4,6 +4,8 @@ number of them.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,10 +18,12 @@ from train.ppo.collector import Collector
 from train.ppo.errors import TrainingBroken
 from train.ppo.forward import Forward
 from train.ppo.rollout import Array, Rollout
+from train.runs.modules import foreign_names_of, sources_of
+from train.runs.resume import values_of
 from train.scale import cluster
 from train.scale.changes import merged
-from train.scale.worker import Worker
-from train.task.config import TrainConfig
+from train.scale.worker import Share, Worker
+from train.task.config import ExportConfig, TrainConfig
 from train.task.errors import InputError, one_line
 from train.task.task import Task
 
@@ -49,7 +53,15 @@ class Workers:
         self.env, self.observation, self.state_dim = first, template.observation, template.state_dim
         self.tell: Callable[[str], None] = lambda line: None
         self.num_replaced, self._actors = 0, []
-        self._arguments = config, dict(seeds), self.state_dim
+        alone = dataclasses.replace(config, scale=None, export=ExportConfig())
+        self._share = Share(
+            values=values_of(alone),
+            sources=sources_of(foreign_names_of(config, task)),
+            directory=os.getcwd(),
+            rows=range(0),
+            seeds=dict(seeds),
+            state_dim=self.state_dim,
+        )
         self._joined_here = cluster.join(config.scale.address, num * max(1, config.scale.threads))
         try:
             self.threads = config.scale.threads or cluster.threads_that_fit(num)
@@ -80,8 +92,8 @@ class Workers:
             "scheduling_strategy": "SPREAD",
             "max_restarts": 0,
         }
-        config, seeds, state_dim = self._arguments
-        return ray.remote(Worker).options(**options).remote(config, self.rows[i], self.threads, seeds, state_dim)
+        share = dataclasses.replace(self._share, rows=self.rows[i])
+        return ray.remote(Worker).options(**options).remote(share, self.threads)
 
     def _lacks_cpus(self, i: int) -> bool:
         """Whether the machines that are left have too few CPUs for share i beside those that have some of their own."""

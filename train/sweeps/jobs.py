@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rfx.system.extras import install_command
 from rfx.system.folders import replace_file
+from train.runs.modules import Sources, install_sources
 from train.scale import cluster
 from train.sweeps.gather import Files, Inbox, elsewhere
 from train.sweeps.sweep import read_result
@@ -48,11 +49,15 @@ class JobsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Run num of a sweep. run is called with the sweep's folder, and trains into the folder of that number in it."""
+    """Run num of a sweep. run is called with the sweep's folder, and trains into the folder of that number in it.
+
+    sources are the files of the user's own modules that it names.
+    """
 
     num: int
     overrides: tuple[str, ...]
     run: Callable[[Path], Any]
+    sources: Sources = field(default_factory=dict)
 
 
 def connect(address: str | None, cpus_per_job: int) -> bool:
@@ -133,7 +138,8 @@ class Jobs:
 
     def _begin(self, job: Job, deaths: int) -> None:
         files = self._inbox.begin.remote(job.num, deaths)  # they go from there to the machine of the attempt
-        arguments = job.run, job.num, deaths, self._sweep, self._home, self._inbox, self._settings.gather_s, files
+        here = job.sources, os.getcwd()
+        arguments = job.run, here, job.num, deaths, self._sweep, self._home, self._inbox, self._settings.gather_s, files
         self._at_work[self._task.remote(*arguments)] = job, deaths
 
     def _has_ended(self, reference: Any) -> bool:
@@ -194,12 +200,25 @@ def stop_signal() -> Iterator[list[int]]:
 
 
 def attempt(
-    run: Callable[[Path], Any], num: int, number: int, sweep: Path, home: str, inbox: Any, gather_s: float, files: Files
+    run: Callable[[Path], Any],
+    given: tuple[Sources, str],
+    num: int,
+    number: int,
+    sweep: Path,
+    home: str,
+    inbox: Any,
+    gather_s: float,
+    files: Files,
 ) -> int:
-    """In a process of the job's own, on any machine: one attempt of it; returns its exit code. files are of its
-    folder.
+    """In a process of the job's own, on any machine: one attempt of it; returns its exit code. files are of its folder.
+
+    given are the files of a user's own modules, and the directory that the sweep was begun in.
     """
     import ray
+
+    sources, directory = given
+    cluster.enter(directory)
+    install_sources(sources)
 
     if ray.get_runtime_context().get_node_id() == home:
         return run_in(sweep, run, num)

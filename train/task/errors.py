@@ -22,12 +22,16 @@ from rfx.system.text import printable
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # that come with no robot
+# Where a key that the YAML lacks may name a term.
 OPEN_GROUPS = (
     "env.commands.",
     "env.resets.",
+    "env.randomization.",
+    "env.pushes.",
     "env.terminations.",
     "env.rewards.",
-)  # a key that the YAML lacks may name a term
+    "env.terrain.kinds.",
+)
 
 
 class InputError(Exception):

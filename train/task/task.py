@@ -17,7 +17,7 @@ from rich.table import Table
 
 from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.robot.mirror import Mirror
-from rfx.settings.terms import nearest
+from rfx.settings.terms import find_foreign, is_foreign, nearest
 
 if TYPE_CHECKING:
     from train.task.config import TrainConfig
@@ -73,13 +73,13 @@ class Task(Protocol):
     """Everything that a run must know of what it learns; the trainer, train/ppo and train/runs know nothing else of it.
 
     A task is made once a run, from its TrainConfig, and may read all of it. To add one, write a class like
-    train/tasks/legged.py, name it in TASKS, and write a YAML that says `task: NAME`. Its environments are Gymnasium
-    vector environments that reset in the same step, with actions of a Box in [-1, 1], which the environment clips (one
-    with other bounds goes through Gymnasium's RescaleAction), or of Discrete(n). Observations are a Box of one axis, or
-    a Dict of `state` and, for a privileged critic, `critic`. An environment may have state_dict and load_state_dict,
-    without which a run that goes on begins new episodes; metrics(), figures by tag since the last call; and
-    info["failed"], simulations that broke and are not learned from. A task may have a note, one more line that a run
-    begins with, and chosen, what chooses it on the command line where that is not +robot=TITLE.
+    train/tasks/legged.py, and say task=MODULE:CLASS, as docs/terms.md shows. Its environments are Gymnasium vector
+    environments that reset in the same step, with actions of a Box in [-1, 1], which the environment clips (one
+    with other bounds goes through Gymnasium's RescaleAction), or of Discrete(n). Observations are a Box of one
+    axis, or a Dict of `state` and, for a privileged critic, `critic`. An environment may have state_dict and
+    load_state_dict, without which a run that goes on begins new episodes; metrics(), figures by tag since the last
+    call; and info["failed"], simulations that broke and are not learned from. A task may have a note, one more line
+    that a run begins with.
     """
 
     state_dim: (
@@ -133,9 +133,15 @@ class Task(Protocol):
 
 
 def find_task(name: str) -> type[Task]:
-    """The task called name in TASKS. Raises ValueError naming the nearest."""
+    """The task called name in TASKS, or a user's own, MODULE:CLASS. Raises ValueError naming the nearest."""
+    if is_foreign(name):
+        if not isinstance(task := find_foreign(name), type):
+            raise ValueError(
+                f"task={name} is a {type(task).__name__}: it must be a class, as Task in train/task/task.py"
+            )
+        return task
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}: {nearest(str(name), TASKS)}")
+        raise ValueError(f"unknown task {name!r}: {nearest(str(name), TASKS)}, or one of your own, MODULE:CLASS")
     module, _, attribute = TASKS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 

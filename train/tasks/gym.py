@@ -114,11 +114,6 @@ class GymTask:
             else f"in {config.num_envs} processes"
         )
 
-    @property
-    def chosen(self) -> str:
-        """What chooses this task on the command line."""
-        return f"+robot=gym env.id={self.config.env.id}"
-
     def make_env(self, rows: range | None = None) -> GymEnv:
         """The environments to learn in, or the rows of them."""
         config = self.config.env

@@ -146,14 +146,25 @@ class LeggedTask:
 
 
 def check_terms(config: EnvConfig) -> None:
-    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks
-    for.
+    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for.
+
+    And for an entry with a dot in its name, which a run could not write down: dots lead from group to group.
     """
     for section, module in SECTIONS.items():
         for name, parameters in getattr(config, section).items():
-            hints = typing.get_type_hints(term_of(module, name, parameters)) | (
-                {"weight": float} if section == "rewards" else {}
-            )
+            if "." in name:
+                raise ValueError(
+                    f"env.{section} has the entry {name!r}: call it otherwise, without a dot, and say term: {name}"
+                )
+            hints = _hints(term_of(module, name, parameters)) | ({"weight": float} if section == "rewards" else {})
             for key, value in parameters.items():
                 if key in hints:  # an unknown one is refused when the environment binds the term
                     read_value(hints[key], value, f"env.{section}.{name}.{key}")
+
+
+def _hints(term: Callable) -> dict[str, Any]:
+    """The types that a term asks for; none where one is a name that the term's module does not have."""
+    try:
+        return typing.get_type_hints(term)
+    except (NameError, AttributeError, TypeError):
+        return {}
