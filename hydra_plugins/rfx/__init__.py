@@ -68,9 +68,9 @@ class RayLauncher(Launcher):
 
     def _job(self, num: int, overrides: Sequence[str]) -> Any:
         from rfx.settings.terms import foreign_names
-        from train.runs.modules import sources_of
         from train.sweeps.jobs import Job
         from train.task.errors import InputError
+        from train.task.modules import sources_of
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         if config.get("scale"):

@@ -17,7 +17,7 @@ from rfx.policy.normalizer import ObservationNormalizer
 from rfx.policy.onnx_policy import OnnxPolicy, is_onnx, load_onnx
 from rfx.policy.spaces import Spaces
 from rfx.robot.config import RobotConfig
-from rfx.settings.modules import check_observable
+from rfx.robot.modules import check_observable
 from rfx.system.extras import missing
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from rfx.policy.folder import PolicyInfo, naming, read_bounded, read_config
 from rfx.policy.hub import SCHEME
 from rfx.policy.normalizer import ObservationNormalizer
 from rfx.robot.config import RobotConfig
+from rfx.robot.modules import check_observable
 from rfx.robot.observe import term_widths
 from rfx.robot.state import Array
-from rfx.settings.modules import check_observable
 from rfx.system.extras import missing
 
 SUFFIX = ".onnx"

@@ -11,8 +11,8 @@ import pytest
 import rfx
 from rfx.drivers.go2.rules.config import GO2_CONFIG
 from rfx.nn import MLP
-from rfx.settings.modules import digest, source_files
-from train.runs.modules import MODULES, install_sources, keep_modules, sources_of, use_modules
+from rfx.robot.modules import digest, source_files
+from train.task.modules import MODULES, install_sources, keep_modules, sources_of, use_modules
 
 
 @pytest.fixture

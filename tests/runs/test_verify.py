@@ -8,8 +8,9 @@ from rich.console import Console
 from tiny_run import reference_run
 
 from train.commands.verify import main, verify
-from train.runs.resume import config_of, read_record, update_record, values_of
+from train.runs.resume import read_record, update_record, values_of
 from train.task.errors import InputError
+from train.task.flat import config_of
 
 
 @pytest.fixture

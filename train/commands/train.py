@@ -109,7 +109,8 @@ def go_on(arguments: list[str]) -> list[str]:
 
 def take_whole(run: Path) -> list[str]:
     """What chooses the whole configuration of a run that no command line began. Hydra is told of it, as of a robot."""
-    from train.runs.resume import read_record, tree_of
+    from train.runs.resume import read_record
+    from train.task.flat import tree_of
 
     node = tree_of(read_record(run).get("config", {}))
     ConfigStore.instance().store(group="robot", name=WHOLE_RUN, node=node, package="_global_")

@@ -22,9 +22,10 @@ from rich.console import Console
 
 from rfx.settings.terms import search_working_directory
 from train.runs.fingerprint import provenance
-from train.runs.resume import RECORD, config_of, find_run, read_record, start_from, use_modules_of, weights_fingerprint
+from train.runs.resume import RECORD, find_run, read_record, start_from, use_modules_of, weights_fingerprint
 from train.runs.trainer import Trainer
 from train.task.errors import InputError, bad_input, exit_on_error
+from train.task.flat import config_of
 
 
 def verify(folder: Path, console: Console, *, threads: int | None = None) -> bool:

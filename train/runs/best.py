@@ -15,12 +15,12 @@ from tinygrad.nn.state import get_state_dict
 
 import rfx
 from rfx.export.to_onnx import export_onnx
-from rfx.settings.modules import digests
+from rfx.robot.modules import digests
 from train.runs.disk import Writes
-from train.runs.modules import foreign_names_of
 from train.runs.progress import Progress, millions
 from train.runs.trainer import Trainer
 from train.task.errors import InputError, one_line
+from train.task.modules import foreign_names_of
 from train.task.task import Judgement
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import fcntl
 import json
@@ -19,11 +18,12 @@ from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_afte
 from train.runs.disk import Writes
 from train.runs.fingerprint import fingerprint, provenance
 from train.runs.metrics import MetricsWriter
-from train.runs.modules import MODULES, foreign_names_of, keep_modules, use_modules
 from train.runs.progress import Progress
 from train.runs.trainer import Trainer
 from train.task.config import TrainConfig
 from train.task.errors import InputError, bad_input
+from train.task.flat import as_json, flattened, values_of
+from train.task.modules import MODULES, foreign_names_of, keep_modules, use_modules
 
 CHECKPOINTS = "checkpoints"
 MOST_TOLD = 4  # differences that a message names
@@ -232,7 +232,7 @@ def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
         raise ValueError(
             "its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx"
         )
-    was, now = _flatten(state["run.meaning"]), _flatten(_as_json(trainer.task.meaning()))
+    was, now = flattened(state["run.meaning"]), flattened(as_json(trainer.task.meaning()))
     differing = {
         key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)
     }
@@ -267,28 +267,6 @@ def find_run(given: str, runs: Path, key: str = "resume") -> Path:
         what = "holds no run" if folder.is_dir() else "is no folder"
         raise InputError(f"{key}={given}: it {what}; expected the folder of a run, such as runs/DATE_TIME, or latest")
     return folder
-
-
-def values_of(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON types, one entry for each dotted key."""
-    return _flatten(_as_json(dataclasses.asdict(config)))
-
-
-def config_of(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration that values_of told. Raises ValueError for one that cannot be made any more."""
-    return TrainConfig.from_dict(tree_of(values))
-
-
-def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested as a configuration's YAML is, what values_of has with dotted keys."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *groups, name = key.split(".")
-        branch = tree
-        for group in groups:
-            branch = branch.setdefault(group, {})
-        branch[name] = value
-    return tree
 
 
 def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]:
@@ -355,24 +333,12 @@ def sole_process(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As a file of JSON gives it back: with lists for tuples."""
-    return json.loads(json.dumps(values))
-
-
 def _told(differing: Mapping[str, list[Any]]) -> str:
     return "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in differing.items())
 
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
 
 
 def _as_override(value: Any) -> str:

@@ -18,10 +18,10 @@ from rfx.robot.state import Array
 from train.ppo.collector import Collector
 from train.ppo.forward import Forward
 from train.ppo.network import Shape
-from train.runs.modules import Sources, install_sources
-from train.runs.resume import config_of
 from train.scale.changes import Changes, changes
 from train.scale.cluster import enter
+from train.task.flat import config_of
+from train.task.modules import Sources, install_sources
 from train.task.task import find_task
 
 LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a rollout: the learner computes them

@@ -18,13 +18,13 @@ from train.ppo.collector import Collector
 from train.ppo.errors import TrainingBroken
 from train.ppo.forward import Forward
 from train.ppo.rollout import Array, Rollout
-from train.runs.modules import foreign_names_of, sources_of
-from train.runs.resume import values_of
 from train.scale import cluster
 from train.scale.changes import merged
 from train.scale.worker import Share, Worker
 from train.task.config import ExportConfig, TrainConfig
 from train.task.errors import InputError, one_line
+from train.task.flat import values_of
+from train.task.modules import foreign_names_of, sources_of
 from train.task.task import Task
 
 DEATHS = 3  # of each share's workers in one iteration: more are no accident

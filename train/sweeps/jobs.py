@@ -17,11 +17,11 @@ from typing import Any
 
 from rfx.system.extras import install_command
 from rfx.system.folders import replace_file
-from train.runs.modules import Sources, install_sources
 from train.scale import cluster
 from train.sweeps.gather import Files, Inbox, elsewhere
 from train.sweeps.sweep import read_result
 from train.task.errors import InputError, one_line
+from train.task.modules import Sources, install_sources
 
 OUTPUT = "output.log"
 LOOK_EVERY_S = 0.5  # for a signal, and machines that came

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rfx.settings.modules import digest, digests, is_installed, source_files
+from rfx.robot.modules import digest, digests, is_installed, source_files
 from rfx.settings.terms import foreign_names, top_module
 from rfx.system.folders import replace_file
 from train.task.config import TrainConfig
