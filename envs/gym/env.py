@@ -12,16 +12,17 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rfx.policy.spaces import Spaces
-from rfx.robot.state import Array
+from rfx.robot.state import FAILED, Array
 
 
 class GymEnv(VectorEnv):
     """env with observations (N, D), float32, and actions of a Box (A,) in [-1, 1], or Discrete(n), from 0.
 
     env's observations are a Box of any shape, its actions a Box with bounds, or Discrete. Where env resets in the next
-    step, the step that only resets is flagged in info["failed"], without an end of its own: nothing of it may be
-    learned from. An episode that ends for good in its last step is not truncated. Raises ValueError for another space
-    or autoreset mode.
+    step, the step that only resets is flagged in info[FAILED], without an end of its own: nothing of it may be learned
+    from. An episode that ends for good in its last step is not truncated. Rewards and ends of another shape are given
+    that of (N,) where there is one number for each environment. Raises ValueError for another space, autoreset mode or
+    number of values.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -55,28 +56,41 @@ class GymEnv(VectorEnv):
         """Begin an episode in every environment."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._ended[:] = False
-        return self.spaces.flatten(observation), info
+        return self._flat(observation, self.num_envs), info
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of every environment. actions (N, A), clipped to [-1, 1], or (N,) choices. info has failed and
-        final_obs alone.
+        """One step of every environment. actions (N, A), clipped to [-1, 1], or (N,) choices.
+
+        info has FAILED and final_obs alone.
         """
         observation, reward, terminated, truncated, info = self.env.step(self.spaces.scale(actions))
-        observation, terminated = self.spaces.flatten(observation), np.asarray(terminated, bool)
-        truncated = np.asarray(truncated, bool) & ~terminated
+        observation, terminated = self._flat(observation, self.num_envs), self._row(terminated, bool, "ends")
+        truncated = self._row(truncated, bool, "ends") & ~terminated
         told = {}
         if self._next_step:
-            told["failed"], self._ended = self._ended, terminated | truncated
-        elif "failed" in info:
-            told["failed"] = info["failed"]
+            told[FAILED], self._ended = self._ended, terminated | truncated
+        elif FAILED in info:
+            told[FAILED] = info[FAILED]
         if truncated.any():
             final = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(truncated):
-                final[i] = (
-                    observation[i].copy() if self._next_step else self.spaces.flatten(info["final_obs"][i][None])[0]
-                )
+                final[i] = observation[i].copy() if self._next_step else self._flat(info["final_obs"][i], 1)[0]
             told["final_obs"] = final
-        return observation, np.asarray(reward, np.float32), terminated, truncated, told
+        return observation, self._row(reward, np.float32, "rewards"), terminated, truncated, told
+
+    def _flat(self, observation: Any, num: int) -> Array:
+        """Observations of so many environments as rows (num, D)."""
+        array, shape = np.asarray(observation, np.float32), self.single_observation_space.shape
+        if array.size != num * shape[0]:
+            expected = (num, *self.spaces.observation_shape)
+            raise ValueError(f"got observations of shape {array.shape}; expected {expected}, as its space says")
+        return array.reshape(num, *shape)
+
+    def _row(self, values: Any, dtype: type, what: str) -> Array:
+        array = np.asarray(values, dtype)
+        if array.size != self.num_envs:
+            raise ValueError(f"got {what} of shape {array.shape}; expected ({self.num_envs},), one an environment")
+        return array.reshape(self.num_envs)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close what is inside."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
@@ -42,21 +43,57 @@ def batched_id(id: str) -> str | None:
     return name if name in gymnasium.registry and gymnasium.registry[name].entry_point is None else None
 
 
+class Shaped(gymnasium.Wrapper):
+    """An environment whose rewards and ends are one number each, and whose observations of a Box have its shape.
+
+    They may be given as lists, or in another shape that holds as many numbers. Raises ValueError where it does not.
+    """
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment's."""
+        observation, info = self.env.reset(**arguments)
+        return self._observation(observation), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """As the environment's."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        ends = _number(terminated, bool, "terminated"), _number(truncated, bool, "truncated")
+        return self._observation(observation), _number(reward, float, "a reward"), *ends, info
+
+    def _observation(self, observation: Any) -> Any:
+        space = self.observation_space
+        if not isinstance(space, gymnasium.spaces.Box):
+            return observation
+        array = np.asarray(observation, space.dtype)
+        if array.size != np.prod(space.shape, dtype=int):
+            raise ValueError(f"got an observation of shape {array.shape}; expected {space.shape}, as its space says")
+        return array.reshape(space.shape)
+
+
+def _number(value: Any, kind: type, what: str) -> Any:
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ValueError(f"got {what} of shape {array.shape}; expected one number")
+    return kind(array.item())
+
+
 def make_single(id: str, kwargs: Mapping[str, Any], **more: Any) -> gymnasium.Env:
     """One environment. Raises ValueError for one that cannot be made."""
     find_spec(id)
     try:
-        return gymnasium.make(id, **kwargs, **more)
+        return Shaped(gymnasium.make(id, **kwargs, **more))
     except Exception as error:  # whatever a constructor raises
         raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env:
-    """One environment, in a process that leaves Ctrl-C to the owner's, whose id is given; the owner makes one too, to
-    learn its spaces.
+    """One environment, in a process that leaves Ctrl-C, and a terminal that is gone, to the owner's, whose id is given.
+
+    The owner makes one too, to learn its spaces.
     """
     if os.getpid() != owner:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
     return make_single(id, kwargs)
 
 
@@ -81,6 +118,11 @@ def make_vector(
     )
 
 
-def make_in_turn(id: str, num_envs: int, kwargs: Mapping[str, Any], **more: Any) -> VectorEnv:
-    """num_envs environments of Gymnasium's own kind, stepped one after the other in this process."""
-    return SyncVectorEnv([partial(make_single, id, kwargs, **more)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+def make_in_turn(id: str, num_envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
+    """num_envs environments of Gymnasium's own kind, stepped one after the other in this process.
+
+    Of an id that has no single one, its own vector environment.
+    """
+    if find_spec(id).entry_point is None:
+        return make_vector(id, num_envs, kwargs)
+    return SyncVectorEnv([partial(make_single, id, kwargs)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)

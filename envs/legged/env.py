@@ -26,7 +26,7 @@ from rfx.random.streams import Streams
 from rfx.robot.config import RobotConfig
 from rfx.robot.files import load_robot
 from rfx.robot.observe import observe
-from rfx.robot.state import Array
+from rfx.robot.state import FAILED, Array
 from rfx.settings.terms import bind
 
 
@@ -42,8 +42,8 @@ class LeggedEnv(VectorEnv):
     Where the task has terrain, an episode is truncated when its robot leaves it, and with a curriculum when it leaves
     its own tile.
     A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated,
-    its reward is 0, it is flagged in info["failed"] and started anew; numbers in its final observation that are not
-    finite are replaced by 0.
+    its reward is 0, it is flagged in info[FAILED] and started anew; what is not finite in its final observation is
+    replaced by 0.
     Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the
     num_envs, as a part of them does that is to be reset with seed s + rows.start.
     Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises
@@ -294,8 +294,8 @@ class LeggedEnv(VectorEnv):
             "_final_obs": done,
             "final_info": figures,
             "_final_info": done,
-            "failed": failed.copy(),
-            "_failed": done,
+            FAILED: failed.copy(),
+            f"_{FAILED}": done,
         }
 
     def _start(self, ids: Array) -> None:

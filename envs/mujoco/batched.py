@@ -19,7 +19,7 @@ from mujoco.batch import Batch, SimulationError
 
 from envs.legged.state import load_arrays
 from rfx.drivers.mjcf import quiet_mujoco
-from rfx.robot.state import Array
+from rfx.robot.state import FAILED, Array
 from rfx.settings.terms import nearest
 
 Rows = slice | Array
@@ -43,7 +43,7 @@ class BatchedMujocoEnv(VectorEnv):
 
     Spaces, options, observation, reward, termination, reset noise and info are those of the task in Gymnasium. With
     reset(seed=s) environment i draws as Gymnasium's does after reset(seed=s + i). Same-step autoreset. A simulation
-    that MuJoCo gives up, or whose observation is not finite, is truncated with a reward of 0, flagged in info["failed"]
+    that MuJoCo gives up, or whose observation is not finite, is truncated with a reward of 0, flagged in info[FAILED]
     and started anew. A subclass gives the class of its options and the methods below that raise NotImplementedError.
     Raises TypeError for an option that the task does not have.
     """
@@ -170,7 +170,7 @@ class BatchedMujocoEnv(VectorEnv):
             "_final_info": done,
         }
         if failed.any():
-            told |= {"failed": failed, "_failed": done}
+            told |= {FAILED: failed, f"_{FAILED}": done}
         self._begin(ids)
         observation[ids] = self.observe(ids)
         for name, values in self.start_info(ids).items():

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rfx.settings.reader import read_yaml
 from rfx.settings.terms import nearest
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -22,12 +21,12 @@ def compose(group: str, name: str) -> dict[str, Any]:
 
     An entry is the name of a file beside it, {/GROUP: NAME}, or _self_, where the file's own values lie; without _self_
     they lie on top.
-    Raises ValueError for a name that no file has.
+    Raises ValueError for a name that no file has, or a file that says a key twice.
     """
     path = CONFIGS / group / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"unknown {group} {name!r}: {nearest(name, options(group))}")
-    own = yaml.safe_load(path.read_text()) or {}
+    own = read_yaml(path) or {}
     entries, values = own.pop("defaults", []), {}
     for entry in entries if "_self_" in entries else [*entries, "_self_"]:
         if entry == "_self_":
@@ -44,7 +43,7 @@ def compose(group: str, name: str) -> dict[str, Any]:
 def gym_family(id: str) -> str:
     """The file of configs/gym/ for a Gymnasium environment's id, such as rfx/HalfCheetah-v5."""
     name = re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2])
-    families = yaml.safe_load((CONFIGS / "gym_families.yaml").read_text())
+    families = read_yaml(CONFIGS / "gym_families.yaml")
     return next((family for family, names in families.items() if name in names), "other")
 
 

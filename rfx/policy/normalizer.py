@@ -15,38 +15,50 @@ from rfx.settings.terms import nearest
 if TYPE_CHECKING:
     from rfx.robot.mirror import Mirror
 
-# A value enters the statistics as no further from the mean than EXTREME standard deviations, each at least
-# SMALLEST_STD: a simulation that
-# is about to break gives rows of 1e8, and one of them would leave its column near zero for millions of rows. A column
-# that was constant
-# and comes alive widens its limits up to EXTREME-fold with every batch. Fewer than ENOUGH_ROWS tell nothing about what
-# is extreme.
-EXTREME, SMALLEST_STD, ENOUGH_ROWS = 100.0, 0.01, 100
+# A value enters the statistics as no further from the mean than EXTREME standard deviations, those of a constant column
+# as CONSTANT_STD: a simulation that is about to break gives rows of 1e8, and one of them would leave its column near
+# zero for millions of rows. A column that was constant and comes alive widens its limits up to EXTREME-fold with every
+# batch. Fewer than ENOUGH_ROWS tell nothing about what is extreme.
+EXTREME, CONSTANT_STD, ENOUGH_ROWS = 100.0, 0.01, 100
+RESOLUTION = 1e-6  # of a mean: 8 of float32's steps or more. Standard deviations below it are rounding
+SMALLEST_MEAN = 1e-6  # that a mean counts as, where this is asked
 
 
 class ObservationNormalizer:
     """Running mean and variance of the first state_dim entries of the state; normalizes to zero mean and unit variance,
     clipped to +-clip.
 
-    eps is added to the variance. A column whose variance is at most eps was constant: it is centred, and not scaled.
-    mean and var are float64, (state_dim,); count is the number of rows seen. Before the first update normalizing only
-    clips. Raises ValueError for a state_dim, clip or eps that is not positive and finite.
+    eps is added to the variance, or as much as the variance itself where that is smaller: small observations are
+    scaled too. A column was constant where its variance is at most eps, and its standard deviation at most resolution
+    times its mean: it is centred, and not scaled. With resolution infinite, as in folders of an earlier rfx, a
+    variance of at most eps suffices for that. mean and var are float64, (state_dim,); count is the number of rows
+    seen. Before the first update normalizing only clips. Raises ValueError for a state_dim, clip or eps that is not
+    positive and finite, or a resolution that is not positive.
     """
 
-    def __init__(self, state_dim: int, clip: float = 10.0, eps: float = 1e-8):
+    def __init__(self, state_dim: int, clip: float = 10.0, eps: float = 1e-8, resolution: float = RESOLUTION):
         if isinstance(state_dim, bool) or not isinstance(state_dim, (int, np.integer)) or state_dim < 1:
             raise ValueError(f"got state_dim {state_dim!r}; expected a positive integer")
         for name, value in (("clip", clip), ("eps", eps)):
             if not _is_number(value) or not 0.0 < value < math.inf:
                 raise ValueError(f"got {name} {value!r}; expected a positive finite number")
+        if not _is_number(resolution) or not resolution > 0.0:
+            raise ValueError(f"got resolution {resolution!r}; expected a positive number")
         self.state_dim, self.clip, self.eps = int(state_dim), float(clip), float(eps)
+        self.resolution = float(resolution)
         self.count = 0
         self._set(np.zeros(self.state_dim), np.ones(self.state_dim))
 
     def _set(self, mean: np.ndarray, var: np.ndarray) -> None:
         self.mean, self.var = mean, var
         self._mean32 = mean.astype(np.float32)
-        self._scale32 = np.where(var > self.eps, 1.0 / np.sqrt(var + self.eps), 1.0).astype(np.float32)
+        constant = self._constant(mean, var)
+        spread = np.where(constant, 1.0, var + np.minimum(var, self.eps))
+        self._scale32 = (1.0 / np.sqrt(spread)).astype(np.float32)
+
+    def _constant(self, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
+        """Which columns of these statistics were constant, but for rounding."""
+        return var <= np.minimum(self.eps, np.square(self.resolution * np.maximum(np.abs(mean), SMALLEST_MEAN)))
 
     def update(self, obs: Array | Mapping[str, Array]) -> None:
         """Take rows into the statistics: (B, state_dim) or wider, or an observation dictionary. B may be 1.
@@ -103,7 +115,7 @@ class ObservationNormalizer:
         else:
             center = np.median(rows, axis=0)
             spread = np.quantile(np.abs(rows - center), 0.99, axis=0)
-        reach = EXTREME * np.maximum(spread, SMALLEST_STD)
+        reach = EXTREME * np.where(self._constant(center, np.square(spread)), CONSTANT_STD, spread)
         return center - reach, center + reach
 
     def normalize(self, obs: Array | Mapping[str, Array], out: np.ndarray | None = None) -> Any:
@@ -143,11 +155,13 @@ class ObservationNormalizer:
         return out
 
     def to_dict(self) -> dict[str, Any]:
-        """The statistics as JSON types: state_dim, clip, eps, mean, var, count."""
+        """The statistics as JSON types: state_dim, clip, eps, resolution where it is finite, mean, var, count."""
+        resolution = {"resolution": self.resolution} if math.isfinite(self.resolution) else {}
         return {
             "state_dim": self.state_dim,
             "clip": self.clip,
             "eps": self.eps,
+            **resolution,
             "mean": self.mean.tolist(),
             "var": self.var.tolist(),
             "count": self.count,
@@ -162,7 +176,7 @@ class ObservationNormalizer:
                 f"got {type(data).__name__} for a normalizer; expected a mapping with {', '.join(expected)}"
             )
         for key in data:
-            if key not in expected:
+            if key not in (*expected, "resolution"):
                 raise ValueError(f"a normalizer has no entry {key!r}: {nearest(str(key), expected)}")
         if missing := [key for key in expected if key not in data]:
             raise ValueError(f"a normalizer needs {', '.join(missing)}")
@@ -179,7 +193,7 @@ class ObservationNormalizer:
         count = data["count"]
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**63:
             raise ValueError(f"got count {count!r} in a normalizer; expected an integer from 0 to 2**63")
-        normalizer = cls(data["state_dim"], data["clip"], data["eps"])
+        normalizer = cls(data["state_dim"], data["clip"], data["eps"], data.get("resolution", math.inf))
         normalizer._set(np.array(data["mean"], np.float64), np.array(data["var"], np.float64))
         normalizer.count = count
         return normalizer

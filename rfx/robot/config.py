@@ -195,8 +195,9 @@ class RobotConfig:
 
         Raises as from_dict, and ValueError for a file that is not YAML.
         """
+        data = read_yaml(path)
         try:
-            return cls.from_dict(read_yaml(path))
+            return cls.from_dict(data)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

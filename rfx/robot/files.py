@@ -24,8 +24,8 @@ def load_robot(source: str | Path) -> RobotConfig:
     that says something wrong.
     """
     path = _find(source)
+    values, widths = read_yaml(path), {}
     try:
-        values, widths = read_yaml(path), {}
         if isinstance(values, dict) and values.get("joints") and values.get("observation_terms"):
             widths = {"state_dim": 1, "action_dim": len(values["joints"])}
         config = RobotConfig.from_dict({**widths, **values} if widths else values)

@@ -10,6 +10,9 @@ from rfx.robot.config import RobotConfig
 
 Array = np.ndarray
 TURN = 2.0 * np.pi  # rad, a whole cycle of the gait
+# In the info of an environment's step: simulations that broke (N,), bool, of which nothing may be learned. The name is
+# ours alone: what another environment calls `failed`, a task that is not solved yet, is an outcome to learn from.
+FAILED = "rfx.failed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ is wrong is said here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import reprlib
 import types
@@ -48,14 +49,42 @@ def read_value(hint: Any, value: Any, key: str) -> Any:
 def read_yaml(path: str | Path) -> Any:
     """What a YAML file says, as plain values.
 
-    Raises OSError for a file that cannot be read, ValueError for one that is not YAML.
+    Raises OSError for a file that cannot be read, ValueError that names the file for one that is not YAML, or says a
+    key twice.
     """
     import yaml
 
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _loader())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"not a YAML file: {error}") from error
+        raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    except KeyTwice as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+class KeyTwice(Exception):
+    """A mapping of a YAML file has a key twice, of which YAML's readers take the last."""
+
+
+@functools.cache
+def _loader() -> type:
+    """PyYAML's safe loader, which raises KeyTwice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node, lines = super().compose_mapping_node(anchor), {}
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    line, name = key.start_mark.line + 1, (key.tag, key.value)
+                    if name in lines:
+                        raise KeyTwice(
+                            f"the key {key.value!r} stands twice, in lines {lines[name]} and {line}: leave one of them"
+                        )
+                    lines[name] = line
+            return node
+
+    return Loader
 
 
 def join(key: str, name: Any) -> str:

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from mujoco.batch import SimulationError
 
 import envs  # noqa: F401  (registers the batched tasks)
+from rfx.robot.state import FAILED
 
 NUM_ENVS = 3
 OPTIONS = {  # of each task, none as by default
@@ -148,7 +149,7 @@ def test_a_simulation_that_breaks_is_left_out_and_started_anew(monkeypatch) -> N
     monkeypatch.setattr(env, "_advance", broken)
     observation, reward, terminated, truncated, info = env.step(np.zeros((NUM_ENVS, 6), np.float32))
     np.testing.assert_array_equal(truncated, [False, True, False])
-    np.testing.assert_array_equal(info["failed"], truncated)
+    np.testing.assert_array_equal(info[FAILED], truncated)
     assert reward[1] == 0.0 and not terminated.any() and env._steps.tolist() == [1, 0, 1]
     fresh = gymnasium.make_vec("rfx/Walker2d-v5", 1, threads=1)
     fresh.reset(seed=1)  # environment 1 draws as Gymnasium's after reset(seed=0 + 1), and this is its second start

@@ -13,7 +13,7 @@ from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
 from envs.legged.simulation import rotate_inverse
 from rfx.drivers.go2.rules.config import GO2_CONFIG
-from rfx.robot.state import projected_gravity
+from rfx.robot.state import FAILED, projected_gravity
 
 QUIET = {"random_start_age": False, "resets": {}}
 
@@ -259,7 +259,7 @@ def test_a_broken_simulation_is_truncated_flagged_and_started_anew():
     env.reset(seed=0)
     env.simulation.batch.qvel[2, 8] = np.nan
     observation, reward, terminated, truncated, info = env.step(np.zeros((4, 12), np.float32))
-    assert info["failed"].tolist() == [False, False, True, False]
+    assert info[FAILED].tolist() == [False, False, True, False]
     assert truncated.tolist() == [False, False, True, False] and not terminated.any() and reward[2] == 0.0
     assert np.isfinite(observation["state"]).all() and np.isfinite(reward).all()
     observation, reward, *_ = env.step(np.zeros((4, 12), np.float32))

@@ -22,6 +22,7 @@ from rfx.drivers.mjcf import load_model
 from rfx.drivers.sim import SimRobot
 from rfx.random.streams import Streams
 from rfx.robot.height_field import HeightField
+from rfx.robot.state import FAILED
 from train.commands.play import ground_of
 from train.judge.crossings import Crossings, crossing_task, measure_crossings
 from train.judge.play import Step
@@ -151,7 +152,7 @@ def test_leaving_the_tiles_truncates():
     qpos[3, 0], qpos[5, :2] = env.curriculum.terrain.half_size_m[0] + 0.1, (0.0, 0.0)
     qpos[3, 2], qpos[5, 2] = 0.29, 0.6
     _, _, terminated, truncated, info = env.step(np.zeros((18, 12)))
-    assert truncated.nonzero()[0].tolist() == [3] and not terminated.any() and not info["failed"].any()
+    assert truncated.nonzero()[0].tolist() == [3] and not terminated.any() and not info[FAILED].any()
     assert not env.curriculum.terrain.left(env.simulation.base_position_w).any()  # it begins anew on its tile
 
 

@@ -12,6 +12,7 @@ from gymnasium.wrappers import vector
 import envs  # noqa: F401  (registers)
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
+from rfx.robot.state import FAILED
 
 TERMS = ("base_height", "foot_contact")
 
@@ -143,8 +144,8 @@ def test_info_as_a_list_has_the_figures_of_the_environments_that_ended():
     env.unwrapped.state.step[0] = 3  # it is older than the others
     for _ in range(2):
         *_, infos = env.step(still(env))
-    assert infos[1:] == [{}, {}] and infos[0].keys() == {"final_obs", "final_info", "failed"}
-    assert not infos[0]["failed"] and infos[0]["final_info"].keys() == {"error_vx", "error_vy", "error_yaw_rate"}
+    assert infos[1:] == [{}, {}] and infos[0].keys() == {"final_obs", "final_info", FAILED}
+    assert not infos[0][FAILED] and infos[0]["final_info"].keys() == {"error_vx", "error_vy", "error_yaw_rate"}
     assert infos[0]["final_obs"] in env.unwrapped.single_observation_space
 
 
@@ -209,7 +210,7 @@ def test_final_observations_of_failed_simulations_are_finite():
     info = env.step(still(env))[4]
     final = info["final_obs"][2]
     assert (
-        info["failed"].tolist() == [False, False, True, False] == info["_failed"].tolist()
+        info[FAILED].tolist() == [False, False, True, False] == info[f"_{FAILED}"].tolist()
         and final in env.single_observation_space
     )
     assert all(np.isfinite(values).all() for values in final.values()) and final["state"][30] == 0.0 < abs(

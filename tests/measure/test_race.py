@@ -24,6 +24,7 @@ from measure.race.runs import Racer, racers
 from measure.race.snapshots import Kept, Network, Stopwatch, kept_by_us
 from rfx.drivers.go2.rules.config import GO2_CONFIG
 from rfx.robot.mirror import Mirror
+from rfx.robot.state import FAILED
 from train.runs.best import Snapshot
 from train.runs.checkpoint import write_checkpoint
 from train.runs.resume import values_of
@@ -72,7 +73,7 @@ class Scripted(VectorEnv):
             terminated[0], truncated[1:3] = True, True
             info = {
                 "final_obs": np.array([{"state": row} for row in last[:3]] + [None], object),
-                "failed": np.array([False, False, True, False]),
+                FAILED: np.array([False, False, True, False]),
             }
             self.first[:3] = 100.0 - self.count
         return self._observation(), np.arange(4, dtype=np.float32), terminated, truncated, info

@@ -142,6 +142,66 @@ def test_a_column_that_was_constant_is_centred_and_not_scaled(constant):
     np.testing.assert_allclose(normalizer.normalize(later), [[0.0], [0.125], [-2.0], [5.0], [10.0]], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.0, 5e-5), (0.0, 1e-9), (1.0, 3e-5), (-0.01, 1e-6), (0.0, 1e-4), (1e3, 0.05)]
+)
+def test_small_observations_are_scaled_as_others_are(mean, std):
+    """To a standard deviation of 1 where theirs is far above the root of eps, 1e-4, and of the root of 1/2 far
+    below.
+    """
+    rng, normalizer = np.random.default_rng(0), ObservationNormalizer(1)
+    rows = mean + std * rng.choice([-1.0, 1.0], (4000, 1))
+    for batch in np.split(rows, 4):
+        normalizer.update(batch)
+    scaled = normalizer.normalize(rows.astype(np.float32))
+    share = np.sqrt(1.0 / (1.0 + min(1.0, 1e-8 / std**2)))
+    np.testing.assert_allclose(np.abs(scaled), share, rtol=0.02)
+    assert 0.7 < share <= 1.0
+
+
+def test_rounding_is_not_taken_for_an_observation():
+    """A number near 1 that is now and then one float32 step away, and one near 0 that a solver leaves at 1e-15."""
+    rng, normalizer = np.random.default_rng(0), ObservationNormalizer(2)
+    flickering = np.where(rng.random(4000) < 0.5, 1.0, np.nextafter(np.float32(1), np.float32(0)))
+    rows = np.column_stack((flickering, 1e-15 * rng.normal(size=4000)))
+    normalizer.update(rows)
+    np.testing.assert_allclose(normalizer.normalize(rows.astype(np.float32)), 0.0, atol=1e-6)
+
+
+def test_an_extreme_row_does_not_drown_a_small_column():
+    """Of 10,000 rows of a standard deviation of 1e-4 one is 1. As it is it would leave one of 1e-2.
+
+    As 100 times what one row in a hundred exceeds, 2.6e-4, it leaves 2.8e-4.
+    """
+    rng, normalizer = np.random.default_rng(0), ObservationNormalizer(1)
+    rows = rng.normal(0.0, 1e-4, (10_000, 1))
+    rows[17] = 1.0
+    for batch in np.split(rows, 5):
+        normalizer.update(batch)
+    assert 0.9e-4 < np.sqrt(normalizer.var[0]) < 3e-4
+
+
+def test_the_statistics_of_an_earlier_rfx_act_as_they_did():
+    """Which told no resolution, and took what varies by less than the root of eps for constant."""
+    data = {
+        "state_dim": 3,
+        "clip": 10.0,
+        "eps": 1e-8,
+        "mean": [0.0, 0.0, 2.0],
+        "var": [9e-9, 4.0, 1.1e-8],
+        "count": 500,
+    }
+    normalizer = ObservationNormalizer.from_dict(data)
+    expected = np.array([[3e-5, 0.5 / np.sqrt(4.0 + 1e-8), 3e-5 / np.sqrt(2.1e-8)]])
+    np.testing.assert_allclose(
+        normalizer.normalize(np.array([[3e-5, 0.5, 2.0 + 3e-5]], np.float32)), expected, rtol=1e-2
+    )
+    np.testing.assert_allclose(
+        normalizer.mean_and_scale[1], [1.0, 1.0 / np.sqrt(4.0 + 1e-8), 1.0 / np.sqrt(2.1e-8)], rtol=1e-6
+    )
+    assert normalizer.to_dict() == data
+
+
 def test_a_column_that_comes_alive_is_followed():
     """Zero for a hundred batches, then of a standard deviation of 50: 5,000 times what a constant column may differ
     by.
@@ -168,7 +228,7 @@ def test_json_form_gives_the_same_normalizer_and_is_not_changed():
     data = json.loads(json.dumps(normalizer.to_dict()))
     before = copy.deepcopy(data)
     again = ObservationNormalizer.from_dict(data)
-    assert data == before and set(data) == {"state_dim", "clip", "eps", "mean", "var", "count"}
+    assert data == before and set(data) == {"state_dim", "clip", "eps", "resolution", "mean", "var", "count"}
     again.update(np.ones((2, 3)))
     normalizer.update(np.ones((2, 3)))
     assert again.to_dict() == normalizer.to_dict()
@@ -185,6 +245,9 @@ def test_json_form_gives_the_same_normalizer_and_is_not_changed():
         ({"count": 1.5}, "count"),
         ({"clip": 0.0}, "clip"),
         ({"eps": "x"}, "eps"),
+        ({"resolution": 0.0}, "resolution"),
+        ({"resolution": "x"}, "resolution"),
+        ({"resolution": float("nan")}, "resolution"),
         ({"state_dim": 3}, "expected state_dim"),
         ({"state_dim": True}, "state_dim"),
         ({"men": [0.0, 0.0]}, "did you mean 'mean'"),

@@ -120,6 +120,27 @@ def test_round_trip_over_random_observations(history, symmetric, tmp_path):
     assert largest < 1e-5, largest
 
 
+@pytest.mark.parametrize("earlier", [False, True], ids=["of this rfx", "of an earlier one"])
+def test_small_and_constant_observations_are_scaled_as_in_the_folder(earlier, tmp_path):
+    """Columns of 3e-5 and of a constant among those of 1; an earlier rfx left both unscaled, and its folders stay
+    so.
+    """
+    rng, normalizer = np.random.default_rng(0), ObservationNormalizer(48)
+    spreads = np.r_[np.full(8, 3e-5), np.zeros(8), np.ones(32)]
+    normalizer.update(0.5 + spreads * rng.normal(size=(2000, 48)))
+    if earlier:
+        told = normalizer.to_dict()
+        del told["resolution"]
+        normalizer = ObservationNormalizer.from_dict(told)
+    state = (0.5 + np.maximum(spreads, 0.01) * rng.normal(size=(20, 48))).astype(np.float32)
+    folder = MLP(48, 12, [24], rng=rng).save(tmp_path / "policy", robot_config=GO2_CONFIG, normalizer=normalizer)
+    ours, theirs = rfx.load_policy(folder), rfx.load_policy(export_onnx(folder, tmp_path / "policy.onnx"))
+    np.testing.assert_allclose(theirs({"state": state}), ours({"state": state}), atol=1e-5)
+    spread = ours.normalizer.normalize(state).std(axis=0)
+    assert spread[:8].max() < 0.1 if earlier else spread[:8].min() > 0.3
+    assert spread[8:16].max() < 0.1 and spread[16:].min() > 0.3
+
+
 @pytest.mark.parametrize("history", [1, 3])
 def test_a_symmetric_policy_stays_so(history, tmp_path):
     path = export_onnx(go2_folder(tmp_path / "policy", history=history, symmetric=True), tmp_path / "policy.onnx")

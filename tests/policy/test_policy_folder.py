@@ -121,7 +121,15 @@ def test_what_is_bundled_comes_back(tmp_path):
 
 def test_normalizer_json_holds_the_documented_entries(tmp_path):
     path = MLP(3, 2, []).save(tmp_path / "p", normalizer=normalizer_of(3))
-    assert set(json.loads((path / NORMALIZER).read_text())) == {"state_dim", "clip", "eps", "mean", "var", "count"}
+    assert set(json.loads((path / NORMALIZER).read_text())) == {
+        "state_dim",
+        "clip",
+        "eps",
+        "resolution",
+        "mean",
+        "var",
+        "count",
+    }
 
 
 class Custom(Policy):

@@ -13,6 +13,7 @@ from test_learning import BEST, NOTHING, learned
 
 from envs.legged.config import EnvConfig
 from envs.legged.weighted import WeightedReward
+from rfx.robot.state import FAILED
 from train.ppo.errors import TrainingBroken
 from train.ppo.update import PPO
 from train.runs.diagnosis import BATCH, MAX_SKIPPING, check_updates
@@ -114,7 +115,7 @@ def test_an_observation_or_reward_that_is_not_finite_fails_its_simulation_only()
     env.state.robot.velocity_command[3] = np.nan  # physics is sound, the command is not
     observation, reward, terminated, truncated, info = env.step(np.zeros((8, 12), np.float32))
     assert (
-        np.flatnonzero(info["failed"]).tolist() == [3] == np.flatnonzero(truncated).tolist()
+        np.flatnonzero(info[FAILED]).tolist() == [3] == np.flatnonzero(truncated).tolist()
         and not terminated[3]
         and reward[3] == 0.0
     )
@@ -126,7 +127,7 @@ def test_a_simulation_that_fails_with_a_fall_is_not_a_fall():
     trainer.env.simulation.batch.qpos[1, 3:7] = [0, 1, 0, 0]  # on its back
     trainer.env.simulation.batch.qvel[1, 0] = np.nan
     _, _, terminated, truncated, info = trainer.env.step(np.zeros((8, 12), np.float32))
-    assert not terminated[1] and truncated[1] and info["failed"][1]
+    assert not terminated[1] and truncated[1] and info[FAILED][1]
 
 
 def test_nothing_sound_in_a_rollout_stops_with_the_reason():
@@ -177,7 +178,7 @@ def garble(trainer: Trainer, garbage: float, flagged: bool = True) -> None:
         observation, reward, terminated, truncated, info = step(action)
         bad = rng.random(len(reward)) < 0.05
         reward[bad], truncated = garbage, truncated | (bad if flagged else False)
-        return observation, reward, terminated, truncated, info | ({"failed": bad} if flagged else {})
+        return observation, reward, terminated, truncated, info | ({FAILED: bad} if flagged else {})
 
     trainer.env.step = garbled_step
 

@@ -78,3 +78,10 @@ def test_a_saved_scale_goes_on():
         each.scale(rollout)
     np.testing.assert_array_equal(rollouts[0].reward, rollouts[1].reward)
     assert scale.state_dict() == other.state_dict() and scale.count == 6
+
+
+def test_small_rewards_are_scaled_as_others_are():
+    """Returns of 0 and 2e-6: a spread of 1e-6, of whose square as much again is added."""
+    scale, rollout = RewardScale(1, 0.0), rollout_of([[0.0], [2e-6]] * 50)
+    scale.scale(rollout)
+    np.testing.assert_allclose(rollout.reward[:2, 0], [0.0, 2.0 / np.sqrt(2.0)], rtol=1e-6)

@@ -10,6 +10,7 @@ import pytest
 from rfx.policy.history import ObservationHistory
 from rfx.policy.normalizer import ObservationNormalizer
 from rfx.random.streams import Streams
+from rfx.robot.state import FAILED
 from train.ppo.categorical import draw, log_softmax
 from train.ppo.collect import Episodes, collect
 from train.ppo.collector import Collector, part
@@ -76,7 +77,7 @@ class Script:
             else {}
         )
         if self.failed[t].any():
-            info["failed"] = self.failed[t]
+            info[FAILED] = self.failed[t]
         return self.observations[t + 1], self.reward[t], self.terminated[t], self.truncated[t], info
 
 
@@ -400,3 +401,29 @@ def test_of_environments_that_cannot_be_saved_the_noise_is():
 
 def test_a_part_of_a_state_by_its_prefix():
     assert part({"env.a": 1, "env.env.b": 2, "noise.env.": 3}, "env.") == {"a": 1, "env.b": 2}
+
+
+@pytest.mark.parametrize("name", ["state", "critic"])
+def test_what_is_not_finite_is_told_by_the_number_of_its_environment_and_nothing_acts_on_it(name):
+    """Of three environments that are the run's from the eleventh on, the last one's fourth number, after two steps."""
+    env, policy = Script(critic=True, ends=False), Linear([D, P])
+    env.observations[2][name][2, 3] = np.inf
+    with pytest.raises(TrainingBroken, match=f"environment 12 gave inf as entry 3 of its {name}"):
+        collect(
+            env,
+            policy,
+            normalizer(D, 0.0, 1.0),
+            spoilt_rollout(critic_dim=P),
+            env.observations[0],
+            Streams(N, 0),
+            critic_normalizer=normalizer(P, 0.0, 1.0),
+            first=10,
+        )
+    assert env.step_number == 2
+
+
+def test_numbers_whose_sum_alone_is_too_large_are_let_pass():
+    env = Script(ends=False)
+    env.observations[1][:] = 3e38
+    collect(env, Linear([D]), normalizer(D, 0.0, 1.0), spoilt_rollout(), {"state": env.observations[0]}, Streams(N, 0))
+    assert env.step_number == T

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from rfx.robot.config import RobotConfig
+from rfx.robot.files import load_robot
 from rfx.settings.reader import read, read_value, read_yaml
 
 
@@ -193,6 +195,30 @@ def test_yaml(tmp_path):
         sys.setrecursionlimit(limit)
     with pytest.raises(FileNotFoundError):
         read_yaml(tmp_path / "absent.yaml")
+
+
+TWICE = "name: x\njoints:\n  - {name: a, kp: 1.0}\n  - name: b\n    kp: 2.0\n    'kp': 3.0\n"
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_file_and_lines(tmp_path):
+    """YAML's own reader takes the last. The same key in another mapping, or laid over a merged one, is no second."""
+    path = tmp_path / "robot.yaml"
+    path.write_text(TWICE)
+    for reader in (read_yaml, RobotConfig.from_yaml, load_robot):
+        with pytest.raises(ValueError, match=r"robot.yaml: .*'kp'.* 5 and 6") as error:
+            reader(path)
+        assert "\n" not in str(error.value) and str(error.value).count("robot.yaml") == 1
+    path.write_text(
+        "a: &all {x: 1, y: 2}\nb: {<<: *all, x: 3}\nc: {<<: [*all], <<: *all}\nd: [{x: 1}, {x: 2}]\n1: one\n'1': text\n"
+    )
+    assert read_yaml(path) == {
+        "a": {"x": 1, "y": 2},
+        "b": {"x": 3, "y": 2},
+        "c": {"x": 1, "y": 2},
+        "d": [{"x": 1}, {"x": 2}],
+        1: "one",
+        "1": "text",
+    }
 
 
 def test_reading_needs_no_yaml_library_until_a_file_is_read():

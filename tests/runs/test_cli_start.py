@@ -2,11 +2,13 @@
 itself.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from omegaconf import OmegaConf
 
 from envs.settings.configs import compose
 from train.commands import train as entry
+from train.runs.lock import FolderInUse, sole_process
 from train.sweeps.sweep import claim_folder
+from train.task.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
@@ -102,12 +106,123 @@ def test_a_run_that_goes_on_stays_in_its_folder(begin, tmp_path: Path) -> None:
     assert again == folder and list((tmp_path / "runs").iterdir()) == [folder]
 
 
+@pytest.fixture
+def fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Begins a run, by the command line, whose training raises what it is given."""
+
+    def fail(error: Exception, *arguments: str) -> None:
+        def train(values, folder, watch=None):
+            with sole_process(folder):
+                raise error
+
+        monkeypatch.setattr(entry, "train", train)
+        monkeypatch.setattr(sys, "argv", ["train", "+robot=go2", *arguments])
+        with pytest.raises(SystemExit) as end:
+            entry.main()
+        assert end.value.code == 2
+
+    monkeypatch.chdir(tmp_path)
+    return fail
+
+
+WRONG = InputError("this cannot be trained")
+
+
+def test_a_folder_that_another_process_trains_in_stays_its_own(fail, tmp_path: Path, capsys) -> None:
+    """Whether that process has written into it yet or not."""
+    with sole_process(tmp_path / "here"):
+        fail(WRONG, "hydra.run.dir=here")
+        assert "another process is training in" in capsys.readouterr().err
+        with pytest.raises(FolderInUse), sole_process(tmp_path / "here"):
+            pass
+
+
+def test_nor_is_it_removed_where_the_other_came_later(fail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as other:
+
+        def locked(resume: str, folder: Path) -> Path:
+            other.enter_context(sole_process(folder))
+            return folder
+
+        monkeypatch.setattr(entry, "run_to_resume", locked)
+        fail(WRONG, "hydra.run.dir=here", "resume=here")
+        assert (tmp_path / "here" / ".hydra").is_dir()
+
+
+def test_only_a_folder_that_the_run_made_is_removed(fail, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    fail(WRONG, "hydra.run.dir=here")
+    assert (tmp_path / "here").is_dir()
+    fail(WRONG, "hydra.run.dir=there/deep")
+    fail(WRONG)
+    assert (tmp_path / "there").is_dir() and not [*(tmp_path / "there").iterdir(), *(tmp_path / "runs").iterdir()]
+
+
+def test_a_run_that_never_began_stays_when_going_on_with_it_is_refused(fail, tmp_path: Path) -> None:
+    (tmp_path / "here" / ".hydra").mkdir(parents=True)
+    fail(WRONG, "resume=here")
+    assert (tmp_path / "here" / ".hydra").is_dir() and not any((tmp_path / "runs").iterdir())
+
+
+def test_a_sweep_that_meets_another_writes_no_result_into_its_run(fail, tmp_path: Path) -> None:
+    with sole_process(tmp_path / "here" / "0"):
+        fail(WRONG, "-m", "seed=1,2", "hydra.sweep.dir=here")
+    assert not list((tmp_path / "here").glob("*/result.json")) and not (tmp_path / "here" / "1").exists()
+
+
+@pytest.mark.e2e
+def test_of_two_processes_with_one_folder_one_trains_and_the_other_harms_nothing(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "train",
+        "+robot=go2",
+        "env.num_envs=8",
+        "trainer.rollout_steps=8",
+        "ppo.num_minibatches=2",
+        "policy.hidden=[8]",
+        "trainer.total_steps=1280",
+        "trainer.final_evaluation_envs=2",
+        "trainer.final_evaluation_s=0.5",
+        "hydra.run.dir=here",
+    ]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=120.0)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], errors
+    assert all((tmp_path / "here" / name).is_file() for name in ("policy/model.safetensors", "result.json"))
+
+
+def test_a_lock_is_never_one_of_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, flock, removed = tmp_path / "run", fcntl.flock, []
+
+    def removing(*arguments) -> None:  # a process that gives the folder up comes between
+        if not removed:
+            removed.append(folder.rmdir())
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+    with sole_process(folder):
+        assert folder.is_dir()
+        with pytest.raises(FolderInUse), sole_process(folder):
+            pass
+
+
 def test_processes_that_begin_at_once_get_a_folder_each(tmp_path: Path) -> None:
     def claim(_: int) -> Path:
         config = OmegaConf.create(
             {"hydra": {"run": {"dir": str(tmp_path / "runs" / "now")}, "overrides": {"hydra": []}}}
         )
-        return claim_folder(config, "run")
+        return claim_folder(config, "run")[0]
 
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(claim, range(8)))

@@ -310,6 +310,18 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert not list(tmp_path.rglob("*.*")), "a run that never began leaves nothing behind"
 
 
+def test_a_key_that_stands_twice_in_a_file_of_ones_own_is_one_line(tmp_path, monkeypatch, capsys) -> None:
+    file = tmp_path / "robot" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\ndefaults: [{/tasks: legged}, _self_]\nrobot: go2\nseed: 1\nseed: 2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "--config-dir", str(tmp_path), "+robot=mine"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and str(file) in error and "'seed'" in error and error.count("\n") == 1
+
+
 def test_bad_input_shows_its_traceback_to_who_asks_for_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "train", "+robot=go2", "env.num_envs=many"],

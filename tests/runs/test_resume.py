@@ -19,7 +19,8 @@ from tiny_run import TINY, assert_same_run, cpu_s, events, finish, make_config, 
 from envs.legged.env import LeggedEnv
 from train.runs.checkpoint import checkpoints, newest_checkpoint
 from train.runs.fingerprint import fingerprint
-from train.runs.resume import changes, find_run, load_run, read_record, sole_process, values_of
+from train.runs.lock import sole_process
+from train.runs.resume import changes, find_run, load_run, read_record, values_of
 from train.task.errors import InputError
 
 

@@ -92,11 +92,13 @@ def read_until(process: subprocess.Popen, text: str) -> str:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize(
-    ("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["ctrl-c", "terminate"]
+    ("number", "whole_group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True)],
+    ids=["ctrl-c", "terminate", "hangup"],
 )
 def test_an_interrupted_run_saves_and_leaves_no_process_behind(tmp_path, number, whole_group):
-    """Ctrl-C in a terminal reaches every process of the group; systems that end a job send SIGTERM to the one they
-    began.
+    """Ctrl-C in a terminal, and its end, reach every process of the group; systems that end a job send SIGTERM to the
+    one they began.
     """
     mark = uuid.uuid4().hex
     process = start("trainer.total_steps=1e9", "scale.workers=2", "scale.threads=1", folder=tmp_path, mark=mark)

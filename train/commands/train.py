@@ -13,6 +13,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
 from rfx.settings.reader import read_yaml
 from rfx.settings.terms import search_working_directory
 from rfx.system.folders import replace_file
+from rfx.system.output import lasting_output
+from train.runs.lock import FolderInUse, sole_process
 from train.runs.overrides import FOLDER, HYDRA, WHOLE_RUN, is_override, kept, key_of, laid_over, own_overrides
 from train.sweeps.sweep import SweepFolder, finish_sweep, read_result, read_results
 from train.task.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, explain, one_line
@@ -125,6 +128,8 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
                 "resume goes on with one run: leave out -m; a sweep goes on when it is given again with its hydra.sweep.dir"
             )
         result = train_or_go_on(values, folder, overrides)
+    except FolderInUse:  # by another sweep, whose result it is to write
+        raise
     except InputError as error:
         result = {"status": "failed", "error": one_line(error)}
         print(f"error: {result['error']}", file=sys.stderr)
@@ -209,9 +214,15 @@ def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> 
 
 
 def discard(folder: Path) -> None:
-    """Remove the folder of a run that never began, if it holds nothing but what Hydra wrote."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra"}:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove the folder of a run that never began, which holds what Hydra wrote alone.
+
+    It stays where this process did not make it, or another one trains in it.
+    """
+    if SweepFolder.made is None or not folder.is_dir() or folder.resolve() != SweepFolder.made.resolve():
+        return
+    with suppress(FolderInUse), sole_process(folder):
+        if {path.name for path in folder.iterdir()} <= {".hydra"}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def take_robot_folders(arguments: list[str]) -> list[str]:
@@ -284,9 +295,10 @@ def register_plugins() -> None:
     )  # of hydra-ray-launcher, where that is installed: it would be taken for the schema of ours
 
 
+@lasting_output()
 def main() -> None:
     """The entry."""
-    SweepFolder.path, failed = None, 0
+    SweepFolder.path, SweepFolder.made, failed = None, None, 0
     try:
         with exit_on_bad_command_line("train"):
             search_working_directory()

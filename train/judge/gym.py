@@ -24,9 +24,10 @@ from envs.pictures.live import LivePage
 from envs.pictures.render import write_video
 from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.policy.folder import inspect_policy
-from train.judge.episodes import episode_seed, play_episodes
+from train.judge.episodes import episode_seed, longest_episode, play_episodes
 from train.task.errors import bad_input
 from train.task.task import Judgement, figures_table
+from train.tasks.gym import LearningEnv
 
 ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig
 FPS_HZ = 30.0  # of an environment that does not say
@@ -93,9 +94,7 @@ def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgeme
 def environment_of(policy: LoadedPolicy) -> tuple[str, dict[str, Any]]:
     """The id of the environment that a policy was trained in, and what its constructor was given."""
     env = policy.training_info["env"]
-    return env["id"], {
-        name: tuple(value) if isinstance(value, list) else value for name, value in (env.get("kwargs") or {}).items()
-    }
+    return env["id"], dict(env.get("kwargs") or {})
 
 
 def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[GymEnv, bool]:
@@ -103,11 +102,11 @@ def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[G
     need is missing.
     """
     try:
-        return GymEnv(make_in_turn(id, num_envs, kwargs), id), True
+        return LearningEnv(make_in_turn(id, num_envs, kwargs), id), True
     except ValueError as error:
         if not (batched_id(id) and isinstance(error.__cause__, (ImportError, gymnasium.error.DependencyNotInstalled))):
             raise
-        return GymEnv(make_vector(id, num_envs, kwargs), id), False
+        return LearningEnv(make_vector(id, num_envs, kwargs), id), False
 
 
 def drawing_env(id: str, kwargs: Mapping[str, Any], mode: str = "rgb_array") -> gymnasium.Env:
@@ -129,7 +128,9 @@ def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, pa
     def frames() -> Iterator[np.ndarray]:
         observation, over = env.reset(seed=episode_seed(seed))[0], False
         policy.reset()
-        while not over:
+        steps = 0
+        while not over and steps < longest_episode(env.spec):
+            steps += 1
             frame = env.render()
             yield frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
             observation, _, terminated, truncated, _ = env.step(policy(observation))

@@ -13,7 +13,7 @@ import rfx
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
 from rfx.robot.config import RobotConfig
-from rfx.robot.state import Array
+from rfx.robot.state import FAILED, Array
 from rfx.settings.reader import read
 
 Act = Callable[
@@ -85,7 +85,7 @@ def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float) -> Iterator[
     for _ in range(round(duration_s / env.step_s)):
         observation, _, terminated, truncated, info = env.step(act(observation["state"]))
         begin_episodes(act, terminated | truncated)
-        yield Step(terminated=terminated, truncated=truncated, failed=info.get("failed", none))
+        yield Step(terminated=terminated, truncated=truncated, failed=info.get(FAILED, none))
 
 
 def begin_episodes(act: Act, rows: Array | None = None) -> None:

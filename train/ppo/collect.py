@@ -12,7 +12,9 @@ from gymnasium.vector import VectorEnv
 from rfx.policy.history import ObservationHistory
 from rfx.policy.normalizer import ObservationNormalizer
 from rfx.random.streams import Streams
+from rfx.robot.state import FAILED
 from train.ppo.categorical import draw
+from train.ppo.errors import TrainingBroken
 from train.ppo.rollout import Array, Rollout
 from train.ppo.update import PPO
 
@@ -78,26 +80,31 @@ def collect(
     *,
     history: ObservationHistory | None = None,
     critic_normalizer: ObservationNormalizer | None = None,
+    first: int = 0,
 ) -> tuple[dict[str, Array], Array]:
     """Act for as many steps as the rollout holds, writing it in place.
 
     observation has the environment's current `parts`, the last that history, where the policy reads one, was given.
     critic_normalizer is that of a privileged critic's observations. Actions are drawn from the policy's Gaussian with
     noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities.
-    Returns the observation after the last step, and its value (N,).
+    first is the number of the first environment in the run. Returns the observation after the last step, and its
+    value (N,). Raises TrainingBroken for an observation or a reward that is not finite, before the policy acts on it.
     """
     state_dim = rollout.raw_observation.shape[2]
     act = _draw_choice if learner.categorical else _gaussian(learner)
+    check_finite(observation, first)
     for t in range(len(rollout.reward)):
         inputs = _look(rollout, t, observation, normalizer, history, critic_normalizer)
         rollout.mean[t], rollout.value[t] = learner.act(*inputs)
         observed, rollout.reward[t], rollout.terminated[t], rollout.truncated[t], info = env.step(act(rollout, t, rng))
         observation, done = parts(observed), rollout.terminated[t] | rollout.truncated[t]
-        rollout.failed[t] = info.get("failed", False)
+        rollout.failed[t] = info.get(FAILED, False)
+        check_finite(observation | {"reward": np.where(rollout.failed[t], 0.0, rollout.reward[t])}, first)
         rollout.bootstrap[t] = 0.0
         cut = np.flatnonzero(rollout.truncated[t] & ~rollout.failed[t])
         if len(cut):
             final = {name: np.stack([parts(info["final_obs"][i])[name] for i in cut]) for name in observation}
+            check_finite(final, first, cut)
             state = final["state"][:, :state_dim]
             seen = [normalize_frames(normalizer, state if history is None else history.followed_by(cut, state))]
             if critic_normalizer:
@@ -110,6 +117,22 @@ def collect(
     if critic_normalizer:
         last.append(critic_normalizer.normalize(observation["critic"]))
     return observation, learner.act(*last)[1]
+
+
+def check_finite(told: Mapping[str, Array], first: int = 0, rows: Array | None = None) -> None:
+    """Raises TrainingBroken where numbers (n, ...) that environments told, by name, are not all finite.
+
+    rows (n,) are those environments, by default all of them; first is the number of the first one in the run.
+    """
+    for name, values in told.items():
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(values.sum()):
+                continue
+        for row, *entry in np.argwhere(~np.isfinite(values)):  # none where the sum alone is too large
+            where = f"entry {', '.join(map(str, entry))} of its {name}" if entry else f"its {name}"
+            number = first + int(row if rows is None else rows[row])
+            given = values[(row, *entry)]
+            raise TrainingBroken(f"environment {number} gave {given} as {where}; expected finite numbers: mend it")
 
 
 def _gaussian(learner: PPO) -> Callable[[Rollout, int, Streams], Array]:

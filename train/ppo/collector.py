@@ -34,7 +34,7 @@ class Collector:
         state_dim: int | None = None,
         history: int = 1,
     ):
-        self.env = env
+        self.env, self.first = env, first
         self.tell: Callable[[str], None] = lambda line: None  # workers say there who died; here nobody does
         self.observation = parts(env.reset(seed=env_seed + first)[0])
         self.state_dim = state_dim or self.observation["state"].shape[1]
@@ -60,6 +60,7 @@ class Collector:
             self.noise,
             history=self.history,
             critic_normalizer=critic_normalizer,
+            first=self.first,
         )
         return value
 

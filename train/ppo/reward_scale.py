@@ -11,7 +11,8 @@ import numpy as np
 
 from train.ppo.rollout import Array, Rollout
 
-EPSILON, LARGEST = 1e-8, 10.0  # added to the variance; of a scaled reward, either way
+EPSILON = 1e-8  # added to the variance, or as much as that itself where it is smaller, and not 0
+LARGEST = 10.0  # scaled reward, either way
 
 
 class RewardScale:
@@ -33,7 +34,7 @@ class RewardScale:
             seen.append(self.running_return[~failed])
             self.running_return = np.where(ended, 0.0, self.running_return)
         self._learn(np.concatenate(seen))
-        scaled = rollout.reward / np.sqrt(self.var + EPSILON)
+        scaled = rollout.reward / np.sqrt(self.var + (min(self.var, EPSILON) or EPSILON))
         np.clip(scaled, -LARGEST, LARGEST, out=rollout.reward, casting="same_kind")
 
     def _learn(self, returns: Array) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -152,7 +148,7 @@ class RunCheckpoints:
                 | self._best.state_dict()
                 | {
                     "run.config": values_of(trainer.config),
-                    "run.meaning": trainer.task.meaning(),
+                    "run.meaning": meaning_of(trainer),
                     "run.provenance": self._here,
                     "run.metrics": self._writer.position(),
                     "run.elapsed_s": self._display.elapsed_s,
@@ -232,16 +228,18 @@ def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
         raise ValueError(
             "its checkpoint is of an earlier rfx, which did not note what its numbers mean: train anew, or go on with that rfx"
         )
-    was, now = flattened(state["run.meaning"]), flattened(as_json(trainer.task.meaning()))
-    differing = {
-        key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key)
-    }
-    if differing:
+    was, now = flattened(state["run.meaning"]), flattened(meaning_of(trainer))
+    if differing := _differing(was, now):
         first = dict(list(differing.items())[:MOST_TOLD])
         more = f"; and {len(differing) - MOST_TOLD} more" if len(differing) > MOST_TOLD else ""
         raise ValueError(
             f"its network was trained for something else: {_told(first)}{more}. Give what it was trained for, or train anew"
         )
+
+
+def meaning_of(trainer: Trainer) -> dict[str, Any]:
+    """What the task says its numbers mean, as a checkpoint gives it back: JSON makes lists of tuples."""
+    return as_json(trainer.task.meaning())
 
 
 def find_run(given: str, runs: Path, key: str = "resume") -> Path:
@@ -277,11 +275,7 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
     more.
     """
     now = values_of(config)
-    differing = {
-        key: [was.get(key), now.get(key)]
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key) and key not in FREE
-    }
+    differing = {key: pair for key, pair in _differing(was, now).items() if key not in FREE}
     if differing and not config.resume_overrides:
         raise InputError(
             f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
@@ -315,22 +309,10 @@ def update_record(folder: Path, values: Mapping[str, Any]) -> None:
     replace_file(folder / RECORD, (json.dumps(read_record(folder) | values, indent=2) + "\n").encode())
 
 
-@contextmanager
-def sole_process(folder: Path) -> Iterator[None]:
-    """While inside, no other process can train into folder.
-
-    Raises InputError where one does already. Its end, by SIGKILL too, frees it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise InputError(f"another process is training in {folder}: wait for it, or stop it first") from None
-        yield  # also on a file system without locks
-    finally:
-        os.close(descriptor)
+def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """[was, is] of the keys whose JSON values differ. NaN, which equals nothing, is the same as NaN."""
+    pairs = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys())}
+    return {key: [old, new] for key, (old, new) in pairs.items() if old != new and json.dumps(old) != json.dumps(new)}
 
 
 def _told(differing: Mapping[str, list[Any]]) -> str:

@@ -18,13 +18,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from rfx.system.output import lasting_output
+from rfx.system.signals import stopping_signals
 from train.ppo.errors import TrainingBroken
 from train.runs.best import BestPolicy
 from train.runs.diagnosis import check_updates
 from train.runs.disk import Writes
+from train.runs.lock import sole_process
 from train.runs.metrics import MetricsWriter
 from train.runs.progress import Progress, clock, millions, progress
-from train.runs.resume import RunCheckpoints, find_run, load_run, sole_process, start_from
+from train.runs.resume import RunCheckpoints, find_run, load_run, start_from
 from train.runs.trainer import Trainer
 from train.task.config import TrainConfig
 from train.task.errors import bad_input
@@ -35,6 +38,7 @@ Watch = Callable[
 ]  # shown environment steps and an evaluation, it says whether to give the run up
 
 
+@lasting_output()
 def train(
     config: TrainConfig,
     folder: Path,
@@ -46,7 +50,7 @@ def train(
 
     With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every
     evaluation but the final one, and may say that the run is to be given up. overrides are what a command line said
-    of the run, for its record. Returns status "finished", "stopped" (by SIGINT or SIGTERM, with a checkpoint and
+    of the run, for its record. Returns status "finished", "stopped" (by SIGINT, SIGTERM or SIGHUP, with a checkpoint and
     the best policy so far on disk), "pruned" (given up, the same) or "failed" (with an error: nothing sound was
     left to learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation,
     figures and policy, as JSON types. Raises InputError for a configuration that cannot be run.
@@ -56,9 +60,9 @@ def train(
     def tell(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    with bad_input():
-        folder.mkdir(parents=True, exist_ok=True)
-    with sole_process(folder), ExitStack() as stack:
+    with ExitStack() as stack:
+        with bad_input():
+            stack.enter_context(sole_process(folder))
         state, changed = load_run(config, folder, total_steps, tell)
         with bad_input():
             trainer = stack.enter_context(closing(Trainer(config)))
@@ -179,9 +183,10 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Turns the first SIGINT or SIGTERM into a flag, so that an iteration ends whole; the second stops at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal is gone) into a flag, so that an iteration ends whole.
 
-    A context manager.
+    A second one stops at once, but for SIGHUP, which shell and kernel both send. Where SIGHUP is ignored, as under
+    nohup, it stays so. A context manager.
     """
 
     def __init__(self, display: Progress):
@@ -190,7 +195,7 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping_signals():
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -204,6 +209,8 @@ class StopSignal:
             raise Stopped
 
     def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.signal and number == signal.SIGHUP:
+            return
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
@@ -226,7 +233,7 @@ def _report(
     console.print(f"\n{how} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
     if failure:
         console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)
-    if stopped and steps:
+    if (stopped or failure) and steps:
         console.print(f"go on     python -m train resume={folder}", markup=False, highlight=False, soft_wrap=True)
     if best.saved is None or not best.path.exists():
         console.print("No policy was saved.")

@@ -9,6 +9,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+from rfx.system.signals import hangup_ignored
 from train.task.errors import InputError, one_line
 
 LIBRARY = Path(__file__).resolve().parents[2]  # where our packages are imported from
@@ -33,7 +34,8 @@ def join(address: str | None, num_cpus: int, key: str = "scale.address") -> bool
 
     def begin() -> None:
         ray.shutdown()  # of what an attempt that failed has left
-        with chdir(LIBRARY):  # Ray's workers import from the directory that it is begun in, before all others
+        # Ray's workers import from the directory that it is begun in, before all others.
+        with chdir(LIBRARY), hangup_ignored():
             ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
 
     own = {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False} if address is None else {}

@@ -66,7 +66,8 @@ class Worker:
     """The environments of a share, on so many threads."""
 
     def __init__(self, share: Share, threads: int):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's
+        for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a terminal that is gone are the learner's
+            signal.signal(number, signal.SIG_IGN)
         enter(share.directory)
         install_sources(share.sources)
         kernels.set_num_threads(threads)

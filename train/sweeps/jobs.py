@@ -17,6 +17,8 @@ from typing import Any
 
 from rfx.system.extras import install_command
 from rfx.system.folders import replace_file
+from rfx.system.output import Lasting
+from rfx.system.signals import stopping_signals
 from train.scale import cluster
 from train.sweeps.gather import Files, Inbox, elsewhere
 from train.sweeps.sweep import read_result
@@ -71,9 +73,8 @@ def run_jobs(
     """Run jobs, each taken when there is room for it; yields the number of each that ended, well or not, as its
     result.json says.
 
-    The first SIGINT or SIGTERM stops the runs, which save what they have, and raises SystemExit; a second one ends this
-    process at once.
-    Raises InputError where there is no cluster, or no machine that is large enough.
+    The first SIGINT, SIGTERM or SIGHUP stops the runs, which save what they have, and raises SystemExit; a second one
+    ends this process at once. Raises InputError where there is no cluster, or no machine that is large enough.
     """
     import ray
 
@@ -184,14 +185,17 @@ class Jobs:
 
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
-    """While inside, the first SIGINT or SIGTERM is only noted, in the list that is given."""
+    """While inside, the first SIGINT, SIGTERM or SIGHUP is only noted, in the list that is given.
+
+    A second one ends the process, but for SIGHUP.
+    """
     received: list[int] = []
 
     def receive(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
         received.append(number)
 
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, receive) for number in stopping_signals()}
     try:
         yield received
     finally:
@@ -236,7 +240,8 @@ def attempt(
 def run_in(sweep: Path, run: Callable[[Path], Any], num: int) -> int:
     """Run into folder num of sweep, where what it prints goes into output.log; returns its exit code."""
     (folder := sweep / str(num)).mkdir(parents=True, exist_ok=True)
-    sys.stdout = sys.stderr = output = open(folder / OUTPUT, "a", buffering=1)
+    output = open(folder / OUTPUT, "a", buffering=1)
+    sys.stdout = sys.stderr = Lasting(output)  # its disk may be full
     for descriptor in (1, 2):  # of what is not Python, and of processes that it starts
         os.dup2(output.fileno(), descriptor)
     try:
@@ -246,5 +251,5 @@ def run_in(sweep: Path, run: Callable[[Path], Any], num: int) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
-        output.flush()
+        sys.stdout.flush()
     return 0

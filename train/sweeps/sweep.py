@@ -7,8 +7,8 @@ import dataclasses
 import itertools
 import json
 import math
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,29 @@ from train.sweeps.points import APART, points, spread
 from train.task.task import Figure
 
 SCORE = Figure(name="score", label="score")
+BEFORE_RUNS = {"multirun.yaml", "study.db"}  # what is in a sweep's folder before its first run
 MEASURES = ("score", "env_steps_per_s", "wall_s")  # beside the figures of the task
 
 
 class SweepFolder:
-    """A Hydra callback that makes the folder of this process' run or sweep, and remembers a sweep's."""
+    """A Hydra callback that makes the folder of this process' run or sweep.
+
+    It remembers a sweep's, and which folder was not there before.
+    """
 
     path: Path | None = None
+    made: Path | None = None
 
     def on_run_start(self, config: Any, **_: Any) -> None:
-        claim_folder(config, "run")
+        self._claim(config, "run")
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        SweepFolder.path = claim_folder(config, "sweep")
+        SweepFolder.path = self._claim(config, "sweep")
+
+    def _claim(self, config: Any, kind: str) -> Path:
+        folder, made = claim_folder(config, kind)
+        SweepFolder.made = folder if made else None
+        return folder
 
     def _nothing(self, **_: Any) -> None:
         pass
@@ -39,30 +49,30 @@ class SweepFolder:
     on_multirun_end = on_run_end = on_job_start = on_job_end = on_compose_config = _nothing
 
 
-def claim_folder(config: Any, kind: str) -> Path:
-    """Make the folder hydra.KIND.dir of config and return it.
+def claim_folder(config: Any, kind: str) -> tuple[Path, bool]:
+    """Make the folder hydra.KIND.dir of config; returns it, and whether it was not there.
 
-    A taken one gets a number, unless it was asked for on the command line.
-
-    By default it is named after the second, and two processes may begin in the same. Where it cannot be made, Hydra
-    says so.
+    A taken one gets a number, unless it was asked for on the command line. By default it is named after the second,
+    and two processes may begin in the same. Where it cannot be made, Hydra says so.
     """
     key, wanted, overrides = f"hydra.{kind}.dir", Path(config.hydra[kind].dir), config.hydra.overrides.hydra
-    if any(override.lstrip("+").startswith(f"{key}=") for override in overrides):
-        return wanted
+    asked_for = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
     for number in itertools.count(1):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()  # of two processes one succeeds
         except FileExistsError:
+            if asked_for:
+                return wanted, False
             continue
         except OSError:
-            return wanted
+            return wanted, False
         break
-    config.hydra[kind].dir = str(folder)
-    overrides.append(f"{key}={folder}")  # a sweep composes each run's configuration anew, from these
-    return folder
+    if not asked_for:
+        config.hydra[kind].dir = str(folder)
+        overrides.append(f"{key}={folder}")  # a sweep composes each run's configuration anew, from these
+    return folder, True
 
 
 def finish_sweep(folder: Path, console: Console | None = None) -> int:
@@ -73,11 +83,11 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
     results = read_results(folder)
     rows, varying = compare(results)
     if not rows:
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {
-            "multirun.yaml",
-            "study.db",
-        }:  # no run began
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder == SweepFolder.made and folder.is_dir() and {path.name for path in folder.iterdir()} <= BEFORE_RUNS:
+            for name in BEFORE_RUNS:
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: another process' run has begun
+                folder.rmdir()
         return 0
     console, figures = console or Console(), figures_of(results)
     write_csv(rows, folder / "sweep.csv")

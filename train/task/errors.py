@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from envs.settings.configs import CONFIGS, compose, options
+from rfx.settings.reader import read_yaml
 from rfx.system.extras import install_command
 from rfx.system.text import printable
+from train.ppo.errors import TrainingBroken
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # that come with no robot
@@ -76,8 +76,9 @@ def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Around what Hydra runs: an InputError ends the process with one line and exit code 2, Ctrl-C with 130, any other
-    with 1.
+    """Around what Hydra runs: an InputError ends the process with one line and exit code 2, TrainingBroken with 1.
+
+    Ctrl-C ends it with exit code 130, any other error with 1.
     """
     try:
         yield
@@ -89,6 +90,9 @@ def exit_on_error() -> Iterator[None]:
         if isinstance(error, InputError):
             print(f"error: {one_line(error)}", file=sys.stderr)
             raise SystemExit(2) from None
+        if isinstance(error, TrainingBroken):
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            raise SystemExit(1) from None
         traceback.print_exc()
         raise SystemExit(1) from None
 
@@ -119,6 +123,8 @@ def explain(error: Exception, config_name: str) -> str:
         return f"unknown {match[1]} {match[2]!r}: {_nearest(match[2], (match[3] or '').split())}{extra}"
     if match := re.search(r"Could not delete from config\. '?([^' ]*)'?", message):
         return unknown_key(match[1], config_name)
+    if match := re.search(r'found duplicate key (.*)\s+in "(.*)", line (\d+)', message):
+        return f"{match[2]}: the key {match[1]!r} stands twice, the second time in line {match[3]}: leave one of them"
     if match := re.search(r"Ambiguous value for argument '([^']*)'", message):
         return f"{match[1]} gives several values: add -m to run them one after the other, or write key=[value,value] for a list"
     if override := getattr(error, "override", None):
@@ -182,7 +188,7 @@ def needs_robot(key: str) -> str:
 
 def known_keys(config_name: str) -> list[str]:
     """Dotted keys in the YAML files of an entry; for the training entry those of every robot too."""
-    trees = [yaml.safe_load((CONFIGS / f"{config_name}.yaml").read_text())]
+    trees = [read_yaml(CONFIGS / f"{config_name}.yaml")]
     if config_name == "train":
         trees += [*(compose("robot", robot) for robot in options("robot")), compose("tasks", "gym")]
     keys: dict[str, None] = {}

@@ -78,7 +78,7 @@ class Task(Protocol):
     with other bounds goes through Gymnasium's RescaleAction), or of Discrete(n). Observations are a Box of one
     axis, or a Dict of `state` and, for a privileged critic, `critic`. An environment may have state_dict and
     load_state_dict, without which a run that goes on begins new episodes; metrics(), figures by tag since the last
-    call; and info["failed"], simulations that broke and are not learned from. A task may have a note, one more line
+    call; and info[rfx.robot.state.FAILED], simulations that broke and are not learned from. A task may have a note, one more line
     that a run begins with.
     """
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gymnasium import logger
+from gymnasium.vector import AsyncVectorEnv
 
 from envs.gym.env import GymEnv
 from envs.gym.make import batched_id, find_spec, make_in_turn, make_vector
@@ -18,7 +19,7 @@ from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.robot.mirror import Mirror
 from rfx.robot.state import Array
 from rfx.settings.reader import read
-from train.judge.episodes import play_episodes
+from train.judge.episodes import LONGEST, play_episodes
 from train.task.config import TrainConfig
 from train.task.errors import InputError, one_line
 from train.task.task import Figure, Judgement
@@ -66,7 +67,7 @@ class LearningEnv(GymEnv):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        level, processes = logger.min_level, hasattr(self.env, "processes")
+        level, processes = logger.min_level, isinstance(self.env, AsyncVectorEnv)
         if processes:
             logger.min_level = logger.ERROR + 1  # it would print the traceback of another process
         try:
@@ -99,7 +100,9 @@ class GymTask:
                 raise ValueError(
                     f"policy.{key} is {policy[key]!r}: a Gymnasium environment has no more than {key}={possible}"
                 )
-        return read(GymConfig, values.get("env") or {}, "env")
+        env = values.get("env") or {}
+        config = read(GymConfig, env, "env")
+        return dataclasses.replace(config, kwargs=env.get("kwargs", {}))  # as given: read makes an integer of 10.0
 
     @property
     def note(self) -> str:
@@ -108,11 +111,11 @@ class GymTask:
         quick = batched_id(config.id) if config.batched else None
         if quick:
             return f"{quick}, Gymnasium's {config.id} in batches; env.batched=false takes Gymnasium's own"
-        return (
-            "in a vector environment of its own"
-            if find_spec(config.id).vector_entry_point
-            else f"in {config.num_envs} processes"
-        )
+        spec = find_spec(config.id)
+        how = "in a vector environment of its own" if spec.vector_entry_point else f"in {config.num_envs} processes"
+        if spec.max_episode_steps:
+            return how
+        return f"{how}; it is registered without a time limit: judged episodes are cut after {LONGEST:,} steps"
 
     def make_env(self, rows: range | None = None) -> GymEnv:
         """The environments to learn in, or the rows of them."""
