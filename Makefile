@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-DEV_EXTRAS := dev,go2,hub,menagerie,onnx,ray,search,torch,train,viz
+DEV_EXTRAS := dev,go2,hub,menagerie,onnx,ray,search,torch,train,viz,wandb
 
 # Where the shell forbids Python to keep what it compiled, each process compiles all our modules anew, and tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE

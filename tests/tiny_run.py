@@ -1,28 +1,27 @@
 """Short training runs in processes of their own, to be killed, and compared to the bit."""
 
+import csv
 import functools
 import json
 import multiprocessing
 import os
 import signal
-import struct
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import tensorboardX  # noqa: F401  (brings torch along: once here, and not in every child)
 from rich.console import Console
 
 from envs.settings.configs import compose
 from train.runs.checkpoint import newest_checkpoint
-from train.runs.metrics import _tensorboard
 from train.runs.resume import FREE, read_record
 from train.task.config import TrainConfig
 
 # Children are forked from a server that has imported everything, and so start in no time.
 children = multiprocessing.get_context("forkserver")
 children.set_forkserver_preload(["train.runs.run", "tiny_run", "warm"])
-Event = _tensorboard().Event
 scratch = tempfile.TemporaryDirectory()
 
 TINY = {
@@ -113,17 +112,14 @@ def cpu_s(process) -> float:
 
 
 def events(folder: Path) -> list:
-    """(step, tag, value's bytes) of every scalar in the folder's events, durations left out."""
-    data, scalars = b"".join(path.read_bytes() for path in sorted(folder.glob("events*"))), []
-    while data:
-        (size,) = struct.unpack("<Q", data[:8])
-        event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
-        scalars += [
-            (event.step, value.tag, struct.pack("<f", value.simple_value))
-            for value in event.summary.value
-            if not value.tag.startswith("time/")
+    """(step, tag, value as it is written) of every scalar in the folder's metrics, durations left out."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return [
+            (int(row["steps"]), tag, value)
+            for row in csv.DictReader(file)
+            for tag, value in row.items()
+            if value and tag != "steps" and not tag.startswith("time")
         ]
-    return scalars
 
 
 def refuse_to_tell(line: str) -> None:
@@ -136,11 +132,7 @@ def final_state(folder: Path) -> dict:
     _, state = newest_checkpoint(folder / "checkpoints", refuse_to_tell)
     assert not state.pop("run.elapsed_s") < 0
     shown = {tag: value for tag, value in state.pop("run.shown").items() if not tag.startswith("time/")}
-    for name in (
-        "run.metrics",
-        "run.provenance",
-    ):  # the events' file; the checkout's state, which can change while tests run
-        state.pop(name)
+    state.pop("run.provenance")  # the checkout's state, which can change while tests run
     config = {key: value for key, value in state.pop("run.config").items() if key not in FREE}
     plain = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)} | {
         "shown": shown,

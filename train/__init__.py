@@ -1,5 +1,9 @@
-"""PPO: rollout, GAE, losses, update, trainer loop, checkpoints, metrics, evaluation, benchmark."""
+"""PPO: rollout, GAE, losses, update, trainer loop, checkpoints, metrics, evaluation, benchmark.
 
+From Python: `from train import train`, docs/loop.md. Names load on first use, so that `import train` stays quick.
+"""
+
+import importlib
 import os
 from pathlib import Path
 
@@ -15,3 +19,31 @@ os.environ.setdefault("DEV", "CPU")
 
 # python -m train.evaluate is train/commands/evaluate.py, as it always was.
 __path__.append(str(Path(__file__).with_name("commands")))
+_MODULE_OF = {
+    "train": "train.commands.from_python",
+    "TrainedRun": "train.commands.from_python",
+    "Callback": "train.runs.callbacks",
+    "Logger": "train.runs.loggers",
+    "InputError": "train.task.errors",
+    "TrainingBroken": "train.ppo.errors",
+}
+__all__ = [*_MODULE_OF]
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'train' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    except ModuleNotFoundError as error:
+        from rfx.system.extras import mend
+
+        if (sentence := mend(error, f"train.{name}")) is None:
+            raise
+        raise ModuleNotFoundError(sentence, name=error.name) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

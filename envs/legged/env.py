@@ -14,11 +14,12 @@ from envs.legged import commands, privileged, pushes, randomization, resets, ter
 from envs.legged.config import EnvConfig
 from envs.legged.curriculum import Curriculum
 from envs.legged.metrics import ERRORS, Metrics
+from envs.legged.pictures import MODES, Pictures
 from envs.legged.ramp import ramped
 from envs.legged.sensing import Sensing
 from envs.legged.shapes import check_shapes
 from envs.legged.simulation import Simulation
-from envs.legged.state import load_arrays
+from envs.legged.state import load_arrays, masked_rows
 from envs.legged.terrain import Terrain
 from envs.legged.weighted import WeightedReward
 from envs.settings.configs import compose
@@ -45,12 +46,16 @@ class LeggedEnv(VectorEnv):
     its reward is 0, it is flagged in info[FAILED] and started anew; what is not finite in its final observation is
     replaced by 0.
     Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the
-    num_envs, as a part of them does that is to be reset with seed s + rows.start.
-    Without a config, or a robot, it is that of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises
-    TypeError without either.
+    num_envs, as a part of them does that is to be reset with seed s + rows.start. render_mode="rgb_array" draws each
+    robot, with its command as a blue arrow and its velocity as an orange one. Without a config, or a robot, it is that
+    of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises TypeError without either.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata = {
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": [*MODES],
+        "render_fps": 50,
+    }  # a robot may have another rate
 
     def __init__(
         self,
@@ -62,12 +67,15 @@ class LeggedEnv(VectorEnv):
         threads: int = 0,
         critic_terms: Sequence[str] = (),
         task: str | None = None,
+        render_mode: str | None = None,
         **overrides: Any,
     ):
         if (config is None or robot is None) and task is None:
             raise TypeError("got neither a task nor both config and robot; expected task=NAME, of configs/robot/")
-        config = config or EnvConfig.load(task, **overrides)
-        robot = robot or load_robot(compose("robot", task)["robot"])
+        config, robot = (
+            config or EnvConfig.load(task, **overrides),
+            robot or load_robot(compose("robot", task)["robot"]),
+        )
         num_envs = config.num_envs if num_envs is None else num_envs
         rows = range(num_envs) if rows is None else rows
         num_envs, num_all = len(rows), num_envs
@@ -84,6 +92,8 @@ class LeggedEnv(VectorEnv):
         self.curriculum = Curriculum(terrain, num_all, config.terrain.curriculum, rows) if terrain else None
         self.step_s = self.simulation.control_step_s
         self.max_steps = round(config.episode_length_s / self.step_s)
+        self.render_mode, self._pictures = render_mode, Pictures(self, render_mode)
+        self.metadata = {**self.metadata, "render_fps": round(1.0 / self.step_s)}
 
         ((command, parameters),) = config.commands.items()
         self._draw_command = bind(commands, command, parameters, num_inputs=2)
@@ -209,6 +219,17 @@ class LeggedEnv(VectorEnv):
         info = self._final(observation, done, failed)
         self._start(np.flatnonzero(done))
         return self._observe(), reward, terminated, truncated, info
+
+    def render(self) -> tuple[Array, ...] | None:
+        """A picture (H, W, 3), uint8, of each robot as it is now; None without a render_mode.
+
+        Raises RuntimeError without OpenGL.
+        """
+        return self._pictures.take()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free what pictures are drawn with."""
+        self._pictures.close()
 
     @property
     def _run_steps(self) -> int:
@@ -355,20 +376,6 @@ class LeggedEnv(VectorEnv):
             rng = self._streams.of(ids)
             self.state.robot.velocity_command[ids] = self._draw_command(rng, len(ids))
             self._command_steps[ids] = np.round(rng.uniform(*self.config.command_interval_s, len(ids)) / self.step_s)
-
-
-def masked_rows(mask: Any, num_envs: int) -> Array:
-    """Indices of the environments in Gymnasium's reset mask, checked as its own vector environments do."""
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        raise TypeError(
-            f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool"
-        )
-    if mask.shape != (num_envs,) or not mask.any():
-        raise ValueError(
-            f"got options['reset_mask'] of shape {mask.shape} with {mask.sum()} environments in it; expected ({num_envs},), "
-            "with one environment or more"
-        )
-    return np.flatnonzero(mask)
 
 
 def velocity_error(state) -> Array:

@@ -15,13 +15,15 @@ class LeggedSingleEnv(gymnasium.Env):
     """The vector environment with one row, without autoreset: observation {"state": (max_state_dim,)}, action
     (action_dim,) in [-1, 1].
 
-    At an episode's end info has the figures that the vector environment puts into final_info.
+    At an episode's end info has the figures that the vector environment puts into final_info. With
+    render_mode="rgb_array" render() gives a picture; after the last step of an episode it shows the next one's start.
     """
 
-    metadata = {"render_modes": []}
+    metadata = LeggedEnv.metadata
 
-    def __init__(self, **kwargs: Any):
-        self._env = LeggedEnv(1, **{"random_start_age": False, "threads": 1, **kwargs})
+    def __init__(self, *, render_mode: str | None = None, **kwargs: Any):
+        self._env = LeggedEnv(1, render_mode=render_mode, **{"random_start_age": False, "threads": 1, **kwargs})
+        self.render_mode, self.metadata = render_mode, self._env.metadata
         self.observation_space, self.action_space = self._env.single_observation_space, self._env.single_action_space
 
     def reset(
@@ -43,3 +45,12 @@ class LeggedSingleEnv(gymnasium.Env):
                 name: float(values[0]) for name, values in info["final_info"].items() if not name.startswith("_")
             }
         return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), figures
+
+    def render(self) -> Array | None:
+        """A picture (H, W, 3), uint8; None without a render_mode."""
+        frames = self._env.render()
+        return frames and frames[0]
+
+    def close(self) -> None:
+        """Free what pictures are drawn with."""
+        self._env.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -94,3 +95,17 @@ def load_arrays(arrays: Mapping[str, Array], values: Mapping[str, Array]) -> Non
             )
     for name, array in arrays.items():
         array[...] = values[name]
+
+
+def masked_rows(mask: Any, num_envs: int) -> Array:
+    """Indices of the environments in Gymnasium's reset mask, checked as its own vector environments do."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+        raise TypeError(
+            f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool"
+        )
+    if mask.shape != (num_envs,) or not mask.any():
+        raise ValueError(
+            f"got options['reset_mask'] of shape {mask.shape} with {mask.sum()} environments in it; expected ({num_envs},), "
+            "with one environment or more"
+        )
+    return np.flatnonzero(mask)

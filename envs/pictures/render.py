@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import itertools
 import os
@@ -134,6 +135,7 @@ class _Canvas:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self.scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 200)
+        atexit.register(self.close)  # before OpenGL itself ends: whoever draws may be collected later
 
     def draw(self) -> Array:
         """The scene as a picture (height, width, 3), uint8."""
@@ -144,9 +146,14 @@ class _Canvas:
         return frame[::-1]  # OpenGL's rows run upwards
 
     def close(self) -> None:
+        """Free OpenGL's memory, once."""
+        if self._gl is None:
+            return
+        atexit.unregister(self.close)
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+        self._gl = None
 
 
 def _open_gl(width: int, height: int):

@@ -30,6 +30,7 @@ EXTRA_OF = {  # by top-level module
     "stable_baselines3": "rivals",
     "submitit": "slurm",
     "torch": "torch",
+    "wandb": "wandb",
 }
 INCLUDED = {"train": ("sim",)}  # extras that another brings along
 

@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
+from envs.legged.env import LeggedEnv
 from envs.pictures import render
 from envs.pictures.render import render_frames, write_picture, write_video
 from rfx.drivers.go2.rules.config import GO2_CONFIG
@@ -178,3 +181,109 @@ def test_headless_without_any_setting():
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr
+
+
+# The walking task, drawn as Gymnasium asks for it.
+
+
+@pytest.fixture
+def drawn():
+    """Environments that draw, closed at the end."""
+    made = []
+
+    def make(maker, *arguments, **options):
+        made.append(maker("rfx/Go2-v0", *arguments, render_mode="rgb_array", **options))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+def test_the_walking_task_draws_each_robot_as_it_is(drawn):
+    env = drawn(gymnasium.make_vec, 2, randomize=False)
+    env.reset(seed=0)
+    env.state.robot.velocity_command[...] = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    env.simulation.batch.qpos[0, :2] = 1.5
+    before = env.simulation.batch.qpos.copy()
+    first, second = env.render()
+    model = load_model(env.robot, visual=True)
+    for frame, i in ((first, 0), (second, 1)):
+        velocity = np.append(env.state.base_linear_velocity_b[i, :2], env.state.robot.base_angular_velocity_b[i, 2])
+        expected = next(
+            render_frames(
+                model,
+                before[i : i + 1],
+                width=640,
+                height=360,
+                actual_velocity=velocity[None],
+                commanded_velocity=env.state.robot.velocity_command[i : i + 1],
+            )
+        )
+        assert (
+            frame.dtype == np.uint8 and np.abs(frame.astype(int) - expected).max() <= 3
+        )  # of shades, where another robot was drawn before
+    assert share_of(first.astype(int), "blue") > 0.0005 > share_of(second.astype(int), "blue") == 0.0
+    np.testing.assert_array_equal(env.simulation.batch.qpos, before)  # to draw changes nothing
+    assert all(np.abs(one.astype(int) - other).max() <= 3 for one, other in zip(env.render(), (first, second)))
+    assert env.metadata["render_fps"] == round(env.robot.control_freq_hz)
+
+
+def test_one_robot_draws_and_passes_gymnasiums_checker_and_its_wrappers(drawn):
+    single = drawn(gymnasium.make)
+    check_env(single.unwrapped)
+    kept = gymnasium.wrappers.RenderCollection(single)
+    kept.reset(seed=0)
+    for _ in range(3):
+        kept.step(kept.action_space.sample())
+    frames = kept.render()
+    assert [frame.shape for frame in frames] == [(360, 640, 3)] * 4 and (frames[0] != frames[3]).any()
+
+
+def test_ground_is_drawn_too():
+    env = gymnasium.make("rfx/Go2Rough-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    simulation = env.unwrapped._env.simulation
+    expected = next(
+        render_frames(
+            load_model(env.unwrapped._env.robot, visual=True), simulation.batch.qpos[:1], width=640, height=360
+        )
+    )
+    assert (env.render() != expected).mean() > 0.1
+    env.close()
+
+
+def test_a_render_mode_is_rgb_array_or_none():
+    assert LeggedEnv(1, task="go2").render() is None and gymnasium.make("rfx/Go2-v0").render_mode is None
+    with pytest.raises(ValueError, match="rgb_array"):
+        LeggedEnv(1, task="go2", render_mode="human")
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_gymnasium_records_videos(tmp_path, drawn, vector):
+    pytest.importorskip("moviepy")  # what Gymnasium writes them with
+    recorder = gymnasium.wrappers.vector.RecordVideo if vector else gymnasium.wrappers.RecordVideo
+    env = recorder(
+        drawn(gymnasium.make_vec, 2) if vector else drawn(gymnasium.make),
+        str(tmp_path),
+        video_length=4,
+        step_trigger=lambda step: step == 0,
+    )
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    env.close()
+    (path,) = tmp_path.glob("*.mp4")
+    assert imageio_ffmpeg.count_frames_and_secs(str(path))[0] in (
+        4,
+        5,
+    )  # video_length, and the frame that it begins with
+
+
+def test_an_environment_that_nobody_closed_leaves_in_silence():
+    code = (
+        "import gymnasium\nenv = gymnasium.make('envs:rfx/Go2-v0', render_mode='rgb_array')\nenv.reset(seed=0)\nenv.render()\n"
+        "print(env.render().shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "(360, 640, 3)\n" and "Error" not in done.stderr, done.stderr

@@ -69,7 +69,7 @@ def test_spaces_and_every_observation_agree_and_the_single_one_passes_gymnasiums
         observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
         assert observation in env.observation_space and reward.shape == terminated.shape == truncated.shape == (4,)
     for name in ("rfx/Go2-v0", "rfx/Go2Rough-v0"):
-        check_env(gymnasium.make(name).unwrapped, skip_render_check=True)
+        check_env(gymnasium.make(name).unwrapped, skip_render_check=True)  # tests/environments/test_render.py draws
     for space in (env.single_observation_space, env.single_action_space):
         assert env.num_envs * gymnasium.spaces.flatdim(space) == gymnasium.spaces.flatdim(
             env.observation_space if space is env.single_observation_space else env.action_space

@@ -11,7 +11,6 @@ from rich.console import Console
 from envs.mujoco.batched import BatchedMujocoEnv
 from measure import gym_speed
 from measure.gym import GymBenchConfig, bootstrap_interval, interquartile_mean, read_arguments, run, summary
-from train.runs.metrics import MetricsWriter, read_metrics
 from train.runs.trainer import Trainer
 from train.task.errors import InputError
 
@@ -52,16 +51,6 @@ def test_a_row_is_made_of_the_runs_that_finished(tmp_path):
         "iqm_low"
     ] <= 2.5 <= row["iqm_high"]
     assert (row["CleanRL"], row["Tianshou"]) == (2383, 2609) and summary(tmp_path / "none", "x") is None
-
-
-def test_metrics_are_read_as_they_were_written(tmp_path):
-    with MetricsWriter(tmp_path) as writer:
-        writer.write({"episode/return": 1.5, "other": 9.0}, 10)
-        writer.write({"episode/return": 2.5}, 20)
-    (file,) = tmp_path.glob("events*")
-    file.write_bytes(file.read_bytes() + b"\x40\x00\x00")  # a record cut short
-    np.testing.assert_array_equal(read_metrics(tmp_path, "episode/return"), [[10, 1.5], [20, 2.5]])
-    assert read_metrics(tmp_path, "none").shape == (0, 2)
 
 
 def test_arguments_are_checked():

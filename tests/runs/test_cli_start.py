@@ -53,7 +53,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(
             entry,
             "train",
-            lambda values, folder, watch=None: folders.append(folder) or {"status": "finished", "exit_code": 0},
+            lambda values, folder, *more, **options: folders.append(folder) or {"status": "finished", "exit_code": 0},
         )
         monkeypatch.setattr(sys, "argv", ["train", *arguments])
         entry.main()
@@ -235,7 +235,7 @@ def test_a_robot_of_ones_own_is_the_folder_of_its_files(tmp_path: Path, monkeypa
     monkeypatch.setattr(
         entry,
         "train",
-        lambda values, folder: (
+        lambda values, folder, *more: (
             composed.append(OmegaConf.to_container(values))
             or {"status": "finished", "exit_code": 0, "evaluation": None}
         ),

@@ -222,7 +222,7 @@ def test_an_accepted_change_takes_effect_and_is_recorded(reference, tmp_path):
         "ppo.learning_rate": [1e-3, 1e-5],
         "trainer.total_steps": [24 * 64, 32 * 64],
     }
-    rates = {step: value for step, tag, value in events(folder) if tag == "ppo/learning_rate"}
+    rates = {step: struct.pack("<f", float(value)) for step, tag, value in events(folder) if tag == "ppo/learning_rate"}
     assert (
         list(rates) == [64 * (i + 1) for i in range(32)] and rates[32 * 64] == struct.pack("<f", 1e-5) != rates[24 * 64]
     )

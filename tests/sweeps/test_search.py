@@ -4,11 +4,11 @@ cannot be.
 
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,13 @@ import pytest
 if importlib.util.find_spec("optuna") is None:
     pytest.skip("optuna is not installed: pip install -e '.[search]'", allow_module_level=True)
 
+from train.runs.callbacks import Callback
 from train.sweeps.gather import Inbox, elsewhere
 from train.sweeps.importance import of_search
 from train.sweeps.search import Search, SearchConfig
-from train.sweeps.study import load_study, watch_of
+from train.sweeps.study import load_study, pruner_of
 from train.task.errors import InputError
+from train.task.task import Judgement
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {
@@ -126,6 +128,11 @@ def test_the_folder_of_another_search_is_refused(tmp_path):
     search(tmp_path, num_trials=50, minutes=3.0, parallel=2)  # a budget may change
 
 
+def judged(score: float) -> Judgement:
+    """An evaluation with this score and nothing else."""
+    return Judgement(score=score, figures=(), conditions={}, note="")
+
+
 @pytest.mark.e2e
 def test_bad_runs_are_given_up_by_their_evaluations(tmp_path):
     """After three whole trials with scores 1, 2, 3 at step 100: the median is 2.
@@ -136,19 +143,28 @@ def test_bad_runs_are_given_up_by_their_evaluations(tmp_path):
     jobs = found.jobs()
     for score in (1.0, 2.0, 3.0):
         num, _ = next(jobs)
-        watch = watch_of(tmp_path / str(num))
-        assert not watch(100, {"evaluation/score": score})
+        assert not pruner_of(tmp_path / str(num)).on_evaluation(100, judged(score))
         end(tmp_path, num, score=score)
         found.ended(num)
     for score, pruned in ((2.5, True), (1.5, False)):
         num, _ = next(jobs)
-        watch = watch_of(tmp_path / str(num))
-        assert not watch(100, {"episode/return": 1.0}) and watch(100, {"evaluation/score": score}) is pruned
-        assert watch(100, {"evaluation/score": score}) is pruned  # a run that goes on evaluates once more
+        pruner = pruner_of(tmp_path / str(num))
+        assert not pruner.on_evaluation(100, judged(math.inf)) and pruner.on_evaluation(100, judged(score)) is pruned
+        assert pruner.on_evaluation(100, judged(score)) is pruned  # a run that goes on evaluates once more
         end(tmp_path, num, status="pruned" if pruned else "finished", score=score)
         found.ended(num)
     assert [trial.state.name for trial in load_study(tmp_path).trials] == ["COMPLETE"] * 3 + ["PRUNED", "COMPLETE"]
-    assert watch_of(tmp_path / "3") is None and watch_of(tmp_path / "elsewhere") is None
+    assert pruner_of(tmp_path / "3") is None and pruner_of(tmp_path / "elsewhere") is None
+
+
+class PrunerThere(Callback):
+    """Asks an inbox of this process."""
+
+    def __init__(self, inbox: Inbox, num: int):
+        self.inbox, self.num = inbox, num
+
+    def on_evaluation(self, steps: int, judgement: Judgement) -> bool:
+        return self.inbox.prune(self.num, steps, judgement)
 
 
 def test_a_run_on_another_machine_is_watched_where_the_study_lies(tmp_path):
@@ -156,21 +172,21 @@ def test_a_run_on_another_machine_is_watched_where_the_study_lies(tmp_path):
     jobs, inbox = found.jobs(), Inbox(tmp_path)
     for score in (1.0, 2.0):
         num, _ = next(jobs)
-        with elsewhere(num, {}, 1000.0, lambda new, names: True, partial(inbox.watch, num)) as there:
-            assert not watch_of(there / str(num))(100, {"evaluation/score": score})
+        with elsewhere(num, {}, 1000.0, lambda new, names: True, PrunerThere(inbox, num)) as there:
+            assert not pruner_of(there / str(num)).on_evaluation(100, judged(score))
         end(tmp_path, num, score=score)
         found.ended(num)
     num, _ = next(jobs)
-    with elsewhere(num, {}, 1000.0, lambda new, names: True, partial(inbox.watch, num)) as there:
-        assert watch_of(there / str(num))(100, {"evaluation/score": 1.8})  # the median of the others is 1.5
-    assert watch_of(there / str(num)) is None
-    assert not Inbox(tmp_path / "a sweep without a search").watch(0, 100, {"evaluation/score": 9.0})
+    with elsewhere(num, {}, 1000.0, lambda new, names: True, PrunerThere(inbox, num)) as there:
+        assert pruner_of(there / str(num)).on_evaluation(100, judged(1.8))  # the median of the others is 1.5
+    assert pruner_of(there / str(num)) is None
+    assert not Inbox(tmp_path / "a sweep without a search").prune(0, 100, judged(9.0))
 
 
 @pytest.mark.parametrize("settings", [{"prune": False}, {"seeds": 2}])
 def test_no_run_is_watched_without_pruning_or_with_several_seeds(tmp_path, settings):
     next(search(tmp_path, **settings).jobs())
-    assert watch_of(tmp_path / "0") is None
+    assert pruner_of(tmp_path / "0") is None
 
 
 def test_a_trial_of_several_seeds_is_judged_by_their_mean(tmp_path):

@@ -16,7 +16,7 @@ if importlib.util.find_spec("matplotlib") is None:
 
 from test_sweep import write_run
 
-from train.runs.metrics import MetricsWriter, read_metrics
+from train.runs.metrics import MetricsTable, read_metrics
 from train.sweeps import sweep_report
 from train.sweeps.curves import curves_of, thinned
 from train.sweeps.importance import explained
@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def with_curves(folder: Path, *, steps: int = 5) -> Path:
-    with MetricsWriter(folder) as writer:
-        for step in range(1, steps + 1):
-            writer.write({"episode/error_vx": 1.0 / step, "evaluation/score": 2.0 / step}, 1000 * step)
+    table = MetricsTable(folder)
+    for step in range(1, steps + 1):
+        table.log(1000 * step, {"episode/error_vx": 1.0 / step, "evaluation/score": 2.0 / step})
     return folder
 
 
@@ -117,12 +117,11 @@ def test_curves_have_steps_minutes_and_values_and_interruptions_are_left_out(tmp
     """Iterations end 60, 120 and 180 s after the beginning; then nothing for an hour, and two more after the run went
     on.
     """
-    times = iter([1000.0, 1060.0, 1120.0, 1180.0, 4860.0, 4920.0])
+    times = iter([1060.0, 1120.0, 1180.0, 4860.0, 4920.0])
     monkeypatch.setattr("train.runs.metrics.time.time", lambda: next(times))
-    monkeypatch.setattr(MetricsWriter, "_begin", _begin_at_once)
-    with MetricsWriter(tmp_path) as writer:
-        for step in range(5):
-            writer.write({"a": float(step)}, step)
+    table = MetricsTable(tmp_path)
+    for step in range(5):
+        table.log(step, {"a": float(step)})
     from datetime import datetime, timezone
 
     stamp = lambda seconds: datetime.fromtimestamp(seconds, timezone.utc).isoformat()  # noqa: E731
@@ -133,14 +132,6 @@ def test_curves_have_steps_minutes_and_values_and_interruptions_are_left_out(tmp
         read_metrics(tmp_path, "a").tolist() == [[step, step] for step in range(5)]
         and curves_of(tmp_path / "none") == {}
     )
-
-
-def _begin_at_once(writer: MetricsWriter) -> None:
-    import time
-
-    writer._path = writer._folder / "events.out.tfevents.0"
-    writer._file, writer._size = open(writer._path, "xb", buffering=0), 0
-    writer._append(writer._events.Event(file_version="brain.Event:2", wall_time=time.time()))
 
 
 def test_long_curves_are_thinned_by_means():

@@ -5,6 +5,9 @@ one line.
 import dataclasses
 import io
 import json
+import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -319,3 +322,27 @@ def test_a_policy_is_watched_on_a_page(tmp_path, capsys):
     finally:
         stop.set()
         playing.join()
+
+
+@pytest.mark.parametrize(("id", "shape"), [("envs:rfx/Ant-v5", (3, 105)), ("envs:rfx/Go2-v0", (3, 64))])
+def test_gymnasium_finds_our_environments_where_nothing_of_ours_was_imported(id, shape):
+    """MODULE:ID is Gymnasium's own way: its entry points for plugins went with 1.0.
+
+    Importing the module loads no physics.
+    """
+    code = (
+        f"import sys, gymnasium; assert not [name for name in gymnasium.registry if name.startswith('rfx/')]; import envs; "
+        f"light = not {{'mujoco', 'tinygrad', 'hydra', 'train'}} & {{*sys.modules}}; "
+        f"del sys.modules['envs']; gymnasium.registry.clear(); env = gymnasium.make_vec({id!r}, 3); observation, _ = env.reset(seed=0); "
+        f"print(light, observation['state'].shape if isinstance(observation, dict) else observation.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == f"True {shape}", done.stderr
+
+
+def test_a_trainer_that_is_closed_leaves_no_process():
+    trainer = Trainer(config("gym_envs:Odd-v0", env={"num_envs": 2}))
+    assert len(multiprocessing.active_children()) >= 2
+    others = len(multiprocessing.active_children()) - 2
+    trainer.close()
+    assert len(multiprocessing.active_children()) == others

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from envs.settings.configs import CONFIGS, gym_family, options
 from hydra_plugins.rfx import GridSweeper, OptunaSweeper, RayLauncher
@@ -33,12 +31,16 @@ from rfx.settings.reader import read_yaml
 from rfx.settings.terms import search_working_directory
 from rfx.system.folders import replace_file
 from rfx.system.output import lasting_output
+from train.commands.compose import compose_run
 from train.runs.lock import FolderInUse, sole_process
 from train.runs.overrides import FOLDER, HYDRA, WHOLE_RUN, is_override, kept, key_of, laid_over, own_overrides
 from train.sweeps.sweep import SweepFolder, finish_sweep, read_result, read_results
-from train.task.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, explain, one_line
+from train.task.errors import InputError, bad_input, exit_on_bad_command_line, exit_on_error, one_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from train.runs.callbacks import Callback
     from train.task.config import TrainConfig
 
 # of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
@@ -60,22 +62,38 @@ def run(values: DictConfig) -> None:
             print(f"\nRun {settings.job.num}: {' '.join(overrides)}")
             run_of_sweep(values, folder, overrides)
         else:
-            try:
-                if values.seeds != 1:
-                    raise InputError(f"seeds={values.seeds} is for sweeps, which run each point so often: add -m")
-                if values.resume:
-                    found = run_to_resume(str(values.resume), folder.parent)
-                    if found.resolve() != folder.resolve():
-                        discard(folder)
-                    folder = found
-                overrides = kept(overrides, values)
-                result = train(values, folder)
-            except (InputError, SystemExit):
-                discard(folder)
-                raise
-            write_result(folder, result, overrides)
+            _, result = run_alone(values, folder, overrides, settings.runtime.choices.get("robot"))
             if result["exit_code"]:
                 raise SystemExit(result["exit_code"])
+
+
+def run_alone(
+    values: DictConfig,
+    folder: Path,
+    overrides: list[str],
+    robot: str | None,
+    console: Console | None = None,
+    callbacks: Iterable[Callback | Callable] = (),
+) -> tuple[Path, dict[str, Any]]:
+    """A run that is not of a sweep. Returns the folder that it is in, and its result.
+
+    robot is the file of configs/robot/ that was chosen. folder is removed again if the run cannot begin.
+    """
+    try:
+        if values.seeds != 1:
+            raise InputError(f"seeds={values.seeds} is for sweeps, which run each point so often: add -m")
+        if values.resume:
+            found = run_to_resume(str(values.resume), folder.parent)
+            if found.resolve() != folder.resolve():
+                discard(folder)
+            folder = found
+        overrides = kept(overrides, values)
+        result = train(values, folder, robot, overrides, console, callbacks)
+    except (InputError, SystemExit):
+        discard(folder)
+        raise
+    write_result(folder, result, overrides)
+    return folder, result
 
 
 def run_to_resume(resume: str, runs: Path) -> Path:
@@ -86,7 +104,7 @@ def run_to_resume(resume: str, runs: Path) -> Path:
     return found.parent if found.name == FIRST and (found.parent / HYDRA).is_dir() else found
 
 
-def go_on(arguments: list[str]) -> list[str]:
+def go_on(arguments: list[str], tell: Callable[[str], None] = print) -> list[str]:
     """The arguments. Where they say resume=RUN, the run's own settings stand before them; those given count above.
 
     Who gives a setting beside resume means the change, and need not say resume_overrides=true. Raises InputError where
@@ -104,7 +122,7 @@ def go_on(arguments: list[str]) -> list[str]:
         own = take_whole(found)
     new = [each for each in given if key_of(each) not in (*said, "resume_overrides") and each not in own]
     settings = laid_over(own, [override for override in given if key_of(override) != "resume"])
-    print(f"Going on with {found}: {' '.join(own)}" + (f", and now {' '.join(new)}" if new else ""))
+    tell(f"Going on with {found}: {' '.join(own)}" + (f", and now {' '.join(new)}" if new else ""))
     accept = ["resume_overrides=true"] if new and not any(key_of(each) == "resume_overrides" for each in given) else []
     options = [argument for argument in arguments if not is_override(argument)]
     return [*options, *settings, *accept, "resume=" + "'{}'".format(str(found).replace("'", "\\'"))]
@@ -146,7 +164,7 @@ def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> di
     result that is there.
     """
     from train.runs.resume import CHECKPOINTS
-    from train.sweeps.study import watch_of
+    from train.sweeps.study import pruner_of
 
     result = read_result(folder)
     if result.get("status") in ("finished", "pruned") and result["overrides"] == overrides:
@@ -154,38 +172,51 @@ def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> di
         return result
     if (folder / CHECKPOINTS).is_dir():
         values.resume = str(folder)
-    return train(values, folder, watch_of(folder))
+    pruner = pruner_of(folder)
+    robot = HydraConfig.get().runtime.choices.get("robot")
+    return train(values, folder, robot, kept(overrides, values), callbacks=[pruner] if pruner else [])
 
 
-def train(values: DictConfig, folder: Path, watch: Callable[..., bool] | None = None) -> dict[str, Any]:
+def train(
+    values: DictConfig,
+    folder: Path,
+    robot: str | None,
+    overrides: list[str],
+    console: Console | None = None,
+    callbacks: Iterable[Callback | Callable] = (),
+) -> dict[str, Any]:
     """Train as the composed configuration says; imports wait until here, so that --help is quick."""
+    from rich.console import Console
+
     from train.runs.checkpoint import checkpoints
     from train.runs.resume import CHECKPOINTS, use_modules_of
     from train.runs.run import train
     from train.task.config import TrainConfig
 
+    console = console or Console()
     with bad_input():
         if values.resume:
             use_modules_of(folder, print, own=not values.resume_overrides)
         plain = OmegaConf.to_container(values, resolve=True)
-        first = (
-            plain.pop(FIRST)
-            if FIRST in plain
-            else read_yaml(CONFIGS / f"{FIRST}.yaml").get(HydraConfig.get().runtime.choices.get("robot"))
-        )
+        first = plain.pop(FIRST) if FIRST in plain else read_yaml(CONFIGS / f"{FIRST}.yaml").get(robot)
         config = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in OF_SWEEPS})
     if first and not config.start_from and not checkpoints(folder / CHECKPOINTS):
-        result = train_first(first, config, folder / FIRST)
+        result = train_first(first, config, folder / FIRST, console)
         if result["status"] == "stopped":
-            print(f"That was the first of two runs: python -m train resume={folder} goes on with both")
+            console.print(
+                f"That was the first of two runs: python -m train resume={folder} goes on with both",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         if result["status"] != "finished":
             return result
         config = dataclasses.replace(config, start_from=str(folder / FIRST))
-    overrides = kept(OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False), values)
-    return train(config, folder, watch=watch, overrides=None if f"+robot={WHOLE_RUN}" in overrides else overrides)
+    own = None if f"+robot={WHOLE_RUN}" in overrides else overrides
+    return train(config, folder, console, callbacks, overrides=own)
 
 
-def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict[str, Any]:
+def train_first(overrides: list[str], config: TrainConfig, folder: Path, console: Console) -> dict[str, Any]:
     """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or
     take it, if it is there.
     """
@@ -196,16 +227,13 @@ def train_first(overrides: list[str], config: TrainConfig, folder: Path) -> dict
 
     if read_record(folder).get("finished"):
         return {"status": "finished"}
-    print(f"First: {' '.join(overrides)}")
+    console.print(f"First: {' '.join(overrides)}", markup=False, highlight=False, soft_wrap=True)
     resume = [f"resume={folder}"] if checkpoints(folder / CHECKPOINTS) else []
-    try:
-        values = hydra.compose("train", [*overrides, f"seed={config.seed}", f"threads={config.threads}", *resume])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{FIRST}: {explain(error, 'train')}") from error
+    composed = compose_run([*overrides, f"seed={config.seed}", f"threads={config.threads}", *resume], f"{FIRST}: ")
     with bad_input(f"{FIRST}: "):
-        plain = OmegaConf.to_container(values, resolve=True)
+        plain = OmegaConf.to_container(composed.values, resolve=True)
         first = TrainConfig.from_dict({key: value for key, value in plain.items() if key not in (*OF_SWEEPS, FIRST)})
-    return train(first, folder, overrides=overrides)
+    return train(first, folder, console, overrides=overrides)
 
 
 def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:

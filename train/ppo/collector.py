@@ -43,6 +43,10 @@ class Collector:
         if self.history:
             self.history.push(self.observation["state"][:, : self.state_dim])
 
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
     def collect(
         self,
         forward: Forward,
@@ -63,9 +67,6 @@ class Collector:
             first=self.first,
         )
         return value
-
-    def close(self) -> None:
-        """Nothing to end: environments that are here end with this process."""
 
     def metrics(self) -> dict[str, float]:
         """What the environments tell of themselves since the last call, by tag."""

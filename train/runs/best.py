@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +63,8 @@ class BestPolicy:
         self._last: Snapshot | None = None
         self._display, self._writes = display, writes
 
-    def consider(self, after_step: Callable[[], None] | None = None) -> dict[str, float]:
-        """Judge the policy as it is now, and save it if it is the best so far. Returns metrics by tag."""
+    def consider(self, after_step: Callable[[], None] | None = None) -> Judgement:
+        """Judge the policy as it is now, and save it if it is the best so far."""
         self._display.status("evaluating")
         self._last = Snapshot.of(self.trainer)
         judgement = self.trainer.task.judge(self._last.policy, after_step=after_step)
@@ -78,8 +77,7 @@ class BestPolicy:
         self._display.message(
             f"[dim]evaluated[/] {millions(self._last.steps):>7}  {figures}  [dim]{'saved' if better else ''}[/]"
         )
-        values = {figure.name: figure.value for figure in judgement.figures} | {"score": judgement.score}
-        return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+        return judgement
 
     def choose(self, after_step: Callable[[], None]) -> None:
         """Judge the best and the last policy at length, save the better one with its figures, and export it where that

@@ -1,123 +1,86 @@
-"""Metrics as TensorBoard scalars, under the tags that the code and the configs use."""
+"""A run's metrics as a table, metrics.csv in its folder. Reports read it; a run that goes on continues it."""
 
 from __future__ import annotations
 
-import os
-import struct
-import sys
+import csv
+import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from rfx.system.folders import replace_file
 
-class MetricsWriter:
-    """Appends scalars to one file of events in folder: `tensorboard --logdir runs` shows them.
+METRICS = "metrics.csv"
+FIRST_COLUMNS = ("steps", "time")  # environment steps, seconds since the Epoch; then a column for each tag
 
-    Use as a context manager.
 
-    Events are written at once and not by a thread, so that a full disk is an OSError here. A run that goes on from a
-    checkpoint gives the position that the events had then: the file is cut there and continued, or begun anew where it
-    is gone. Raises OSError.
+class MetricsTable:
+    """Appends rows to metrics.csv in folder. A tag that is new adds a column at the end; rows before it are shorter.
+
+    A run that goes on from a checkpoint gives num_rows, the number of rows there were then: rows after them are
+    removed. Raises OSError.
     """
 
-    def __init__(self, folder: Path, position: Mapping[str, Any] | None = None):
-        self._folder, self._events = folder, _tensorboard()
-        path, size = (folder / position["file"], position["bytes"]) if position else (None, 0)
-        if path and path.is_file() and path.stat().st_size >= size:
-            self._path, self._size, self._file = path, size, open(path, "ab", buffering=0)
-            self._file.truncate(size)
-        else:
-            self._begin()
+    def __init__(self, folder: Path, num_rows: int = 0):
+        self._path = folder / METRICS
+        columns, rows = _read(self._path)
+        self.num_rows = min(len(rows), num_rows)
+        self._rewrite(columns or [*FIRST_COLUMNS], rows[:num_rows])
 
-    def write(self, metrics: Mapping[str, float], steps: int) -> None:
-        """Write the metrics of one iteration; steps is the number of environment steps so far.
-
-        Raises OSError, and then writes nothing.
-        """
+    def log(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Add a row: metrics by tag, after that many environment steps. Raises OSError; the row may then be missing."""
         if not self._path.exists():  # removed while the run went on
-            self._begin()
-        event = self._events.Event(step=steps, wall_time=time.time())
-        for tag, value in metrics.items():
-            event.summary.value.add(tag=tag, simple_value=value)
-        self._append(event)
+            self._rewrite(self._columns, [])
+        if new := [tag for tag in metrics if tag not in self._columns]:
+            self._rewrite([*self._columns, *new], _read(self._path)[1])
+        values = {"steps": steps, "time": time.time(), **metrics}
+        row = _line([values.get(column, "") for column in self._columns])
+        with open(self._path, "r+b") as file:
+            file.truncate(self._size)  # of a row that a full disk cut short
+            file.seek(self._size)
+            file.write(row)
+        self._size += len(row)
+        self.num_rows += 1
 
-    def position(self) -> dict[str, Any]:
-        """The file's name and its length, all of it on disk. Raises OSError."""
-        os.fsync(self._file.fileno())
-        return {"file": self._path.name, "bytes": self._size}
+    def close(self) -> None:
+        """Nothing is open."""
 
-    def __enter__(self) -> MetricsWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def _begin(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._path = self._folder / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
-        self._file, self._size = open(self._path, "xb", buffering=0), 0
-        self._append(self._events.Event(file_version="brain.Event:2", wall_time=time.time()))
-
-    def _append(self, event: Any) -> None:
-        """One record: length, its checksum, event, its checksum (TensorFlow's TFRecord format)."""
-        data, header = event.SerializeToString(), struct.pack("<Q", event.ByteSize())
-        checksum = self._events.masked_crc32c
-        record = memoryview(header + struct.pack("<I", checksum(header)) + data + struct.pack("<I", checksum(data)))
-        try:
-            written = 0
-            while written < len(record):
-                written += self._file.write(record[written:])
-        except OSError:
-            self._file.truncate(self._size)  # a part of a record would hide those after it
-            raise
-        self._size += len(record)
+    def _rewrite(self, columns: list[str], rows: list[list[str]]) -> None:
+        data = b"".join(map(_line, (columns, *rows)))
+        replace_file(self._path, data)
+        self._columns, self._size = columns, len(data)
 
 
 def read_metrics(folder: Path, tag: str) -> np.ndarray:
-    """Steps and values (n, 2) of one tag in a run's events, in the order of steps; what is cut short at a file's end is
-    passed over.
-    """
-    return np.array(sorted((step, value) for step, _, found, value in _read(folder) if found == tag), float).reshape(
-        -1, 2
-    )
+    """Steps and values (n, 2) of one tag in a run's metrics, in the order of steps; none where there are none."""
+    return read_curves(folder).get(tag, np.zeros((0, 3)))[:, (0, 2)]
 
 
 def read_curves(folder: Path) -> dict[str, np.ndarray]:
-    """Steps, seconds since the Epoch and values (n, 3) of every tag in a run's events, in the order of steps."""
+    """Steps, seconds since the Epoch and values (n, 3) of every tag in a run's metrics, in the order of steps."""
+    columns, rows = _read(folder / METRICS)
     points: dict[str, list[tuple[float, float, float]]] = {}
-    for step, wall_time, tag, value in _read(folder):
-        points.setdefault(tag, []).append((step, wall_time, value))
+    for row in rows:
+        steps, seconds, *values = row
+        for tag, value in zip(columns[len(FIRST_COLUMNS) :], values):
+            if value:
+                points.setdefault(tag, []).append((float(steps), float(seconds), float(value)))
     return {tag: np.array(sorted(values), float) for tag, values in points.items()}
 
 
-def _read(folder: Path) -> Iterator[tuple[int, float, str, float]]:
-    event_type = _tensorboard().Event
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        data, at = path.read_bytes(), 0
-        while at + 12 <= len(data):
-            (size,) = struct.unpack_from("<Q", data, at)
-            if at + 16 + size > len(data):
-                break
-            event = event_type.FromString(data[at + 12 : at + 12 + size])
-            yield from ((event.step, event.wall_time, value.tag, value.simple_value) for value in event.summary.value)
-            at += 16 + size
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table; nothing where there is no file. A last row that was cut short is left out."""
+    if not path.exists():
+        return [], []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    columns, *rows = csv.reader(io.StringIO(whole)) if whole else [[]]
+    return columns, rows
 
 
-def _tensorboard() -> Any:
-    """tensorboardX's event and checksum, imported without torch: where torch is installed that import alone takes 1.5
-    s, and is not used.
-    """
-    absent = "torch" not in sys.modules
-    if absent:
-        sys.modules["torch"] = None  # an import of torch now raises ImportError, which tensorboardX expects
-    try:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.record_writer import masked_crc32c
-    finally:
-        if absent:
-            del sys.modules["torch"]
-    return SimpleNamespace(Event=Event, masked_crc32c=masked_crc32c)
+def _line(values: list[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode()

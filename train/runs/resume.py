@@ -13,7 +13,7 @@ from rfx.system.folders import replace_file
 from train.runs.checkpoint import checkpoints, newest_checkpoint, set_aside_after, write_checkpoint
 from train.runs.disk import Writes
 from train.runs.fingerprint import fingerprint, provenance
-from train.runs.metrics import MetricsWriter
+from train.runs.metrics import MetricsTable
 from train.runs.progress import Progress
 from train.runs.trainer import Trainer
 from train.task.config import TrainConfig
@@ -32,6 +32,7 @@ BEGINNING = 3  # iterations
 # Differences that change no result, and those that nothing after a run's beginning reads.
 FREE = (
     "name",
+    "logger",
     "start_from",
     "resume",
     "resume_overrides",
@@ -61,14 +62,14 @@ class RunCheckpoints:
     """The checkpoints of one run: what they hold beside the trainer's state, when one is due, and going on from the
     newest.
 
-    writer has the metrics' position, best the best policy so far, display the time and the figures shown.
+    table has the metrics so far, best the best policy so far, display the time and the figures shown.
     """
 
     def __init__(
-        self, folder: Path, trainer: Trainer, best: Any, writer: MetricsWriter, display: Progress, writes: Writes
+        self, folder: Path, trainer: Trainer, best: Any, table: MetricsTable, display: Progress, writes: Writes
     ):
         self._folder, self._trainer, self._best = folder, trainer, best
-        self._writer, self._display, self._writes = writer, display, writes
+        self._table, self._display, self._writes = table, display, writes
         self._here = provenance()
         self._saved: int | None = None  # steps
 
@@ -150,7 +151,7 @@ class RunCheckpoints:
                     "run.config": values_of(trainer.config),
                     "run.meaning": meaning_of(trainer),
                     "run.provenance": self._here,
-                    "run.metrics": self._writer.position(),
+                    "run.metric_rows": self._table.num_rows,
                     "run.elapsed_s": self._display.elapsed_s,
                     "run.shown": self._display.shown,
                 }

@@ -8,8 +8,9 @@ import dataclasses
 import math
 import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
@@ -22,10 +23,12 @@ from rfx.system.output import lasting_output
 from rfx.system.signals import stopping_signals
 from train.ppo.errors import TrainingBroken
 from train.runs.best import BestPolicy
+from train.runs.callbacks import Callback, Callbacks
 from train.runs.diagnosis import check_updates
 from train.runs.disk import Writes
 from train.runs.lock import sole_process
-from train.runs.metrics import MetricsWriter
+from train.runs.loggers import Logger, find_loggers
+from train.runs.metrics import MetricsTable
 from train.runs.progress import Progress, clock, millions, progress
 from train.runs.resume import RunCheckpoints, find_run, load_run, start_from
 from train.runs.trainer import Trainer
@@ -33,27 +36,23 @@ from train.task.config import TrainConfig
 from train.task.errors import bad_input
 from train.task.task import figures_table
 
-Watch = Callable[
-    [int, Mapping[str, float]], bool
-]  # shown environment steps and an evaluation, it says whether to give the run up
-
 
 @lasting_output()
 def train(
     config: TrainConfig,
     folder: Path,
     console: Console | None = None,
-    watch: Watch | None = None,
+    callbacks: Iterable[Callback | Callable] = (),
     overrides: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Train into folder, which ends with `policy/`, `evaluation.json` and TensorBoard's events.
+    """Train into folder: `policy/`, `evaluation.json`, `metrics.csv` and what the config's loggers write.
 
-    With config.resume, folder is that run's, and it goes on from its newest checkpoint. watch is shown every
-    evaluation but the final one, and may say that the run is to be given up. overrides are what a command line said
-    of the run, for its record. Returns status "finished", "stopped" (by SIGINT, SIGTERM or SIGHUP, with a checkpoint and
-    the best policy so far on disk), "pruned" (given up, the same) or "failed" (with an error: nothing sound was
-    left to learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation,
-    figures and policy, as JSON types. Raises InputError for a configuration that cannot be run.
+    With config.resume, folder is that run's, and it goes on from its newest checkpoint. overrides are what a command
+    line said of the run, for its record. Returns status "finished",
+    "ended" (early, by a callback), "stopped" (by SIGINT, SIGTERM or SIGHUP, with a checkpoint and the best policy so far on
+    disk), "pruned" (by a callback that gives runs up, the same) or "failed" (with an error: nothing sound was left to
+    learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation, figures and
+    policy, as JSON types. Raises InputError for a configuration that cannot be run.
     """
     began, console, total_steps = time.monotonic(), console or Console(), whole_iterations(config)
 
@@ -62,11 +61,17 @@ def train(
 
     with ExitStack() as stack:
         with bad_input():
+            callbacks = Callbacks(callbacks)
+            logger_types = find_loggers(config.loggers)
             stack.enter_context(sole_process(folder))
         state, changed = load_run(config, folder, total_steps, tell)
         with bad_input():
             trainer = stack.enter_context(closing(Trainer(config)))
-            writer = MetricsWriter(folder, state.get("run.metrics"))
+            table = MetricsTable(folder, state.get("run.metric_rows", 0))
+            loggers: list[Logger] = [table]
+            for logger_type in logger_types:
+                loggers.append(logger_type(folder, config, state.get("steps", 0)))
+                stack.callback(_close, loggers[-1], Writes(tell))
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
         if note := getattr(trainer.task, "note", None):
             console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
@@ -78,19 +83,30 @@ def train(
                 highlight=False,
                 soft_wrap=True,
             )
-        with writer, progress(total_steps, trainer.task.shown, console, began) as display, StopSignal(display) as stop:
+        with progress(total_steps, trainer.task.shown, console, began) as display, StopSignal(display) as stop:
             writes = Writes(lambda line: display.message(escape(line)))
             trainer.collector.tell = writes.tell
             best = BestPolicy(trainer, folder, display, writes)
-            saved = RunCheckpoints(folder, trainer, best, writer, display, writes)
+            saved = RunCheckpoints(folder, trainer, best, table, display, writes)
             saved.begin(state, changed, overrides)
-            loop = Loop(trainer, best, saved, writer, display, writes, stop, watch)
+            loop = Loop(trainer, best, saved, loggers, display, writes, stop, callbacks)
             failure = loop.run(total_steps)
-        digest = saved.end(finished=not (stop.signal or failure or loop.pruned))
-    _report(best, stop.signal, failure, loop.pruned, trainer.steps, display.elapsed_s, console)
+        status = (
+            "failed"
+            if failure
+            else "stopped"
+            if stop.signal
+            else "finished"
+            if trainer.steps >= total_steps
+            else "pruned"
+            if callbacks.ended_by.gives_up
+            else "ended"
+        )
+        digest = saved.end(finished=status == "finished")
+    _report(best, status, failure, trainer.steps, display.elapsed_s, console)
     judged = best.judgement
     return {
-        "status": "failed" if failure else "stopped" if stop.signal else "pruned" if loop.pruned else "finished",
+        "status": status,
         "exit_code": 1 if failure else 128 + stop.signal if stop.signal else 0,
         "error": failure,
         "seed": config.seed,
@@ -114,29 +130,37 @@ class Loop:
         trainer: Trainer,
         best: BestPolicy,
         saved: RunCheckpoints,
-        writer: MetricsWriter,
+        loggers: Sequence[Logger],
         display: Progress,
         writes: Writes,
         stop: StopSignal,
-        watch: Watch | None,
+        callbacks: Callbacks,
     ):
         self.speeds: list[float] = []
-        self.pruned = False  # given up by watch
-        self._watch = watch
-        self._trainer, self._best, self._saved, self._writer = trainer, best, saved, writer
+        self._trainer, self._best, self._saved, self._loggers, self._callbacks = (
+            trainer,
+            best,
+            saved,
+            loggers,
+            callbacks,
+        )
         self._display, self._writes, self._stop = display, writes, stop
 
     def run(self, total_steps: int) -> str | None:
-        """Train to total_steps and choose the policy, or to a signal to stop. Returns why training broke, if it did."""
+        """Train to total_steps, or until a callback ends the run, and choose the policy; or to a signal to stop.
+
+        Returns why training broke, if it did.
+        """
         self._display.status("first iteration: compiling kernels, which later runs take from a cache")
         try:
-            while self._trainer.steps < total_steps and not self._stop.signal and not self.pruned:
+            while self._trainer.steps < total_steps and not self._stop.signal and not self._callbacks.ended_by:
                 self._iterate(total_steps)
             self._saved.save()
             self._stop.check()
-            if self.pruned:
+            if self._trainer.steps < total_steps and self._callbacks.ended_by.gives_up:
+                self._best.save_unless_saved()
                 return None
-            self._write(self._best.consider(self._stop.check))
+            self._write(self._best.consider(self._stop.check).metrics())
             self._best.choose(self._stop.check)
         except Stopped:
             self._best.save_unless_saved()
@@ -153,23 +177,23 @@ class Loop:
         check_updates(trainer, metrics, self._best.folder)
         self._saved.note_beginning()
         self.speeds.append(metrics["time/env_steps_per_s"])
-        every = trainer.config.trainer.evaluate_every
+        every, judgement = trainer.config.trainer.evaluate_every, None
         if trainer.due(every) and trainer.steps < total_steps:
-            evaluation = self._best.consider()
-            metrics |= evaluation
-            when_due = (
-                trainer.steps // every * every
-            )  # the same of runs whose iterations differ in length, so that they can be compared
-            self.pruned = self._watch is not None and self._watch(when_due, evaluation)
+            judgement = self._best.consider()
+            metrics |= judgement.metrics()
         self._write(metrics)
         self._display.update(trainer.steps, metrics)
         if not self._stop.signal:
             self._display.status("training")
         self._saved.save_if_due()
+        if judgement:  # steps are the same of runs whose iterations differ in length, so that they can be compared
+            self._callbacks.on_evaluation(trainer.steps // every * every, judgement)
+        self._callbacks.on_iteration(trainer.steps, metrics)
 
     def _write(self, metrics: dict[str, float]) -> None:
-        with self._writes.attempt("the metrics"):
-            self._writer.write(metrics, self._trainer.steps)
+        for logger in self._loggers:
+            with self._writes.attempt("the metrics"):
+                logger.log(self._trainer.steps, metrics)
 
 
 def whole_iterations(config: TrainConfig) -> int:
@@ -186,7 +210,8 @@ class StopSignal:
     """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal is gone) into a flag, so that an iteration ends whole.
 
     A second one stops at once, but for SIGHUP, which shell and kernel both send. Where SIGHUP is ignored, as under
-    nohup, it stays so. A context manager.
+    nohup, it stays so. Signals reach only a process's main thread: in any other one it does nothing. A context
+    manager.
     """
 
     def __init__(self, display: Progress):
@@ -195,7 +220,7 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        for number in stopping_signals():
+        for number in stopping_signals() if threading.current_thread() is threading.main_thread() else ():
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -217,6 +242,11 @@ class StopSignal:
         self._display.status("stopping after this iteration (Ctrl-C again: at once)")
 
 
+def _close(logger: Logger, writes: Writes) -> None:
+    with writes.attempt("the metrics"):
+        logger.close()
+
+
 def _headline(config: TrainConfig, folder: Path) -> str:
     hidden = "-".join(map(str, config.policy.hidden))
     return (
@@ -225,15 +255,19 @@ def _headline(config: TrainConfig, folder: Path) -> str:
     )
 
 
-def _report(
-    best: BestPolicy, stopped: int, failure: str | None, pruned: bool, steps: int, seconds: float, console: Console
-) -> None:
+def _report(best: BestPolicy, status: str, failure: str | None, steps: int, seconds: float, console: Console) -> None:
     folder = _short(best.folder)
-    how = "Failed" if failure else "Stopped" if stopped else "Given up" if pruned else "Done"
+    how = {
+        "failed": "Failed",
+        "stopped": "Stopped",
+        "pruned": "Given up",
+        "ended": "Ended by a callback",
+        "finished": "Done",
+    }[status]
     console.print(f"\n{how} after {millions(steps)} steps, {clock(seconds)}.", highlight=False)
     if failure:
         console.print(f"error: {failure}", markup=False, highlight=False, soft_wrap=True)
-    if (stopped or failure) and steps:
+    if status in ("stopped", "failed") and steps:
         console.print(f"go on     python -m train resume={folder}", markup=False, highlight=False, soft_wrap=True)
     if best.saved is None or not best.path.exists():
         console.print("No policy was saved.")

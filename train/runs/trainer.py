@@ -168,7 +168,7 @@ class Trainer:
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
     def close(self) -> None:
-        """End the workers that collect, where they do. Environments that are here end with this process."""
+        """Close the environments, and end the workers that collect, where they do."""
         self.collector.close()
 
     def start_from(self, state: Mapping[str, Any]) -> None:

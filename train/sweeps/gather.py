@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rfx.system.folders import replace_file
-from train.runs.run import Watch
-from train.sweeps.study import watch_of, watches_afar
+from train.runs.callbacks import Callback
+from train.sweeps.study import pruner_of, pruners_afar
+from train.task.task import Judgement
 
-# what is read after a checkpoint is at least as new: its metrics go on from where the events are then
-CHECKPOINTS_FIRST = "checkpoints/"
+CHECKPOINTS_FIRST = (
+    "checkpoints/"  # what is read after a checkpoint is at least as new: the metrics have all rows that it counts
+)
 HIDDEN = ".hydra"  # other names that begin with a dot are unfinished
 Files = Mapping[str, bytes]  # by their path in a run's folder
 
@@ -28,7 +30,7 @@ class Inbox:
 
     def __init__(self, sweep: Path):
         self._sweep, self._attempts = Path(sweep), {}
-        self._watches: dict[int, Watch | None] = {}
+        self._pruners: dict[int, Callback | None] = {}
 
     def begin(self, num: int, attempt: int) -> dict[str, bytes]:
         """All files of run num, for an attempt that may be elsewhere; from now on no earlier attempt changes them."""
@@ -51,15 +53,15 @@ class Inbox:
                 (folder / name).parent.rmdir()
         return True
 
-    def watch(self, num: int, steps: int, evaluation: Mapping[str, float]) -> bool:
+    def prune(self, num: int, steps: int, judgement: Judgement) -> bool:
         """What a search whose study lies here says of an evaluation of run num: whether to give it up.
 
         False where there is none.
         """
-        if num not in self._watches:
-            self._watches[num] = watch_of(self._sweep / str(num))
-        watch = self._watches[num]
-        return watch is not None and watch(steps, evaluation)
+        if num not in self._pruners:
+            self._pruners[num] = pruner_of(self._sweep / str(num))
+        pruner = self._pruners[num]
+        return pruner is not None and bool(pruner.on_evaluation(steps, judgement))
 
 
 class Outbox:
@@ -122,22 +124,22 @@ class Outbox:
 
 @contextmanager
 def elsewhere(
-    num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any], watch: Watch
+    num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any], pruner: Callback
 ) -> Iterator[Path]:
     """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is
     sent as Outbox does.
 
-    watch is shown the run's evaluations.
+    pruner is shown the run's evaluations.
     """
     with tempfile.TemporaryDirectory(prefix="rfx-sweep-") as there:
         folder = Path(there) / str(num)
         write_files(folder, files)
-        watches_afar[folder] = watch
+        pruners_afar[folder] = pruner
         try:
             with Outbox(folder, every_s, send):
                 yield Path(there)
         finally:
-            del watches_afar[folder]
+            del pruners_afar[folder]
 
 
 def list_files(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,13 @@ from rfx.system.extras import install_command
 from rfx.system.folders import replace_file
 from rfx.system.output import Lasting
 from rfx.system.signals import stopping_signals
+from train.runs.callbacks import Callback
 from train.scale import cluster
 from train.sweeps.gather import Files, Inbox, elsewhere
 from train.sweeps.sweep import read_result
 from train.task.errors import InputError, one_line
 from train.task.modules import Sources, install_sources
+from train.task.task import Judgement
 
 OUTPUT = "output.log"
 LOOK_EVERY_S = 0.5  # for a signal, and machines that came
@@ -230,11 +232,23 @@ def attempt(
     def send(new: Files, names: list[str]) -> bool:
         return ray.get(inbox.take.remote(num, number, new, names))
 
-    def watch(steps: int, evaluation: Mapping[str, float]) -> bool:
-        return ray.get(inbox.watch.remote(num, steps, dict(evaluation)))
-
-    with elsewhere(num, files, gather_s, send, watch) as there:
+    with elsewhere(num, files, gather_s, send, PrunerAfar(inbox, num)) as there:
         return run_in(there, run, num)
+
+
+class PrunerAfar(Callback):
+    """Asks the inbox, an actor on the machine of the study, whether to give run num up."""
+
+    gives_up = True
+
+    def __init__(self, inbox: Any, num: int):
+        self._inbox, self._num = inbox, num
+
+    def on_evaluation(self, steps: int, judgement: Judgement) -> bool:
+        """What the study's pruner says."""
+        import ray
+
+        return ray.get(self._inbox.prune.remote(self._num, steps, judgement))
 
 
 def run_in(sweep: Path, run: Callable[[Path], Any], num: int) -> int:

@@ -6,7 +6,6 @@ Optuna is an extra and slow to import: it is imported on use.
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rfx.system.extras import install_command
-from train.runs.run import Watch
+from train.runs.callbacks import Callback
 from train.sweeps.points import APART
 from train.task.errors import InputError, bad_input, one_line
+from train.task.task import Judgement
 
 if TYPE_CHECKING:
     import optuna
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STUDY = "study.db"  # in the sweep's folder
 NAME = "search"  # of the study in it, and of its attribute that says what is searched
 
-watches_afar: dict[Path, Watch] = {}  # by their folders, of runs in this process whose study is on another machine
+pruners_afar: dict[Path, Callback] = {}  # by their folders, of runs in this process whose study is on another machine
 
 
 def load_study(sweep: Path) -> optuna.Study:
@@ -96,28 +96,42 @@ def choice_of(choices: Sequence[str], value: Any) -> Any:
     return next((text for text in choices if text == value or read(text) == value), value)
 
 
-def watch_of(folder: Path) -> Watch | None:
-    """What watches the run in folder, if it is of a search that gives runs up, and is running."""
-    if folder in watches_afar:
-        return watches_afar[folder]
+class Pruner(Callback):
+    """Gives a trial up whose evaluations are worse than the median of the whole trials before it. metric is of a
+    Judgement's to_dict.
+    """
+
+    gives_up = True
+
+    def __init__(
+        self, study: optuna.Study, storage: optuna.storages.RDBStorage, trial: int, metric: str, full_trials: int
+    ):
+        import optuna
+
+        self._study, self._storage, self._trial, self._metric = study, storage, trial, metric
+        self._pruner = optuna.pruners.MedianPruner(n_startup_trials=full_trials)
+
+    def on_evaluation(self, steps: int, judgement: Judgement) -> bool:
+        """Write the metric into the study, and say whether to give the trial up."""
+        value = judgement.to_dict().get(self._metric)
+        if value is None:
+            return False
+        self._storage.set_trial_intermediate_value(self._trial, steps, float(value))
+        return bool(self._pruner.prune(self._study, self._storage.get_trial(self._trial)))
+
+
+def pruner_of(folder: Path) -> Callback | None:
+    """What may give up the run in folder, if it is of a search that gives runs up, and is running."""
+    if folder in pruners_afar:
+        return pruners_afar[folder]
     sweep = folder.parent
     if not folder.name.isdecimal() or not (sweep / STUDY).is_file():
         return None
     study, number = load_study(sweep), int(folder.name)
-    full_trials, metric = study.user_attrs["full_trials"], f"evaluation/{study.user_attrs[NAME]['metric']}"
+    full_trials, metric = study.user_attrs["full_trials"], study.user_attrs[NAME]["metric"]
     trials = study.get_trials(deepcopy=False)
     if full_trials is None or number >= len(trials) or trials[number].state.name != "RUNNING":
         return None
-    import optuna
-
-    pruner, storage = optuna.pruners.MedianPruner(n_startup_trials=full_trials), storage_of(sweep)
+    storage = storage_of(sweep)
     trial = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(NAME), number)
-
-    def watch(steps: int, evaluation: Mapping[str, float]) -> bool:
-        value = evaluation.get(metric)
-        if value is None or not math.isfinite(value):
-            return False
-        storage.set_trial_intermediate_value(trial, steps, float(value))
-        return bool(pruner.prune(study, storage.get_trial(trial)))
-
-    return watch
+    return Pruner(study, storage, trial, metric, full_trials)

@@ -76,6 +76,7 @@ class TrainConfig:
     threads: int = 0  # of the physics and the learner; 0: one for each core
     robot: str | None = None  # its name, or the folder of its files
     name: str | None = None  # what the run is called; null: as the robot, or the environment, or the task
+    logger: str | tuple[str, ...] = "tensorboard"  # where metrics go beside metrics.csv: train/runs/loggers.py
     env: Any
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -116,6 +117,11 @@ class TrainConfig:
         Raises ValueError that names the key, the value and what is possible.
         """
         return read(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The names of the loggers, each once."""
+        return tuple(dict.fromkeys((self.logger,) if isinstance(self.logger, str) else self.logger))
 
     @property
     def title(self) -> str:

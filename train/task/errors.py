@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,11 @@ def exit_on_error() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def explain(error: Exception, config_name: str) -> str:
-    """One line for what Hydra or OmegaConf says about a command line, with the nearest key or option that exists."""
+def explain(error: Exception, config_name: str, arguments: Sequence[str] | None = None) -> str:
+    """One line for what Hydra or OmegaConf says about arguments, by default this process's, with the nearest key or
+    option that exists.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     message = str(error)
     if isinstance(error, UnknownOption):
         return message
@@ -110,7 +113,7 @@ def explain(error: Exception, config_name: str) -> str:
             config_name == "train"
             and key != "robot"
             and (options(key) or key in known_keys(config_name))
-            and not _robot_given()
+            and not _robot_given(arguments)
         ):
             return needs_robot(key)
         if match[2]:
@@ -216,8 +219,8 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _flatten(value, f"{prefix}{key}.")
 
 
-def _robot_given() -> bool:
-    return any(argument.startswith(("+robot=", "++robot=")) for argument in sys.argv[1:])
+def _robot_given(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith(("+robot=", "++robot=")) for argument in arguments)
 
 
 def _nearest(name: str, names: list[str]) -> str:

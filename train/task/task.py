@@ -63,6 +63,11 @@ class Judgement:
             for name, value in values.items()
         }
 
+    def metrics(self) -> dict[str, float]:
+        """Figures and score by tag, those that could be measured."""
+        values = {figure.name: figure.value for figure in self.figures} | {"score": self.score}
+        return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Judgement:
         """The one that dataclasses.asdict told."""
