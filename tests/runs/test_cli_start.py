@@ -111,7 +111,7 @@ def fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Begins a run, by the command line, whose training raises what it is given."""
 
     def fail(error: Exception, *arguments: str) -> None:
-        def train(values, folder, watch=None):
+        def train(values, folder, *more, **settings):
             with sole_process(folder):
                 raise error
 
@@ -137,15 +137,18 @@ def test_a_folder_that_another_process_trains_in_stays_its_own(fail, tmp_path: P
             pass
 
 
-def test_nor_is_it_removed_where_the_other_came_later(fail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_is_it_removed_where_the_other_came_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with ExitStack() as other:
 
-        def locked(resume: str, folder: Path) -> Path:
+        def train(values, folder, *more, **settings):
             other.enter_context(sole_process(folder))
-            return folder
+            raise WRONG
 
-        monkeypatch.setattr(entry, "run_to_resume", locked)
-        fail(WRONG, "hydra.run.dir=here", "resume=here")
+        monkeypatch.setattr(entry, "train", train)
+        monkeypatch.setattr(sys, "argv", ["train", "+robot=go2", "hydra.run.dir=here"])
+        with pytest.raises(SystemExit):
+            entry.main()
         assert (tmp_path / "here" / ".hydra").is_dir()
 
 

@@ -46,7 +46,7 @@ def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def compose(*arguments: str) -> tuple[TrainConfig, list[str] | None]:
         found = []
 
-        def train(config, folder, console=None, watch=None, overrides=None):
+        def train(config, folder, console=None, callbacks=(), overrides=None):
             found.append((config, overrides))
             return {"status": "finished", "exit_code": 0, "evaluation": None}
 

@@ -15,6 +15,7 @@ from envs.gym.make import make_vector
 from envs.settings.configs import compose, gym_family, merged
 from train.judge.episodes import play_episodes
 from train.runs.best import Snapshot
+from train.runs.callbacks import Callback
 from train.runs.checkpoint import newest_checkpoint
 from train.runs.run import train
 from train.runs.trainer import Trainer
@@ -36,6 +37,15 @@ HALF = {
 }
 
 
+class GivesUp(Callback):
+    """Interrupts a run at its first evaluation."""
+
+    gives_up = True
+
+    def on_evaluation(self, steps, judgement) -> bool:
+        return True
+
+
 def gym_config(id: str, **changed) -> TrainConfig:
     values = merged(merged(compose("tasks", "gym"), compose("gym", gym_family(id))), merged(HALF, {"env": {"id": id}}))
     return TrainConfig.from_dict(merged(values, changed))
@@ -46,7 +56,7 @@ def interrupted(config: TrainConfig, folder: Path) -> dict:
     left.
     """
     quiet = Console(quiet=True)
-    result = train(config, folder, quiet, watch=lambda steps, evaluation: True)
+    result = train(config, folder, quiet, callbacks=[GivesUp()])
     assert result["status"] == "pruned" and 0 < result["steps"] < config.trainer.total_steps
     return train(dataclasses.replace(config, resume=str(folder)), folder, quiet)
 
@@ -73,7 +83,7 @@ def test_a_run_that_was_interrupted_goes_on(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "legged"])
 def test_another_run_can_begin_with_its_network(name, tmp_path):
     config, quiet = CONFIGS[name](), Console(quiet=True)
-    train(config, tmp_path / "first", quiet, watch=lambda steps, evaluation: True)
+    train(config, tmp_path / "first", quiet, callbacks=[GivesUp()])
     result = train(dataclasses.replace(config, start_from=str(tmp_path / "first"), seed=1), tmp_path / "next", quiet)
     assert result["status"] == "finished"
 
@@ -91,7 +101,7 @@ def test_with_workers_too(name, tmp_path):
 
 
 def test_what_means_something_else_is_still_refused(tmp_path):
-    train(gym_config("CartPole-v1"), tmp_path / "run", Console(quiet=True), watch=lambda steps, evaluation: True)
+    train(gym_config("CartPole-v1"), tmp_path / "run", Console(quiet=True), callbacks=[GivesUp()])
     changed = {
         "env": {"kwargs": {"sutton_barto_reward": True}},
         "resume": str(tmp_path / "run"),
@@ -103,7 +113,7 @@ def test_what_means_something_else_is_still_refused(tmp_path):
 
 
 def test_a_checkpoint_says_what_its_numbers_mean_as_json_gives_it_back(tmp_path):
-    train(gym_config("gym_envs:Odd-v0"), tmp_path / "run", Console(quiet=True), watch=lambda steps, evaluation: True)
+    train(gym_config("gym_envs:Odd-v0"), tmp_path / "run", Console(quiet=True), callbacks=[GivesUp()])
     meaning = newest_checkpoint(tmp_path / "run" / "checkpoints", refuse_to_tell)[1]["run.meaning"]
     assert meaning["spaces"]["action_low"] == [0.0, -1.0] and meaning["spaces"]["action_high"] == [10.0, 3.0]
     assert json.loads(json.dumps(meaning)) == meaning
@@ -128,7 +138,7 @@ def test_a_run_that_was_interrupted_learns_on_to_the_known_return(tmp_path):
         trainer.load_state_dict(newest_checkpoint(tmp_path / "checkpoints", refuse_to_tell)[1])
         return -play_episodes(Snapshot.of(trainer).policy, env, seed=0, conditions={}).score
 
-    train(config, tmp_path, Console(quiet=True), watch=lambda steps, evaluation: True)
+    train(config, tmp_path, Console(quiet=True), callbacks=[GivesUp()])
     before = learned()
     result = train(dataclasses.replace(config, resume=str(tmp_path)), tmp_path, Console(quiet=True))
     assert result["steps"] == 92_160 and before < 40.0 and learned() > 70.0

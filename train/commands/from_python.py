@@ -17,6 +17,7 @@ from train.commands.compose import compose_run, override
 from train.commands.train import go_on, run_alone, take_robot_folders
 from train.ppo.errors import TrainingBroken
 from train.runs.callbacks import Callback
+from train.sweeps.sweep import SweepFolder
 from train.task.errors import InputError, bad_input
 
 FOLDER = "hydra.run.dir"  # what says the folder on the command line
@@ -64,6 +65,7 @@ def train(
     composed = compose_run(given)
     path = composed.folder if FOLDER in settings else unused(composed.folder)
     with bad_input():
+        SweepFolder.made = None if path.exists() else path  # removed again where the run cannot begin
         composed.write(path)
     path, result = run_alone(
         composed.values,

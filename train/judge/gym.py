@@ -25,9 +25,9 @@ from envs.pictures.render import write_video
 from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.policy.folder import inspect_policy
 from train.judge.episodes import episode_seed, longest_episode, play_episodes
+from train.judge.learning_env import LearningEnv
 from train.task.errors import bad_input
 from train.task.task import Judgement, figures_table
-from train.tasks.gym import LearningEnv
 
 ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig
 FPS_HZ = 30.0  # of an environment that does not say

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rfx.settings.terms import find_foreign, nearest
+from rfx.settings.terms import find_foreign, is_foreign, nearest
 from rfx.system.extras import missing
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def find_loggers(names: Sequence[str]) -> list[type[Logger]]:
     Raises ValueError for an unknown one, ModuleNotFoundError where its extra is not installed.
     """
     for name in names:
-        if ":" not in name and name not in (*LOGGERS, TABLE):
+        if not is_foreign(name) and name not in (*LOGGERS, TABLE):
             raise ValueError(f"logger is {name!r}: {nearest(name, (*LOGGERS, TABLE))} MODULE:NAME is one of your own")
         if name == "wandb" and importlib.util.find_spec("wandb") is None:
             raise missing("logger=wandb", "wandb")

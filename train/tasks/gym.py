@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gymnasium import logger
-from gymnasium.vector import AsyncVectorEnv
-
 from envs.gym.env import GymEnv
 from envs.gym.make import batched_id, find_spec, make_in_turn, make_vector
 from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.robot.mirror import Mirror
-from rfx.robot.state import Array
 from rfx.settings.reader import read
 from train.judge.episodes import LONGEST, play_episodes
+from train.judge.learning_env import LearningEnv
 from train.task.config import TrainConfig
-from train.task.errors import InputError, one_line
 from train.task.task import Figure, Judgement
 
 TRAINING_SEED, FINAL_SEED = (
@@ -46,37 +41,6 @@ class GymConfig:
             )
         if self.num_envs < 1:
             raise ValueError(f"env.num_envs is {self.num_envs}: it must be a whole number of at least 1")
-
-
-class LearningEnv(GymEnv):
-    """A GymEnv whose errors are the user's to correct: the environment's own, which may come from the process that it
-    runs in.
-    """
-
-    def __init__(self, env: Any, id: str):
-        self._id = id
-        super().__init__(env, id)
-
-    def reset(self, **arguments: Any) -> tuple[Array, dict[str, Any]]:
-        with self._telling():
-            return super().reset(**arguments)
-
-    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        with self._telling():
-            return super().step(actions)
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        level, processes = logger.min_level, isinstance(self.env, AsyncVectorEnv)
-        if processes:
-            logger.min_level = logger.ERROR + 1  # it would print the traceback of another process
-        try:
-            yield
-        except Exception as error:
-            self.close(**({"terminate": True} if processes else {}))
-            raise InputError(f"env.id={self._id} raised {type(error).__name__}: {one_line(error)}") from error
-        finally:
-            logger.min_level = level
 
 
 class GymTask:
