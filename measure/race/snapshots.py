@@ -126,7 +126,12 @@ def checkpoint_policy(path: Path) -> rfx.LoadedPolicy:
     """The policy in a checkpoint of our trainer's."""
     state, prefix = read_checkpoint(path), "learner.policy."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    actor = Actor.of(weights, "ActorCritic", {"history": state["run.config"]["policy.history"]})
+    config = state["run.config"]
+    actor = Actor.of(
+        weights,
+        "ActorCritic",
+        {"history": config["policy.history"], "activation": config.get("policy.activation", "tanh")},
+    )
     return rfx.LoadedPolicy(actor, normalizer=ObservationNormalizer.from_dict(state["normalizer"]))
 
 

@@ -63,8 +63,9 @@ def inspect(options: argparse.Namespace) -> None:
 
     info = inspect_policy(options.path)
     count = sum(math.prod(shape) for shape in info.weight_shapes.values())
+    policy_type = f"{info.module}:{info.policy_type}" if info.module else info.policy_type
     lines = [
-        f"{info.policy_type}, {count:,} weights, saved by rfx {info.rfx_version}",
+        f"{policy_type}, {count:,} weights, saved by rfx {info.rfx_version}",
         "arguments: " + (", ".join(f"{key}={value}" for key, value in info.arguments.items()) or "none"),
     ]
     robot = info.robot_config

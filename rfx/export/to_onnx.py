@@ -24,6 +24,7 @@ from rfx.system.extras import missing
 from rfx.system.folders import replace_file
 
 OPSET, IR_VERSION = 17, 8  # of 2022: what runtimes on robots' computers read
+ACTIVATION_NODES = {"tanh": "Tanh", "elu": "Elu", "relu": "Relu"}
 MJLAB_TERMS = {
     "joint_position": "joint_pos",
     "joint_velocity": "joint_vel",
@@ -44,8 +45,8 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
     Returns path.
 
     Padding of observation and action is taken off. Raises ModuleNotFoundError without the package onnx, ValueError for
-    a policy that is neither an MLP nor an ActorCritic, or a path that does not end in .onnx, and otherwise as
-    `load_policy`.
+    a policy that is none of rfx's own networks, or makes choices, or a path that does not end in .onnx, and otherwise
+    as `load_policy`.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -58,20 +59,25 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
     actor = None if isinstance(policy.policy, OnnxPolicy) else actor_of(policy.policy)
     if actor is None or actor.chooses:
         raise ValueError(
-            f"got a {policy.policy_type}; expected an MLP or ActorCritic: of another network its class must write the ONNX graph"
+            f"got a {policy.policy_type}; expected an MLP or ActorCritic: rfx writes ONNX graphs of its "
+            "own networks only"
         )
     layers, obs_dim = _without_padding(actor.layers, policy)
     terms = terms_of(policy.robot_config, obs_dim)
-    model = _model(onnx, layers, policy, term_order(tuple(terms.values()), policy.history), obs_dim)
-    onnx.helper.set_model_props(model, properties(policy, [weight.shape[1] for weight, _ in layers], terms))
+    model = _model(onnx, layers, actor.activation, policy, term_order(tuple(terms.values()), policy.history), obs_dim)
+    widths = [weight.shape[1] for weight, _ in layers]
+    onnx.helper.set_model_props(model, properties(policy, widths, actor.activation, terms))
     onnx.checker.check_model(model)
     replace_file(path, model.SerializeToString())
     return path
 
 
-def properties(policy: LoadedPolicy, widths: Sequence[int], terms: Mapping[str, int]) -> dict[str, str]:
+def properties(
+    policy: LoadedPolicy, widths: Sequence[int], activation: str, terms: Mapping[str, int]
+) -> dict[str, str]:
     """All metadata of a policy. widths are those of its layers' outputs, terms those of the observation terms."""
     obs_dim, normalizer = sum(terms.values()), policy.normalizer
+    of_activation = {"activation": activation} if activation != "tanh" else {}  # else an older rfx reads the file too
     config = {
         "format": FORMAT,
         "rfx_version": rfx.__version__,
@@ -81,6 +87,7 @@ def properties(policy: LoadedPolicy, widths: Sequence[int], terms: Mapping[str, 
             "act_dim": widths[-1],
             "hidden": list(widths[:-1]),
             "history": policy.history,
+            **of_activation,
         },
         "robot_config": policy.robot_config and policy.robot_config.to_dict(),
         "normalizer": normalizer and normalizer.to_dict(),
@@ -160,9 +167,12 @@ def _without_padding(
     return layers, state_dim
 
 
-def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], policy: LoadedPolicy, order: Array, obs_dim: int) -> Any:
-    """The graph: subtract the mean, scale, clip, then a product, a sum and a tanh for each layer. order is
-    `term_order`'s.
+def _model(
+    onnx: Any, layers: Sequence[tuple[Array, Array]], activation: str, policy: LoadedPolicy, order: Array, obs_dim: int
+) -> Any:
+    """The graph: subtract the mean, scale, clip; then a product, a sum and an activation for each layer.
+
+    order is `term_order`'s.
     """
     nodes, constants, last = [], [], INPUT
 
@@ -183,7 +193,7 @@ def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], policy: LoadedPolic
         add("Clip", ("low", -policy.normalizer.clip), ("high", policy.normalizer.clip))
     for i, (weight, bias) in enumerate(layers):
         add("Gemm", (f"weight_{i}", weight[order] if i == 0 else weight), (f"bias_{i}", bias))
-        add("Tanh")
+        add(ACTIVATION_NODES[activation] if i < len(layers) - 1 else "Tanh")
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, width])
         for name, width in ((INPUT, len(order)), (OUTPUT, layers[-1][1].shape[0]))

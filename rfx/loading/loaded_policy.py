@@ -10,7 +10,7 @@ import numpy as np
 
 from rfx.observation import arrays
 from rfx.observation.arrays import Array
-from rfx.policy.actor import ACTORS, CHOOSERS, Actor, policy_history, policy_widths
+from rfx.policy.actor import ACTORS, Actor, policy_history, policy_widths
 from rfx.policy.folder import PolicyInfo, check_widths, inspect_policy, naming, read_weights
 from rfx.policy.history import ObservationHistory
 from rfx.policy.normalizer import ObservationNormalizer
@@ -63,7 +63,7 @@ def _policy(source: Path | PolicyInfo) -> Policy | Actor:
         policy_type, arguments, path = "MLP" if "layers.0.weight" in weights else "ActorCritic", {}, source
     else:
         policy_type, arguments, path = source.policy_type, source.arguments, source.path
-        if policy_type not in ACTORS:
+        if policy_type not in ACTORS or source.module:
             raise missing(f"a policy of type {policy_type}", "tinygrad")
         weights = source.read_weights()
     with naming(path):
@@ -104,7 +104,7 @@ class LoadedPolicy:
         self._action_dim = robot_config.action_dim if robot_config else act_dim
         self.history = policy_history(policy)
         self._history = ObservationHistory(self.history)
-        self._infer, self._chooses = _inference(policy), self.policy_type in CHOOSERS
+        self._infer, self._chooses = _inference(policy), policy.chooses
 
     def __call__(self, obs: Mapping[str, Array] | Array) -> Array:
         """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim),
@@ -183,11 +183,8 @@ def actor_of(policy: Policy | Actor) -> Actor | None:
     mlp = policy.actor() if type(policy) in (ActorCritic, PrivilegedActorCritic, CategoricalActorCritic) else policy
     if type(mlp) not in (MLP, CategoricalMLP):
         return None
-    return Actor(
-        [(layer.weight.numpy(), layer.bias.numpy()) for layer in mlp.layers],
-        history=mlp.history,
-        policy_type=type(mlp).__name__,
-    )
+    layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in mlp.layers]
+    return Actor(layers, history=mlp.history, activation=mlp.activation, policy_type=type(mlp).__name__)
 
 
 def _inference(policy: Policy | Actor | OnnxPolicy) -> Callable[[np.ndarray], np.ndarray]:

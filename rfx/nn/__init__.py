@@ -11,6 +11,7 @@ from rfx.nn.categorical import CategoricalActorCritic, CategoricalMLP
 from rfx.nn.networks import MLP, ActorCritic, JitPolicy, PrivilegedActorCritic, go2_actor_critic, go2_mlp
 from rfx.nn.policy import Policy, register_policy
 from rfx.nn.torch_jit import TorchJitPolicy
+from rfx.nn.trainable import TrainablePolicy
 
 __all__ = [
     "MLP",
@@ -21,6 +22,7 @@ __all__ = [
     "Policy",
     "PrivilegedActorCritic",
     "TorchJitPolicy",
+    "TrainablePolicy",
     "go2_actor_critic",
     "go2_mlp",
     "register_policy",

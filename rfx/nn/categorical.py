@@ -10,34 +10,35 @@ from typing import Any
 import numpy as np
 from tinygrad import Tensor
 
-from rfx.nn.dense import mlp
-from rfx.nn.networks import MLP, _check_width, _linear, _pass, _sizes
-from rfx.nn.policy import Policy, register_policy
-from rfx.policy.actor import chain, width
+from rfx.nn.networks import MLP, _check_width, _exported, _linear, _pass
+from rfx.nn.policy import register_policy
+from rfx.nn.trainable import TrainablePolicy, layer_sizes
+from rfx.policy.actor import chain, check_activation, width
 
 
 @register_policy
 class CategoricalMLP(MLP):
-    """An MLP with tanh after every layer but the last: the largest of its act_dim outputs is the choice.
+    """An MLP without tanh after the last layer: the largest of its act_dim outputs is the choice.
 
-    Arguments as MLP's.
+    Arguments are MLP's.
     """
+
+    chooses = True
 
     def forward(self, obs: Tensor) -> Tensor:
         """Logits. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
-        _check_width(obs, self.obs_dim, self.history)
-        return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers])
+        return self._before_tanh(obs)
 
 
 @register_policy
-class CategoricalActorCritic(Policy):
-    """Actor and critic on one tanh backbone, for PPO, as ActorCritic, but for act_dim choices.
+class CategoricalActorCritic(TrainablePolicy):
+    """Actor and critic on one backbone, for PPO, as ActorCritic, but for act_dim choices.
 
-    The first ones are nearly even.
-
-    Weight names are ActorCritic's, without log_std. Raises ValueError for a width or history that is not a positive
-    integer.
+    The first choices are nearly even. Weight names are ActorCritic's, without log_std. Raises ValueError for a width or
+    history that is not a positive integer, or for an unknown activation.
     """
+
+    chooses = True
 
     def __init__(
         self,
@@ -46,24 +47,22 @@ class CategoricalActorCritic(Policy):
         hidden: Sequence[int] | None = None,
         *,
         history: int = 1,
+        activation: str = "tanh",
         rng: np.random.Generator | None = None,
     ):
-        sizes = _sizes(obs_dim, act_dim, hidden, history)
-        self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
+        sizes = layer_sizes(obs_dim, act_dim, hidden, history)
+        super().__init__(obs_dim, act_dim, history=history)
+        self.hidden, self.activation = sizes[1:-1], check_activation(activation)
         rng = np.random.default_rng() if rng is None else rng
         self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
         self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
         self.critic_head = _linear(sizes[-2], 1, rng)
         Tensor.realize(*self.parameters())
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """Logits. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
-        return self.output(obs)[:, : self.act_dim]
-
     def output(self, obs: Tensor) -> Tensor:
         """[logits | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as `forward`."""
         _check_width(obs, self.obs_dim, self.history)
-        return _pass(obs, self.backbone, (self.actor_head, self.critic_head))
+        return _pass(obs, self.backbone, (self.actor_head, self.critic_head), self.activation)
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -82,8 +81,4 @@ class CategoricalActorCritic(Policy):
 
     def actor(self) -> CategoricalMLP:
         """The network that makes the same choices, with weights of its own."""
-        history = {"history": self.history} if self.history > 1 else {}
-        exported = CategoricalMLP(self.obs_dim, self.act_dim, self.hidden, **history)
-        for layer, source in zip(exported.layers, [*self.backbone, self.actor_head]):
-            layer.weight, layer.bias = source.weight.clone().realize(), source.bias.clone().realize()
-        return exported
+        return _exported(self, CategoricalMLP)

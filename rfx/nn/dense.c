@@ -1,8 +1,10 @@
-// A dense network, linear -> tanh -> ... -> linear, a tile of rows at a time through all layers while it stays in the L2 cache.
+// A dense network, linear -> activation -> ... -> linear, a tile of rows at a time through all layers while it stays in
+// the L2 cache.
 //
-// dense.py puts the constants of one network before this text: LAYERS; width[LAYERS + 1], input to output; PIECES, the weight matrices, of
-// which several make up the last layer (heads), each with piece_layer and its rows there, piece_rows from piece_begin on; BATCH rows in
-// TILES tiles of ROWS; OUT_STRIDE, from one row of the output, and of its gradient, to the next; CHUNKS; PARTIAL, PACKED and TILE_SPACE,
+// dense.py puts the constants of one network before this text: ACTIVATION, one of the three below; LAYERS;
+// width[LAYERS + 1], input to output; PIECES, the weight matrices, of which several make up the last layer (heads),
+// each with piece_layer and its rows there, piece_rows from piece_begin on; BATCH rows in TILES tiles of ROWS;
+// OUT_STRIDE, from one row of the output, and of its gradient, to the next; CHUNKS; PARTIAL, PACKED and TILE_SPACE,
 // sizes in floats; LD, the row stride of every activation tile.
 //
 // Results do not depend on the number of threads: each output element is summed by one task in one order. Weight gradients are summed
@@ -48,9 +50,25 @@ INLINE long multiply_corner(float* c, const long c_row, const float* start, cons
   WIDEST_BLOCK(1);
 }
 
-enum { LINEAR, TANH, TANH_GRADIENT };
+// The activation of x, and its derivative there, from h = activate(x).
+#define TANH 0
+#define ELU 1
+#define RELU 2
+#if ACTIVATION == TANH
+INLINE vec activate(const vec x) { return tanh_vec(x); }
+INLINE vec derivative(const vec h) { return (vec)(1.0f) - h * h; }
+#elif ACTIVATION == ELU
+INLINE vec activate(const vec x) { return elu_vec(x); }
+INLINE vec derivative(const vec h) { return h > (vec)(0.0f) ? (vec)(1.0f) : h + (vec)(1.0f); }
+#else
+INLINE vec activate(const vec x) { return relu_vec(x); }
+INLINE vec derivative(const vec h) { return h > (vec)(0.0f) ? (vec)(1.0f) : (vec)(0.0f); }
+#endif
 
-// c (rows, n) = f(bias + a @ b), where f is nothing, tanh, or multiplication by tanh's derivative at h = tanh(...). b is packed.
+enum { LINEAR, ACTIVATE, DIFFERENTIATE };
+
+// c (rows, n) = f(bias + a @ b), where f is nothing, the activation, or multiplication by its derivative at
+// h = activate(...). b is packed.
 NOINLINE void layer(float* restrict c, const float* restrict a, const float* restrict b, const float* restrict bias,
                     const float* restrict h, const long rows, const long depth, const long n, const int f) {
   for (long i = 0, step; i < rows; i += step) {
@@ -58,8 +76,8 @@ NOINLINE void layer(float* restrict c, const float* restrict a, const float* res
       step = multiply_corner(c + i * LD + j, LD, bias + j, 0, a + i * LD, LD, 1, b + j * depth, PANEL, depth, rows - i, n - j);
     for (long r = i; r < i + step; r++) for (long j = 0; f != LINEAR && j < n; j += LANES) {
       float* y = c + r * LD + j;
-      if (f == TANH) V(y) = tanh_vec(CV(y));
-      else V(y) = CV(y) * ((vec)(1.0f) - CV(h + r * LD + j) * CV(h + r * LD + j));
+      if (f == ACTIVATE) V(y) = activate(CV(y));
+      else V(y) = CV(y) * derivative(CV(h + r * LD + j));
     }
   }
 }
@@ -173,7 +191,7 @@ INLINE void forward_tile(float* out, float* saved, float* scratch, const float* 
   for (int l = 0; l < LAYERS; l++) {
     float* c = saved && l < LAYERS - 1 ? saved + (t * (LAYERS - 1) + l) * ROWS * LD : tiles[a == tiles[0]];
     const float* packed = forward_weights(scratch, l, &bias);
-    layer(c, a, packed, bias, 0, tile_rows(t), width[l], padded(width[l + 1]), l < LAYERS - 1 ? TANH : LINEAR);
+    layer(c, a, packed, bias, 0, tile_rows(t), width[l], padded(width[l + 1]), l < LAYERS - 1 ? ACTIVATE : LINEAR);
     a = c;
   }
   from_tile(out + t * ROWS * OUT_STRIDE, a, tile_rows(t), width[LAYERS], OUT_STRIDE);
@@ -196,7 +214,7 @@ INLINE void backward_chunk(float* partial, float* scratch, const float* g, const
       add_weight_gradient(end -= width[l + 1] * padded(width[l]), d, a, rows, width[l + 1], padded(width[l]));
       if (l > 0) {
         float* c = tiles[d == tiles[0]];
-        layer(c, d, backward_weights(scratch, l), zero, a, rows, width[l + 1], padded(width[l]), TANH_GRADIENT);
+        layer(c, d, backward_weights(scratch, l), zero, a, rows, width[l + 1], padded(width[l]), DIFFERENTIATE);
         d = c;
       }
     }

@@ -1,4 +1,4 @@
-"""The one thing every rfx network computes: linear layers with tanh between them.
+"""The one thing every rfx network computes: linear layers with an activation between them.
 
 `mlp` is plain tinygrad, for any device. `Inference` and `Training` are the same in C (dense.c), over arrays in memory.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from tinygrad import Tensor
 from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
 from rfx.nn.threads import MAX_THREADS
+from rfx.policy.actor import ACTIVATIONS
 from rfx.system.compiler import ensure_compiler
 
 # Of one tile: a multiple of every register block. In training its activations fit a 1 MB L2 cache beside the weights;
@@ -27,19 +28,37 @@ MAX_CHUNKS = (
 PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest there
 
 
-def mlp(x: Tensor, weights: Sequence[Tensor | Sequence[Tensor]], biases: Sequence[Tensor | Sequence[Tensor]]) -> Tensor:
-    """linear -> tanh -> ... -> linear, differentiable. x (B, in), weights (out, in), biases (out,); returns (B, out of
-    the last).
+def _relu(x: Tensor) -> Tensor:
+    return (x < 0.0).where(0.0, x)  # Tensor.relu makes zero of NaN, which would hide that training broke
 
-    The last of weights and biases may be sequences, heads: their outputs come side by side, (B, sum of their outs).
-    Raises ValueError for layers that do not fit.
+
+def _elu(x: Tensor) -> Tensor:
+    positive = x > 0.0
+    return positive.where(x, positive.where(0.0, x).exp() - 1.0)  # Tensor.elu's gradient is NaN where exp(x) overflows
+
+
+PLAIN: Mapping[str, Callable[[Tensor], Tensor]] = {"tanh": Tensor.tanh, "elu": _elu, "relu": _relu}
+assert PLAIN.keys() == ACTIVATIONS.keys()
+
+
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor | Sequence[Tensor]],
+    biases: Sequence[Tensor | Sequence[Tensor]],
+    activation: str = "tanh",
+) -> Tensor:
+    """linear -> activation -> ... -> linear, differentiable.
+
+    x (B, in), weights (out, in), biases (out,); returns (B, out of the last). The last of weights and biases may be
+    sequences, heads: their outputs come side by side, (B, sum of their outs). Raises ValueError for layers that do not
+    fit.
     """
     ensure_compiler()
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
     num_hidden, weights, biases = len(weights) - 1, [*weights[:-1], *weight_heads], [*biases[:-1], *bias_heads]
     _check_shapes(x, weights, biases, num_hidden)
     for weight, bias in zip(weights[:num_hidden], biases):
-        x = x.linear(weight.T, bias).tanh()
+        x = PLAIN[activation](x.linear(weight.T, bias))
     return Tensor.cat(
         *(x.linear(weight.T, bias) for weight, bias in zip(weights[num_hidden:], biases[num_hidden:])), dim=1
     )
@@ -77,8 +96,9 @@ class Inference:
         biases: Sequence[np.ndarray],
         num_hidden: int,
         out: np.ndarray,
+        activation: str = "tanh",
     ):
-        sizes = Pass.of(x, weights, biases, num_hidden, out, INFERENCE_ROWS)
+        sizes = Pass.of(x, weights, biases, num_hidden, out, INFERENCE_ROWS, activation)
         self._forward = sizes.kernel("inference").bind(out, sizes.scratch(), x, *weights, *biases)
 
     def __call__(self) -> None:
@@ -103,8 +123,9 @@ class Training:
         d_out: np.ndarray,
         d_weights: Sequence[np.ndarray],
         d_biases: Sequence[np.ndarray],
+        activation: str = "tanh",
     ):
-        sizes = Pass.of(x, weights, biases, num_hidden, out, TRAINING_ROWS)
+        sizes = Pass.of(x, weights, biases, num_hidden, out, TRAINING_ROWS, activation)
         if d_out.strides != out.strides or [d.shape for d in (*d_weights, *d_biases)] != [
             w.shape for w in (*weights, *biases)
         ]:
@@ -138,6 +159,7 @@ class Pass:
     num_hidden: int
     out_stride: int
     rows: int  # of a tile
+    activation: str = "tanh"  # of the hidden layers
 
     @classmethod
     def of(
@@ -148,6 +170,7 @@ class Pass:
         num_hidden: int,
         out: np.ndarray,
         rows: int,
+        activation: str = "tanh",
     ) -> Pass:
         """The pass over these arrays. Raises ValueError where they do not fit together."""
         _check_shapes(x, weights, biases, num_hidden)
@@ -168,6 +191,7 @@ class Pass:
             num_hidden,
             out.strides[0] // 4,
             rows,
+            activation,
         )
 
     @functools.cached_property
@@ -222,6 +246,7 @@ class Pass:
     def text(self) -> str:
         """dense.c with this pass's constants."""
         constants = {
+            "ACTIVATION": self.activation.upper(),
             "LAYERS": self.num_hidden + 1,
             "PIECES": len(self.piece_inputs),
             "BATCH": self.batch,

@@ -6,8 +6,8 @@ Weight names, as saved, `.bias` beside each `.weight`: `layers.{i}.weight` (MLP)
 `actor_head.weight`, `critic_head.weight`, `log_std` (ActorCritic); the same with `critic.{i}.weight` in place of the
 critic's head (PrivilegedActorCritic).
 
-A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). Weights do
-not tell k.
+A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). Weights tell
+neither k nor the activation of the hidden layers.
 """
 
 from __future__ import annotations
@@ -23,23 +23,10 @@ from tinygrad.nn import Linear
 
 from rfx.nn.dense import mlp
 from rfx.nn.policy import Policy, register_policy
-from rfx.policy.actor import chain, policy_history, width
+from rfx.nn.trainable import TrainablePolicy, layer_sizes
+from rfx.policy.actor import chain, check_activation, policy_history, width
 
-HIDDEN = (256, 256)
 LOG_2PI = math.log(2.0 * math.pi)
-
-
-def _sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None, history: int = 1) -> list[int]:
-    """Widths of all layers, input to output. Raises ValueError unless all, and history, are positive integers."""
-    sizes = [obs_dim, *(HIDDEN if hidden is None else hidden), act_dim]
-    if not all(
-        isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in [*sizes, history]
-    ):
-        raise ValueError(
-            f"got layer widths {sizes} and history {history!r}; expected positive integers for obs_dim, hidden, act_dim and "
-            "history"
-        )
-    return [int(obs_dim * history), *map(int, sizes[1:])]
 
 
 def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: float = 1.0) -> Linear:
@@ -61,44 +48,35 @@ def _check_width(obs: Tensor, obs_dim: int, history: int = 1) -> None:
         )
 
 
-def _pass(obs: Tensor, layers: Sequence[Linear], heads: Sequence[Linear]) -> Tensor:
-    """layers with tanh after each, then the outputs of heads side by side. (B, in) -> (B, sum of the heads' outs)."""
+def _pass(obs: Tensor, layers: Sequence[Linear], heads: Sequence[Linear], activation: str) -> Tensor:
+    """layers with the activation after each, then heads side by side. (B, in) -> (B, sum of the heads' outs)."""
     return mlp(
         obs,
         [*(layer.weight for layer in layers), [head.weight for head in heads]],
         [*(layer.bias for layer in layers), [head.bias for head in heads]],
+        activation,
     )
 
 
-def _exported(policy: ActorCritic | PrivilegedActorCritic) -> MLP:
-    """The MLP of a policy's actor, with weights of its own."""
-    history = (
-        {"history": policy.history} if policy.history > 1 else {}
-    )  # else the folder is one that an older rfx reads too
-    exported = MLP(policy.obs_dim, policy.act_dim, policy.hidden, **history)
+def _exported(policy: TrainablePolicy, kind: type[MLP]) -> MLP:
+    """The MLP, of this kind, of an actor-critic's actor, with weights of its own."""
+    # What is as by default is left out: an older rfx reads such a folder too.
+    options = {"history": policy.history} if policy.history > 1 else {}
+    options |= {"activation": policy.activation} if policy.activation != "tanh" else {}
+    exported = kind(policy.obs_dim, policy.act_dim, policy.hidden, **options)
     for layer, source in zip(exported.layers, [*policy.backbone, policy.actor_head]):
         layer.weight, layer.bias = source.weight.clone().realize(), source.bias.clone().realize()
     return exported
 
 
-def _log_std(act_dim: int, initial_std: float) -> Tensor:
-    """Logarithms of the standard deviations that exploration starts from.
-
-    Raises ValueError for one that is not positive.
-    """
-    if not 0.0 < initial_std < math.inf:
-        raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")
-    return Tensor(np.full(act_dim, math.log(initial_std), np.float32))
-
-
 @register_policy
 class MLP(Policy):
-    """Multilayer perceptron with tanh after every layer, the last included: actions lie in [-1, 1].
+    """Multilayer perceptron with an activation (tanh, elu or relu) after every layer but the last, which has tanh.
 
-    obs_dim and act_dim are the widths of observation and action, hidden those between (default 256, 256); history is
-    how many observations it reads. rng draws the initial weights: equal generators make equal networks. Without it,
-    every network is another.
-    Raises ValueError for a width or history that is not a positive integer.
+    With tanh, actions lie in [-1, 1]. obs_dim and act_dim are the widths of observation and action, hidden those
+    between (default 256, 256); history is how many observations it reads. rng draws the initial weights: equal
+    generators make equal networks. Without it, every network is another. Raises ValueError for a width or history that
+    is not a positive integer, or for an unknown activation.
     """
 
     def __init__(
@@ -108,18 +86,23 @@ class MLP(Policy):
         hidden: Sequence[int] | None = None,
         *,
         history: int = 1,
+        activation: str = "tanh",
         rng: np.random.Generator | None = None,
     ):
-        sizes = _sizes(obs_dim, act_dim, hidden, history)
+        sizes = layer_sizes(obs_dim, act_dim, hidden, history)
         self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
-        rng = np.random.default_rng() if rng is None else rng
+        self.activation, rng = check_activation(activation), np.random.default_rng() if rng is None else rng
         self.layers = [_linear(a, b, rng) for a, b in zip(sizes[:-1], sizes[1:])]
         Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
         """Actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        return self._before_tanh(obs).tanh()
+
+    def _before_tanh(self, obs: Tensor) -> Tensor:
+        """The output of the last layer. Raises as `forward`."""
         _check_width(obs, self.obs_dim, self.history)
-        return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]).tanh()
+        return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers], self.activation)
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -134,16 +117,15 @@ class MLP(Policy):
 
 
 @register_policy
-class ActorCritic(Policy):
-    """Actor and critic on one tanh backbone, for PPO: a Gaussian of state-independent width around the actor's mean
-    action.
+class ActorCritic(TrainablePolicy):
+    """Actor and critic on one backbone, for PPO: a Gaussian of state-independent width around the actor's mean action.
 
     obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256);
-    history is how many observations it reads. rng draws the initial weights, as MLP's; initial_std is the standard
-    deviation that log_std (act_dim,) starts from. The actor head starts a hundred times smaller than usual, so that the
-    first actions are near zero.
-    Raises ValueError for a width or history that is not a positive integer, or a standard deviation that is not
-    positive.
+    history is how many observations it reads. activation and rng are MLP's; initial_std is the standard deviation that
+    log_std (act_dim,) starts from. The actor head starts a hundred times smaller than usual, so that the first actions
+    are near zero.
+    Raises ValueError for a width or history that is not a positive integer, a standard deviation that is not positive,
+    or an unknown activation.
     """
 
     def __init__(
@@ -154,20 +136,18 @@ class ActorCritic(Policy):
         *,
         initial_std: float = 0.6,
         history: int = 1,
+        activation: str = "tanh",
         rng: np.random.Generator | None = None,
     ):
-        sizes = _sizes(obs_dim, act_dim, hidden, history)
-        self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
+        sizes = layer_sizes(obs_dim, act_dim, hidden, history)
+        self.hidden, self.activation = sizes[1:-1], check_activation(activation)
         rng = np.random.default_rng() if rng is None else rng
         self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
-        self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
+        self.actor_head = _linear(sizes[-2], sizes[-1], rng, scale=0.01)
         self.critic_head = _linear(sizes[-2], 1, rng)
-        self.log_std = _log_std(self.act_dim, initial_std)
+        # Last, so that log_std is the last weight, as it is in checkpoints.
+        super().__init__(obs_dim, act_dim, history=history, initial_std=initial_std)
         Tensor.realize(*self.parameters())
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Mean actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
-        return self.forward_actor_critic(obs)[0]
 
     def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for
@@ -181,7 +161,7 @@ class ActorCritic(Policy):
         `forward`.
         """
         _check_width(obs, self.obs_dim, self.history)
-        return _pass(obs, self.backbone, (self.actor_head, self.critic_head))
+        return _pass(obs, self.backbone, (self.actor_head, self.critic_head), self.activation)
 
     def get_action_and_value(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """An action with its log probability, the entropy and the value. obs (B, history * obs_dim) -> (B, act_dim),
@@ -218,16 +198,16 @@ class ActorCritic(Policy):
 
     def actor(self) -> MLP:
         """The MLP that computes the same actions, with weights of its own: what a robot needs of this network."""
-        return _exported(self)
+        return _exported(self, MLP)
 
 
 @register_policy
-class PrivilegedActorCritic(Policy):
+class PrivilegedActorCritic(TrainablePolicy):
     """An actor as ActorCritic's, and a critic that is a network of its own and reads what only a simulator knows: (B,
     critic_dim).
 
-    hidden are the widths of both (default 256, 256); the other arguments are ActorCritic's. Pinto et al. 2018,
-    "Asymmetric Actor Critic for Image-Based Robot Learning". Raises as ActorCritic.
+    critic_hidden are the widths of the critic's layers, by default the actor's; the other arguments are ActorCritic's.
+    Pinto et al. 2018, "Asymmetric Actor Critic for Image-Based Robot Learning". Raises as ActorCritic.
     """
 
     def __init__(
@@ -237,24 +217,27 @@ class PrivilegedActorCritic(Policy):
         critic_dim: int,
         hidden: Sequence[int] | None = None,
         *,
+        critic_hidden: Sequence[int] | None = None,
         initial_std: float = 0.6,
         history: int = 1,
+        activation: str = "tanh",
         rng: np.random.Generator | None = None,
     ):
-        sizes, critic_sizes = _sizes(obs_dim, act_dim, hidden, history), _sizes(critic_dim, 1, hidden)
-        self.obs_dim, self.act_dim, self.hidden, self.history = int(obs_dim), sizes[-1], sizes[1:-1], int(history)
-        self.critic_dim = critic_sizes[0]
+        sizes = layer_sizes(obs_dim, act_dim, hidden, history)
+        critic_sizes = layer_sizes(critic_dim, 1, hidden if critic_hidden is None else critic_hidden)
+        self.hidden, self.critic_hidden, self.activation = sizes[1:-1], critic_sizes[1:-1], check_activation(activation)
         rng = np.random.default_rng() if rng is None else rng
         self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
-        self.actor_head = _linear(sizes[-2], self.act_dim, rng, scale=0.01)
+        self.actor_head = _linear(sizes[-2], sizes[-1], rng, scale=0.01)
         self.critic = [_linear(a, b, rng) for a, b in zip(critic_sizes[:-1], critic_sizes[1:])]
-        self.log_std = _log_std(self.act_dim, initial_std)
+        # Last, as ActorCritic.
+        super().__init__(obs_dim, act_dim, critic_dim=critic_dim, history=history, initial_std=initial_std)
         Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
         """Mean actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
         _check_width(obs, self.obs_dim, self.history)
-        return _pass(obs, self.backbone, [self.actor_head]).tanh()
+        return _pass(obs, self.backbone, [self.actor_head], self.activation).tanh()
 
     def output(self, obs: Tensor, critic_obs: Tensor) -> Tensor:
         """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim), critic_obs (C, critic_dim) -> (B,
@@ -264,34 +247,34 @@ class PrivilegedActorCritic(Policy):
         """
         _check_width(obs, self.obs_dim, self.history)
         _check_width(critic_obs, self.critic_dim)
-        value = _pass(critic_obs, self.critic[:-1], self.critic[-1:])
-        return _pass(obs, self.backbone, [self.actor_head]).cat(
-            value.pad(((0, obs.shape[0] - value.shape[0]), (0, 0))), dim=1
-        )
+        value = _pass(critic_obs, self.critic[:-1], self.critic[-1:], self.activation)
+        mean = _pass(obs, self.backbone, [self.actor_head], self.activation)
+        return mean.cat(value.pad(((0, obs.shape[0] - value.shape[0]), (0, 0))), dim=1)
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim, critic_dim and hidden, as the shapes tell.
+        """obs_dim (times history), act_dim, critic_dim and widths, as the shapes tell.
 
         Raises ValueError where they do not.
         """
         sizes, critic_sizes = chain(shapes, "backbone"), chain(shapes, "critic")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
-        if not critic_sizes or critic_sizes[1:] != [*sizes[1:], 1] or shapes.get("log_std") != (act_dim,):
+        if critic_sizes[-1:] != [1] or shapes.get("log_std") != (act_dim,):
             raise ValueError(
                 f"got a critic of widths {critic_sizes} beside an actor of {[*(sizes or [num_inputs]), act_dim]} and log_std "
-                f"{shapes.get('log_std')}; expected the same hidden widths, one value, and ({act_dim},)"
+                f"{shapes.get('log_std')}; expected one value, and ({act_dim},)"
             )
         return {
             "obs_dim": (sizes or [num_inputs])[0],
             "act_dim": act_dim,
             "critic_dim": critic_sizes[0],
             "hidden": sizes[1:],
+            "critic_hidden": critic_sizes[1:-1],
         }
 
     def actor(self) -> MLP:
         """The MLP that computes the same actions, as ActorCritic's: a robot needs no critic."""
-        return _exported(self)
+        return _exported(self, MLP)
 
 
 class JitPolicy(Policy):
@@ -306,7 +289,7 @@ class JitPolicy(Policy):
     def __init__(self, policy: Policy):
         if not isinstance(policy, Policy):
             raise TypeError(f"got {type(policy).__name__}; expected a Policy to wrap")
-        self.policy, self.history = policy, policy_history(policy)
+        self.policy, self.history, self.chooses = policy, policy_history(policy), policy.chooses
 
     def forward(self, obs: Tensor) -> Tensor:
         """What the policy inside computes. obs (B, obs_dim) -> (B, act_dim)."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from rfx.policy.actor import policy_widths
 from rfx.policy.folder import PolicyInfo, check_finite, check_widths, inspect_policy, naming, read_weights, write_policy
 from rfx.policy.normalizer import ObservationNormalizer
 from rfx.robot.config import RobotConfig
-from rfx.settings.terms import nearest
+from rfx.settings.terms import find_foreign, nearest, places_of
 from rfx.system.compiler import ensure_compiler
 
 P = TypeVar("P", bound="Policy")
@@ -37,6 +38,7 @@ class Policy:
     its name.
     """
 
+    chooses = False  # True: of the outputs, one for each choice, the largest is the choice
     __slots__ = (
         "_arguments",
         "_compiled",
@@ -119,6 +121,7 @@ class Policy:
         return write_policy(
             path,
             policy_type=type(self).__name__,
+            module=_module_of(type(self)),
             arguments=self._named_arguments(),
             weights=weights,
             robot_config=robot_config,
@@ -132,8 +135,9 @@ class Policy:
         """The policy in the folder at path, or in a bare .safetensors file whose shapes tell the constructor's
         arguments.
 
-        Called on Policy, the class is the registered one of the recorded name; called on a subclass, it is that
-        subclass. No code is run from the folder. Raises FileNotFoundError, or ValueError that says what does not fit.
+        Called on Policy, the class is the one of the recorded name: a registered one, or else that of the recorded
+        module, which is imported; called on a subclass, it is that subclass. No code is run from the folder. Raises
+        FileNotFoundError, or ValueError that says what does not fit.
         """
         if Path(path).is_file():
             weights = read_weights(path)
@@ -146,7 +150,7 @@ class Policy:
         """The policy whose folder `rfx.inspect_policy` has read. Raises as `load`."""
         weights = info.read_weights()
         with naming(info.path):
-            policy = _build(registered_policy(info.policy_type) if cls is Policy else cls, info.arguments, weights)
+            policy = _build(policy_class(info) if cls is Policy else cls, info.arguments, weights)
             check_widths(*policy_widths(policy), info.robot_config, info.normalizer)
         return policy
 
@@ -196,6 +200,38 @@ def registered_policy(name: str) -> type[Policy]:
             "with @register_policy above the class"
         )
     return _registered[name]
+
+
+def policy_class(info: PolicyInfo) -> type[Policy]:
+    """The class of the policy in a folder: the registered one, or else that of its module, which is imported.
+
+    The module must be importable here, and must not lie in the folder, from which no code is run. Raises ValueError.
+    """
+    known = _registered.get(info.policy_type)
+    if info.module is None or known is not None and known.__module__ == info.module:
+        return registered_policy(info.policy_type)
+    path = f"{info.module}:{info.policy_type}"
+    if any(place.resolve().is_relative_to(info.path.resolve()) for place in places_of(info.module)):
+        raise ValueError(
+            f"its class {path} lies in the policy's folder, from which no code is run; move the module to "
+            "where you trust it"
+        )
+    try:
+        cls = find_foreign(path)
+    except ValueError as error:
+        if known is not None:  # registered from where the module is now
+            return known
+        raise ValueError(f"this policy needs its class {path}, and a policy folder holds no code: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Policy)):
+        raise ValueError(f"got {path}, which is {cls!r}; expected a subclass of rfx.nn.Policy")
+    return cls
+
+
+def _module_of(cls: type[Policy]) -> str | None:
+    """The module that others can import cls from; None for a class of rfx, or one that no module gives by its name."""
+    module = cls.__module__
+    importable = getattr(sys.modules.get(module), cls.__name__, None) is cls and module != "__main__"
+    return module if importable and not module.startswith("rfx.") else None
 
 
 def _copy(tensor: Tensor) -> Tensor:

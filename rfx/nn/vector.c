@@ -1,4 +1,4 @@
-// The vectors our kernels compute with: as wide as the machine that compiles this has them, and two functions of them.
+// The vectors our kernels compute with: as wide as the machine that compiles this has them, and functions of them.
 
 #if defined(__AVX512F__)
 #define LANES 16
@@ -39,3 +39,7 @@ INLINE vec exp_vec(const vec x) {
   const vec y = p * (vec)((n + 127) << 23);
   return x > high ? (vec)(__builtin_inff()) : x < low ? (vec)(0.0f) : y;
 }
+
+// max(x, 0), and ELU, max(x, 0) + exp(min(x, 0)) - 1: absolute error below 4e-7. Of both, NaN stays NaN.
+INLINE vec relu_vec(const vec x) { return x < (vec)(0.0f) ? (vec)(0.0f) : x; }
+INLINE vec elu_vec(const vec x) { return x > (vec)(0.0f) ? x : exp_vec(x) - (vec)(1.0f); }

@@ -5,11 +5,28 @@ without tinygrad.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rfx.settings.terms import nearest
+
+
+def _tanh(x: np.ndarray) -> None:
+    np.tanh(x, out=x)
+
+
+def _elu(x: np.ndarray) -> None:
+    np.copyto(x, np.expm1(np.minimum(x, 0.0)), where=~(x > 0.0))
+
+
+def _relu(x: np.ndarray) -> None:
+    np.maximum(x, 0.0, out=x)
+
+
+# Of hidden layers, in place.
+ACTIVATIONS: Mapping[str, Callable[[np.ndarray], None]] = {"tanh": _tanh, "elu": _elu, "relu": _relu}
 CRITICS = ("critic_head.", "critic.", "log_std")  # of an actor-critic: what beginnings of weights' names mean
 ACTORS = {
     "MLP": "layers",
@@ -25,16 +42,20 @@ CHOOSERS = (
 
 
 class Actor:
-    """Layers with tanh after each, the last included, so that actions lie in [-1, 1]; of a type in CHOOSERS but the
-    last.
+    """Layers with an activation after each but the last, which has tanh, or, of a type in CHOOSERS, nothing.
 
-    layers are pairs of weight (out, in) and bias (out,), input to output. history is how many observations it reads
-    side by side, obs_dim the width of one, act_dim that of its answer. Raises ValueError where they do not fit
-    together.
+    With tanh, actions lie in [-1, 1]. layers are pairs of weight (out, in) and bias (out,), input to output. history
+    is how many observations it reads side by side, obs_dim the width of one, act_dim that of its answer. Raises
+    ValueError where they do not fit together, or for an unknown activation.
     """
 
     def __init__(
-        self, layers: Sequence[tuple[np.ndarray, np.ndarray]], *, history: int = 1, policy_type: str = "Actor"
+        self,
+        layers: Sequence[tuple[np.ndarray, np.ndarray]],
+        *,
+        history: int = 1,
+        activation: str = "tanh",
+        policy_type: str = "Actor",
     ):
         shapes = {
             f"layers.{index}.{name}": array.shape
@@ -48,18 +69,21 @@ class Actor:
             )
         self.obs_dim, self.act_dim, self.hidden, self.history = sizes[0] // history, sizes[-1], sizes[1:-1], history
         self.policy_type, self.chooses = policy_type, policy_type in CHOOSERS
+        self.activation = check_activation(activation)
         # (in, out): a product with rows of observations then reads memory in order
         self.layers = [(np.ascontiguousarray(weight.T, np.float32), bias.astype(np.float32)) for weight, bias in layers]
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions for observations (N, history * obs_dim) -> (N, act_dim), float32."""
-        x = obs
+        x, activate = obs, ACTIVATIONS[self.activation]
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by whoever checks the action
             for index, (weight, bias) in enumerate(self.layers, 1):
                 x = x @ weight
                 x += bias
-                if index < len(self.layers) or not self.chooses:
-                    np.tanh(x, out=x)
+                if index < len(self.layers):
+                    activate(x)
+            if not self.chooses:
+                np.tanh(x, out=x)
         return x
 
     @classmethod
@@ -82,6 +106,7 @@ class Actor:
         actor = cls(
             [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in names],
             history=arguments.get("history", 1),
+            activation=arguments.get("activation", "tanh"),
             policy_type=policy_type,
         )
         for name in ("obs_dim", "act_dim", "hidden"):
@@ -91,6 +116,13 @@ class Actor:
                     "policy anew"
                 )
         return actor
+
+
+def check_activation(name: Any) -> str:
+    """name, if it is one of ACTIVATIONS. Raises ValueError that names the nearest."""
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise ValueError(f"got activation {reprlib.repr(name)}: {nearest(str(name), ACTIVATIONS)}")
+    return name
 
 
 def policy_widths(policy: Any) -> tuple[int | None, int | None]:

@@ -3,7 +3,8 @@
 Reading it runs no code from it.
 
 rfx_config.json holds format, rfx_version, policy_type, arguments (the constructor's), robot_config, training_info, and
-files: the SHA-256 of each of the other two, so that weights and normalizer of different policies are never mixed.
+files: the SHA-256 of each of the other two, so that weights and normalizer of different policies are never mixed. Of a
+class that is not rfx's own it also holds module: the Python module that defines it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class PolicyInfo:
     path: Path
     rfx_version: str
     policy_type: str
+    module: str | None = None  # that defines the policy's class; None: rfx's own, or one that is only registered
     arguments: dict[str, Any]  # of the policy's constructor
     weight_shapes: dict[str, tuple[int, ...]]
     robot_config: RobotConfig | None
@@ -67,6 +69,8 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
     data = read_bounded(path / CONFIG, MAX_JSON_BYTES)
     with naming(path / CONFIG):
         config = read_config(data, {"files": dict})
+        if not isinstance(config.get("module"), str | None):
+            raise ValueError(f"got {reprlib.repr(config['module'])} for 'module'; expected the name of a Python module")
     digests = config["files"]
     if not {WEIGHTS} <= digests.keys() <= {WEIGHTS, NORMALIZER}:
         raise ValueError(f"{path / CONFIG}: got files {sorted(digests)}; expected {WEIGHTS} and, at most, {NORMALIZER}")
@@ -87,6 +91,7 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
         path=path,
         rfx_version=config["rfx_version"],
         policy_type=config["policy_type"],
+        module=config.get("module"),
         arguments=config["arguments"],
         weight_shapes=_weight_shapes(path / WEIGHTS),
         robot_config=robot_config,
@@ -150,6 +155,7 @@ def write_policy(
     normalizer: ObservationNormalizer | None,
     training_info: Mapping[str, Any] | None,
     widths: tuple[int | None, int | None],
+    module: str | None = None,
 ) -> Path:
     """Write a policy folder. widths are those of observation and action, where known. Returns path. Raises as
     `Policy.save`.
@@ -168,6 +174,7 @@ def write_policy(
         "format": FORMAT,
         "rfx_version": rfx.__version__,
         "policy_type": policy_type,
+        **({"module": module} if module else {}),
         "arguments": plain(arguments, f"arguments of {policy_type}", finite=True),
         "robot_config": None if robot_config is None else plain(robot_config.to_dict(), "robot_config"),
         "training_info": plain(training_info or {}, "training_info"),

@@ -36,6 +36,8 @@ class OnnxPolicy:
     Raises ValueError for a graph that takes or gives anything else.
     """
 
+    chooses = False
+
     def __init__(self, session: Any, widths: Sequence[int], act_dim: int, history: int):
         self.obs_dim, self.act_dim, self.history = sum(widths), act_dim, history
         found = [(end.name, end.shape, end.type) for end in (*session.get_inputs(), *session.get_outputs())]

@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.machinery
 import inspect
 import os
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -89,6 +91,8 @@ def is_foreign(name: Any) -> bool:
 
 def find_foreign(name: str) -> Any:
     """What MODULE:NAME names. Raises ValueError that names the nearest match, or says what the module itself raises."""
+    if not is_foreign(name):
+        raise ValueError(f"got {name!r}; expected MODULE:NAME, such as my_module:my_name")
     path, attribute = FOREIGN.fullmatch(name).groups()
     module = import_foreign(path, name)
     if attribute not in vars(module):
@@ -151,6 +155,19 @@ def foreign_names(values: Any) -> Iterator[str]:
             yield from foreign_names(value)
     elif is_foreign(values):
         yield values
+
+
+def places_of(module_name: str) -> list[Path]:
+    """Files and folders that importing a module would read, its packages' too, found without importing anything."""
+    places: list[Path] = []
+    search: list[str] | None = [*sys.path, os.getcwd()]
+    for count, _ in enumerate(parts := module_name.split("."), 1):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:count]), search)
+        if spec is None:
+            break
+        search = list(spec.submodule_search_locations or [])
+        places += [Path(place) for place in [*search, *([spec.origin] if spec.has_location and spec.origin else [])]]
+    return places
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -46,16 +46,16 @@ def heads(arrays, num_heads):
     ]
 
 
-def run_plain(x, weights, biases, gradient):
+def run_plain(x, weights, biases, gradient, activation="tanh"):
     """Output and gradients of weights and biases from mlp."""
     num_hidden = len(weights) - 1
     pieces = [[Tensor(a).realize() for a in arrays] for arrays in (weights, biases)]
-    output = mlp(Tensor(x), *([*piece[:num_hidden], piece[num_hidden:]] for piece in pieces))
+    output = mlp(Tensor(x), *([*piece[:num_hidden], piece[num_hidden:]] for piece in pieces), activation)
     gradients = [g.numpy() for g in output.gradient(*pieces[0], *pieces[1], gradient=Tensor(gradient))]
     return output.numpy(), gradients[: len(weights)], gradients[len(weights) :]
 
 
-def run_kernels(x, weights, biases, gradient, num_hidden):
+def run_kernels(x, weights, biases, gradient, num_hidden, activation="tanh"):
     """The same from the kernels, whose output is some columns of a wider array.
 
     The inference kernel gives the same output, to the bit.
@@ -64,36 +64,36 @@ def run_kernels(x, weights, biases, gradient, num_hidden):
     output, d_output = wide[:, 2:-1], d_wide[:, 2:-1]
     d_output[...] = gradient
     d_weights, d_biases = ([np.full_like(a, np.nan) for a in arrays] for arrays in (weights, biases))
-    network = Training(x, weights, biases, num_hidden, output, d_output, d_weights, d_biases)
+    network = Training(x, weights, biases, num_hidden, output, d_output, d_weights, d_biases, activation)
     network.forward()
     network.backward()
     inferred = np.empty_like(gradient)
-    Inference(x, weights, biases, num_hidden, inferred)()
+    Inference(x, weights, biases, num_hidden, inferred, activation)()
     assert np.array_equal(inferred, output) and (wide[:, [0, 1, -1]] == 7.0).all()
     return output, d_weights, d_biases
 
 
-def check(batch, widths, num_heads, path="kernels"):
+def check(batch, widths, num_heads, path="kernels", activation="tanh"):
     x, weights, biases, gradient = network(batch, widths)
     num_hidden, pieces = len(weights) - 1, [heads(arrays, num_heads) for arrays in (weights, biases)]
     if path == "plain":
         pieces[0][num_hidden:], pieces[1][num_hidden:] = weights[-1:], biases[-1:]
-        output, d_weights, d_biases = run_plain(x, *pieces, gradient)
+        output, d_weights, d_biases = run_plain(x, *pieces, gradient, activation)
     else:
-        output, d_weights, d_biases = run_kernels(x, *pieces, gradient, num_hidden)
-    activations = network_reference.forward(x, weights, biases)
-    _, expected_weights, expected_biases = network_reference.backward(activations, weights, gradient)
+        output, d_weights, d_biases = run_kernels(x, *pieces, gradient, num_hidden, activation)
+    activations = network_reference.forward(x, weights, biases, activation)
+    _, expected_weights, expected_biases = network_reference.backward(activations, weights, gradient, activation)
     d_weights, d_biases = ([*d[:num_hidden], np.concatenate(d[num_hidden:])] for d in (d_weights, d_biases))
     for got, expected in zip([output, *d_weights, *d_biases], [activations[-1], *expected_weights, *expected_biases]):
         assert np.abs(got - expected).max() < 5e-6 * max(1.0, np.abs(expected).max())
 
 
-def outputs(x, weights, biases, path="kernels"):
+def outputs(x, weights, biases, path="kernels", activation="tanh"):
     """The output of a network with one head."""
     if path == "plain":
-        return mlp(Tensor(x), [Tensor(w) for w in weights], [Tensor(b) for b in biases]).numpy()
+        return mlp(Tensor(x), [Tensor(w) for w in weights], [Tensor(b) for b in biases], activation).numpy()
     out = np.empty((len(x), len(weights[-1])), np.float32)
-    Inference(x, weights, biases, len(weights) - 1, out)()
+    Inference(x, weights, biases, len(weights) - 1, out, activation)()
     return out
 
 
@@ -110,6 +110,47 @@ def test_both_paths_match_numpy(path, shape):
     check(*shape, path)
 
 
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_both_paths_match_numpy_for_every_activation(path, activation):
+    check(97, [130, 100, 33, 17, 3], 2, path, activation)
+
+
+@pytest.mark.parametrize("activation", network_reference.ACTIVATIONS)
+def test_the_gradients_to_compare_with_are_the_slopes_of_the_output(activation):
+    """Central differences of float64, along a random direction of all weights and biases."""
+    x, weights, biases, gradient = network(50, [7, 20, 11, 3])
+    rng, step = np.random.default_rng(1), 1e-6
+    ways = [[rng.standard_normal(a.shape) for a in arrays] for arrays in (weights, biases)]
+
+    def moved(by):
+        pieces = ([a + by * way for a, way in zip(arrays, way)] for arrays, way in zip((weights, biases), ways))
+        return (network_reference.forward(x, *pieces, activation)[-1] * gradient).sum()
+
+    activations = network_reference.forward(x, weights, biases, activation)
+    _, d_weights, d_biases = network_reference.backward(activations, weights, gradient, activation)
+    slope = sum((d * way).sum() for d, way in zip([*d_weights, *d_biases], [*ways[0], *ways[1]]))
+    assert (moved(step) - moved(-step)) / (2 * step) == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_elu_and_relu_hold_over_all_numbers(path, activation):
+    one, none = np.array([[1.0]], np.float32), np.array([0.0], np.float32)
+    x = np.array(
+        [[-np.inf], [-1e30], [-90.0], [-20.0], [-1e-6], [0.0], [1e-6], [0.3], [90.0], [1e30], [np.inf]], np.float32
+    )
+    out = outputs(x, [one, one], [none, none], path, activation)
+    np.testing.assert_allclose(
+        out, network_reference.ACTIVATIONS[activation][0](x.astype(np.float64)), rtol=1e-7, atol=4e-7
+    )
+    run = run_plain if path == "plain" else lambda *arrays: run_kernels(*arrays[:-1], 1, arrays[-1])
+    finite = np.ascontiguousarray(x[2:9])
+    _, d_weights, _ = run(
+        finite, [one, one], [none, none], np.ones_like(finite), activation
+    )  # exp(90) is not a float32
+    slope = network_reference.ACTIVATIONS[activation][1](out[2:9].astype(np.float64))
+    np.testing.assert_allclose(d_weights[0], [[(slope * finite).sum()]], rtol=1e-6)
+
+
 def test_hidden_units_saturate_and_stay_in_range(path):
     weight, bias = np.array([[1.0]], np.float32), np.array([0.0], np.float32)
     x = np.array(
@@ -122,11 +163,12 @@ def test_hidden_units_saturate_and_stay_in_range(path):
         assert out[3, 0] == pytest.approx(-1e-6, rel=1e-5)
 
 
-def test_a_bad_row_spoils_only_itself(path):
+@pytest.mark.parametrize("activation", network_reference.ACTIVATIONS)
+def test_a_bad_row_spoils_only_itself(path, activation):
     x, weights, biases, _ = network(130, [20, 40, 5])
-    clean = outputs(x, weights, biases, path)
+    clean = outputs(x, weights, biases, path, activation)
     x[77, 3] = np.nan
-    spoilt = outputs(x, weights, biases, path)
+    spoilt = outputs(x, weights, biases, path, activation)
     assert np.isnan(spoilt[77]).all()
     assert np.array_equal(np.delete(spoilt, 77, axis=0), np.delete(clean, 77, axis=0))
 

@@ -5,11 +5,13 @@ refuse, word by word.
 import math
 import re
 
+import network_reference
 import numpy as np
 import pytest
 from tinygrad import Tensor
 from tinygrad.nn.state import get_state_dict
 
+import rfx
 from rfx import inspect_policy
 from rfx.nn import (
     MLP,
@@ -22,6 +24,7 @@ from rfx.nn import (
     go2_actor_critic,
     go2_mlp,
 )
+from rfx.policy.actor import ACTIVATIONS, Actor
 
 OBS, ACT, CRITIC = 5, 3, 4
 ALL = {
@@ -133,6 +136,63 @@ def test_networks_compute_what_numpy_does_and_gaussians_are_squashed(kind):
     np.testing.assert_allclose(policy.output(*inputs).numpy(), np.concatenate((mean, value), axis=1), atol=1e-5)
 
 
+@kinds
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_an_activation_is_computed_recorded_and_loaded(kind, activation, tmp_path):
+    """By the network, by its actor alone, and by what a robot loads; a folder that says none is of tanh."""
+    policy, x = ALL[kind]([7, 6], activation=activation, rng=rng()), rng(1).normal(size=(4, OBS)).astype(np.float32)
+    for tensor in policy.parameters():
+        tensor.assign(tensor * 3.0).realize()
+    weights, trunk = arrays(policy), "layers" if kind.endswith("MLP") else "backbone"
+    names = [f"{trunk}.0", f"{trunk}.1", "layers.2" if trunk == "layers" else "actor_head"]
+    activations = network_reference.forward(
+        x, *([weights[f"{name}.{part}"] for name in names] for part in ("weight", "bias")), activation
+    )
+    expected = activations[-1] if kind.startswith("Categorical") else np.tanh(activations[-1])
+    np.testing.assert_allclose(policy.forward(Tensor(x)).numpy(), expected, atol=5e-6)
+    for saved in (policy, policy.actor()) if trunk == "backbone" else (policy,):
+        path = saved.save(tmp_path / type(saved).__name__)
+        assert inspect_policy(path).arguments["activation"] == Policy.load(path).activation == activation
+        np.testing.assert_allclose(Policy.load(path).forward(Tensor(x)).numpy(), expected, atol=5e-6)
+        action = rfx.load_policy(path)({"state": x})
+        if kind.startswith("Categorical"):
+            np.testing.assert_array_equal(action, expected.argmax(axis=1))
+        else:
+            np.testing.assert_allclose(action, expected, atol=5e-6)
+    with pytest.raises(ValueError, match="did you mean 'tanh'"):
+        ALL[kind]([4], activation="tan")
+
+
+def test_without_tinygrad_an_actor_has_the_recorded_activation():
+    weights, x = arrays(ActorCritic(OBS, ACT, [6], rng=rng())), np.full((1, OBS), 0.7, np.float32)
+    answers = {
+        name: Actor.of(weights, "ActorCritic", {} if name is None else {"activation": name})(x)
+        for name in (None, *ACTIVATIONS)
+    }
+    np.testing.assert_array_equal(answers[None], answers["tanh"])
+    for name in ACTIVATIONS:
+        layers = [[weights[f"{layer}.{part}"] for layer in ("backbone.0", "actor_head")] for part in ("weight", "bias")]
+        np.testing.assert_allclose(answers[name], np.tanh(network_reference.forward(x, *layers, name)[-1]), atol=1e-6)
+    assert np.isnan(
+        Actor.of(weights, "ActorCritic", {"activation": "relu"})(np.full((1, OBS), np.nan, np.float32))
+    ).all()
+    with pytest.raises(ValueError, match="activation"):
+        Actor.of(weights, "ActorCritic", {"activation": "swish"})
+
+
+def test_a_privileged_critic_has_layers_of_its_own(tmp_path):
+    policy = PrivilegedActorCritic(OBS, ACT, CRITIC, [7, 6], critic_hidden=[9], rng=rng())
+    assert (policy.hidden, policy.critic_hidden) == ([7, 6], [9]) and arrays(policy)["critic.0.weight"].shape == (
+        9,
+        CRITIC,
+    )
+    x, privileged = rng(1).normal(size=(4, OBS)).astype(np.float32), rng(2).normal(size=(4, CRITIC)).astype(np.float32)
+    value = policy.output(Tensor(x), Tensor(privileged)).numpy()[:, -1:]
+    np.testing.assert_allclose(value, dense(arrays(policy), ["critic.0", "critic.1"], privileged), atol=1e-6)
+    assert Policy.load(policy.save(tmp_path / "p")).critic_hidden == [9]
+    assert Policy.load(tmp_path / "p" / "model.safetensors").critic_hidden == [9]
+
+
 def test_the_values_of_rows_without_a_critics_observation_are_zero():
     policy = PrivilegedActorCritic(OBS, ACT, CRITIC, [6], rng=rng())
     x, privileged = rng(1).normal(size=(5, OBS)).astype(np.float32), rng(2).normal(size=(2, CRITIC)).astype(np.float32)
@@ -196,9 +256,8 @@ def test_a_width_of_one_and_of_numpy_is_a_width():
 @pytest.mark.parametrize("hidden", [[7, 6], [6], []])
 def test_shapes_tell_the_arguments(kind, hidden):
     policy_class = type(ALL[kind](hidden))
-    expected = {"obs_dim": OBS, "act_dim": ACT, "hidden": hidden} | (
-        {"critic_dim": CRITIC} if kind == "PrivilegedActorCritic" else {}
-    )
+    critic = {"critic_dim": CRITIC, "critic_hidden": hidden} if kind == "PrivilegedActorCritic" else {}
+    expected = {"obs_dim": OBS, "act_dim": ACT, "hidden": hidden} | critic
     assert policy_class.infer_arguments(shapes(kind, hidden)) == expected
 
 
@@ -231,7 +290,7 @@ def test_shapes_that_are_of_no_network_are_refused():
         "got critic_head.weight (1, 6) and log_std (3,); expected (1, 6) and none",
     )
     own = shapes("PrivilegedActorCritic", [7, 6])
-    tail = "; expected the same hidden widths, one value, and (3,)"
+    tail = "; expected one value, and (3,)"
     refused(
         PrivilegedActorCritic,
         own | {"critic.2.weight": (2, 6), "critic.2.bias": (2,)},

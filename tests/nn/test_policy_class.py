@@ -125,7 +125,7 @@ def test_a_policy_is_built_from_its_arguments_and_weights():
         ),
         (
             {"widht": 1},
-            f"MLP takes no argument 'widht': {nearest('widht', ('obs_dim', 'act_dim', 'hidden', 'history', 'rng'))}",
+            f"MLP takes no argument 'widht': {nearest('widht', ('obs_dim', 'act_dim', 'hidden', 'history', 'activation', 'rng'))}",
         ),
     ],
 )

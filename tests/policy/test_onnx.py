@@ -141,6 +141,21 @@ def test_small_and_constant_observations_are_scaled_as_in_the_folder(earlier, tm
     assert spread[8:16].max() < 0.1 and spread[16:].min() > 0.3
 
 
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_the_graph_has_the_activation_of_the_policy(activation, tmp_path):
+    policy = ActorCritic(6, 3, [9, 8], activation=activation, rng=np.random.default_rng(0))
+    policy.actor_head.weight.assign(policy.actor_head.weight * 300.0).realize()
+    folder, state = (
+        policy.actor().save(tmp_path / "p"),
+        np.random.default_rng(1).standard_normal((20, 6)).astype(np.float32),
+    )
+    path = export_onnx(folder, tmp_path / "policy.onnx")
+    np.testing.assert_allclose(
+        rfx.load_policy(path)({"state": state}), rfx.load_policy(folder)({"state": state}), atol=1e-6
+    )
+    assert rfx.inspect_policy(path).arguments["activation"] == activation
+
+
 @pytest.mark.parametrize("history", [1, 3])
 def test_a_symmetric_policy_stays_so(history, tmp_path):
     path = export_onnx(go2_folder(tmp_path / "policy", history=history, symmetric=True), tmp_path / "policy.onnx")

@@ -36,10 +36,12 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def learner(critic, symmetric, history=2, seed=0, **options) -> PPO:
+def learner(critic, symmetric, history=2, seed=0, network=None, **options) -> PPO:
+    """network: further arguments of the policy's constructor."""
     hidden = [24, 16] if symmetric else [24, 17]
     sizes = (D, A, P, hidden) if critic == "privileged" else (D, A, hidden)
-    policy = (PrivilegedActorCritic if critic == "privileged" else ActorCritic)(*sizes, history=history, rng=rng(seed))
+    kind = PrivilegedActorCritic if critic == "privileged" else ActorCritic
+    policy = kind(*sizes, history=history, rng=rng(seed), **(network or {}))
     config = PPOConfig(**{"num_epochs": 2, "num_minibatches": 2, **options})
     return PPO(policy, config, T * N, Symmetry(FLIP_STATE, FLIP, hidden, history) if symmetric else None)
 
@@ -63,17 +65,17 @@ def filled_rollout(ppo, seed=0) -> Rollout:
     return rollout
 
 
-def numpy_gradients(p, b, config, old_log_std, privileged):
+def numpy_gradients(p, b, config, old_log_std, privileged, activation="tanh"):
     """Gradients by name, and the KL, of one minibatch, in float64, from the definitions."""
     count = len(b["action"])
 
     def net(x, names):
         weights, biases = ([p[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
-        return network_reference.forward(x, weights, biases), weights, names
+        return network_reference.forward(x, weights, biases, activation), weights, names
 
     def back(through, gradient):
         activations, weights, names = through
-        _, d_weights, d_biases = network_reference.backward(activations, weights, gradient)
+        _, d_weights, d_biases = network_reference.backward(activations, weights, gradient, activation)
         return {
             f"{name}.{kind}": g
             for name, *both in zip(names, d_weights, d_biases)
@@ -82,7 +84,11 @@ def numpy_gradients(p, b, config, old_log_std, privileged):
 
     trunk = ["backbone.0", "backbone.1"]
     actor = net(b["observation"], [*trunk, "actor_head"])
-    critic_names = ["critic.0", "critic.1", "critic.2"] if privileged else [*trunk, "critic_head"]
+    critic_names = (
+        [name.removesuffix(".bias") for name in p if name.startswith("critic.") and name.endswith("bias")]
+        if privileged
+        else [*trunk, "critic_head"]
+    )
     critic = net(b["critic_observation" if privileged else "observation"], critic_names)
     mean, value, log_std = np.tanh(actor[0][-1]), critic[0][-1][:, 0], p["log_std"]
     z = (b["action"] - mean) / np.exp(log_std)
@@ -118,7 +124,7 @@ def mirrored(name, array):
     }.get(name, lambda b: swap(b, 0) if name.startswith("backbone") else b)(array)
 
 
-def numpy_update(p, rollout, r, config, privileged, symmetric):
+def numpy_update(p, rollout, r, config, privileged, symmetric, activation):
     """The parameters after the update, in float64."""
     p = {name: array.astype(np.float64) for name, array in p.items()}
     first, second = ({name: np.zeros_like(array) for name, array in p.items()} for _ in range(2))
@@ -130,7 +136,7 @@ def numpy_update(p, rollout, r, config, privileged, symmetric):
     orders = [r.permutation(T * N) for _ in range(config.num_epochs)]
     for step, rows in enumerate(np.concatenate(orders).reshape(config.num_epochs * config.num_minibatches, -1), 1):
         batch = {name: array[rows] for name, array in flat.items()}
-        gradients, kl = numpy_gradients(p, batch, config, old_log_std, privileged)
+        gradients, kl = numpy_gradients(p, batch, config, old_log_std, privileged, activation)
         if symmetric:
             gradients = {name: 0.5 * (gradient + mirrored(name, gradient)) for name, gradient in gradients.items()}
         rate = (
@@ -150,16 +156,26 @@ def numpy_update(p, rollout, r, config, privileged, symmetric):
 
 
 @pytest.mark.parametrize(
-    ("critic", "symmetric", "plain"),
-    [("privileged", False, False), ("shared", True, False), ("privileged", True, False), ("privileged", True, True)],
+    ("critic", "symmetric", "plain", "network"),
+    [
+        ("privileged", False, False, {}),
+        ("shared", True, False, {}),
+        ("privileged", True, False, {}),
+        ("privileged", True, True, {}),
+        ("shared", True, False, {"activation": "elu"}),
+        ("privileged", False, False, {"activation": "relu", "critic_hidden": [11]}),
+        ("privileged", True, True, {"activation": "elu", "critic_hidden": [11, 9, 5]}),
+    ],
 )
-def test_an_update_is_the_one_in_numpy(monkeypatch, critic, symmetric, plain):
+def test_an_update_is_the_one_in_numpy(monkeypatch, critic, symmetric, plain, network):
     if plain:
         monkeypatch.setenv("RFX_PLAIN", "1")
-    ppo = learner(critic, symmetric)
+    ppo = learner(critic, symmetric, network=network)
     rollout, before = filled_rollout(ppo), {name: t.numpy().copy() for name, t in ppo.parameters.items()}
     metrics = ppo.update(rollout, rng(7))
-    expected = numpy_update(before, rollout, rng(7), ppo.config, critic == "privileged", symmetric)
+    expected = numpy_update(
+        before, rollout, rng(7), ppo.config, critic == "privileged", symmetric, network.get("activation", "tanh")
+    )
     for name, tensor in ppo.parameters.items():
         moved = np.abs(expected[name] - before[name]).max()
         assert moved > 1e-4 and np.abs(tensor.numpy() - expected[name]).max() < 2e-3 * moved, name
@@ -180,6 +196,24 @@ def test_a_symmetric_policy_stays_its_own_mirror_image_to_the_bit(critic):
     (action, value), (image_action, image_value) = ppo.act(state.reshape(N, -1), *others), ppo.act(image, *others)
     assert np.abs(action).max() > 0.05 and np.abs(action[:, 0] - action[:, 1]).max() > 0.05
     np.testing.assert_allclose(image_action, action[:, [1, 0, 3, 2]] * [1, 1, -1, -1], atol=1e-6)
+    np.testing.assert_allclose(image_value, value, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_any_activation_keeps_the_symmetry(activation):
+    """Hidden units change places and no signs. The head is made large, so that actions differ."""
+    ppo = learner("shared", True, network={"activation": activation})
+    ppo.update(filled_rollout(ppo), rng())
+    for name, tensor in ppo.parameters.items():
+        np.testing.assert_array_equal(mirrored(name, tensor.numpy()), tensor.numpy(), err_msg=name)
+    ppo.take({name: array * (100.0 if name == "actor_head.weight" else 1.0) for name, array in ppo.weights().items()})
+    state = rng(1).normal(size=(N, 2, D)).astype(np.float32)
+    (action, value), (image_action, image_value) = (
+        ppo.act(state.reshape(N, -1)),
+        ppo.act((state @ FLIP_STATE).reshape(N, -1)),
+    )
+    assert np.abs(action[:, 0] - action[:, 1]).max() > 0.05 and np.abs(action[:, 2] + action[:, 3]).max() > 0.05
+    np.testing.assert_allclose(image_action, action[:, [1, 0, 3, 2]] * [1, 1, -1, -1], atol=1e-5)
     np.testing.assert_allclose(image_value, value, atol=1e-5)
 
 

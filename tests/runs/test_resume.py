@@ -212,6 +212,17 @@ def test_a_changed_configuration_is_refused_with_the_difference():
         changes(was, make_config(seed=1, resume_overrides=True))
 
 
+def test_a_checkpoint_of_before_there_were_activations_is_one_of_tanh():
+    was = {
+        key: value
+        for key, value in values_of(make_config()).items()
+        if key not in ("policy.activation", "policy.critic_hidden", "policy.network", "policy.network_kwargs")
+    }
+    assert changes(was, make_config()) == {}
+    with pytest.raises(InputError, match="policy.activation"):
+        changes(was, make_config(**{"policy.activation": "elu"}, resume_overrides=True))
+
+
 def test_an_accepted_change_takes_effect_and_is_recorded(reference, tmp_path):
     folder = finish(tmp_path / "run")
     changed = {"trainer.total_steps": 32 * 64, "ppo.learning_rate": 1e-5, "ppo.desired_kl": None}

@@ -56,6 +56,7 @@ def test_killed_it_goes_on_to_the_same_bits(reference, tmp_path):
         ({"policy.hidden": [8]}, r"start_from=.*shape"),
         ({"policy.hidden": [16, 16]}, r"start_from=.*policy\.hidden"),
         ({"policy.critic": "privileged"}, r"start_from=.*policy\.critic"),
+        ({"policy.activation": "elu"}, r"start_from=.*policy\.activation"),
         ({"start_from": "nowhere"}, "start_from=nowhere: it is no folder"),
     ],
 )

@@ -42,11 +42,16 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
     Raises ValueError for a policy of another kind or size.
     """
     actor = policy.policy
-    fits = isinstance(actor, MLP) and (actor.hidden, actor.history) == (trainer.policy.hidden, trainer.policy.history)
+    fits = isinstance(actor, MLP) and (actor.hidden, actor.history, actor.activation) == (
+        trainer.policy.hidden,
+        trainer.policy.history,
+        trainer.policy.activation,
+    )
     if not fits or policy.normalizer is None:
         raise ValueError(
             f"got a {policy.policy_type} that reads {policy.history} observations, for a network of "
-            f"{trainer.policy.hidden} that reads {trainer.policy.history}; expected an MLP of that size, with normalizer"
+            f"{trainer.policy.hidden} {trainer.policy.activation} that reads {trainer.policy.history}; "
+            "expected an MLP of that size and activation, with normalizer"
         )
     state = trainer.learner.state_dict()
     names = [*(f"policy.backbone.{i}" for i in range(len(actor.layers) - 1)), "policy.actor_head"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from rfx.policy.actor import ACTIVATIONS
 from rfx.settings.terms import nearest
 
 CRITICS = ("shared", "privileged")
@@ -13,12 +16,16 @@ CRITICS = ("shared", "privileged")
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """The network: widths of its hidden layers, what actor and critic read, and how widely it explores.
+    """The network: its layers, what actor and critic read, and how widely it explores.
 
     initial_std and final_std are the highest standard deviations of exploration at the start and the end of the run.
     """
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (256, 256)  # widths of the actor's hidden layers, and of a critic that shares them
+    critic_hidden: tuple[int, ...] | None = None  # of a privileged critic's; null: as the actor's
+    activation: str = "tanh"  # after every hidden layer
+    network: str | None = None  # MODULE:CLASS, a network of the user's own in place of these layers: docs/nn.md
+    network_kwargs: Mapping[str, Any] = field(default_factory=dict)  # what its constructor takes beside
     history: int = 1  # observations that the actor reads: the last ones
     critic: str = "shared"  # or privileged: a network of its own, of critic_terms
     critic_terms: tuple[str, ...] | None = (
@@ -29,14 +36,24 @@ class PolicyConfig:
     symmetric: bool = False  # acts to the left as it does to the right, exactly
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(
-                f"policy.hidden is {list(self.hidden)}: it must be a list of layer widths of at least 1, such as [256,256]"
-            )
+        for name, widths in (("hidden", self.hidden), ("critic_hidden", self.critic_hidden)):
+            if widths is not None and (not widths or min(widths) < 1):
+                raise ValueError(
+                    f"policy.{name} is {list(widths)}: it must be a list of layer widths of at least 1, "
+                    "such as [256,256]"
+                )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"policy.activation is {self.activation!r}: {nearest(self.activation, ACTIVATIONS)}")
         if self.history < 1:
             raise ValueError(f"policy.history is {self.history}: it must be a number of observations, 1 or more")
         if self.critic not in CRITICS:
             raise ValueError(f"policy.critic is {self.critic!r}: {nearest(self.critic, CRITICS)}")
+        if self.critic_hidden is not None and self.critic != "privileged":
+            raise ValueError(
+                f"policy.critic_hidden is {list(self.critic_hidden)}: a shared critic has the actor's "
+                "layers; add policy.critic=privileged, or leave it null"
+            )
+        self._check_network()
         if self.critic_terms is not None and not self.critic_terms:
             raise ValueError(
                 "policy.critic_terms names no terms: it must name what a privileged critic reads, such as [observation]"
@@ -44,6 +61,28 @@ class PolicyConfig:
         for name in ("initial_std", "final_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"policy.{name} is {getattr(self, name)}: it must be positive")
+
+    def _check_network(self) -> None:
+        """Raises ValueError for settings that do not go with a network of the user's, or only go with one."""
+        if self.network is None:
+            if self.network_kwargs:
+                raise ValueError(
+                    f"policy.network_kwargs is {dict(self.network_kwargs)}: it needs "
+                    "policy.network=MODULE:CLASS, whose constructor takes it"
+                )
+            return
+        if self.symmetric:
+            raise ValueError(
+                "policy.symmetric is true: rfx mirrors the weights of its own layers and does not know "
+                f"those of {self.network}; set policy.symmetric=false"
+            )
+        for name in ("activation", "critic_hidden"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(
+                    f"policy.{name} is {getattr(self, name)!r}: it is of rfx's own networks, and "
+                    f"policy.network is {self.network}; give your class's own settings as "
+                    "policy.network_kwargs"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

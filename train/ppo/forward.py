@@ -12,22 +12,28 @@ from tinygrad.dtype import DType
 from tinygrad.nn import Linear
 from tinygrad.nn.state import get_state_dict
 
-from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, TrainablePolicy, kernels
 from rfx.nn.dense import Inference
 from rfx.robot.state import Array
 from train.ppo.categorical import log_softmax
+
+# That kernels compute: these classes alone, as a subclass may compute anything.
+KERNEL_POLICIES = (ActorCritic, PrivilegedActorCritic, CategoricalActorCritic)
 
 
 class Forward:
     """The forward pass of a policy: of one that is categorical, of choices, or not.
 
-    In our kernels a row's result does not depend, in any bit, on how many rows it is computed with.
+    rfx's own networks run in our kernels, where a row's result does not depend, in any bit, on how many rows it is
+    computed with; any other runs in plain tinygrad. Raises ValueError for weights that are not float32.
     """
 
-    def __init__(self, policy: ActorCritic | PrivilegedActorCritic | CategoricalActorCritic):
+    def __init__(self, policy: TrainablePolicy):
         self.policy, self.parameters = policy, get_state_dict(policy)
-        self.categorical = isinstance(policy, CategoricalActorCritic)
-        self._uses_kernels = kernels.usable(*self.parameters.values()) and kernels.compile_kernels()
+        self.categorical = policy.chooses
+        own_memory(self.parameters)
+        kernels_fit = type(policy) in KERNEL_POLICIES and kernels.usable(*self.parameters.values())
+        self._uses_kernels = kernels_fit and kernels.compile_kernels()
         self._inference: dict[
             int, tuple[list[Array], Callable[[], Array]]
         ] = {}  # inputs, and what computes output, by number of rows
@@ -75,7 +81,7 @@ class Forward:
     def _kernel_inference(self, given: list[Array]) -> Callable[[], Array]:
         output = np.empty((len(given[0]), self.policy.act_dim + 1), np.float32)
         passes = [
-            Inference(x, *layer_memory(layers), num_hidden, output[:, columns])
+            Inference(x, *layer_memory(layers), num_hidden, output[:, columns], self.policy.activation)
             for x, layers, num_hidden, columns in self._networks(*given)
         ]
 
@@ -100,6 +106,21 @@ class Forward:
             (observation, [*policy.backbone, policy.actor_head], len(policy.backbone), slice(num_actions)),
             (critic_observation, policy.critic, len(policy.critic) - 1, slice(num_actions, None)),
         ]
+
+
+def own_memory(parameters: Mapping[str, Tensor]) -> None:
+    """Give every parameter memory of its own, which training writes.
+
+    Those of tinygrad's layers may be constants, or yet to be drawn. Raises ValueError for any that is not float32.
+    """
+    others = [f"{name} of {tensor.dtype.name}" for name, tensor in parameters.items() if tensor.dtype != dtypes.float32]
+    if others:
+        raise ValueError(
+            f"got weights {', '.join(others)}; expected float32: training moves every Tensor that a policy holds"
+        )
+    for tensor in parameters.values():
+        if not (tensor.uop.has_buffer_identity() and tensor.uop.is_realized):
+            tensor.replace(tensor.clone().realize())
 
 
 def layer_memory(layers: list[Linear]) -> tuple[list[Array], list[Array]]:

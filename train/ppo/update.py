@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 from tinygrad import Tensor, TinyJit, dtypes
 
-from rfx.nn import ActorCritic, CategoricalActorCritic, PrivilegedActorCritic, kernels
+from rfx.nn import TrainablePolicy, kernels
 from rfx.nn.dense import Training
 from rfx.nn.kernels import Kernel
 from train.ppo.categorical import bind_gradient, categorical_gradient
@@ -27,18 +27,11 @@ OPTIONAL_FIELDS = ("critic_observation",)
 class PPO(Forward):
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
-    policy is an ActorCritic, a PrivilegedActorCritic, or, of choices (categorical), a CategoricalActorCritic. With a
-    symmetry its weights become, and stay, their own mirror image. Raises ValueError unless the batch splits into equal
-    minibatches.
+    With a symmetry the policy's weights become, and stay, their own mirror image. Raises ValueError unless the batch
+    splits into equal minibatches, and as Forward.
     """
 
-    def __init__(
-        self,
-        policy: ActorCritic | PrivilegedActorCritic | CategoricalActorCritic,
-        config: PPOConfig,
-        batch_size: int,
-        symmetry: Symmetry | None = None,
-    ):
+    def __init__(self, policy: TrainablePolicy, config: PPOConfig, batch_size: int, symmetry: Symmetry | None = None):
         if batch_size % config.num_minibatches:
             raise ValueError(
                 f"a rollout of {batch_size} samples does not split into {config.num_minibatches} equal minibatches"
@@ -57,7 +50,7 @@ class PPO(Forward):
             policy.history * policy.obs_dim,
         )
         widths = {"observation": num_inputs, "action": num_actions, "mean": num_actions}
-        if isinstance(policy, PrivilegedActorCritic):
+        if policy.critic_dim:
             widths["critic_observation"] = policy.critic_dim
         self._fields = [name for name in BATCH_FIELDS if name in widths or name not in OPTIONAL_FIELDS]
         self._rollout = Minibatch(
@@ -117,6 +110,7 @@ class PPO(Forward):
                 d_output[:, columns],
                 [of[id(layer.weight)] for layer in layers],
                 [of[id(layer.bias)] for layer in layers],
+                self.policy.activation,
             )
             for x, layers, num_hidden, columns in self._networks(batch["observation"], batch.get("critic_observation"))
         ]

@@ -55,7 +55,11 @@ FIXED = (
     "policy.initial_std",
     "policy.history",
     "policy.critic",
+    "policy.activation",
+    "policy.network",
 )
+# Keys that checkpoints of an earlier rfx lack, and what they mean there.
+ADDED = {"policy.activation": "tanh", "policy.network_kwargs": {}}
 
 
 class RunCheckpoints:
@@ -217,6 +221,13 @@ def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
     with bad_input(f"start_from={run}: "):
         _, state = newest_checkpoint(run / CHECKPOINTS, tell)
         check_meaning(state, trainer)
+        was, now = ADDED | state["run.config"], values_of(trainer.config)
+        keys = "policy.activation", "policy.network"
+        if differing := {key: [was.get(key), now[key]] for key in keys if was.get(key) != now[key]}:
+            raise ValueError(
+                f"its network computes something else with the same weights: {_told(differing)}. Give what "
+                "it was trained with"
+            )
         trainer.start_from(state)
     return state["steps"]
 
@@ -276,7 +287,7 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
     more.
     """
     now = values_of(config)
-    differing = {key: pair for key, pair in _differing(was, now).items() if key not in FREE}
+    differing = {key: pair for key, pair in _differing(ADDED | was, now).items() if key not in FREE}
     if differing and not config.resume_overrides:
         raise InputError(
             f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "

@@ -73,6 +73,13 @@ def train(
                 loggers.append(logger_type(folder, config, state.get("steps", 0)))
                 stack.callback(_close, loggers[-1], Writes(tell))
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
+        if config.policy.network:
+            console.print(
+                f"[dim]{escape(config.policy.network)} trains in plain tinygrad, several times slower than "
+                "rfx's own networks[/]",
+                highlight=False,
+                soft_wrap=True,
+            )
         if note := getattr(trainer.task, "note", None):
             console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
         if config.start_from and not state:
@@ -248,9 +255,11 @@ def _close(logger: Logger, writes: Writes) -> None:
 
 
 def _headline(config: TrainConfig, folder: Path) -> str:
-    hidden = "-".join(map(str, config.policy.hidden))
+    policy = config.policy
+    layers = "-".join(map(str, policy.hidden)) + ("" if policy.activation == "tanh" else f" {policy.activation}")
+    network = policy.network or layers
     return (
-        f"[bold]{config.title}[/], seed {config.seed}: {config.env.num_envs:,} environments, network {hidden}, "
+        f"[bold]{config.title}[/], seed {config.seed}: {config.env.num_envs:,} environments, network {escape(network)}, "
         f"{millions(config.trainer.total_steps)} steps\n[dim]in {_short(folder)}[/]"
     )
 

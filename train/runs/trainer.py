@@ -180,8 +180,8 @@ class Trainer:
         network = {name.removeprefix("learner."): value for name, value in state.items() if name.startswith(prefix)}
         if differing := sorted(name for name in network.keys() ^ learner.keys() if name.startswith("policy.")):
             raise ValueError(
-                f"its network and this one differ in {', '.join(differing)}: give the same policy.hidden, policy.history and "
-                "policy.critic"
+                f"its network and this one differ in {', '.join(differing)}: give the same policy.hidden, "
+                "policy.history, policy.critic and policy.critic_hidden"
             )
         exploration = {name: value for name, value in learner.items() if name == "policy.log_std"}
         self.learner.load_state_dict(learner | network | exploration)

@@ -97,6 +97,11 @@ class TrainConfig:
                 f"start_from and resume are both {self.resume}: start_from begins a new run with its network, resume goes on "
                 "with it"
             )
+        if self.export.onnx and self.policy.network:
+            raise ValueError(
+                "export.onnx is true: rfx writes ONNX graphs of its own networks only, and policy.network "
+                f"is {self.policy.network}; set export.onnx=false"
+            )
         if self.scale and self.scale.workers > self.env.num_envs:
             raise ValueError(
                 f"scale.workers is {self.scale.workers}: it must be at most env.num_envs, {self.env.num_envs}"

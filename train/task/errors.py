@@ -22,7 +22,7 @@ from train.ppo.errors import TrainingBroken
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # that come with no robot
-# Where a key that the YAML lacks may name a term.
+# Where a key that the YAML lacks may name a term, or an argument.
 OPEN_GROUPS = (
     "env.commands.",
     "env.resets.",
@@ -31,6 +31,7 @@ OPEN_GROUPS = (
     "env.terminations.",
     "env.rewards.",
     "env.terrain.kinds.",
+    "policy.network_kwargs.",
 )
 
 
