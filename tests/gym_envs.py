@@ -103,6 +103,44 @@ class Blind(Door):
         return two
 
 
+class Pick(VectorEnv):
+    """One of the whole numbers from 0 to 3 is shown, between -1 and 1; naming it gives a reward of 1.
+
+    Episodes of 10 steps: the most is 10.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, num_envs: int = 1, max_episode_steps: int = 10):
+        self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
+        self.single_observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.single_action_space = gymnasium.spaces.Box(0, 3, (1,), np.int8)
+        self.observation_space, self.action_space = (
+            batch_space(space, num_envs) for space in (self.single_observation_space, self.single_action_space)
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.age = 0
+        return self._show(), {}
+
+    def step(self, actions):
+        assert self.action_space.contains(actions), actions
+        reward, self.age = np.float64(actions[:, 0] == self.shown), self.age + 1
+        truncated = np.full(self.num_envs, self.age == self.max_episode_steps)
+        info = (
+            {"final_obs": np.array([*self._show(), None], object)[:-1], "_final_obs": truncated}
+            if truncated.any()
+            else {}
+        )
+        self.age %= self.max_episode_steps
+        return self._show(), reward, np.zeros(self.num_envs, bool), truncated, info
+
+    def _show(self):
+        self.shown = self.np_random.integers(4, size=self.num_envs)
+        return np.float32(self.shown / 1.5 - 1.0)[:, None]
+
+
 class Odd(gymnasium.Env):
     """Observations (2, 2), integers; actions (2, 1) within uneven bounds, or choices from 3.
 
@@ -200,6 +238,7 @@ class Strange(Odd):
         super().__init__(observation=gymnasium.spaces.Discrete(3))
 
 
+gymnasium.register("Pick-v0", vector_entry_point="gym_envs:Pick", max_episode_steps=10)
 for _name in ("Door", "Unsolved", "Faint", "BentDoor", "Blind"):
     gymnasium.register(f"{_name}-v0", vector_entry_point=f"gym_envs:{_name}", max_episode_steps=5)
 for _name, _class, _kwargs in (

@@ -115,10 +115,11 @@ def spaces_of(observation: gymnasium.Space, action: gymnasium.Space, id: str) ->
         np.isfinite(action.low).all() and np.isfinite(action.high).all()
     ):
         raise ValueError(f"env.id={id}: got actions of {action}; expected a Box with finite bounds, or Discrete")
+    low, high = (tuple((bound + 0).ravel().tolist()) for bound in (action.low, action.high))  # a bool + 0 is a number
     return Spaces(
         observation_shape=observation.shape,
         action_shape=action.shape,
         action_dtype=str(action.dtype),
-        action_low=tuple(action.low.ravel().tolist()),
-        action_high=tuple(action.high.ravel().tolist()),
+        action_low=low,
+        action_high=high,
     )

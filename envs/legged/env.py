@@ -325,14 +325,14 @@ class LeggedEnv(VectorEnv):
         """
         if self._randomization:
             self._vary(ids)
-        qpos, qvel = self.simulation.home(len(ids))
+        (qpos, qvel), base = self.simulation.home(len(ids)), self.simulation.base
         if self.curriculum:
-            qpos[:, 0:3] += self.curriculum.origin(ids)
+            qpos[:, base.position] += self.curriculum.origin(ids)
         start = resets.Start(
-            base_position_w=qpos[:, 0:3],
-            base_quaternion=qpos[:, 3:7],
-            base_linear_velocity_w=qvel[:, 0:3],
-            base_angular_velocity_b=qvel[:, 3:6],
+            base_position_w=qpos[:, base.position],
+            base_quaternion=qpos[:, base.quaternion],
+            base_linear_velocity_w=qvel[:, base.linear_velocity],
+            base_angular_velocity_b=qvel[:, base.angular_velocity],
             joint_position=qpos[:, self.simulation.joint_qpos].copy(),
             joint_velocity=np.zeros((len(ids), len(self.robot.joints))),
         )

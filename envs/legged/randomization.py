@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from rfx.drivers.mjcf import trunk_body
+from rfx.drivers.base import robot_bodies, trunk_body
+from rfx.drivers.contacts import write_sliding_friction
 from rfx.random.streams import Streams
 from rfx.robot.state import Array
 
@@ -23,7 +24,7 @@ class Draw:
 
     def __init__(self, model: mujoco.MjModel, num: int, num_joints: int):
         self.model, self.num = model, num
-        self.trunk = trunk_body(model)
+        self.trunk, self.others = trunk_body(model), ~robot_bodies(model)  # bodies that are not the robot's
         self.fields: dict[str, Array] = {}
         self.encoder_offset = np.zeros((num, num_joints), np.float32)  # rad, measured minus true position
         self.imu_tilt = np.zeros((num, 3), np.float32)  # rad, rotation vector from the base's frame to the sensor's
@@ -35,6 +36,11 @@ class Draw:
             self.fields[name] = np.repeat(getattr(self.model, name)[None], self.num, axis=0)
         return self.fields[name]
 
+    def of_dofs(self, factor: Array) -> Array:
+        """Factors (n, nv), with 1 for what is not the robot's, in place."""
+        factor[:, self.others[self.model.dof_bodyid]] = 1.0
+        return factor
+
     def keep(self, share: float) -> None:
         """Keep this share, from 0 to 1, of every difference from the nominal robot."""
         for name, values in self.fields.items():
@@ -45,8 +51,8 @@ class Draw:
 
 
 def floor_friction(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
-    """Sliding friction of every contact. It stands in every geom, whichever of two geoms a model lets decide."""
-    draw.field("geom_friction")[:, :, 0] = rng.uniform(*coefficient, (draw.num, 1))
+    """Sliding friction of every contact."""
+    write_sliding_friction(draw.field, rng.uniform(*coefficient, (draw.num, 1))[:, 0])
 
 
 def base_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
@@ -78,7 +84,7 @@ def center_of_mass(draw: Draw, rng: Streams, range_m: Sequence[float]) -> None:
 def link_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Mass and inertia of every link but the trunk."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nbody))
-    factor[:, draw.trunk] = 1.0
+    factor[:, draw.trunk] = factor[:, draw.others] = 1.0
     draw.field("body_mass")[...] *= factor
     draw.field("body_inertia")[...] *= factor[:, :, None]
 
@@ -104,7 +110,7 @@ def kd(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
 
 def joint_friction(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Dry friction of each joint."""
-    draw.field("dof_frictionloss")[...] *= rng.uniform(*scale, (draw.num, draw.model.nv))
+    draw.field("dof_frictionloss")[...] *= draw.of_dofs(rng.uniform(*scale, (draw.num, draw.model.nv)))
 
 
 def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
@@ -118,13 +124,14 @@ def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> Non
         raise ValueError(
             f"env.randomization.joint_damping.coefficient is {list(coefficient)}: it is drawn log-uniformly, its lowest must be above 0"
         )
-    joints = np.flatnonzero(draw.model.jnt_type[draw.model.dof_jntid] != mujoco.mjtJoint.mjJNT_FREE)
+    free = draw.model.jnt_type[draw.model.dof_jntid] == mujoco.mjtJoint.mjJNT_FREE
+    joints = np.flatnonzero(~free & ~draw.others[draw.model.dof_bodyid])
     draw.field("dof_damping")[:, joints] = lowest * (highest / lowest) ** rng.random((draw.num, 1))
 
 
 def joint_armature(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
     """Rotor inertia of each motor, as seen at its joint."""
-    draw.field("dof_armature")[...] *= rng.uniform(*scale, (draw.num, draw.model.nv))
+    draw.field("dof_armature")[...] *= draw.of_dofs(rng.uniform(*scale, (draw.num, draw.model.nv)))
 
 
 def encoder_offset(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:

@@ -11,7 +11,10 @@ from mujoco.batch import MODEL_FIELDS, Batch, SimulationError
 
 from envs.legged.randomization import Draw
 from envs.legged.state import SimState, load_arrays
-from rfx.drivers.mjcf import load_model, motor_addresses, quiet_mujoco, trunk_body
+from rfx.drivers.base import base_addresses, robot_mass_kg, trunk_body
+from rfx.drivers.contacts import floor_id, sliding_friction
+from rfx.drivers.mjcf import load_model, motor_addresses, quiet_mujoco
+from rfx.drivers.sensors import foot_geoms
 from rfx.robot.config import RobotConfig, joint_targets
 from rfx.robot.height_field import HeightField
 from rfx.robot.state import Array, advance, projected_gravity, stepping
@@ -43,6 +46,7 @@ class Simulation:
         self.failed = np.zeros(num_envs, bool)
 
         motors = motor_addresses(self.model, config)
+        self.base = base_addresses(self.model)
         self._joint_qpos, self._joint_dof, self._actuator = map(_as_slice, (motors.qpos, motors.qvel, motors.actuator))
         self._qpos, self._qvel, self._ctrl = (self.batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self._force, self._sensor = self.batch.bind("actuator_force"), self.batch.bind("sensordata")
@@ -53,6 +57,7 @@ class Simulation:
                 *(f"{foot}_foot_{kind}" for foot in config.foot_names for kind in ("touch", "position")),
             ]
         }
+        self._floor_geom, self._foot_geom = floor_id(self.model), foot_geoms(self.model, config.feet[0])[0]
         self._base_touch = sensors["base_touch"]
         self._foot_touch = _as_slice(np.array([sensors[f"{foot}_foot_touch"] for foot in config.foot_names]))
         self._foot_position = np.array(
@@ -136,16 +141,18 @@ class Simulation:
         """Fill SimState's rows of what sets robots apart, from fields of MjModel that are theirs, or else the
         model's.
         """
-        floor = np.flatnonzero(self.model.geom_bodyid == 0)[0]
-        trunk = trunk_body(self.model)
-        self.state.floor_friction[rows] = fields.get("geom_friction", self.model.geom_friction[None])[:, floor, 0]
-        self.state.trunk_mass[rows] = fields.get("body_mass", self.model.body_mass[None])[:, trunk]
+
+        def field(name: str) -> Array:
+            return fields[name] if name in fields else getattr(self.model, name)[None]
+
+        self.state.floor_friction[rows] = sliding_friction(field, self.model, self._floor_geom, self._foot_geom)
+        self.state.trunk_mass[rows] = field("body_mass")[:, trunk_body(self.model)]
 
     def push(self, ids: Array, change: Array) -> None:
         """Change the base's velocity of simulations ids (n,) by change (n, 6): m/s in the world's frame, rad/s in the
         base's.
         """
-        self._qvel[ids, :6] += change
+        self._qvel[ids, self.base.velocity] += change
 
     def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
         """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv): no action yet, gait phase zero,
@@ -220,13 +227,19 @@ class Simulation:
     @property
     def base_position_w(self) -> Array:
         """Where the bases are now: a live view. (N, 3), m."""
-        return self._qpos[:, 0:3]
+        return self._qpos[:, self.base.position]
+
+    @property
+    def base_quaternion(self) -> Array:
+        """How the bases are turned now: a live view. (N, 4), wxyz."""
+        return self._qpos[:, self.base.quaternion]
 
     @property
     def mass_kg(self) -> Array:
         """What each robot weighs, its payload included. (N,)."""
         own = self.batch.expanded("body_mass")
-        return np.full(len(self.failed), self.model.body_mass.sum()) if own is None else own.sum(axis=1)
+        masses = np.broadcast_to(self.model.body_mass, (len(self.failed), self.model.nbody)) if own is None else own
+        return robot_mass_kg(self.model, masses)
 
     @property
     def joint_qpos(self) -> slice | Array:
@@ -243,7 +256,7 @@ class Simulation:
 
         Derived quantities (sensors, torque) are one substep old, as after mj_step.
         """
-        state, robot = self.state, self.state.robot
+        state, robot, base = self.state, self.state.robot, self.base
         qpos, qvel = self._qpos[rows], self._qvel[rows]
         velocity = qvel[:, self._joint_dof].astype(np.float32)
         state.joint_acceleration[rows] = (velocity - robot.joint_velocity[rows]) * np.float32(
@@ -251,11 +264,15 @@ class Simulation:
         )
         robot.joint_velocity[rows] = velocity
         robot.joint_position[rows] = qpos[:, self._joint_qpos]
-        robot.base_angular_velocity_b[rows] = qvel[:, 3:6]  # a free joint's angular velocity is in the body frame
-        quaternion = np.ascontiguousarray(qpos[:, 3:7].T, np.float32).T  # columns contiguous
+        robot.base_angular_velocity_b[rows] = qvel[
+            :, base.angular_velocity
+        ]  # a free joint's angular velocity is in the body frame
+        quaternion = np.ascontiguousarray(qpos[:, base.quaternion].T, np.float32).T  # columns contiguous
         robot.projected_gravity_b[rows] = projected_gravity(quaternion)
-        state.base_height[rows] = qpos[:, 2]
-        state.base_linear_velocity_b[rows] = rotate_inverse(quaternion, qvel[:, 0:3].astype(np.float32))
+        state.base_height[rows] = qpos[:, base.position][:, 2]
+        state.base_linear_velocity_b[rows] = rotate_inverse(
+            quaternion, qvel[:, base.linear_velocity].astype(np.float32)
+        )
         state.joint_torque[rows] = self._force[rows][:, self._actuator]
         sensor = self._sensor[rows]
         foot_position = sensor[:, self._foot_position].astype(np.float32)
@@ -265,7 +282,7 @@ class Simulation:
         self._last_foot_position[rows] = foot_position
         state.foot_height[rows] = foot_position[:, :, 2]
         if self.ground is not None:
-            state.base_height[rows] -= self.ground.height_at(qpos[:, 0], qpos[:, 1])
+            state.base_height[rows] -= self.ground.height_at(*qpos[:, base.position].T[:2])
             state.foot_height[rows] -= self.ground.height_at(foot_position[:, :, 0], foot_position[:, :, 1])
         contact = sensor[:, self._foot_touch] > 0.0
         state.foot_landed[rows] = contact & ~state.foot_contact[rows]

@@ -16,6 +16,7 @@ if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get(
 import mujoco
 import numpy as np
 
+from rfx.drivers.base import base_addresses
 from rfx.robot.state import Array
 from rfx.system.extras import missing
 
@@ -189,14 +190,16 @@ def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: muj
             ]
             for layer, (velocity, rgba) in enumerate(arrows):
                 way = _way_of_the_nose(data.xpos[base], data.xmat[base], velocity, nose_m)
-                _add_arrow(canvas.scene, way, rgba, _ground_height(model, data, way) + 0.01 + 0.01 * layer)
+                _add_arrow(canvas.scene, way, rgba, _ground_height(model, data, base, way) + 0.01 + 0.01 * layer)
             yield canvas.draw()
     finally:
         canvas.close()
 
 
 def _base(model: mujoco.MjModel) -> int:
-    """The body that floats, or the first one."""
+    """The robot's body that floats, in a model that load_model did not make the first that does, or the first one."""
+    if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SENSOR, "base_touch") >= 0:
+        return base_addresses(model).body
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
     return int(model.jnt_bodyid[free[0]]) if len(free) else min(1, model.nbody - 1)
 
@@ -241,12 +244,12 @@ def _way_of_the_nose(position: Array, rotation: Array, velocity: Array, nose_m: 
     return base + nose_m * np.stack((np.cos(heading), np.sin(heading)), axis=1)
 
 
-def _ground_height(model: mujoco.MjModel, data: mujoco.MjData, way: Array) -> Array:
+def _ground_height(model: mujoco.MjModel, data: mujoco.MjData, base: int, way: Array) -> Array:
     """Height of the floor below a way (K, 2). (K,), m."""
     if not model.nhfield:
         return np.zeros(len(way))
     above, groups = (
-        data.qpos[2] + 1.0,
+        data.xpos[base, 2] + 1.0,
         np.array([1, 0, 0, 0, 0, 0], np.uint8),
     )  # the floor's group; the robot's geoms have others
     distance = [

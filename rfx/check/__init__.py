@@ -12,7 +12,7 @@ from rfx.check.files import check_feet_names, check_joints, check_observation
 from rfx.check.finding import MISTAKE, Check, mistake
 from rfx.check.gait import check_gains, check_gait
 from rfx.check.geometry import check_feet, check_mirror
-from rfx.check.physics import TIMESTEPS_S, check_speed, check_standing, check_torque, stand
+from rfx.check.physics import TIMESTEPS_S, check_speed, check_standing, check_torque, check_world, stand
 from rfx.drivers.mjcf import load_model
 from rfx.robot.files import find_mjcf, load_robot
 
@@ -40,6 +40,7 @@ def check_robot(source: str | Path) -> list[Check]:
     stands = [stand(config, timestep_s) for timestep_s in TIMESTEPS_S]
     return [
         *checks,
+        check_world(model),
         check_feet(config, model, data),
         check_mirror(config, model, data),
         check_standing(config, stands),

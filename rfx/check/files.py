@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from rfx.check.finding import Check, Finding, mistake, warning
+from rfx.drivers.contacts import colliding_ids
 from rfx.robot.config import JointConfig, RobotConfig
 from rfx.robot.observe import observation_width
 from rfx.settings.terms import nearest
@@ -111,9 +112,7 @@ def _torque_limits(file: mujoco.MjModel, joint: int) -> list[tuple[float, str]]:
 def check_feet_names(config: RobotConfig, file: mujoco.MjModel) -> Check:
     """Every foot's geoms or site are in the MJCF."""
     sites = [file.site(site).name for site in range(file.nsite)]
-    geoms = [
-        file.geom(geom).name for geom in range(file.ngeom) if file.geom_contype[geom] or file.geom_conaffinity[geom]
-    ]
+    geoms = [file.geom(geom).name for geom in colliding_ids(file)]
     found = []
     if not config.feet:
         found.append(mistake("robot.yaml names no feet", "add the list feet, each with a name and its site or geoms"))

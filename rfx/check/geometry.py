@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 
 import mujoco
 import numpy as np
 
 from rfx.check.finding import Check, Finding, mistake, warning
-from rfx.drivers.mjcf import lowest_point
-from rfx.robot.config import FootConfig, JointConfig, RobotConfig
+from rfx.drivers.base import base_addresses, robot_bodies, robot_mass_kg, trunk_body
+from rfx.drivers.contacts import colliding_ids
+from rfx.drivers.sensors import SITE_M, foot_geoms, foot_sites
+from rfx.drivers.shapes import inside, lowest_point, surface
+from rfx.robot.config import JointConfig, RobotConfig
 from rfx.robot.mirror import Mirror
 from rfx.robot.state import Array
 
-FOOT_M, SITE_M = 0.003, 1e-4  # that a foot may be above the floor, or outside its site
+FOOT_M = 0.003  # that a foot may be above the floor
 PLACE_M, CENTER_M, AXIS_RAD, MASS_SHARE = (
     0.002,
     0.005,
@@ -27,8 +29,8 @@ MIDDLE_M = 0.01  # bodies whose centre of mass is nearer to the plane between le
 def check_feet(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
     """At the default pose all feet are on the floor and nothing else is, and a foot's site encloses its geoms."""
     found, heights, of_feet = [], [], []
-    for foot in config.feet:
-        geoms, site = foot_geoms(model, foot), model.site(foot.site or f"{foot.name}_foot")
+    for foot, site in zip(config.feet, map(model.site, foot_sites(model, config))):
+        geoms = foot_geoms(model, foot)
         of_feet += geoms
         heights.append(min(lowest_point(model, data, geom) for geom in geoms))
         if heights[-1] > FOOT_M:
@@ -50,8 +52,9 @@ def check_feet(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) 
                         "make the site larger, or leave it out: one is put around the geoms",
                     )
                 )
-    for geom in np.flatnonzero((model.geom_bodyid > 0) & ((model.geom_contype != 0) | (model.geom_conaffinity != 0))):
-        if geom not in of_feet and (below := -lowest_point(model, data, geom)) > FOOT_M:
+    own = robot_bodies(model)[model.geom_bodyid]
+    for geom in colliding_ids(model):
+        if own[geom] and geom not in of_feet and (below := -lowest_point(model, data, geom)) > FOOT_M:
             found.append(
                 mistake(
                     f"a geom of body {model.body(model.geom_bodyid[geom]).name!r} is {1e3 * below:.0f} mm below the feet at the "
@@ -59,23 +62,18 @@ def check_feet(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) 
                     "raise it, name it among the foot's geoms, or correct default_rad",
                 )
             )
+    if not (model.geom_bodyid[colliding_ids(model)] == trunk_body(model)).any():
+        found.append(
+            warning(
+                "nothing of the trunk collides: a robot that lies on it is not felt", "give its body a geom that does"
+            )
+        )
+    height_m = data.xpos[base_addresses(model).body, 2]
     return Check(
         name="feet on the floor",
         findings=found,
-        measured=f"within {1e3 * max(np.abs(heights)):.1f} mm; base at {data.qpos[2]:.3f} m",
+        measured=f"within {1e3 * max(np.abs(heights)):.1f} mm; base at {height_m:.3f} m",
     )
-
-
-def foot_geoms(model: mujoco.MjModel, foot: FootConfig) -> list[int]:
-    """Ids of the geoms that a foot touches the floor with: those named, or that collide on the body of its site."""
-    if foot.geoms:
-        return [model.geom(name).id for name in foot.geoms]
-    body = model.site(foot.site).bodyid[0]
-    return [
-        geom
-        for geom in range(model.ngeom)
-        if model.geom_bodyid[geom] == body and (model.geom_contype[geom] or model.geom_conaffinity[geom])
-    ]
 
 
 def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
@@ -116,7 +114,8 @@ def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData
                         "correct mirror, or their places in the MJCF",
                     )
                 )
-    left, right = (float(model.body_mass[side * data.xipos[:, 1] > MIDDLE_M].sum()) for side in (1, -1))
+    own = robot_bodies(model)
+    left, right = (float(model.body_mass[own & (side * data.xipos[:, 1] > MIDDLE_M)].sum()) for side in (1, -1))
     if abs(left - right) > MASS_SHARE * max(left, right):
         found.append(
             mistake(f"the left side has {left:.3f} kg, the right one {right:.3f} kg", "correct the masses in the MJCF")
@@ -124,7 +123,8 @@ def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData
     return Check(
         name="mirror",
         findings=found,
-        measured=f"left {left:.2f} kg, right {right:.2f} kg, middle {model.body_mass.sum() - left - right:.2f} kg",
+        measured=f"left {left:.2f} kg, right {right:.2f} kg, middle "
+        f"{robot_mass_kg(model, model.body_mass) - left - right:.2f} kg",
     )
 
 
@@ -178,41 +178,3 @@ def _sign(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) ->
 def reflected(vector: Array) -> Array:
     """A vector's reflection in the plane between left and right. (3,), of a robot that stands level at the origin."""
     return vector * (1.0, -1.0, 1.0)
-
-
-def surface(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Array:
-    """Points on a geom's surface that reach as far as it does. (K, 3), m, world."""
-    kind, size, types = model.geom_type[geom], model.geom_size[geom], mujoco.mjtGeom
-    ways = np.array([way for way in itertools.product((-1.0, 0.0, 1.0), repeat=3) if any(way)])
-    round_ = ways / np.linalg.norm(ways, axis=1, keepdims=True)
-    if kind == types.mjGEOM_SPHERE:
-        points = size[0] * round_
-    elif kind == types.mjGEOM_CAPSULE:
-        points = np.concatenate([size[0] * round_ + (0.0, 0.0, end) for end in (-size[1], size[1])])
-    elif kind == types.mjGEOM_CYLINDER:
-        rim = round_[round_[:, 2] == 0.0] * size[0]
-        points = np.concatenate([rim + (0.0, 0.0, end) for end in (-size[1], size[1])])
-    elif kind == types.mjGEOM_ELLIPSOID:
-        points = size * round_
-    elif kind == types.mjGEOM_MESH:
-        mesh = model.geom_dataid[geom]
-        points = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
-    else:
-        points = size * np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
-    return data.geom_xpos[geom] + points @ data.geom_xmat[geom].reshape(3, 3).T
-
-
-def inside(model: mujoco.MjModel, data: mujoco.MjData, site: int, points: Array, spare_m: float) -> Array:
-    """Which points (K, 3), m, world, a site encloses, made larger by spare_m. (K,), bool."""
-    points = (points - data.site_xpos[site]) @ data.site_xmat[site].reshape(3, 3)
-    size, kind, types = model.site_size[site] + spare_m, model.site_type[site], mujoco.mjtGeom
-    if kind == types.mjGEOM_SPHERE:
-        return np.linalg.norm(points, axis=1) <= size[0]
-    if kind == types.mjGEOM_ELLIPSOID:
-        return np.linalg.norm(points / size, axis=1) <= 1.0
-    if kind == types.mjGEOM_BOX:
-        return (np.abs(points) <= size).all(axis=1)
-    beyond_m = np.maximum(np.abs(points[:, 2]) - model.site_size[site, 1], 0.0)  # the ends of a cylinder or capsule
-    if kind == types.mjGEOM_CYLINDER:
-        return (np.linalg.norm(points[:, :2], axis=1) <= size[0]) & (beyond_m <= spare_m)
-    return np.hypot(np.linalg.norm(points[:, :2], axis=1), beyond_m) <= size[0]

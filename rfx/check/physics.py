@@ -13,7 +13,8 @@ import numpy as np
 from mujoco.batch import Batch, SimulationError
 
 from rfx.check.finding import Check, mistake, warning
-from rfx.drivers.mjcf import load_model, motor_addresses, quiet_mujoco
+from rfx.drivers.base import base_addresses, robot_bodies
+from rfx.drivers.mjcf import disabled, load_model, motor_addresses, quiet_mujoco
 from rfx.robot.config import RobotConfig
 from rfx.robot.state import Array
 
@@ -23,6 +24,9 @@ SOFT_SHARE, DOWN_SHARE, TILT_RAD = 0.2, 0.25, 0.15  # of its height that it sink
 TORQUE_WARNING, TORQUE_MISTAKE = 0.6, 0.9  # shares of max_torque_nm that standing takes
 BESIDE_SHARE = 0.25  # of its height, by which a centre of mass may be beside the middle of the feet
 NUM_SIMULATIONS, SPEED_S = 64, 1.0
+GRAVITY_M_S2, GRAVITY_SPREAD_M_S2 = 9.81, 0.05  # 9.78 at the equator, 9.83 at the poles
+AIR_KG_M3, AIR_PA_S = 2.0, 1e-4  # more than air has at sea level: 1.2 and 2e-5
+FELT = ("gravity", "limit", "frictionloss", "spring", "damper")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +59,17 @@ def stand(config: RobotConfig, timestep_s: float, *, stiffer: float = 1.0, tirel
         model.actuator_forcelimited[:] = model.jnt_actfrclimited[:] = 0
     data, motors = mujoco.MjData(model), motor_addresses(model, config)
     mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
-    height_m, limit_nm = data.qpos[2], config.joint_array("max_torque_nm")
+    base = base_addresses(model)
+    height_m, limit_nm = data.qpos[base.position][2], config.joint_array("max_torque_nm")
     lowest_m, tilt_rad, error_rad, torque_nm = np.inf, 0.0, np.zeros(len(limit_nm)), np.zeros(len(limit_nm))
     with quiet_mujoco():
         mujoco.mj_step(model, data, nstep=round((STAND_S - SETTLED_S) / timestep_s))
         for _ in range(round(SETTLED_S / timestep_s)):
             mujoco.mj_step(model, data)
-            lowest_m = min(lowest_m, data.qpos[2])
-            tilt_rad = max(tilt_rad, float(np.arccos(np.clip(1.0 - 2.0 * (data.qpos[4:6] ** 2).sum(), -1.0, 1.0))))
+            lowest_m = min(lowest_m, data.qpos[base.position][2])
+            tilt_rad = max(
+                tilt_rad, float(np.arccos(np.clip(1.0 - 2.0 * (data.qpos[base.quaternion][1:3] ** 2).sum(), -1.0, 1.0)))
+            )
             np.maximum(error_rad, np.abs(data.qpos[motors.qpos] - config.default_position), out=error_rad)
             np.maximum(torque_nm, np.abs(data.actuator_force[motors.actuator]), out=torque_nm)
     return Stand(
@@ -73,6 +80,41 @@ def stand(config: RobotConfig, timestep_s: float, *, stiffer: float = 1.0, tirel
         torque_share=torque_nm / limit_nm,
         broke=any(warning.number for warning in data.warning),
     )
+
+
+def check_world(model: mujoco.MjModel) -> Check:
+    """Gravity is the earth's on every part of the robot, the medium is air, and nothing is off that a real robot
+    feels.
+    """
+    found, gravity, own = [], model.opt.gravity, robot_bodies(model)
+    if np.abs(gravity - (0.0, 0.0, -GRAVITY_M_S2)).max() > GRAVITY_SPREAD_M_S2:
+        found.append(
+            warning(
+                f"gravity is {' '.join(f'{value:g}' for value in gravity)} m/s^2, on earth 0 0 -9.81",
+                "take it out of the MJCF's option",
+            )
+        )
+    if off := [name for name in disabled(model.opt.disableflags) if name in FELT]:
+        found.append(
+            warning(f"the MJCF disables {', '.join(off)}", "take the flag out of its option: a real robot feels it")
+        )
+    if (model.body_gravcomp[own] != 0.0).any():
+        found.append(
+            warning(
+                "gravcomp holds parts of the robot up against gravity",
+                "take it out of their bodies: a real robot carries its weight",
+            )
+        )
+    if model.opt.density > AIR_KG_M3 or model.opt.viscosity > AIR_PA_S or model.opt.wind.any():
+        wind = " ".join(f"{value:g}" for value in model.opt.wind)
+        found.append(
+            warning(
+                f"the robot is in a medium of density {model.opt.density:g} kg/m^3, viscosity "
+                f"{model.opt.viscosity:g} Pa s and wind {wind} m/s",
+                "take them out of the MJCF's option",
+            )
+        )
+    return Check(name="world", findings=found, measured=f"gravity {-gravity[2]:g} m/s^2")
 
 
 def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
@@ -118,10 +160,11 @@ def _mend_of_fall(config: RobotConfig) -> str:
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
     mujoco.mj_forward(model, data)
-    ahead_m, left_m = data.subtree_com[0, :2] - np.mean(
+    base = base_addresses(model)
+    ahead_m, left_m = data.subtree_com[base.body, :2] - np.mean(
         [data.sensor(f"{foot.name}_foot_position").data[:2] for foot in config.feet], axis=0
     )
-    if math.hypot(ahead_m, left_m) > BESIDE_SHARE * data.qpos[2]:
+    if math.hypot(ahead_m, left_m) > BESIDE_SHARE * data.qpos[base.position][2]:
         return (
             f"bring its centre of mass over its feet by default_rad: it is {1e3 * ahead_m:.0f} mm ahead of their middle and "
             f"{1e3 * left_m:.0f} mm to the left"

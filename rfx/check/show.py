@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rfx.check import check_robot
 from rfx.check.finding import MISTAKE, OK, WARNING, Check
+from rfx.drivers.base import base_addresses
 from rfx.drivers.mjcf import load_model
 from rfx.robot.config import RobotConfig
 from rfx.robot.files import load_robot
@@ -65,12 +66,13 @@ def draw(config: RobotConfig, path: str | Path, qpos: Array | None = None) -> No
     )
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
-    distance_m = 4.0 * data.qpos[2]
+    position = base_addresses(model).position
+    distance_m = 4.0 * data.qpos[position][2]
     if qpos is not None:
         data.qpos[:] = qpos
     mujoco.mj_forward(model, data)
     camera, options = mujoco.MjvCamera(), mujoco.MjvOption()
-    camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = data.qpos[:3], distance_m, 130.0, -15.0
+    camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = data.qpos[position], distance_m, 130.0, -15.0
     if not np.any((model.geom_group < 3) & (model.geom_bodyid > 0)):
         options.geomgroup[3] = 1  # a model without looks: draw what collides
     try:

@@ -96,9 +96,11 @@ def export(options: argparse.Namespace) -> None:
         raise ValueError("got nothing to write; expected --onnx, --unitree FOLDER, or both")
     if options.onnx is not None:
         from rfx.export.to_onnx import export_onnx
+        from rfx.policy.folder import inspect_policy
 
         path = export_onnx(options.path, options.onnx or beside(options.path, ".onnx"))
-        print(f"exported: {path}, which `rfx deploy {path}` runs too")
+        robot = inspect_policy(options.path).robot_config
+        print(f"exported: {path}" + (f", which `rfx deploy {path}` runs too" if robot else ""))
     if options.unitree is not None:
         from rfx.export.to_unitree import ONNX, SETTINGS, export_unitree
 

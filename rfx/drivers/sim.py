@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from rfx.drivers.base import base_addresses
 from rfx.drivers.mjcf import load_model, motor_addresses
 from rfx.drivers.robot import MAX_VELOCITY_COMMAND, SingleRobot
 from rfx.observation.arrays import is_installed
@@ -40,7 +41,7 @@ class Physics:
         self.config, self.timestep_s, self.ground = config, timestep_s, ground
         self.model = load_model(config, mjcf, timestep_s=timestep_s, visual=viewer, ground=ground)
         self.data = mujoco.MjData(self.model)
-        self._motors = motor_addresses(self.model, config)
+        self._motors, self._base = motor_addresses(self.model, config), base_addresses(self.model)
         self._accelerometer = self.model.sensor("imu_accelerometer").adr[0]
         self._viewer = None
         self.place(config.default_position)
@@ -57,8 +58,8 @@ class Physics:
         """
         mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key("home").id)
         if height is not None:
-            self.data.qpos[2] = height
-        self.data.qpos[3:7] = quaternion
+            self.data.qpos[self._base.position][2] = height
+        self.data.qpos[self._base.quaternion] = quaternion
         self.data.qpos[self._motors.qpos] = joint_position
         self.data.ctrl[self._motors.actuator] = joint_position
         mujoco.mj_forward(self.model, self.data)
@@ -75,6 +76,10 @@ class Physics:
         model.actuator_biasprm[motors, 1] = -np.asarray(kp)
         model.actuator_biasprm[motors, 2] = -np.asarray(kd)
         self.data.ctrl[motors] = position
+
+    def push(self, velocity: Array) -> None:
+        """Change the base's velocity by velocity (3,), m/s in the world's frame."""
+        self.data.qvel[self._base.linear_velocity] += velocity
 
     def step(self, num_steps: int = 1) -> None:
         """Let num_steps timesteps pass."""
@@ -109,22 +114,22 @@ class Physics:
     @property
     def base_position_w(self) -> Array:
         """(3,), m."""
-        return self.data.qpos[0:3]
+        return self.data.qpos[self._base.position]
 
     @property
     def base_quaternion(self) -> Array:
         """(4,), wxyz."""
-        return self.data.qpos[3:7]
+        return self.data.qpos[self._base.quaternion]
 
     @property
     def base_linear_velocity_w(self) -> Array:
         """(3,), m/s."""
-        return self.data.qvel[0:3]
+        return self.data.qvel[self._base.linear_velocity]
 
     @property
     def base_angular_velocity_b(self) -> Array:
         """(3,), rad/s: what a gyroscope measures."""
-        return self.data.qvel[3:6]
+        return self.data.qvel[self._base.angular_velocity]
 
     @property
     def base_acceleration_b(self) -> Array:

@@ -16,8 +16,10 @@ import numpy as np
 
 import rfx
 from rfx.loading.loaded_policy import LoadedPolicy, actor_of, load_policy
+from rfx.policy.actor import Actor
 from rfx.policy.folder import FORMAT, plain
-from rfx.policy.onnx_policy import INPUT, OUTPUT, PROPERTY, SUFFIX, OnnxPolicy, term_order, terms_of
+from rfx.policy.onnx_policy import INPUT, OUTPUT, PROPERTY, RAW, SUFFIX, OnnxPolicy, term_order, terms_of
+from rfx.policy.spaces import Spaces
 from rfx.robot.config import RobotConfig
 from rfx.robot.state import Array
 from rfx.system.extras import missing
@@ -37,6 +39,11 @@ ABOUT = (
     "oldest first, before those of the next term. actions: in [-1, 1]; the joint targets are default_joint_pos + action_scale * actions, "
     "clipped to the joint limits."
 )
+ABOUT_GYM = (
+    "obs: the environment's observation, flat, not normalized; of a policy with a history the frames of each entry, oldest first, one "
+    "entry after the other. actions: what the environment's step takes, within its bounds, or one of its choices. policy_output: what "
+    "they were made from, in [-1, 1], or a number for each choice."
+)
 
 
 def export_onnx(source: str | Path, path: str | Path) -> Path:
@@ -44,9 +51,9 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
 
     Returns path.
 
-    Padding of observation and action is taken off. Raises ModuleNotFoundError without the package onnx, ValueError for
-    a policy that is none of rfx's own networks, or makes choices, or a path that does not end in .onnx, and otherwise
-    as `load_policy`.
+    Padding of observation and action is taken off. Actions of a policy of a Gymnasium environment are those that its
+    step takes. Raises ModuleNotFoundError without the package onnx, ValueError for a policy that is none of rfx's own
+    networks, or a path that does not end in .onnx, and otherwise as `load_policy`.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -57,31 +64,33 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
         raise missing("this", "onnx") from error
     policy = load_policy(source)
     actor = None if isinstance(policy.policy, OnnxPolicy) else actor_of(policy.policy)
-    if actor is None or actor.chooses:
+    if actor is None:
         raise ValueError(
             f"got a {policy.policy_type}; expected an MLP or ActorCritic: rfx writes ONNX graphs of its "
             "own networks only"
         )
     layers, obs_dim = _without_padding(actor.layers, policy)
     terms = terms_of(policy.robot_config, obs_dim)
-    model = _model(onnx, layers, actor.activation, policy, term_order(tuple(terms.values()), policy.history), obs_dim)
+    model = _model(onnx, layers, actor, policy, term_order(tuple(terms.values()), policy.history))
     widths = [weight.shape[1] for weight, _ in layers]
-    onnx.helper.set_model_props(model, properties(policy, widths, actor.activation, terms))
+    onnx.helper.set_model_props(model, properties(policy, widths, actor, terms))
     onnx.checker.check_model(model)
     replace_file(path, model.SerializeToString())
     return path
 
 
-def properties(
-    policy: LoadedPolicy, widths: Sequence[int], activation: str, terms: Mapping[str, int]
-) -> dict[str, str]:
-    """All metadata of a policy. widths are those of its layers' outputs, terms those of the observation terms."""
+def properties(policy: LoadedPolicy, widths: Sequence[int], actor: Actor, terms: Mapping[str, int]) -> dict[str, str]:
+    """All metadata of a policy, whose actor this is.
+
+    widths are those of its layers' outputs, terms those of the observation terms.
+    """
+    activation, chooses = actor.activation, actor.chooses
     obs_dim, normalizer = sum(terms.values()), policy.normalizer
     of_activation = {"activation": activation} if activation != "tanh" else {}  # else an older rfx reads the file too
     config = {
         "format": FORMAT,
         "rfx_version": rfx.__version__,
-        "policy_type": "MLP",
+        "policy_type": "CategoricalMLP" if chooses else "MLP",
         "arguments": {
             "obs_dim": obs_dim,
             "act_dim": widths[-1],
@@ -96,6 +105,7 @@ def properties(
     return {
         **_observation_properties(policy.history, terms),
         **(_robot_properties(policy.robot_config) if policy.robot_config else {}),
+        **(_space_properties(policy.spaces) if policy.spaces else {}),
         "run_path": str(policy.training_info.get("name", "")),
         PROPERTY: json.dumps(config, allow_nan=False),
     }
@@ -139,6 +149,18 @@ def _robot_properties(robot: RobotConfig) -> dict[str, str]:
     }
 
 
+def _space_properties(spaces: Spaces) -> dict[str, str]:
+    shapes = {"observation_shape": _csv(spaces.observation_shape), "action_dtype": spaces.action_dtype}
+    if spaces.num_actions:
+        return {**shapes, "num_actions": _text(spaces.num_actions), "action_start": _text(spaces.start)}
+    return {
+        **shapes,
+        "action_shape": _csv(spaces.action_shape),
+        "action_low": _csv(spaces.action_low),
+        "action_high": _csv(spaces.action_high),
+    }
+
+
 def _csv(values: Iterable[Any]) -> str:
     texts = [_text(value) for value in values]
     if any("," in text for text in texts):
@@ -167,42 +189,89 @@ def _without_padding(
     return layers, state_dim
 
 
-def _model(
-    onnx: Any, layers: Sequence[tuple[Array, Array]], activation: str, policy: LoadedPolicy, order: Array, obs_dim: int
-) -> Any:
-    """The graph: subtract the mean, scale, clip; then a product, a sum and an activation for each layer.
+def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], actor: Actor, policy: LoadedPolicy, order: Array) -> Any:
+    """The graph: subtract the mean, scale, clip, then a product, a sum and an activation for each layer, for choices
+    not after the last.
 
-    order is `term_order`'s.
+    What makes an environment's actions of that comes behind it. order is `term_order`'s.
     """
-    nodes, constants, last = [], [], INPUT
-
-    def add(kind: str, *inputs: tuple[str, Array]) -> None:
-        nonlocal last
-        constants.extend(
-            onnx.numpy_helper.from_array(np.array(value, np.float32, order="C"), name) for name, value in inputs
-        )
-        result = OUTPUT if len(nodes) == num_nodes - 1 else f"{kind.lower()}_{len(nodes)}"
-        nodes.append(onnx.helper.make_node(kind, [last, *(name for name, _ in inputs)], [result]))
-        last = result
-
-    num_nodes = 2 * len(layers) + (3 if policy.normalizer else 0)
+    scaled = actor.chooses or policy.spaces is not None
+    graph = _Graph(onnx, INPUT)
     if policy.normalizer:
         mean, scale = (np.tile(values, policy.history)[order] for values in policy.normalizer.mean_and_scale)
-        add("Sub", ("mean", mean))
-        add("Mul", ("scale", scale))
-        add("Clip", ("low", -policy.normalizer.clip), ("high", policy.normalizer.clip))
+        graph.add("Sub", mean=np.float32(mean))
+        graph.add("Mul", scale=np.float32(scale))
+        graph.add("Clip", low=np.float32(-policy.normalizer.clip), high=np.float32(policy.normalizer.clip))
     for i, (weight, bias) in enumerate(layers):
-        add("Gemm", (f"weight_{i}", weight[order] if i == 0 else weight), (f"bias_{i}", bias))
-        add(ACTIVATION_NODES[activation] if i < len(layers) - 1 else "Tanh")
-    ends = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, width])
-        for name, width in ((INPUT, len(order)), (OUTPUT, layers[-1][1].shape[0]))
+        graph.add(
+            "Gemm", **{f"weight_{i}": np.float32(weight[order] if i == 0 else weight), f"bias_{i}": np.float32(bias)}
+        )
+        if i < len(layers) - 1 or not actor.chooses:
+            graph.add(ACTIVATION_NODES[actor.activation] if i < len(layers) - 1 else "Tanh")
+    graph.name_last(RAW if scaled else OUTPUT)
+    outputs = [
+        onnx.helper.make_tensor_value_info(
+            RAW if scaled else OUTPUT, onnx.TensorProto.FLOAT, [1, layers[-1][1].shape[0]]
+        )
     ]
-    graph = onnx.helper.make_graph(nodes, "actor", ends[:1], ends[1:], constants, doc_string=ABOUT)
+    if scaled:
+        outputs.insert(0, _add_actions(onnx, graph, policy.spaces))
+    inputs = [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, [1, len(order)])]
+    made = onnx.helper.make_graph(
+        graph.nodes, "actor", inputs, outputs, graph.constants, doc_string=ABOUT_GYM if scaled else ABOUT
+    )
     return onnx.helper.make_model(
-        graph,
+        made,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="rfx",
         producer_version=rfx.__version__,
     )
+
+
+def _add_actions(onnx: Any, graph: _Graph, spaces: Spaces | None) -> Any:
+    """Add what Spaces.scale does, in its precision; without spaces, what chooses. Returns the output."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spaces.action_dtype if spaces else "int64"))
+    if spaces is None or spaces.num_actions:
+        graph.add("ArgMax", axis=1, keepdims=0)
+        graph.add("Add", start=np.int64(spaces.start if spaces else 0))
+        shape = [1]
+    else:
+        graph.add("Clip", least=np.float32(-1.0), most=np.float32(1.0))
+        graph.add("Cast", to=onnx.TensorProto.DOUBLE)
+        graph.add("Add", one=np.float64(1.0))
+        graph.add("Mul", half_width=spaces.half_width)
+        graph.add("Add", action_low=np.float64(spaces.action_low))
+        if spaces.whole:
+            graph.add("Floor")
+        graph.add("Max", lowest=np.float64(spaces.action_low))
+        graph.add("Min", highest=np.float64(spaces.action_high))
+        shape = [1, *spaces.action_shape]
+        graph.add("Reshape", shape=np.int64(shape))
+    graph.add("Cast", to=kind)
+    graph.name_last(OUTPUT)
+    return onnx.helper.make_tensor_value_info(OUTPUT, kind, shape)
+
+
+class _Graph:
+    """Nodes one after the other, each of which reads what the last one gave."""
+
+    def __init__(self, onnx: Any, name: str):
+        self._onnx, self._last = onnx, name
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, kind: str, **values: Any) -> None:
+        """Add a node. Arrays are constants that it reads, by their names in the graph; plain numbers its attributes."""
+        inputs = {name: value for name, value in values.items() if isinstance(value, (np.ndarray, np.generic))}
+        self.constants += [
+            self._onnx.numpy_helper.from_array(np.array(value, order="C"), name) for name, value in inputs.items()
+        ]
+        result = f"{kind.lower()}_{len(self.nodes)}"
+        attributes = {name: value for name, value in values.items() if name not in inputs}
+        self.nodes.append(self._onnx.helper.make_node(kind, [self._last, *inputs], [result], **attributes))
+        self._last = result
+
+    def name_last(self, name: str) -> None:
+        """Call what the last node gives name."""
+        self.nodes[-1].output[0] = self._last = name

@@ -1,9 +1,11 @@
 """A policy in an ONNX file that rfx exported, run by ONNX Runtime (extra `onnx`). docs/export.md says what such a file
 holds.
 
-The graph takes `obs` (1, history * state_dim) and gives `actions` (1, action_dim). Of more than one observation it
-wants the frames of the first term, oldest first, then those of the second and so on, as mjlab and Unitree's C++
-deployment stack them; rfx stacks whole frames.
+The graph takes `obs` (1, history * state_dim) and gives `actions` (1, action_dim). That of a Gymnasium environment
+gives `actions` as the environment takes them, and `policy_output` (1, act_dim), what they were made from, which is what
+rfx reads.
+Of more than one observation the graph wants the frames of the first term, oldest first, then those of the second and so
+on, as mjlab and Unitree's C++ deployment stack them; rfx stacks whole frames.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rfx.policy.actor import CHOOSERS
 from rfx.policy.folder import PolicyInfo, naming, read_bounded, read_config
 from rfx.policy.hub import SCHEME
 from rfx.policy.normalizer import ObservationNormalizer
@@ -25,6 +28,7 @@ from rfx.system.extras import missing
 
 SUFFIX = ".onnx"
 INPUT, OUTPUT = "obs", "actions"
+RAW = "policy_output"  # in [-1, 1], or a number for each choice: beside actions that are an environment's own
 PROPERTY = "rfx_config"  # the metadata property that the robot is rebuilt from
 MAX_BYTES = 64 * 2**20
 
@@ -33,24 +37,39 @@ class OnnxPolicy:
     """An ONNX Runtime session as a policy: normalized inside, of one robot or several. widths are those of the
     observation terms.
 
-    Raises ValueError for a graph that takes or gives anything else.
+    scaled says whether the graph's actions are an environment's own, chooses whether they are choices. Raises
+    ValueError for a graph that takes or gives anything else.
     """
 
-    chooses = False
-
-    def __init__(self, session: Any, widths: Sequence[int], act_dim: int, history: int):
-        self.obs_dim, self.act_dim, self.history = sum(widths), act_dim, history
-        found = [(end.name, end.shape, end.type) for end in (*session.get_inputs(), *session.get_outputs())]
-        expected = [(INPUT, [1, history * self.obs_dim], "tensor(float)"), (OUTPUT, [1, act_dim], "tensor(float)")]
+    def __init__(
+        self,
+        session: Any,
+        widths: Sequence[int],
+        act_dim: int,
+        history: int,
+        *,
+        scaled: bool = False,
+        chooses: bool = False,
+    ):
+        self.obs_dim, self.act_dim, self.history, self.chooses = sum(widths), act_dim, history, chooses
+        self._output = RAW if scaled else OUTPUT
+        ends = [end for end in (*session.get_inputs(), *session.get_outputs()) if not scaled or end.name != OUTPUT]
+        found = [(end.name, end.shape, end.type) for end in ends]
+        expected = [
+            (INPUT, [1, history * self.obs_dim], "tensor(float)"),
+            (self._output, [1, act_dim], "tensor(float)"),
+        ]
         if found != expected:
             raise ValueError(f"got a graph from and to {found}; its metadata says {expected}")
         self._session, self._order = session, term_order(widths, history)
 
     def __call__(self, frames: Array) -> Array:
-        """Actions for whole frames side by side, oldest first: (N, history * obs_dim) -> (N, act_dim), float32."""
+        """What the policy answers to whole frames side by side, oldest first: (N, history * obs_dim) -> (N, act_dim),
+        float32.
+        """
         rows = np.ascontiguousarray(frames[:, self._order], np.float32)
         return np.concatenate(
-            [self._session.run((OUTPUT,), {INPUT: rows[i : i + 1]})[0] for i in range(len(rows))]
+            [self._session.run((self._output,), {INPUT: rows[i : i + 1]})[0] for i in range(len(rows))]
             or [np.zeros((0, self.act_dim), np.float32)]
         )
 
@@ -118,7 +137,15 @@ def load_onnx(path: str | Path) -> tuple[PolicyInfo, OnnxPolicy]:
         arguments = info.arguments
         check_observable(info.robot_config, info.training_info)
         widths = terms_of(info.robot_config, arguments["obs_dim"]).values()
-        return info, OnnxPolicy(session, tuple(widths), arguments["act_dim"], arguments["history"])
+        chooses = info.policy_type in CHOOSERS
+        return info, OnnxPolicy(
+            session,
+            tuple(widths),
+            arguments["act_dim"],
+            arguments["history"],
+            chooses=chooses,
+            scaled=chooses or "spaces" in info.training_info,
+        )
 
 
 def _info(path: Path, config: dict[str, Any]) -> PolicyInfo:

@@ -41,9 +41,25 @@ class Spaces:
 
     def scale(self, action: Array) -> Array:
         """A policy's actions as the environment takes them: (N, A), clipped to [-1, 1], to (N, *action_shape) within
-        bounds; of choices (N,), counted from 0, to (N,)."""
+        bounds; of choices (N,), counted from 0, to (N,). Where actions are whole numbers, each has an equal share of
+        [-1, 1]."""
         if self.num_actions:
             return action.astype(self.action_dtype) + self.start
-        low, high = np.array(self.action_low), np.array(self.action_high)
-        scaled = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) * (0.5 * (high - low))
+        low, high = np.array(self.action_low, float), np.array(self.action_high, float)
+        scaled = low + (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) * self.half_width
+        if self.whole:
+            scaled = np.floor(scaled)
         return np.clip(scaled, low, high).astype(self.action_dtype).reshape(len(action), *self.action_shape)
+
+    @property
+    def whole(self) -> bool:
+        """Whether actions are whole numbers."""
+        return np.dtype(self.action_dtype).kind in "iub"
+
+    @property
+    def half_width(self) -> Array:
+        """Half of the bounds' width, for whole numbers with the last one's share: what an action of 1 is from 0.
+
+        (A,).
+        """
+        return 0.5 * (np.array(self.action_high, float) - np.array(self.action_low, float) + self.whole)

@@ -15,9 +15,9 @@ import yaml
 
 from rfx.check import check_robot
 from rfx.check.finding import MISTAKE, OK, WARNING
-from rfx.check.geometry import inside, surface
 from rfx.check.physics import Stand, check_standing
 from rfx.commands.cli import main
+from rfx.drivers.shapes import inside, surface
 from rfx.robot.files import ASSETS, load_robot, robot_names
 
 
@@ -79,6 +79,7 @@ def test_the_robots_that_rfx_has_are_right(name):
         "joints",
         "feet",
         "gains",
+        "world",
         "feet on the floor",
         "mirror",
         "stands",

@@ -20,6 +20,7 @@ from rfx.commands.cli import main
 from rfx.drivers.go2.rules.config import GO2_CONFIG
 from rfx.export.to_onnx import export_onnx
 from rfx.nn import MLP, ActorCritic, Policy
+from rfx.nn.categorical import CategoricalMLP
 from rfx.nn.networks import PrivilegedActorCritic
 from rfx.policy.normalizer import ObservationNormalizer
 from rfx.robot.mirror import Mirror
@@ -224,9 +225,31 @@ def test_the_page_says_what_is_in_the_file(tmp_path, monkeypatch):
     """docs/export.md: its table names every property and no other, and its Python runs."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
     path = export_onnx(go2_folder(tmp_path / "policy", history=3), tmp_path / "policy.onnx")
-    table = page[page.index("| property |") : page.index("`rfx inspect FILE.onnx`")]
-    named = {name for line in table.splitlines()[2:] if line for name in re.findall(r"`(\w+)`", line.split("|")[1])}
-    assert named == set(session_of(path).get_modelmeta().custom_metadata_map)
+    of_robots, of_gym = (
+        page[page.index(begin) : page.index(end)]
+        for begin, end in (
+            ("| property |", "`rfx inspect FILE.onnx`"),
+            ("| property of a Gymnasium policy |", "## Unitree's"),
+        )
+    )
+    named, named_of_gym = (
+        {
+            name
+            for line in table.splitlines()[2:]
+            if line.startswith("|")
+            for name in re.findall(r"`(\w+)`", line.split("|")[1])
+        }
+        for table in (of_robots, of_gym)
+    )
+    assert named == (of_walker := set(session_of(path).get_modelmeta().custom_metadata_map))
+    box = export_onnx(gym_folder(tmp_path / "box", MLP(4, 2, [8]), **BOXES[0]), tmp_path / "box.onnx")
+    choice = export_onnx(
+        gym_folder(tmp_path / "choice", CategoricalMLP(4, 4, [8]), num_actions=4), tmp_path / "choice.onnx"
+    )
+    assert (
+        named_of_gym
+        == set().union(*(session_of(file).get_modelmeta().custom_metadata_map for file in (box, choice))) - of_walker
+    )
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
@@ -327,6 +350,104 @@ def test_everything_a_robot_needs_is_rebuilt(tmp_path):
     other = dataclasses.replace(GO2_CONFIG, control_freq_hz=40.0)
     with pytest.raises(ValueError, match="control_freq_hz: 50.0, the robot has 40.0"):
         rfx.load_policy(path, other)
+
+
+BOXES = [
+    {"action_shape": (2, 1), "action_dtype": "float32", "action_low": (0.0, -1.0), "action_high": (10.0, 3.0)},
+    {"action_shape": (2,), "action_dtype": "float64", "action_low": (-0.4, 0.1), "action_high": (0.4, 0.3)},
+    {"action_shape": (2,), "action_dtype": "int8", "action_low": (0, -3), "action_high": (1, 3)},
+    {"action_shape": (2,), "action_dtype": "uint8", "action_low": (0, 7), "action_high": (255, 7)},
+]
+
+
+def gym_folder(path, network, **spaces):
+    """A policy folder of a Gymnasium environment with observations (2, 2), and large actions."""
+    weights = {name: tensor.numpy() for name, tensor in rfx.nn.policy.get_state_dict(network).items()}
+    last = max(name for name in weights if name.endswith("weight"))
+    rfx.nn.policy._set_weights(rfx.nn.policy.get_state_dict(network), weights | {last: 300.0 * weights[last]})
+    info = {"task": "gym", "env": {"id": "Odd-v0"}, "spaces": {"observation_shape": (2, 2), **spaces}}
+    return network.save(path, normalizer=normalizer_of(4), training_info=info)
+
+
+@pytest.mark.parametrize("spaces", BOXES, ids=lambda spaces: spaces["action_dtype"])
+def test_actions_of_an_environment_are_its_own(spaces, tmp_path):
+    """In ONNX Runtime alone what the folder's policy gives the environment's step: of its type and shape, within its
+    bounds, which the file says.
+    """
+    folder = gym_folder(tmp_path / "policy", MLP(4, 2, [8], rng=np.random.default_rng(0)), **spaces)
+    path = export_onnx(folder, tmp_path / "policy.onnx")
+    ours, loaded, session, rng, seen = (
+        rfx.load_policy(folder),
+        rfx.load_policy(path),
+        session_of(path),
+        np.random.default_rng(0),
+        [],
+    )
+    for _ in range(200):
+        observation = rng.normal(0.0, 3.0, (2, 2)).astype(np.float32)
+        actions, raw = session.run(None, {"obs": observation.reshape(1, 4)})
+        assert actions.dtype == spaces["action_dtype"] and actions.shape == (1, *spaces["action_shape"])
+        np.testing.assert_array_equal(actions, ours.spaces.scale(raw))
+        np.testing.assert_allclose(
+            raw, ours({"state": observation.reshape(1, 4)}), atol=1e-3
+        )  # float32, of sums of hundreds
+        np.testing.assert_array_equal(loaded(observation), actions[0])
+        seen.append(actions.reshape(-1))
+    assert np.min(seen, axis=0) == pytest.approx(spaces["action_low"]) and np.max(seen, axis=0) == pytest.approx(
+        spaces["action_high"]
+    )
+    properties = session.get_modelmeta().custom_metadata_map
+    for name in ("action_low", "action_high"):
+        assert [float(value) for value in properties[name].split(",")] == pytest.approx(list(spaces[name]))
+    assert (
+        properties["action_shape"] == ",".join(map(str, spaces["action_shape"]))
+        and properties["action_dtype"] == spaces["action_dtype"]
+    )
+    assert properties["observation_shape"] == "2,2"
+
+
+def test_a_policy_of_choices_is_exported(tmp_path):
+    """The graph gives the choice, counted as the environment counts."""
+    spaces = {"num_actions": 4, "start": 3, "action_dtype": "int64"}
+    folder = gym_folder(tmp_path / "policy", CategoricalMLP(4, 4, [8], rng=np.random.default_rng(0)), **spaces)
+    path = export_onnx(folder, tmp_path / "policy.onnx")
+    ours, loaded, session, rng, seen = (
+        rfx.load_policy(folder),
+        rfx.load_policy(path),
+        session_of(path),
+        np.random.default_rng(0),
+        set(),
+    )
+    for _ in range(100):
+        observation = rng.normal(0.0, 3.0, (2, 2)).astype(np.float32)
+        action = session.run(["actions"], {"obs": observation.reshape(1, 4)})[0]
+        assert (
+            action.shape == (1,) and action.dtype == np.int64 and action[0] == ours(observation) == loaded(observation)
+        )
+        assert loaded({"state": observation.reshape(1, 4)})[0] == action[0] - 3
+        seen.add(int(action[0]))
+    assert seen == {3, 4, 5, 6}
+    properties = session.get_modelmeta().custom_metadata_map
+    assert (properties["num_actions"], properties["action_start"]) == ("4", "3") and "action_low" not in properties
+    assert rfx.inspect_policy(path).policy_type == "CategoricalMLP"
+
+
+def test_choices_without_an_environment_are_counted_from_0(tmp_path):
+    folder = CategoricalMLP(4, 3, [8], rng=np.random.default_rng(0)).save(tmp_path / "policy")
+    session = session_of(export_onnx(folder, tmp_path / "policy.onnx"))
+    state = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
+    assert session.run(["actions"], {"obs": state})[0].tolist() == rfx.load_policy(folder)({"state": state}).tolist()
+
+
+def test_what_is_recommended_after_an_export_works(tmp_path, capsys):
+    """rfx deploy for a robot's policy alone; a Gymnasium policy's file is judged as its folder is."""
+    folder = gym_folder(tmp_path / "policy", MLP(4, 2, [8]), **BOXES[0])
+    assert main(["export", str(folder), "--onnx"]) == 0
+    assert "deploy" not in capsys.readouterr().out
+    from train.judge.gym import gym_policy
+
+    assert gym_policy(str(tmp_path / "policy.onnx")).spaces == rfx.load_policy(folder).spaces
+    assert gym_policy(str(export_onnx(go2_folder(tmp_path / "walker"), tmp_path / "walker.onnx"))) is None
 
 
 def test_a_policy_of_no_robot(tmp_path):

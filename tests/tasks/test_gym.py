@@ -22,9 +22,10 @@ from rich.console import Console
 
 import rfx
 import train.runs.trainer as trainer_module
-from envs.gym.env import GymEnv
+from envs.gym.env import GymEnv, spaces_of
 from envs.gym.make import make_vector
 from envs.settings.configs import compose, gym_family, merged, options
+from rfx.policy.spaces import Spaces
 from rfx.robot.state import FAILED
 from train.commands.evaluate import EvaluateConfig
 from train.judge.episodes import play_episodes
@@ -111,6 +112,21 @@ def test_choices_are_learned():
     assert "policy/std" not in trainer.iterate()
 
 
+def test_whole_numbers_are_learned_to_the_most_there_is():
+    trainer = Trainer(
+        config(
+            "gym_envs:Pick-v0",
+            env={"num_envs": 32},
+            ppo={"gamma": 0.0, "learning_rate": 3e-3},
+            trainer={"total_steps": 40_960},
+        )
+    )
+    while trainer.steps < 40_960:
+        trainer.iterate()
+    env = GymEnv(make_vector("gym_envs:Pick-v0", 20, {}), "Pick-v0")
+    assert -play_episodes(Snapshot.of(trainer).policy, env, seed=0, conditions={}).score == 10.0
+
+
 def test_an_environment_that_is_not_mujoco_trains_in_processes(tmp_path):
     """Pendulum: worse than -1,200 by chance."""
     begin = config("Pendulum-v1", env={"num_envs": 4}, trainer={"rollout_steps": 128, "total_steps": 1024})
@@ -146,6 +162,21 @@ def test_actions_and_observations_are_translated():
     choices.reset(seed=0)
     assert choices.single_action_space == gymnasium.spaces.Discrete(4)
     np.testing.assert_array_equal(choices.step(np.array([0, 3]))[1], [3.0, 6.0])  # choices from 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(np.int8, 0, 1), (np.int8, -2, 2), (np.uint8, 0, 255), (np.int64, 5, 5), (bool, 0, 1)]
+)
+def test_each_whole_number_has_an_equal_share(dtype, low, high):
+    spaces = spaces_of(gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Box(low, high, (1,), dtype), "id")
+    spaces = Spaces.restored(json.loads(json.dumps(dataclasses.asdict(spaces))))
+    num = 60 * (high - low + 1)
+    even = ((np.arange(num) + 0.5) / num * 2.0 - 1.0).astype(np.float32)  # middles of equal parts of [-1, 1]
+    actions = spaces.scale(even[:, None])
+    assert actions.dtype == dtype and np.array_equal(
+        np.unique(actions, return_counts=True), [np.arange(low, high + 1), [60] * (high - low + 1)]
+    )
+    assert spaces.scale(np.array([[-9.0], [-1.0], [1.0], [9.0]], np.float32)).ravel().tolist() == [low, low, high, high]
 
 
 def test_a_reset_in_the_next_step_teaches_nothing():

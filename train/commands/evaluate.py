@@ -31,6 +31,7 @@ from envs.legged.config import EnvConfig, TerrainConfig
 from envs.legged.env import LeggedEnv
 from envs.pictures.render import render_frames, write_video
 from envs.settings.configs import CONFIGS
+from rfx.drivers.base import base_addresses
 from rfx.drivers.mjcf import load_model
 from rfx.robot.config import RobotConfig
 from rfx.settings.reader import read
@@ -154,7 +155,7 @@ def condition_envs(
         return evaluation_env(task, robot, num_envs=num_envs, threads=config.threads, terrain=terrain, **changes)
 
     nominal = make(config.num_envs)
-    others = conditions(task, robot, float(nominal.simulation.model.body_mass.sum()))
+    others = conditions(task, robot, float(nominal.simulation.mass_kg[0]))
     return {NOMINAL: nominal} | {name: make(fewer(config.num_envs), **changes) for name, changes in others.items()}
 
 
@@ -327,7 +328,8 @@ class Film:
         qpos, command, velocity = map(np.array, zip(*self._frames))
         ground = self._env.simulation.ground
         if ground is not None:  # what is in sight: all of it takes seconds a picture
-            ground = ground.crop(qpos[:, :2].min(axis=0) - SIGHT_M, qpos[:, :2].max(axis=0) + SIGHT_M)
+            way = qpos[:, base_addresses(self._env.simulation.model).position][:, :2]
+            ground = ground.crop(way.min(axis=0) - SIGHT_M, way.max(axis=0) + SIGHT_M)
         model = load_model(self._env.robot, self._env.config.mjcf, visual=True, ground=ground)
         frames = render_frames(model, qpos, width=854, height=480, commanded_velocity=command, actual_velocity=velocity)
         write_video(path, frames, 1.0 / (self._every * self._env.step_s))

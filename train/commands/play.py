@@ -151,7 +151,7 @@ class Play:
             self._down_steps = 0
         elif wish == "p":
             side = self._rng.uniform(0.0, 2.0 * np.pi)
-            self.robot.physics.data.qvel[:2] += PUSH_M_S * np.cos(side), PUSH_M_S * np.sin(side)
+            self.robot.physics.push(PUSH_M_S * np.array((np.cos(side), np.sin(side), 0.0)))
 
 
 def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threading.Event) -> None:

@@ -92,7 +92,7 @@ def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
     error, samples, ahead = np.zeros(env.num_envs), np.zeros(env.num_envs), None
     for step in steps:
         if ahead is None:
-            angle = heading(env.simulation.batch.qpos[:, 3:7])
+            angle = heading(env.simulation.base_quaternion)
             ahead = np.stack((np.cos(angle), np.sin(angle)), axis=1)
         ended = step.terminated | step.truncated  # before the edge: a fall, or a simulation that failed
         fell |= active & ended

@@ -24,6 +24,7 @@ from envs.pictures.live import LivePage
 from envs.pictures.render import write_video
 from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.policy.folder import inspect_policy
+from rfx.policy.onnx_policy import is_onnx
 from train.judge.episodes import episode_seed, longest_episode, play_episodes
 from train.judge.learning_env import LearningEnv
 from train.task.errors import bad_input
@@ -34,10 +35,14 @@ FPS_HZ = 30.0  # of an environment that does not say
 
 
 def gym_policy(path: str) -> LoadedPolicy | None:
-    """The policy in a folder, if it is that of a Gymnasium environment. Raises as `rfx.load_policy`."""
+    """The policy in a folder or in an .onnx file that rfx exported, if it is that of a Gymnasium environment.
+
+    Raises as `rfx.load_policy`.
+    """
     if (
         not path.startswith("hf://")
         and not Path(path).is_dir()
+        and not is_onnx(path)
         or inspect_policy(path).training_info.get("task") != "gym"
     ):
         return None

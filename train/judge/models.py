@@ -16,6 +16,7 @@ from rich.table import Table
 
 from envs.legged.config import EnvConfig
 from envs.settings.configs import compose, options
+from rfx.drivers.contacts import colliding, set_sliding_friction
 from rfx.robot.config import RobotConfig
 from rfx.robot.files import find_mjcf
 from rfx.settings.reader import read
@@ -82,8 +83,7 @@ def changed_model(robot: RobotConfig, change: ModelChange, mjcf: str | None = No
         joint.armature = joint.armature if change.armature_kg_m2 is None else change.armature_kg_m2
         joint.frictionloss = joint.frictionloss if change.friction_nm is None else change.friction_nm
     if change.floor_friction is not None:
-        for geom in spec.geoms:
-            geom.friction[0] = change.floor_friction
+        set_sliding_friction(spec, change.floor_friction)
     if change.cone is not None:
         spec.option.cone = CONES[change.cone]
     if change.impratio is not None:
@@ -91,8 +91,8 @@ def changed_model(robot: RobotConfig, change: ModelChange, mjcf: str | None = No
     if change.iterations is not None:
         spec.option.iterations = change.iterations
     if change.foot_solimp is not None:
-        for geom in [*feet, *spec.worldbody.geoms]:  # the floor's, as its priority decides
-            geom.solimp = change.foot_solimp
+        for contact in [*feet, *spec.worldbody.geoms, *spec.pairs]:  # the floor's, as its priority decides
+            contact.solimp = change.foot_solimp
     for geom in feet:
         _reshape(geom, change)
     if change.mass_scale is not None:
@@ -107,7 +107,7 @@ def _foot_geoms(spec: mujoco.MjSpec, robot: RobotConfig) -> list[mujoco.MjsGeom]
     """Those that the robot's feet name; or that collide on the body of their site."""
     named = [spec.geom(name) for foot in robot.feet for name in foot.geoms]
     bodies = [spec.site(foot.site).parent for foot in robot.feet if not foot.geoms and foot.site]
-    return [*filter(None, named), *(geom for body in bodies for geom in body.geoms if geom.contype or geom.conaffinity)]
+    return [*filter(None, named), *(geom for body in bodies for geom in colliding(spec, body.geoms))]
 
 
 def _reshape(geom: mujoco.MjsGeom, change: ModelChange) -> None:

@@ -141,7 +141,7 @@ def measure_pushes(env: LeggedEnv, steps: Iterator[Step], speed_m_s: float) -> t
         fell |= pushed & step.fell & (count <= over_at)
         now = np.flatnonzero((count == push_at) & (state.step > LEAST_S / env.step_s))
         if len(now):
-            angle = heading(env.simulation.batch.qpos[now, 3:7]) + 2 * np.pi * direction[now] / DIRECTIONS
+            angle = heading(env.simulation.base_quaternion[now]) + 2 * np.pi * direction[now] / DIRECTIONS
             change = np.zeros((len(now), 6))
             change[:, 0], change[:, 1] = speed_m_s * np.cos(angle), speed_m_s * np.sin(angle)
             env.simulation.push(now, change)

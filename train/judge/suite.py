@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv, velocity_error
+from rfx.drivers.mjcf import motor_addresses
 from rfx.robot.config import RobotConfig
 from rfx.robot.state import Array
 from train.judge.bounds import percentile_upper
@@ -219,7 +220,7 @@ class Runner:
         """
         played = {self._task.timestep_s: nominal}  # of the nominal robot, by physics step
         plain = self._env(num_envs=1)
-        damping = plain.simulation.model.dof_damping[6:]
+        damping = plain.simulation.model.dof_damping[motor_addresses(plain.simulation.model, self._robot).qvel]
         of_model = {
             "friction": float(plain.state.floor_friction[0]),  # which need not be what the sweep calls nominal
             "damping": float(damping[0]) if np.ptp(damping) == 0.0 else math.nan,
@@ -299,8 +300,8 @@ class Runner:
         for count, step in enumerate(self._play(env, SETTLE_S + STAND_S, "standing"), 1):
             fell |= step.fell
             if count == round(SETTLE_S / env.step_s):
-                begin = env.simulation.batch.qpos[:, :2].copy()
-        distance = np.where(fell, np.inf, np.linalg.norm(env.simulation.batch.qpos[:, :2] - begin, axis=1))
+                begin = env.simulation.base_position_w[:, :2].copy()
+        distance = np.where(fell, np.inf, np.linalg.norm(env.simulation.base_position_w[:, :2] - begin, axis=1))
         return float(np.percentile(distance, 95, method="inverted_cdf")), percentile_upper(distance, 0.95)
 
     def crossings(self) -> Crossings:

@@ -1,0 +1,74 @@
+"""Where a robot's floating base is in a model that may hold more than the robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from rfx.robot.config import RobotConfig
+from rfx.robot.state import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseAddresses:
+    """The base's body, and where its free joint lives in a model."""
+
+    body: int
+    position: slice  # of qpos: (3,), m, world
+    quaternion: slice  # of qpos: (4,), wxyz
+    velocity: slice  # of qvel: (6,), the next two
+    linear_velocity: slice  # of qvel: (3,), m/s, world
+    angular_velocity: slice  # of qvel: (3,), rad/s, in the base's frame
+
+
+def find_base(spec: mujoco.MjSpec, config: RobotConfig) -> mujoco.MjsBody:
+    """The body with the free joint that all of the config's joints hang on. Raises ValueError unless there is one."""
+    bases = {}
+    for name in config.joint_names:
+        body = spec.joint(name).parent
+        while body is not None and not any(joint.type == mujoco.mjtJoint.mjJNT_FREE for joint in body.joints):
+            body = body.parent
+        if body is None:
+            raise ValueError("the model's base is fixed: expected a body with a free joint")
+        bases.setdefault(body, name)
+    if len(bases) != 1:
+        raise ValueError(
+            f"the joints {', '.join(bases.values())} of robot {config.name!r} hang on {len(bases)} floating "
+            "bodies: expected one"
+        )
+    return next(iter(bases))
+
+
+def trunk_body(model: mujoco.MjModel) -> int:
+    """The body that carries the robot's load, whose contacts `base_touch` feels.
+
+    It may be another than the one that floats.
+    """
+    return int(model.site_bodyid[model.sensor("base_touch").objid[0]])
+
+
+def base_addresses(model: mujoco.MjModel) -> BaseAddresses:
+    """Addresses of the base of a model of load_model's."""
+    body = int(model.body_rootid[trunk_body(model)])
+    joint = model.body_jntadr[body]
+    qpos, qvel = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+    return BaseAddresses(
+        body=body,
+        position=slice(qpos, qpos + 3),
+        quaternion=slice(qpos + 3, qpos + 7),
+        velocity=slice(qvel, qvel + 6),
+        linear_velocity=slice(qvel, qvel + 3),
+        angular_velocity=slice(qvel + 3, qvel + 6),
+    )
+
+
+def robot_bodies(model: mujoco.MjModel) -> Array:
+    """Which bodies of a model of load_model's are the robot's. (nbody,), bool."""
+    return model.body_rootid == base_addresses(model).body
+
+
+def robot_mass_kg(model: mujoco.MjModel, body_mass: Array) -> Array:
+    """What robots weigh whose model has masses body_mass (..., nbody). (...), kg."""
+    return np.where(robot_bodies(model), body_mass, 0.0).sum(axis=-1)
