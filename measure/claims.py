@@ -41,10 +41,15 @@ class Group:
     each: tuple[str, ...] = ()  # cells of a line for every run
     median: bool = False  # whether one more such line has the medians over all runs
     lines: tuple[tuple[str, ...], ...] = ()  # cells of further lines, of the medians over all runs
+    summary: tuple[
+        str, ...
+    ] = ()  # cells of its line in the summary of all groups, of the medians over all runs: what, and how much
 
     def __post_init__(self) -> None:
         if not (self.rows and self.seeds and self.commands and self.depends):
             raise ValueError("rows, seeds, commands and depends must each name at least one")
+        if len(self.summary) not in (0, 2):
+            raise ValueError(f"a summary of {len(self.summary)} cells; expected two, what and how much")
         for line in (*([self.each] if self.each else []), *self.lines):
             if len(line) != len(self.head):
                 raise ValueError(f"a line of {len(line)} cells, {line[0]!r} the first: the head has {len(self.head)}")

@@ -10,6 +10,7 @@ from typing import Any
 from measure.claims import Group, cell, runs_of
 
 END = "<!-- end -->"
+SUMMARY = "summary"  # where a marker says this, one line of each group that has a summary
 BLOCK = re.compile(rf"<!-- figures: (\w+) -->\n(.*?){END}", re.DOTALL)
 
 
@@ -25,13 +26,15 @@ def rendered(text: str, groups: Mapping[str, Group], figures: Mapping[str, Mappi
     """
     if text.count("<!-- figures:") != len(BLOCK.findall(text)):
         raise ValueError(f"a marker <!-- figures: NAME --> has no {END} before the next one: add it")
-    if unknown := blocks(text).keys() - groups.keys():
+    if unknown := blocks(text).keys() - groups.keys() - {SUMMARY}:
         raise ValueError(
             f"a marker names {', '.join(sorted(unknown))}: no group of measure/figures.yaml, which has {', '.join(groups)}"
         )
 
     def filled(match: re.Match[str]) -> str:
         name = match[1]
+        if name == SUMMARY:
+            return f"<!-- figures: {SUMMARY} -->\n{summary(groups, figures)}{END}"
         return (
             f"<!-- figures: {name} -->\n{section(name, groups[name], figures[name])}{END}"
             if figures.get(name)
@@ -39,6 +42,17 @@ def rendered(text: str, groups: Mapping[str, Group], figures: Mapping[str, Mappi
         )
 
     return BLOCK.sub(filled, text)
+
+
+def summary(groups: Mapping[str, Group], figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table with one line for each measured group that has a summary; what is stale says so."""
+    lines = [["what", "measured"], ["---", "---"]]
+    for name, group in groups.items():
+        runs = [figures[name][run.name] for run in runs_of(name, group) if run.name in figures.get(name, {})]
+        if group.summary and runs:
+            what, measured = (cell(text, median_of(runs)) for text in group.summary)
+            lines.append([what, measured + " (**stale**)" * any(run["changed_since"] for run in runs)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def section(name: str, group: Group, runs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -49,7 +49,7 @@ train.runs: rich, safetensors, tinygrad, tensorboardX on use, wandb on use
 train.sweeps: rich, yaml, matplotlib on use, optuna on use, ray on use, sqlalchemy on use
 train.bench: mujoco, onnx on use, onnxruntime on use, torch on use
 train.commands: hydra, hydra_plugins, mujoco, omegaconf, rich
-measure: gymnasium, pytest, rich, rsl_rl, safetensors, stable_baselines3, tensordict, torch, yaml, matplotlib on use, mutmut on use, ray on use
+measure: gymnasium, mkdocs, pytest, rich, rsl_rl, safetensors, stable_baselines3, tensordict, torch, yaml, matplotlib on use, mutmut on use, ray on use
 """
 LINES = [line.partition(":") for line in ROOMS.splitlines()]
 RANK = {room: rank for rank, (room, _, _) in enumerate(LINES)}
@@ -86,6 +86,17 @@ def imports(path: Path) -> list[tuple[str, bool]]:
 
     visit(ast.parse(path.read_text()), True)
     return found
+
+
+def test_the_page_shows_the_same_rooms_in_the_same_order() -> None:
+    page = (ROOT / "docs" / "house.md").read_text()
+    assert re.findall(r"^\| `([\w/]+)` \| \S", page, re.MULTILINE) == [room.replace(".", "/") for room in RANK]
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "house.md").read_text()
+    named = re.findall(r"`((?:rfx|envs|train|measure|configs|assets|tests)/[\w./]*)`", page)
+    assert len(named) > 40 and not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_a_root_holds_no_code_but_its_init() -> None:

@@ -107,7 +107,7 @@ class LivePage:
     def url(self) -> str:
         """Where the page is."""
         host, port = self._server.server_address[:2]
-        return f"http://{host}:{port}/"
+        return f"http://{host!s}:{port}/"
 
     def __enter__(self) -> LivePage:
         self._thread.start()

@@ -27,7 +27,7 @@ def compose(group: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"unknown {group} {name!r}: {nearest(name, options(group))}")
     own = read_yaml(path) or {}
-    entries, values = own.pop("defaults", []), {}
+    entries, values = own.pop("defaults", []), dict[str, Any]()
     for entry in entries if "_self_" in entries else [*entries, "_self_"]:
         if entry == "_self_":
             layer = own

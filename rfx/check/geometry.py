@@ -131,7 +131,7 @@ def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData
 def _mirror_findings(
     config: RobotConfig, joint: JointConfig, model: mujoco.MjModel, data: mujoco.MjData
 ) -> Iterable[Finding]:
-    if joint.name > joint.mirror:  # a pair is looked at once
+    if joint.name > str(joint.mirror):  # a pair is looked at once
         return
     pair = f"{joint.name} and {joint.mirror}" if joint.name != joint.mirror else joint.name
     one, other = model.joint(joint.name).id, model.joint(joint.mirror).id

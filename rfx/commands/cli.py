@@ -201,6 +201,11 @@ def _others() -> str:
     return "With settings of their own: " + ", ".join(sorted(entry.name for entry in entry_points(group=COMMANDS)))
 
 
+def command_parsers() -> dict[str, argparse.ArgumentParser]:
+    """What each of these commands takes, by its name."""
+    return next(action.choices for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rfx",

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from rfx.system.text import printable
+
+if TYPE_CHECKING:
+    from rfx.drivers.route import LegResult
 
 GO2_ONLY = ("interface", "domain", "log", "no_motion_switcher", "silent_publishers", "restore")
 SIM_ONLY = ("viewer",)
@@ -24,6 +31,8 @@ def deploy(options: argparse.Namespace) -> None:
         raise ValueError(f"this {policy.policy_type} does not say which robot it is for; save it with robot_config")
     if options.robot == "go2":
         _lead(policy, options)
+    elif walks_route(options) and "velocity_command" in policy.robot_config.observation_terms:
+        _show(policy, options)
     else:
         _run(policy, options)
 
@@ -34,11 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)"
     )
-    parser.add_argument("--duration", type=float, help="seconds, on a Go2 of walking (default: until Ctrl-C)")
+    parser.add_argument(
+        "--duration", type=float, help="seconds, on a Go2 of walking (default: until Ctrl-C; sim: the route, once)"
+    )
     parser.add_argument(
         "--velocity",
         choices=("fixed", "keyboard", "remote"),
-        help="where the velocity command comes from (default: a Go2's remote, unless --vx, --vy or --yaw is given; else fixed)",
+        help="where the velocity command comes from (default: fixed where --vx, --vy or --yaw is given; else a Go2's remote, and sim walks a "
+        "route: forward, turn, sideways, stand)",
     )
     parser.add_argument("--vx", type=float, help="velocity forward, m/s")
     parser.add_argument("--vy", type=float, help="velocity to the left, m/s")
@@ -96,6 +108,12 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"got --duration {options.duration:g}; expected more than 0")
 
 
+def walks_route(options: argparse.Namespace) -> bool:
+    """Whether the simulated robot walks a route: it does where nothing says another velocity."""
+    given = [options.velocity, options.vx, options.vy, options.yaw]
+    return options.robot == "sim" and all(value is None for value in given)
+
+
 def go2_interface(options: argparse.Namespace) -> str:
     """The network interface asked for, or the only one that leads to a robot, saying so."""
     from rfx.drivers.go2.wire.interfaces import robot_interface
@@ -131,6 +149,57 @@ def _run(policy: Any, options: argparse.Namespace) -> None:
         session = Session(robot, decide, rate_hz=robot.config.control_freq_hz)
         stack.callback(lambda: print(timing(session.stats, robot)))
         session.run(options.duration)
+
+
+def _show(policy: Any, options: argparse.Namespace) -> None:
+    """In a simulator, along a route; in real time only where somebody looks.
+
+    Raises RuntimeError for a policy that falls or does not walk.
+    """
+    from rfx.drivers.route import ROUTE, cut_route, walk
+
+    robot = _robot(policy, options, realtime=options.viewer)
+    legs = ROUTE if options.duration is None else cut_route(ROUTE, options.duration)
+    results = []
+    with robot:
+        print(
+            f"{printable(robot.config.name)} in MuJoCo; velocities are forward and to the left in m/s, and the turn in rad/s"
+        )
+        for result in walk(robot, policy, legs):
+            results.append(result)
+            print(describe_leg(result), flush=True)
+    print(describe_walk(results))
+    print(
+        f"see it in MuJoCo's window, or on a page in the browser: rfx play policy={printable(shlex.quote(options.path))}"
+    )
+    if falls := sum(result.num_falls for result in results):
+        raise RuntimeError(f"the policy fell {falls} time{'s' * (falls > 1)}: train it longer, or look with rfx play")
+    if slow := [result.leg.name for result in results if not result.is_walk]:
+        raise RuntimeError(
+            f"the policy does not walk as told ({', '.join(slow)}): train it longer, or look with rfx play"
+        )
+
+
+def describe_leg(result: LegResult) -> str:
+    """A leg of the route in one line: commanded and reached velocity."""
+    line = f"{result.leg.name:9} {result.leg.duration_s:3g} s  commanded {_velocity(result.leg.command)}"
+    if result.num_settled:
+        line += f"  reached {_velocity(result.reached)}"
+    return line + (f"  FELL {result.num_falls} times" if result.num_falls else "")
+
+
+def describe_walk(results: Sequence[LegResult]) -> str:
+    """A whole route in one line: steps, falls and mean errors."""
+    line = f"{sum(result.num_steps for result in results)} steps, {sum(result.num_falls for result in results)} falls"
+    settled = [result for result in results if result.num_settled]
+    if settled:
+        error = np.average([result.error for result in settled], axis=0, weights=[r.num_settled for r in settled])
+        line += "; mean errors {:.3f} m/s forward, {:.3f} m/s sideways, {:.3f} rad/s".format(*error)
+    return line
+
+
+def _velocity(values: Iterable[float]) -> str:
+    return " ".join(f"{value:+.2f}" for value in values)
 
 
 def _lead(policy: Any, options: argparse.Namespace) -> None:
@@ -179,18 +248,17 @@ def _ending(robot: Any) -> str:
 
 
 def _fixed(options: argparse.Namespace) -> tuple[float, float, float]:
-    return tuple(value or 0.0 for value in (options.vx, options.vy, options.yaw))
+    return options.vx or 0.0, options.vy or 0.0, options.yaw or 0.0
 
 
-def _robot(policy: Any, options: argparse.Namespace) -> Any:
-    """The robot asked for, of the policy's own gains and pose where that is possible."""
+def _robot(policy: Any, options: argparse.Namespace, **given: Any) -> Any:
+    """The robot asked for, of the policy's own gains and pose where that is possible; given: more options of it."""
     from rfx.drivers.robot import make_robot
 
-    given: dict[str, Any] = {}
     if options.robot == "sim":
-        given = {"config": policy.robot_config, "viewer": options.viewer}
+        given |= {"config": policy.robot_config, "viewer": options.viewer}
     elif options.robot == "mock":
-        given = {"config": policy.robot_config, "tensors": "numpy"}
+        given |= {"config": policy.robot_config, "tensors": "numpy"}
     robot = make_robot(options.robot, **given)
     policy.check_robot(robot.config)
     return robot

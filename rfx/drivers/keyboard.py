@@ -54,7 +54,8 @@ class Keyboard:
         left = 1.0 - max(0.0, now_s - self._pressed_s - HOLD_S) / FADE_S
         if left <= 0.0:
             self._velocity = [0.0, 0.0, 0.0]
-        return tuple(value * min(1.0, left) for value in self._velocity)
+        vx, vy, yaw_rate = (value * min(1.0, left) for value in self._velocity)
+        return vx, vy, yaw_rate
 
     def moves(self) -> list[str]:
         """FORWARD and BACK, as pressed since the last call and noticed by read."""

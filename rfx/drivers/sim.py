@@ -52,7 +52,9 @@ class Physics:
 
             self._viewer = window.launch_passive(self.model, self.data)
 
-    def place(self, joint_position: Array, *, height: float | None = None, quaternion: Array = LEVEL) -> None:
+    def place(
+        self, joint_position: Array, *, height: float | None = None, quaternion: Array | tuple[float, ...] = LEVEL
+    ) -> None:
         """Put the robot down at rest: joints (num_joints,) rad, base height m (default: standing), base orientation
         wxyz.
         """

@@ -127,8 +127,8 @@ def check_activation(name: Any) -> str:
 
 def policy_widths(policy: Any) -> tuple[int | None, int | None]:
     """Widths of observation and action where the policy has attributes obs_dim and act_dim, else None."""
-    widths = getattr(policy, "obs_dim", None), getattr(policy, "act_dim", None)
-    return tuple(width if isinstance(width, int) else None for width in widths)
+    obs_dim, act_dim = getattr(policy, "obs_dim", None), getattr(policy, "act_dim", None)
+    return obs_dim if isinstance(obs_dim, int) else None, act_dim if isinstance(act_dim, int) else None
 
 
 def policy_history(policy: Any) -> int:

@@ -63,7 +63,7 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
     client = _client()
     is_pinned = revision is not None and COMMIT.fullmatch(revision) is not None
     wanted = [*files, *optional]
-    folder = _kept(client, repo_id, revision, files, wanted) if is_pinned else None
+    folder = _kept(client, repo_id, revision, files, wanted) if is_pinned and revision else None
     if folder is None:
         listing = client.HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         commit = str(listing.sha)
@@ -123,6 +123,8 @@ def _kept(client: Any, repo_id: str, commit: str, files: Sequence[str], wanted: 
 
 def _check_size(source: str, sizes: Mapping[str, int | None], max_bytes: int) -> None:
     unknown = [name for name, size in sizes.items() if size is None]
-    if unknown or sum(sizes.values()) > max_bytes:
-        found = f"{', '.join(unknown)} of unknown size" if unknown else f"{sum(sizes.values())} bytes"
+    if unknown or sum(size or 0 for size in sizes.values()) > max_bytes:
+        found = (
+            f"{', '.join(unknown)} of unknown size" if unknown else f"{sum(size or 0 for size in sizes.values())} bytes"
+        )
         raise ValueError(f"{source}: got {found}; expected a policy of at most {max_bytes} bytes")

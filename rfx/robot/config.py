@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -271,7 +271,7 @@ def _check_numbers(config: Any, where: str) -> None:
     _require(bool(config.name), f"got an empty name for a {type(config).__name__}; expected at least one letter")
 
 
-def _check_parts(where: str, kind: str, parts: Iterable[JointConfig] | Iterable[FootConfig]) -> None:
+def _check_parts(where: str, kind: str, parts: Sequence[Any]) -> None:
     """Raise ValueError unless names occur once and mirror images are there, each of the other, with one sign."""
     by_name = {part.name: part for part in parts}
     _require(

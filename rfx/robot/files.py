@@ -56,7 +56,7 @@ def find_mjcf(config: RobotConfig, reference: str | Path | None = None) -> Path:
         )
     if str(reference or config.mjcf).startswith(MENAGERIE):
         return _of_menagerie(str(reference or config.mjcf))
-    path = Path(reference) if reference else ASSETS / config.mjcf  # an absolute path stays as it is
+    path = Path(reference) if reference else ASSETS / str(config.mjcf)  # an absolute path stays as it is
     if not path.is_file():
         raise FileNotFoundError(f"no MJCF of robot {config.name!r} at {path}: give the path of a model file, mjcf=PATH")
     return path

@@ -50,8 +50,7 @@ def missing(user: str, module: str) -> ModuleNotFoundError:
 
 def mend(error: BaseException, user: str = "this") -> str | None:
     """One line for an error of import, in what user needs, that an extra mends; None for any other error."""
-    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if module not in EXTRA_OF:
+    if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.partition(".")[0] not in EXTRA_OF:
         return None
     return str(error if "pip install" in str(error) else missing(user, error.name))
 

@@ -15,7 +15,7 @@ def exit_on_foreign(*names: str) -> None:
     """
     for name in names:
         spec = importlib.util.find_spec(name)
-        found = spec and Path(spec.origin or next(iter(spec.submodule_search_locations))).resolve()
+        found = spec and Path(spec.origin or next(iter(spec.submodule_search_locations or ()))).resolve()
         if found and HOME / name not in (found, found.parent):
             print(
                 f"error: {name!r} is {found}, which is not rfx's: run the command as rfx ..., or in another folder, or rename it",

@@ -235,7 +235,7 @@ def test_the_run_chooses_on_the_task_as_trained_with_enough_of_it_that_one_fall_
     )  # what it cost when it was chosen on 25 nominal episodes: 358,400 steps at most
 
 
-def test_the_targets_are_those_of_the_readme() -> None:
+def test_the_targets_are_those_of_the_results() -> None:
     """Its tables are made from measure/figures.yaml."""
     groups = read_groups()
     target, falls, error = (groups["default"].lines[-1][i] for i in (0, 2, 3))

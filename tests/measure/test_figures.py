@@ -20,7 +20,7 @@ from measure import figures
 from measure.claims import cell, read_groups
 from measure.figures import Figures, main, read_arguments
 from measure.gym import PUBLISHED
-from measure.markdown import blocks, median_of, rendered, section
+from measure.markdown import SUMMARY, blocks, median_of, rendered, section
 from train.judge.crossings import TERRAIN
 from train.runs import fingerprint
 from train.task.errors import InputError
@@ -48,6 +48,7 @@ groups:
     each: ["{label} {seed}", "{first[falls]:.1f}", "{second[power]:.0f} W", "{second[steps]:.1fM}"]
     median: true
     lines: [[target, "3", "", ""]]
+    summary: ["walking, {first[steps]:.1fM}", "{first[falls]:.1f} falls"]
   other:
     about: apart
     minutes: 90
@@ -58,7 +59,7 @@ groups:
     head: [what, figure]
     lines: [[falls, "{first[falls]:.2f}"]]
 """
-README = "# Title\n\n<!-- figures: walk -->\nold\n<!-- end -->\n\n<!-- figures: other -->\nnot yet\n<!-- end -->\nend\n"
+README = "# Title\n\n<!-- figures: summary -->\n<!-- end -->\n\n<!-- figures: walk -->\nold\n<!-- end -->\n\n<!-- figures: other -->\nnot yet\n<!-- end -->\nend\n"
 
 
 @pytest.fixture
@@ -116,7 +117,8 @@ def test_figures_are_measured_once_and_shown_between_the_markers(checkout, monke
         "| median | 5.0 | - W | 1.5 M |\n| target | 3 |  |  |\n\n`python -m measure.figures --only walk`, "
         in shown["walk"]
     )
-    assert "Stale" not in text and text.endswith("end\n") and shown["other"] == "not yet\n"  # that one is apart
+    assert shown["summary"] == "| what | measured |\n| --- | --- |\n| walking, 1.5 M | 5.0 falls |\n"
+    assert "tale" not in text and text.endswith("end\n") and shown["other"] == "not yet\n"  # that one is apart
     values = json.loads((checkout / "docs" / "figures.json").read_text())["walk"]["cat/4"]
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True
@@ -152,7 +154,8 @@ def test_a_figure_is_stale_when_its_code_has_changed_and_only_then(checkout, mon
     assert values["dog/1"]["changed_since"] == new and values["cat/1"]["changed_since"] == ["cat.yaml", *new]
     assert (
         f"**Stale**: what it depends on has changed since, in {1 + len(new)} file"
-        in (checkout / "README.md").read_text()
+        in (text := (checkout / "README.md").read_text())
+        and "| 5.0 falls (**stale**) |" in text
     )
     assert "stale" in (checkout / "runs.log").read_text()
     assert run(checkout, monkeypatch) == (4 if committed else 8)
@@ -252,7 +255,7 @@ def test_a_cell_that_names_nothing_measured_is_refused():
 
 
 def test_published_figures_are_those_of_the_bench():
-    """They stand in the table of README and in that of measure.gym, with their sources there."""
+    """They stand in the table of docs/results.md and in that of measure.gym, with their sources there."""
     for task, row in read_groups()["gym"].rows.items():
         assert row == {name: f"{figures[task]:g}" if task in figures else "-" for name, figures in PUBLISHED.items()}, (
             task
@@ -273,6 +276,9 @@ def test_wrong_markers_and_groups_are_refused(checkout):
     (checkout / "groups.yaml").write_text(GROUPS.replace('"{first[falls]:.1f}", ', ""))
     with pytest.raises(ValueError, match="a line of 3 cells"):
         read_groups(checkout / "groups.yaml")
+    (checkout / "groups.yaml").write_text(GROUPS.replace(', "{first[falls]:.1f} falls"', ""))
+    with pytest.raises(ValueError, match="a summary of 1 cells"):
+        read_groups(checkout / "groups.yaml")
 
 
 def test_readme_and_docs_say_what_the_file_says():
@@ -283,7 +289,7 @@ def test_readme_and_docs_say_what_the_file_says():
         assert rendered(text, groups, values) == text, (
             "run python -m measure.figures --render, and commit what it writes"
         )
-    assert sorted(name for text in texts for name in blocks(text)) == sorted(groups)
+    assert sorted(name for text in texts for name in blocks(text)) == sorted([*groups, SUMMARY])
     assert values.keys() <= groups.keys()
 
 

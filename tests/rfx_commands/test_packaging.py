@@ -14,7 +14,7 @@ import yaml
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("rfx", "envs", "train", "configs", "assets", "hydra_plugins")
-READ_AT_RUN_TIME = {".py", ".yaml", ".xml", ".c"}
+READ_AT_RUN_TIME = {".py", ".yaml", ".xml", ".c", ".typed"}
 TINY = [
     "+robot=go2",
     "env.num_envs=16",
@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ROOMS:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -53,7 +53,7 @@ def test_the_wheel_holds_every_file_that_is_read_at_run_time(wheel: Path) -> Non
         for path in (ROOT / room).rglob("*")
         if path.suffix in READ_AT_RUN_TIME and "__pycache__" not in path.parts
     }
-    assert {"configs/train.yaml", "configs/robot/go2.yaml", "assets/go2/go2.xml"} < expected
+    assert {"configs/train.yaml", "configs/robot/go2.yaml", "assets/go2/go2.xml", "rfx/py.typed"} < expected
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 

@@ -1,175 +1,210 @@
-"""Every code block of the two documentation pages runs, in order, and prints what the page says: with torch, and
-without.
+"""Every Python block of docs/ runs by itself and prints what it says; every command of docs/ and README is one that the
+program takes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import rfx
 from rfx.observation.arrays import is_installed, library
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("nn", "observations")
-
-# What the blocks print, by page and by the number of the block on it; blocks not named here print nothing.
-PRINTED = {
-    ("nn", 2): ["(1, 12)"],
-    ("observations", 1): ["torch.Size([1, 64])", "12", "64"],
-    ("observations", 4): ["True", "True"],
-    ("observations", 6): ["torch.Size([1, 64])", "torch.Size([1, 2, 480, 640, 3])"],
-    ("observations", 7): [
-        "torch.Size([1, 64])",
-        "tensor([1., 1., 1., 1., 1., 1.])",
-        "tensor([" + ", ".join(["0."] * 58) + "])",
-    ],
-    ("observations", 8): ["torch.Size([1, 6])"],
-    ("observations", 9): ["torch.Size([8, 6])", "torch.Size([8, 10, 6])"],
-    ("observations", 10): ["torch.Size([1, 4, 64])"],
-    ("observations", 11): ["0", "2", "0"],
-}
+ROOT = Path(__file__).parents[2]
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+TEXTS = PAGES | {name: (ROOT / f"{name}.md").read_text() for name in ("README", "CONTRIBUTING")}
+TESTED_ELSEWHERE = {
+    "add_a_robot": "test_add_a_robot.py",
+    "export": "test_onnx.py",
+    "loop": "test_loop_page.py",
+    "terms": "test_terms_page.py",
+}  # pages whose Python needs files or trains, by the test that runs it
 
 
-def blocks(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
+def blocks(text: str, language: str) -> list[str]:
+    """A page's blocks of a language, without the indentation that they have in a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
 
-def undefined_names(page: str, number: int) -> dict:
-    """What a block takes for granted."""
-    from tinygrad import Tensor
-
-    if page == "nn":
-        return {"Tensor": Tensor}
-    obs = rfx.MockRobot(tensors="numpy").observe()
-    return {
-        10: {"robot": rfx.MockRobot()},
-        11: {"obs1": obs, "obs2": obs},
-        14: {"action": "an action"},
-        15: {"policy": page_policy, "hardware_driver": Recorder(), "robot": rfx.MockRobot()},
-        16: {"buffer": []},
-    }.get(number, {"rfx": rfx})
+def python_blocks() -> list[tuple[str, int]]:
+    return [
+        (name, number)
+        for name, text in PAGES.items()
+        if name not in TESTED_ELSEWHERE
+        for number in range(len(blocks(text, "python")))
+    ]
 
 
-def page_policy(obs: dict):
-    """Any policy that gives padded actions in the library of the observation."""
-    return obs["state"] * 0.5
+def run_block(page: str, number: int, with_torch: bool = True) -> dict:
+    """Run a block in a namespace of its own; its lines of output are those that stand behind `# prints`.
 
-
-class Recorder:
-    """A driver that keeps what it is sent."""
-
-    def send_command(self, action) -> None:
-        self.sent = action
-
-
-def run_page(page: str, with_torch: bool) -> dict:
-    """Run the blocks of a page in one namespace, checking what they print.
-
-    Blocks that name torch are left out without it.
+    Returns the names it leaves.
     """
-    names = {"__name__": f"page_{page}"}
-    for number, block in enumerate(blocks(page)):
-        if with_torch:
-            import torch
-
-            names["torch"] = torch
-        elif "torch" in re.sub(r"#.*", "", block):
-            continue
-        names |= undefined_names(page, number)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "device 'cuda' is not available")
-            exec(compile(block, f"{page}, block {number}", "exec"), names)
-        expected = PRINTED.get((page, number), [])
-        if not with_torch:
-            expected = [re.sub(r"torch\.Size\(\[(.*)\]\)", r"(\1)", line) for line in expected]
-        actual = re.sub(r",\n +", ", ", printed.getvalue()).splitlines()
-        assert actual == expected, f"{page}, block {number}: printed {actual}, the page says {expected}"
+    block, names, printed = blocks(PAGES[page], "python")[number], {"__name__": f"{page}_{number}"}, io.StringIO()
+    with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "device 'cuda' is not available")
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+    said = re.findall(r"# prints (.*)", block)
+    if not with_torch:
+        said = [re.sub(r"torch\.Size\(\[(.*)\]\)", r"(\1)", line) for line in said]
+    if said:
+        assert printed.getvalue().splitlines() == said, f"{page}, block {number}"
     return names
 
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path, monkeypatch):
-    """A folder with the TorchScript file that the policy page opens, and a registry that forgets what the page
-    registers.
-    """
+    """A folder for what blocks write, and a registry that forgets what they register."""
     from rfx.nn import policy
 
     monkeypatch.setattr(policy, "_registered", dict(policy._registered))
     monkeypatch.chdir(tmp_path)
-    if is_installed("torch"):
-        import torch
-
-        torch.manual_seed(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(torch.jit.script(torch.nn.Linear(48, 12)), "model.pt")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
-@pytest.mark.parametrize("page", PAGES)
-def test_page(page):
-    pytest.importorskip("torch")
-    names = run_page(page, with_torch=True)
-    if page == "nn":
-        assert names["policy"].__class__.__name__ == "MLP" and names["ac"].hidden == [512, 512]
-        assert [tuple(array.shape) for array in names["ac"].forward_actor_critic(names["Tensor"].zeros(32, 48))] == [
-            (32, 12),
-            (32, 1),
-        ]
-    else:
-        assert names["spec"].has_images is False and names["spec"].has_language is False
-        assert tuple(names["hardware_driver"].sent.shape) == (1, 6)
-        kept, copied = names["buffer"]
-        assert kept["state"] is names["obs"]["state"] and copied["state"] is not names["obs"]["state"]
+@pytest.mark.parametrize("page, number", python_blocks())
+def test_a_block_runs_by_itself(page, number):
+    if "torch" in blocks(PAGES[page], "python")[number]:
+        pytest.importorskip("torch")
+    run_block(page, number)
 
 
-def test_frame_stacking_and_multi_modal_policies_of_the_page_run():
-    torch = pytest.importorskip("torch")
-    names = run_page("observations", with_torch=True)
-    temporal, robot = names["TemporalPolicy"](), rfx.MockRobot(state_dim=12, action_dim=6)
-    actions = [temporal(robot.observe()) for _ in range(5)]
-    assert all(action.shape == (1, 64) for action in actions)
-    assert [bool(action.any()) for action in actions] == [False, False, False, True, True]
-    images = torch.zeros(1, 2, 8, 8, 3)
-    obs = rfx.make_observation(torch.zeros(1, 12), 12, 64, images=images, language=torch.zeros(1, 77, dtype=torch.long))
-    assert names["MultiModalPolicy"]()(obs).shape == (1, 64)
-    assert names["MultiModalPolicy"]()(robot.observe()).shape == (1, 64)
+def test_the_front_page_is_two_screens():
+    assert len(TEXTS["README"].encode()) < 7_500
+    assert "rfx deploy" in blocks(TEXTS["README"], "sh")[0]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_page_without_torch(page):
-    """The blocks that do not name torch run where it cannot be imported; observations are then tinygrad tensors."""
-    code = (
-        "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]); import test_pages; "
-        "names = test_pages.run_page(sys.argv[2], with_torch=False); "
-        "assert test_pages.library(names['obs']['state'] if sys.argv[2] == 'observations' else names['obs']) == 'tinygrad'"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])}
+def test_a_block_that_takes_something_for_granted_or_prints_something_else_is_seen(monkeypatch):
+    monkeypatch.setitem(PAGES, "x", "```python\nprint(y)\n```\n\n```python\nprint(1)  # prints 2\n```\n")
+    with pytest.raises(NameError):
+        run_block("x", 0)
+    with pytest.raises(AssertionError):
+        run_block("x", 1)
+
+
+@pytest.mark.parametrize("page", sorted(TESTED_ELSEWHERE.keys() & PAGES.keys()))
+def test_other_pages_have_a_test_that_reads_them(page):
+    (test,) = (ROOT / "tests").rglob(TESTED_ELSEWHERE[page])
+    assert f"{page}.md" in test.read_text()
+
+
+def test_observations_without_torch():
+    """The blocks that do not name torch run where it cannot be imported, on tinygrad tensors; what needs torch names
+    its extra.
+    """
+    code = """
+import re, sys
+sys.modules["torch"] = None
+sys.path.insert(0, sys.argv[1])
+import test_pages
+for number, block in enumerate(test_pages.blocks(test_pages.PAGES["observations"], "python")):
+    if "torch" not in re.sub(r"#.*", "", block):
+        obs = test_pages.run_block("observations", number, with_torch=False).get("obs")
+        assert obs is None or test_pages.library(obs["state"]) == "tinygrad"
+from rfx.nn import TorchJitPolicy
+TorchJitPolicy("model.pt")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent), page], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", code, str(Path(__file__).parent)], capture_output=True, text=True, env=environment
     )
-    assert done.returncode == 0, done.stderr
-
-
-def test_torch_is_asked_for_by_the_name_of_its_extra():
-    code = "import sys; sys.modules['torch'] = None; from rfx.nn import TorchJitPolicy; TorchJitPolicy('model.pt')"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert (
-        done.stderr.splitlines()[-1]
-        == "ModuleNotFoundError: this needs torch, which is not installed: pip install -e '.[torch]'"
-    )
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: this needs torch, which is not installed: pip install -e '.[torch]'"
+    ), done.stderr
 
 
 def test_a_robot_gives_torch_tensors_where_torch_is_installed():
     assert library(rfx.MockRobot().observe()["state"]) == ("torch" if is_installed("torch") else "tinygrad")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command in a page's shell blocks, as `rfx NAME ...` or as it is; comments left out."""
+    for block in blocks(text, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["python", "-m"] and words[2:] and words[2].partition(".")[0] == "train":
+                words = ["rfx", words[2].removeprefix("train.")] + words[3:]
+            if words:
+                yield [words[0].removeprefix(".venv/bin/"), *words[1:]]
+
+
+GROUPS = ("robot", "preset", "scale", "tasks", "terrain")
+
+
+@cache
+def composed(name: str, groups: tuple[str, ...]):
+    """The configuration of a command with what its groups add."""
+    from hydra import compose
+
+    return compose(name, list(groups))
+
+
+def wrong(words: list[str]) -> str | None:
+    """What is wrong with an rfx command, or None: an option or a key that there is not.
+
+    Values of keys are not looked at.
+    """
+    from rfx.commands.cli import command_parsers
+    from rfx.commands.deploy import check_options
+    from train.commands.train import take_robot_folders
+
+    name, arguments = words[1], words[2:]
+    try:
+        if name in ("train", "evaluate", "play", "benchmark"):
+            keys = [word for word in arguments if word != "-m" and not word.startswith("hydra")]
+            groups = tuple(word for word in take_robot_folders(keys) if word.lstrip("+").partition("=")[0] in GROUPS)
+            config = composed(name, groups)
+            for key in (word.partition("=")[0] for word in keys if word not in groups and word[0] not in "+~"):
+                OmegaConf.select(config, key.rpartition(".")[0])[key.rpartition(".")[2]] if "." in key else config[key]
+        elif name not in ("report", "verify"):
+            options = command_parsers()[name].parse_args(arguments)
+            if name == "deploy":
+                check_options(options)
+    except (SystemExit, Exception) as error:
+        return f"{shlex.join(words)}: {type(error).__name__} {error}"
+
+
+@pytest.fixture(scope="module")
+def hydra_configs():
+    from hydra import initialize_config_dir
+
+    from envs.settings.configs import CONFIGS
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize(
+    "page", [page for page, text in TEXTS.items() if page != "add_a_robot" and "rfx" in next(zip(*commands(text)), ())]
+)
+def test_every_command_is_one_that_the_program_takes(page, hydra_configs):
+    lines = [words for words in commands(TEXTS[page]) if words[0] == "rfx"]
+    assert not [problem for words in lines if (problem := wrong(words))]
+
+
+def test_the_notebooks_commands_are_ones_that_the_program_takes(hydra_configs):
+    cells = json.loads((ROOT / "docs" / "first_walk.ipynb").read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    lines = re.findall(r"^!\{(rfx\} .*)", text, re.MULTILINE)
+    assert len(lines) == 3 and not [
+        problem for line in lines if (problem := wrong(shlex.split(line.replace("}", "", 1))))
+    ]
+
+
+def test_a_command_that_the_program_does_not_take_is_seen(hydra_configs):
+    assert wrong(["rfx", "walk", "x"]) and wrong(["rfx", "deploy", "x", "--robot", "go2", "--viewer"])
+    assert wrong(["rfx", "train", "+robot=go2", "env.num_env=4"]) and wrong(["rfx", "train", "-m", "ppo.gama=0.1,0.2"])

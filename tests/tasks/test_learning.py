@@ -1,5 +1,5 @@
-"""That it learns, seeded: a task whose best policy is known by hand, in seconds; and the default run against the
-README's targets, long.
+"""That it learns, seeded: a task whose best policy is known by hand, in seconds; and the default run against its
+targets in docs/results.md, long.
 """
 
 import dataclasses

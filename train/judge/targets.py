@@ -13,7 +13,7 @@ from rich.table import Table
 from train.judge.evaluation import Evaluation
 
 PER_EPISODE = "per 20 s episode"
-WALKING = (0.02, 0.10, 0.10, 0.10)  # falls; errors of vx, vy, yaw rate: of a policy that walks, as README's default run
+WALKING = (0.02, 0.10, 0.10, 0.10)  # falls; errors of vx, vy, yaw rate: of a policy that walks, as docs/results.md
 
 
 @dataclass(frozen=True, kw_only=True)

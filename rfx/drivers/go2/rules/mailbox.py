@@ -101,7 +101,7 @@ class Mailbox:
 
     def __init__(self, memory: mmap.mmap, offset: int, dtype: np.dtype):
         self._memory, self._offset, self._dtype = memory, offset, dtype
-        self._last = np.zeros((), dtype)[()]
+        self._last: np.void = np.zeros(1, dtype)[0]
         self._last_data = b""
         self.number = 0  # of the record last written or read
 
