@@ -4,6 +4,7 @@ autoreset.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -80,11 +81,11 @@ class GymEnv(VectorEnv):
 
     def _flat(self, observation: Any, num: int) -> Array:
         """Observations of so many environments as rows (num, D)."""
-        array, shape = np.asarray(observation, np.float32), self.single_observation_space.shape
-        if array.size != num * shape[0]:
+        array, width = np.asarray(observation, np.float32), math.prod(self.spaces.observation_shape)
+        if array.size != num * width:
             expected = (num, *self.spaces.observation_shape)
             raise ValueError(f"got observations of shape {array.shape}; expected {expected}, as its space says")
-        return array.reshape(num, *shape)
+        return array.reshape(num, width)
 
     def _row(self, values: Any, dtype: type, what: str) -> Array:
         array = np.asarray(values, dtype)

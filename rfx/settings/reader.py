@@ -72,8 +72,8 @@ def _loader() -> type:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-            node, lines = super().compose_mapping_node(anchor), {}
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            node, lines = super().compose_mapping_node(anchor), dict[Any, int]()
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                     line, name = key.start_mark.line + 1, (key.tag, key.value)
