@@ -27,14 +27,15 @@ help:
 train: $(VENV)/.installed
 	$(BIN)/python -m train +robot=go2 $(ARGS)
 
-# Three workers on two cores: one of them drives emulated robots and sleeps most of the time (tests/conftest.py).
+# A file is one worker's, for the sake of its fixtures.
 test: $(VENV)/.installed-dev
 	@$(BIN)/python tests/browser.py
-	$(BIN)/python -m pytest --numprocesses 3 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+# Three workers on two cores: one of them drives emulated robots and sleeps most of the time (tests/go2/test_go2_wire.py).
 test-e2e: $(VENV)/.installed-dev
 	@$(BIN)/python tests/browser.py
-	$(BIN)/python -m pytest --numprocesses 3 -m "e2e and not long" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long" $(ARGS)
 
 test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m long $(ARGS)

@@ -1,15 +1,17 @@
-"""What the Go2 tests share: an emulator in a process of its own, and a listener that notes every LowCmd on the wire."""
+"""What the tests of the real wire share: emulator and rfx deploy in processes of their own, and a listener that notes
+every LowCmd.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,15 @@ from typing import Any
 
 import numpy as np
 
+import rfx
+from rfx.drivers.go2.driver.driver import Go2
+from rfx.drivers.go2.rules.safety import SafetyLimits
+from rfx.drivers.session import Session
+
 ROOT = Path(__file__).parents[1]
+DROP_M_S = 0.3
+STANDING_M, LYING_M = 0.2, 0.13
+SETTLE_S = 1.0  # after a change of command, before errors count: as in train/judge/evaluation.py
 _candidates = itertools.count(os.getpid() * 7)
 
 
@@ -33,44 +43,10 @@ def free_domain() -> int:
                 continue
 
 
-class Turn:
-    """One emulated robot on this machine at a time: two sets of real-time processes would starve each other on two
-    cores.
-
-    Emulators of one process share a turn. After PATIENCE_S it goes on without, as somebody may have left an old test
-    hanging.
-    """
-
-    PATIENCE_S = 200.0
-    path = Path(tempfile.gettempdir()) / "rfx-go2-tests.lock"
-    num_users, file = 0, None
-
-    @classmethod
-    def take(cls) -> None:
-        """Wait for it."""
-        cls.num_users += 1
-        if cls.num_users == 1:
-            cls.file = cls.path.open("w")
-            until_s = time.monotonic() + cls.PATIENCE_S
-            while time.monotonic() < until_s:
-                try:
-                    return fcntl.flock(cls.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    time.sleep(0.1)
-
-    @classmethod
-    def give(cls) -> None:
-        """Let the next one have it."""
-        cls.num_users -= 1
-        if cls.num_users == 0:
-            cls.file.close()
-
-
 class EmulatorProcess:
     """`rfx emulate-go2` in a DDS domain of its own."""
 
     def __init__(self, *options: str):
-        Turn.take()
         self.domain = free_domain()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rfx.commands.cli", "emulate-go2", "--domain", str(self.domain), *options],
@@ -97,7 +73,6 @@ class EmulatorProcess:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
-        Turn.give()
 
 
 def is_alive(pid: int | None) -> bool:
@@ -149,10 +124,11 @@ class Listener:
     """Joins a domain, in this process, and keeps what is published on rt/lowcmd."""
 
     def __init__(self, domain: int):
-        from rfx.drivers.go2.wire.bus import LOW_CMD, Bus
+        from rfx.drivers.go2.wire.bus import LOW_CMD
+        from rfx.drivers.go2.wire.dds import DdsBus
         from rfx.drivers.go2.wire.idl import LowCmd_
 
-        self._bus = Bus(domain, "lo")
+        self._bus = DdsBus(domain, "lo")
         self._reader = self._bus.reader(LOW_CMD, LowCmd_, depth=50_000)
 
     def wait_for_writers(self, num: int, timeout_s: float = 10.0) -> None:
@@ -185,3 +161,174 @@ class Listener:
             writer=np.array([sample.sample_info.publication_handle for sample in samples], np.uint64),
             **{name: motors[name] for name in ("q", "dq", "tau", "kp", "kd", "mode")},
         )
+
+
+class Watcher:
+    """Notes the emulated robot's height, tilt and lowest joint gains over time, from a thread of its own."""
+
+    def __init__(self, emulator):
+        self.emulator, self.lock = emulator, threading.Lock()
+        self.rows, self.ended = [], threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def ask(self, line):
+        with self.lock:
+            return self.emulator.ask(line)
+
+    def tap(self, *buttons, seconds=0.15):
+        """Press and let go."""
+        self.ask(f"press {' '.join(buttons)}")
+        time.sleep(seconds)
+        self.ask("press")
+
+    def _run(self):
+        while not self.ended.wait(0.01):
+            pose = self.ask("pose")
+            w, x, y, z = pose["quaternion"]
+            self.rows.append(
+                (
+                    pose["time_ns"] / 1e9,
+                    pose["position"][2],
+                    np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)),
+                    pose["velocity"][2],
+                )
+            )
+
+    def close(self):
+        self.ended.set()
+        self.thread.join()
+
+    @property
+    def height(self):
+        return self.rows[-1][1]
+
+
+class Deployed:
+    """`rfx deploy` in a process of its own, and what it says."""
+
+    def __init__(self, emulator, policy, log, *arguments):
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "rfx.commands.cli",
+                "deploy",
+                policy,
+                "--robot",
+                "go2",
+                "--interface",
+                "lo",
+                "--domain",
+                str(emulator.domain),
+                "--log",
+                str(log),
+                *arguments,
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines, self.said_s = [], []  # what it said, and when, by time.time()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.said_s.append(time.time())
+            self.lines.append(line.strip())
+
+    def wait_for(self, line, count=1, timeout_s=30.0):
+        deadline_s = time.monotonic() + timeout_s
+        while sum(said.startswith(line) for said in self.lines) < count:
+            assert time.monotonic() < deadline_s and self.process.poll() is None, (
+                self.lines,
+                self.process.poll() and self.process.stderr.read(),
+            )
+            time.sleep(0.01)
+
+    def finish(self, number=signal.SIGINT):
+        """Interrupt it, or with None wait for its own end. Returns its status and its standard error."""
+        if number is not None:
+            self.process.send_signal(number)
+        error = self.process.stderr.read()
+        self.process.wait(timeout=30.0)
+        self.reader.join()
+        return self.process.returncode, error
+
+    def kill(self):
+        """Kill it, and wait for its sender and guard, which damp for a while: to the next one they are another
+        publisher.
+        """
+        if self.process.poll() is None:
+            left = descendants(self.process.pid)
+            self.process.kill()
+            self.process.wait()
+            deadline_s = time.monotonic() + 30.0
+            while any(map(is_alive, left)) and time.monotonic() < deadline_s:
+                time.sleep(0.01)
+
+
+def check_gentle(rows, name, record_property):
+    """No drop faster than DROP_M_S over any 50 ms, and never far from level."""
+    times, heights, tilts, _ = np.array(rows).T
+    later = np.searchsorted(times, times + 0.05)
+    kept = later < len(times)
+    speed = (heights[later[kept]] - heights[kept]) / (times[later[kept]] - times[kept])
+    print(
+        f"{name}: height {heights.max():.3f} to {heights.min():.3f} m, fastest drop {-speed.min():.3f} m/s, greatest tilt {tilts.max():.3f} rad"
+    )
+    record_property("fastest_drop_m_s", round(float(-speed.min()), 3))
+    assert -speed.min() < DROP_M_S and tilts.max() < 0.35
+
+
+def train(folder: Path, *overrides: str) -> Path:
+    """Train into folder, as a user does. Returns the policy folder."""
+    subprocess.run(
+        [sys.executable, "-m", "train", "+robot=go2", f"hydra.run.dir={folder}", *overrides],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return folder / "policy"
+
+
+def base_velocity(pose: dict) -> np.ndarray:
+    """vx, vy (m/s) and yaw rate (rad/s) in the base frame, from the emulator's own state."""
+    w, x, y, z = pose["quaternion"]
+    forward = np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
+    left = np.array([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)])
+    return np.array([forward @ pose["velocity"], left @ pose["velocity"], pose["angular_velocity"][2]])
+
+
+def drive(
+    policy: Path, commands: list[tuple[float, tuple[float, float, float]]], log_path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Walk the robot behind DDS through commands of (seconds, velocity).
+
+    Returns wanted and measured velocity, (T, 3) each, where settled.
+    """
+    wanted, measured = [], []
+    with (
+        EmulatorProcess() as emulator,
+        Go2(domain=emulator.domain, limits=SafetyLimits(damping_s=0.3), log_path=log_path) as robot,
+    ):
+        session = Session(robot, rfx.load_policy(policy, robot.config))
+        robot.command(*commands[0][1])
+        session.start()
+        while session.is_running and session.step_count == 0:
+            time.sleep(0.01)
+        due = time.monotonic()
+        for seconds, command in commands:
+            robot.command(*command)
+            for step in range(round(seconds / 0.02)):
+                due += 0.02
+                time.sleep(max(0.0, due - time.monotonic()))
+                pose = emulator.ask("pose")
+                if step * 0.02 >= SETTLE_S:
+                    wanted.append(command), measured.append(base_velocity(pose))
+        session.stop()
+        print(session.stats, "LowState to LowCmd (s)", robot.latency_s())
+    return np.array(wanted), np.array(measured)

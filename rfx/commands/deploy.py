@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rfx.drivers.realtime import WALL_CLOCK, Clock
 from rfx.system.text import printable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ GO2_ONLY = ("interface", "domain", "log", "no_motion_switcher", "silent_publishe
 SIM_ONLY = ("viewer",)
 
 
-def deploy(options: argparse.Namespace) -> None:
+def deploy(options: argparse.Namespace, clock: Clock = WALL_CLOCK) -> None:
     """Run a policy folder on a robot; a real one is led by its remote."""
     from rfx.loading.loaded_policy import load_policy
 
@@ -34,7 +35,7 @@ def deploy(options: argparse.Namespace) -> None:
     elif walks_route(options) and "velocity_command" in policy.robot_config.observation_terms:
         _show(policy, options)
     else:
-        _run(policy, options)
+        _run(policy, options, clock)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +126,7 @@ def go2_interface(options: argparse.Namespace) -> str:
     return interface
 
 
-def _run(policy: Any, options: argparse.Namespace) -> None:
+def _run(policy: Any, options: argparse.Namespace, clock: Clock) -> None:
     """On a robot that needs no leading: it begins at once, and ends after options.duration."""
     from rfx.drivers.session import Session
 
@@ -146,7 +147,7 @@ def _run(policy: Any, options: argparse.Namespace) -> None:
 
             decide.reset = policy.reset
         stack.enter_context(robot)
-        session = Session(robot, decide, rate_hz=robot.config.control_freq_hz)
+        session = Session(robot, decide, rate_hz=robot.config.control_freq_hz, clock=clock)
         stack.callback(lambda: print(timing(session.stats, robot)))
         session.run(options.duration)
 

@@ -8,10 +8,10 @@ import os
 import select
 import sys
 import termios
-import time
 import tty
 from typing import Any
 
+from rfx.drivers.realtime import WALL_CLOCK, Clock
 from rfx.drivers.robot import MAX_VELOCITY_COMMAND
 
 STEP = 0.1  # m/s and rad/s per key press
@@ -30,7 +30,13 @@ class Keyboard:
     looks.
     """
 
-    def __init__(self, descriptor: int | None = None, limits: tuple[float, float, float] = MAX_VELOCITY_COMMAND):
+    def __init__(
+        self,
+        descriptor: int | None = None,
+        limits: tuple[float, float, float] = MAX_VELOCITY_COMMAND,
+        clock: Clock = WALL_CLOCK,
+    ):
+        self._clock = clock
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         self._limits, self._velocity, self._pressed_s = limits, [0.0, 0.0, 0.0], 0.0
         self._moves: list[str] = []
@@ -47,7 +53,7 @@ class Keyboard:
 
     def read(self) -> tuple[float, float, float]:
         """vx, vy (m/s) and yaw rate (rad/s) after the keys pressed since the last call. Never waits."""
-        now_s = time.monotonic()
+        now_s = self._clock.now()
         while select.select([self._descriptor], [], [], 0.0)[0] and (data := os.read(self._descriptor, 64)):
             for key in data.decode(errors="ignore"):
                 self._press(key, now_s)

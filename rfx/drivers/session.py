@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rfx.drivers.realtime import realtime_priority, sleep_until
+from rfx.drivers.realtime import WALL_CLOCK, Clock, Thread, realtime_priority
 from rfx.drivers.robot import Robot
 
 JOIN_S = 0.02  # how often stop() asks a robot that is still in its reset to stop
@@ -45,20 +44,20 @@ class Rhythm:
     out.
     """
 
-    def __init__(self, period_s: float):
-        self.period_s = period_s
+    def __init__(self, period_s: float, clock: Clock = WALL_CLOCK):
+        self.period_s, self._clock = period_s, clock
         self._periods: deque[float] = deque(maxlen=MAX_PERIODS)
         self.steps = self._overruns = 0
         self.begin()
 
     def begin(self) -> None:
         """The first step is now; a pause before it is no period."""
-        self.begun_s = self.due_s = time.monotonic()
+        self.begun_s = self.due_s = self._clock.now()
         self._last_s: float | None = None
 
     def step(self) -> None:
         """A step begins."""
-        now_s = time.monotonic()
+        now_s = self._clock.now()
         if self._last_s is not None:
             self._periods.append(now_s - self._last_s)
         self._last_s = now_s
@@ -67,13 +66,13 @@ class Rhythm:
         """The step is done: return when the next is due."""
         self.steps += 1
         self.due_s += self.period_s
-        late_s = time.monotonic() - self.due_s
+        late_s = self._clock.now() - self.due_s
         if late_s > 0.0:
             self._overruns += 1
             self.due_s += self.period_s * (
                 late_s // self.period_s
             )  # leave out the steps that were missed, keep the rhythm
-        sleep_until(self.due_s)
+        self._clock.sleep_until(self.due_s)
 
     @property
     def last_period_s(self) -> float:
@@ -104,21 +103,29 @@ class Session:
     policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up),
     then calls the policy on live observations for warmup_s, and at least once, without acting: a network is compiled by
     then. A policy that has a method reset, as one with a history does, is reset before that, and again before the first
-    step.
+    step. clock is what it goes by.
     However a session ends, it stops the robot, a walking one that has a method brake not before it has braked, and
     after an exception aborts what it does where it has a method abort. An exception in the loop is raised as
     RuntimeError, with its cause, by run, by stop, or on leaving the context. Raises ValueError for a rate that is not
     positive or a warm-up that is negative.
     """
 
-    def __init__(self, robot: Robot, policy: PolicyFunction, *, rate_hz: float = 50.0, warmup_s: float = 0.5):
+    def __init__(
+        self,
+        robot: Robot,
+        policy: PolicyFunction,
+        *,
+        rate_hz: float = 50.0,
+        warmup_s: float = 0.5,
+        clock: Clock = WALL_CLOCK,
+    ):
         if not rate_hz > 0.0:
             raise ValueError(f"got rate_hz {rate_hz}; expected more than 0")
         if not warmup_s >= 0.0:
             raise ValueError(f"got warmup_s {warmup_s}; expected 0 or more")
         self.robot, self.policy = robot, policy
-        self._warmup_s, self._rhythm = warmup_s, Rhythm(1.0 / rate_hz)
-        self._thread: threading.Thread | None = None
+        self._warmup_s, self._rhythm, self._clock = warmup_s, Rhythm(1.0 / rate_hz, clock), clock
+        self._thread: Thread | None = None
         self._running = self._stop_asked = False
         self._is_resetting = False
         self._error: BaseException | None = None
@@ -126,7 +133,7 @@ class Session:
     def start(self) -> None:
         """Begin in a thread of its own, and return at once. Raises RuntimeError while the session runs."""
         self._begin()
-        self._thread = threading.Thread(target=self._loop, args=(float("inf"),), name="rfx-session", daemon=True)
+        self._thread = self._clock.thread(lambda: self._loop(float("inf")), "rfx-session")
         self._thread.start()
 
     def stop(self) -> None:
@@ -137,7 +144,7 @@ class Session:
         self._stop_asked = True
         if self._is_resetting:  # a real robot's takes many seconds
             self.robot.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread.ident != threading.get_ident():
             while self._thread.is_alive():
                 if self._is_resetting:
                     self.robot.stop()
@@ -184,7 +191,7 @@ class Session:
     def _begin(self) -> None:
         if self._running:
             raise RuntimeError("the session is running already: stop it first")
-        self._rhythm = Rhythm(self._rhythm.period_s)
+        self._rhythm = Rhythm(self._rhythm.period_s, self._clock)
         self._error, self._stop_asked, self._running = None, False, True
 
     def _loop(self, duration: float) -> None:
@@ -231,12 +238,12 @@ class Session:
             reset()
 
     def _warm_up(self) -> None:
-        ready_s = time.monotonic() + self._warmup_s
+        ready_s = self._clock.now() + self._warmup_s
         while not self._stop_asked:
             self.policy(self.robot.observe())
-            if time.monotonic() >= ready_s:
+            if self._clock.now() >= ready_s:
                 return
-            time.sleep(self._rhythm.period_s)
+            self._clock.sleep(self._rhythm.period_s)
 
     def _steps(self, duration: float) -> None:
         rhythm = self._rhythm
@@ -257,8 +264,8 @@ class Session:
         if not self.step_count or not hasattr(self.robot, "brake"):
             return
         try:
-            until_s = time.monotonic() + self.robot.brake()
-            while time.monotonic() < until_s:
+            until_s = self._clock.now() + self.robot.brake()
+            while self._clock.now() < until_s:
                 self._step()
         except KeyboardInterrupt:
             getattr(self.robot, "abort", self.robot.stop)()
@@ -272,6 +279,13 @@ class Session:
             ) from error
 
 
-def run(robot: Robot, policy: PolicyFunction, rate_hz: float = 50.0, duration: float | None = None) -> SessionStats:
+def run(
+    robot: Robot,
+    policy: PolicyFunction,
+    rate_hz: float = 50.0,
+    duration: float | None = None,
+    *,
+    clock: Clock = WALL_CLOCK,
+) -> SessionStats:
     """Run a policy on a robot for duration seconds, or until Ctrl-C. Returns the timing. Raises as Session.run does."""
-    return Session(robot, policy, rate_hz=rate_hz).run(duration)
+    return Session(robot, policy, rate_hz=rate_hz, clock=clock).run(duration)

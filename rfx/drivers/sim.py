@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from rfx.drivers.base import base_addresses
 from rfx.drivers.mjcf import load_model, motor_addresses
+from rfx.drivers.realtime import WALL_CLOCK, Clock
 from rfx.drivers.robot import MAX_VELOCITY_COMMAND, SingleRobot
 from rfx.observation.arrays import is_installed
 from rfx.robot.config import RobotConfig, joint_targets
@@ -143,10 +143,10 @@ class SimRobot(SingleRobot):
     """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control
     step.
 
-    realtime paces act by the wall clock; otherwise a step takes as long as it takes to compute (a Session paces too).
-    viewer opens a window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes
-    the flat floor's place. Commands are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError
-    when timestep_s does not divide the control step.
+    realtime paces act by clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer
+    opens a window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat
+    floor's place. Commands are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError when
+    timestep_s does not divide the control step.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class SimRobot(SingleRobot):
         mjcf: str | Path | None = None,
         ground: HeightField | None = None,
         max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND,
+        clock: Clock = WALL_CLOCK,
     ):
         config = load_robot(config) if isinstance(config, str) else config
         super().__init__(config, max_velocity_command)
@@ -170,7 +171,7 @@ class SimRobot(SingleRobot):
             )
         self.physics = Physics(config, timestep_s=timestep_s, mjcf=mjcf, viewer=viewer, ground=ground)
         self._kp, self._kd = config.joint_array("kp"), config.joint_array("kd")
-        self._realtime, self._due_s = realtime, 0.0
+        self._realtime, self._due_s, self._clock = realtime, 0.0, clock
         self._stopped = False
         self.reset()
 
@@ -179,7 +180,7 @@ class SimRobot(SingleRobot):
         self.physics.place(self.config.default_position)
         self._clear()
         self._measure()
-        self._stopped, self._due_s = False, time.monotonic()
+        self._stopped, self._due_s = False, self._clock.now()
 
     def observe(self) -> dict[str, Array]:
         """{"state": (1, max_state_dim)}, float32. Raises FloatingPointError when the simulation is no longer finite."""
@@ -230,5 +231,5 @@ class SimRobot(SingleRobot):
         projected_gravity(physics.base_quaternion[None].astype(np.float32), out=state.projected_gravity_b)
 
     def _pace(self) -> None:
-        self._due_s = max(self._due_s + self._control_step_s, time.monotonic() - self._control_step_s)
-        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        self._due_s = max(self._due_s + self._control_step_s, self._clock.now() - self._control_step_s)
+        self._clock.sleep(max(0.0, self._due_s - self._clock.now()))

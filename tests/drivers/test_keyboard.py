@@ -2,25 +2,30 @@
 
 import os
 import pty
+import select
 
 import pytest
 
-from rfx.drivers import keyboard as module
 from rfx.drivers.keyboard import BACK, FORWARD, Keyboard
 
 
 class Terminal:
     """A keyboard, somebody who types on it, and a clock that only the test moves."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self):
         self.now_s = 100.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
         self.ours, self.theirs = pty.openpty()
+
+    def now(self):
+        return self.now_s
+
+    def keyboard(self, *limits):
+        return Keyboard(self.theirs, *limits, clock=self)
 
     def type(self, keyboard, keys):
         for start in range(0, len(keys), 32):
             os.write(self.ours, keys[start : start + 32])
-            module.select.select([self.theirs], [], [], 5.0)
+            select.select([self.theirs], [], [], 5.0)
             keyboard.read()
         return keyboard.read()
 
@@ -29,14 +34,14 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    terminal = Terminal(monkeypatch)
+def terminal():
+    terminal = Terminal()
     yield terminal
     terminal.close()
 
 
 def test_keys_are_a_velocity(terminal):
-    with Keyboard(terminal.theirs) as keyboard:
+    with terminal.keyboard() as keyboard:
         assert keyboard.read() == (0.0, 0.0, 0.0)
         assert terminal.type(keyboard, b"wwwdqx") == (0.3, -0.1, 0.1)
         assert terminal.type(keyboard, b" s") == (-0.1, 0.0, 0.0)
@@ -44,7 +49,7 @@ def test_keys_are_a_velocity(terminal):
 
 def test_it_does_not_wind_up(terminal):
     """Forty presses are 1 m/s, not 4; five presses of the brake leave half of that, twenty go as far back."""
-    with Keyboard(terminal.theirs, (1.0, 0.4, 0.8)) as keyboard:
+    with terminal.keyboard((1.0, 0.4, 0.8)) as keyboard:
         assert terminal.type(keyboard, b"w" * 40) == (1.0, 0.0, 0.0)
         assert terminal.type(keyboard, b"s" * 5) == (0.5, 0.0, 0.0)
         assert terminal.type(keyboard, b"s" * 20 + b"a" * 9 + b"e" * 9) == (-1.0, 0.4, -0.8)
@@ -52,7 +57,7 @@ def test_it_does_not_wind_up(terminal):
 
 def test_a_command_fades_without_keys(terminal):
     """It stays for 3 s, is half as fast 3.5 s after the last key, and none after 4 s."""
-    with Keyboard(terminal.theirs) as keyboard:
+    with terminal.keyboard() as keyboard:
         terminal.type(keyboard, b"wwww")
         for after_s, velocity in ((3.0, 0.4), (0.5, 0.2), (0.5, 0.0), (10.0, 0.0)):
             terminal.now_s += after_s
@@ -61,7 +66,7 @@ def test_a_command_fades_without_keys(terminal):
 
 
 def test_enter_and_backspace(terminal):
-    with Keyboard(terminal.theirs) as keyboard:
+    with terminal.keyboard() as keyboard:
         terminal.type(keyboard, b"\nw\x7f")
         assert keyboard.moves() == [FORWARD, BACK] and keyboard.moves() == []
 

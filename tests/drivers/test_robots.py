@@ -1,18 +1,16 @@
 """What every robot does, the mock, the simulated and the real driver alike; and what only the simulated one does."""
 
 import itertools
-import time
 import types
 
 import mujoco
 import numpy as np
 import pytest
-from go2_wire import EmulatorProcess
+from virtual_clock import VirtualClock
 
 import rfx
 from envs.legged.single import LeggedSingleEnv
 from rfx.drivers.go2.rules.config import GO2_CONFIG
-from rfx.drivers.go2.rules.safety import SafetyLimits
 from rfx.drivers.robot import make_robot, register_driver
 from rfx.robot.config import joint_targets
 from rfx.robot.files import find_mjcf
@@ -22,34 +20,25 @@ from rfx.robot.state import RobotState, advance
 PERIOD_S = 1.0 / GO2_CONFIG.control_freq_hz
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    pytest.importorskip("cyclonedds", reason="needs the extra go2")
-    with EmulatorProcess("--no-sport") as process:
-        yield process
-
-
 @pytest.fixture(params=["mock", "sim", "go2"])
-def robot(request, tmp_path):
-    """Each robot of the Go2's shape, standing."""
-    if request.param == "mock":
-        robot = rfx.MockRobot(config=GO2_CONFIG, tensors="numpy")
-    elif request.param == "sim":
-        robot = rfx.SimRobot()
+def robot_and_sleep(request, tmp_path):
+    """Each robot of the Go2's shape, standing, and how its time passes."""
+    if request.param == "go2":
+        pytest.importorskip("cyclonedds", reason="needs the extra go2")
+        from virtual_go2 import VirtualGo2
+
+        with VirtualGo2(tmp_path) as bench, bench.go2() as robot:
+            robot.reset()
+            yield robot, bench.clock.sleep
     else:
-        emulator = request.getfixturevalue("emulator")
-        emulator.ask("again released")
-        limits = SafetyLimits(
-            stand_s=0.4, damping_s=0.1, policy_timeout_s=0.5, slow_policy_factor=25.0
-        )  # on a busy machine a policy is late
-        robot = rfx.Go2(domain=emulator.domain, limits=limits, log_path=tmp_path / "log.jsonl")
-    with robot:
-        robot.reset()
-        yield robot
+        with rfx.SimRobot() if request.param == "sim" else rfx.MockRobot(config=GO2_CONFIG, tensors="numpy") as robot:
+            robot.reset()
+            yield robot, lambda seconds: None
 
 
-def test_the_life_of_a_robot(robot):
-    """One pass through everything a robot promises; one connection to the slow ones."""
+def test_the_life_of_a_robot(robot_and_sleep):
+    """One pass through everything a robot promises."""
+    robot, sleep = robot_and_sleep
     assert isinstance(robot, rfx.Robot)
     assert (robot.num_envs, robot.state_dim, robot.action_dim, robot.max_state_dim, robot.max_action_dim) == (
         1,
@@ -77,12 +66,10 @@ def test_the_life_of_a_robot(robot):
     padded = np.zeros((1, 64), np.float32)
     padded[:, :12] = action
     expected = RobotState.zeros(GO2_CONFIG, 1)
-    due = time.monotonic()
     for given in itertools.chain([action, padded, action.tolist()], itertools.repeat(action, 22)):
         robot.act(given)
         advance(expected, action)
-        due += PERIOD_S
-        time.sleep(max(0.0, due - time.monotonic()))
+        sleep(PERIOD_S)
     after = robot.observe()["state"]
     np.testing.assert_allclose(after[0, 33:48], observe(expected)[0, 33:48], atol=1e-6)
 
@@ -99,7 +86,7 @@ def test_the_life_of_a_robot(robot):
     robot.command(0.3, -0.1, 0.2)
     for _ in range(20):
         robot.act(action)
-        time.sleep(PERIOD_S)
+        sleep(PERIOD_S)
     np.testing.assert_allclose(robot.observe()["state"][0, 30:33], [0.3, -0.1, 0.2], rtol=1e-5)
     with pytest.raises(ValueError, match="finite"):
         robot.command(float("nan"), 0.0, 0.0)
@@ -212,15 +199,23 @@ def test_no_velocity_command_is_ever_beyond_its_limit():
     assert len(Noting.seen) == 1 and np.abs(Noting.seen[0]).max() <= 1.0
 
 
-def test_realtime_pacing(monkeypatch):
-    """25 steps of 20 ms take half a second; on a busy machine more, and then it sleeps less."""
-    slept, sleep = [], time.sleep
-    monkeypatch.setattr("rfx.drivers.sim.time.sleep", lambda seconds: (slept.append(seconds), sleep(seconds)))
-    robot = rfx.SimRobot(realtime=True)
-    begun = time.monotonic()
-    for _ in range(25):
+def test_realtime_pacing():
+    """25 steps of 20 ms take half a second, of which it sleeps what computing leaves; a step that came 0.1 s late is
+    not caught up with.
+    """
+    with VirtualClock() as clock:
+        robot, begun_s = rfx.SimRobot(realtime=True, clock=clock), clock.now()
+        for _ in range(25):
+            clock.sleep(0.005)
+            robot.act(np.zeros((1, 12)))
+        assert clock.now() - begun_s == pytest.approx(0.5)
+        clock.sleep(0.1)
+        late_s = clock.now()
         robot.act(np.zeros((1, 12)))
-    assert time.monotonic() - begun >= 0.47 and 0.0 < sum(slept) <= 0.5
+        robot.act(np.zeros((1, 12)))
+        assert clock.now() - late_s == pytest.approx(0.0, abs=1e-4)
+        robot.act(np.zeros((1, 12)))
+        assert clock.now() - late_s == pytest.approx(0.02, abs=1e-4)
 
 
 def test_a_timestep_that_does_not_divide_the_control_step():

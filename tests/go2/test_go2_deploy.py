@@ -1,231 +1,174 @@
-"""`rfx deploy --robot go2` as somebody at the remote uses it: states, buttons, and how gently it comes down."""
+"""`rfx deploy --robot go2` as somebody at the remote uses it: states, buttons, and how gently it comes down.
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
+In virtual time.
+"""
 
 import numpy as np
 import pytest
-from go2_wire import ROOT, EmulatorProcess, descendants, is_alive
-
-from rfx.drivers.go2.rules.config import GO2_CONFIG
-from rfx.drivers.go2.rules.log import Recording, run_path
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-pytestmark = pytest.mark.e2e
+
+from virtual_go2 import VirtualGo2, still  # noqa: E402
+
+from rfx.drivers.go2.operator.deployment import Deployment  # noqa: E402
+from rfx.drivers.go2.rules.log import Recording, run_path  # noqa: E402
+from rfx.drivers.go2.rules.safety import SafetyLimits  # noqa: E402
+from rfx.drivers.keyboard import BACK, FORWARD  # noqa: E402
+
 DROP_M_S = 0.3
 STANDING_M, LYING_M = 0.2, 0.13
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A policy folder of a network that lifts diagonal pairs of legs in turn, as its gait clock says: it trots on the
-    spot.
-    """
-    import numpy as np
-    from tinygrad import Tensor
-
-    from rfx.nn import go2_mlp
-
-    network = go2_mlp([8])
-    first, last = network.layers
-    weights = [np.zeros(tensor.shape, np.float32) for tensor in (first.weight, first.bias, last.weight, last.bias)]
-    weights[0][0, 45] = 1.0  # the gait clock's sine
+def trot(observation):
+    """A policy that lifts diagonal pairs of legs in turn, as its gait clock says: it trots on the spot."""
+    sine, action = observation["state"][0, 45], np.zeros((1, 12), np.float32)
     for leg, sign in enumerate((1.0, -1.0, -1.0, 1.0)):
-        weights[2][3 * leg + 1, 0], weights[2][3 * leg + 2, 0] = 0.2 * sign, -0.4 * sign
-    for tensor, values in zip((first.weight, first.bias, last.weight, last.bias), weights):
-        tensor.assign(Tensor(values)).realize()
-    return str(network.save(tmp_path_factory.mktemp("policy") / "p", robot_config=GO2_CONFIG))
+        action[0, 3 * leg + 1 : 3 * leg + 3] = 0.2 * sign * sine, -0.4 * sign * sine
+    return action
 
 
-class Watcher:
-    """Notes the emulated robot's height, tilt and lowest joint gains over time, from a thread of its own."""
+class Lines:
+    """A console that keeps what is said, and the newest status."""
 
-    def __init__(self, emulator):
-        self.emulator, self.lock = emulator, threading.Lock()
-        self.rows, self.ended = [], threading.Event()
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
+    def __init__(self):
+        self.lines, self.status = [], ""
 
-    def ask(self, line):
-        with self.lock:
-            return self.emulator.ask(line)
+    def say(self, line):
+        self.lines.append(line)
 
-    def tap(self, *buttons, seconds=0.15):
-        """Press and let go."""
-        self.ask(f"press {' '.join(buttons)}")
-        time.sleep(seconds)
-        self.ask("press")
-
-    def _run(self):
-        while not self.ended.wait(0.01):
-            pose = self.ask("pose")
-            w, x, y, z = pose["quaternion"]
-            self.rows.append(
-                (
-                    pose["time_ns"] / 1e9,
-                    pose["position"][2],
-                    np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)),
-                    pose["velocity"][2],
-                )
-            )
+    def show(self, status):
+        self.status = status
 
     def close(self):
-        self.ended.set()
-        self.thread.join()
+        pass
+
+
+class Keys:
+    """Somebody at a terminal: velocity keys that were pressed, and Enter and Backspace."""
+
+    def __init__(self):
+        self.velocity, self.pressed = (0.0, 0.0, 0.0), []
+
+    def read(self):
+        return self.velocity
+
+    def moves(self):
+        pressed, self.pressed = self.pressed, []
+        return pressed
+
+
+class Deployed:
+    """A deployment in a thread of its own, who watches it, and who leads it."""
+
+    def __init__(self, bench, policy=trot, walk_s=None, restore=None, velocity_from="remote", **options):
+        self.bench, self.console, self.error = bench, Lines(), None
+        self.robot = bench.go2(velocity_from=velocity_from, restore=restore)
+        self.deployment = Deployment(self.robot, policy, console=self.console, clock=bench.clock, **options)
+        self.rows = []  # (T, 3): s, height m, tilt rad
+        self.thread = bench.clock.thread(lambda: self._run(walk_s), "deployment")
+        self.thread.start()
+        bench.clock.thread(self._watch, "watcher").start()
+
+    def _run(self, walk_s):
+        try:
+            with self.robot:
+                self.deployment.run(walk_s)
+        except BaseException as error:
+            if not isinstance(error, (KeyboardInterrupt, RuntimeError, ConnectionError, ArithmeticError)):
+                raise
+            self.error = error
+
+    def _watch(self):
+        while True:
+            pose = self.bench.ask("pose")
+            w, x, y, z = pose["quaternion"]
+            self.rows.append(
+                (self.bench.clock.now(), pose["position"][2], np.arccos(np.clip(1 - 2 * (x * x + y * y), -1, 1)))
+            )
+            self.bench.clock.sleep(0.01)
+
+    def wait_for(self, line, count=1):
+        self.bench.clock.wait_for(lambda: sum(said.startswith(line) for said in self.console.lines) >= count, 30.0)
+
+    def tap(self, *buttons):
+        """Press for 0.15 s and let go."""
+        self.bench.ask(f"press {' '.join(buttons)}")
+        self.bench.clock.sleep(0.15)
+        self.bench.ask("press")
+
+    def lead(self, until):
+        """From Passive to Stand, or to Walk."""
+        self.wait_for("Passive")
+        self.tap("Start")
+        self.wait_for("Stand")
+        if until == "Walk":
+            self.tap("A")
+            self.wait_for("Walk")
+
+    def ctrl_c(self):
+        self.bench.clock.interrupt(self.thread, KeyboardInterrupt())
+
+    def finish(self):
+        """Wait for its end."""
+        self.bench.clock.wait_for(lambda: not self.thread.is_alive(), 30.0)
 
     @property
     def height(self):
         return self.rows[-1][1]
 
-
-class Deployed:
-    """`rfx deploy` in a process of its own, and what it says."""
-
-    def __init__(self, emulator, policy, log, *arguments):
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "rfx.commands.cli",
-                "deploy",
-                policy,
-                "--robot",
-                "go2",
-                "--interface",
-                "lo",
-                "--domain",
-                str(emulator.domain),
-                "--log",
-                str(log),
-                *arguments,
-            ],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines, self.said_s = [], []  # what it said, and when, by time.time()
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.said_s.append(time.time())
-            self.lines.append(line.strip())
-
-    def wait_for(self, line, count=1, timeout_s=30.0):
-        deadline_s = time.monotonic() + timeout_s
-        while sum(said.startswith(line) for said in self.lines) < count:
-            assert time.monotonic() < deadline_s and self.process.poll() is None, (
-                self.lines,
-                self.process.poll() and self.process.stderr.read(),
-            )
-            time.sleep(0.01)
-
-    def finish(self, number=signal.SIGINT):
-        """Interrupt it, or with None wait for its own end. Returns its status and its standard error."""
-        if number is not None:
-            self.process.send_signal(number)
-        error = self.process.stderr.read()
-        self.process.wait(timeout=30.0)
-        self.reader.join()
-        return self.process.returncode, error
-
-    def kill(self):
-        """Kill it, and wait for its sender and guard, which damp for a while: to the next one they are another
-        publisher.
-        """
-        if self.process.poll() is None:
-            left = descendants(self.process.pid)
-            self.process.kill()
-            self.process.wait()
-            deadline_s = time.monotonic() + 30.0
-            while any(map(is_alive, left)) and time.monotonic() < deadline_s:
-                time.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with EmulatorProcess() as process:
-        yield process
+    def check_gentle(self, since_s):
+        """No drop faster than DROP_M_S over any 50 ms, and never far from level."""
+        rows = np.array([row for row in self.rows if row[0] >= since_s])
+        assert ((rows[5:, 1] - rows[:-5, 1]) / 0.05).min() > -DROP_M_S and rows[:, 2].max() < 0.35
 
 
 @pytest.fixture
-def deploy(emulator, policy, tmp_path):
-    """A function that starts `rfx deploy` with more arguments, a watcher of the robot, and where its log goes."""
-    emulator.ask("again")
-    watcher, started = Watcher(emulator), []
-
-    def start(*arguments):
-        started.append(Deployed(emulator, policy, tmp_path / "log.jsonl", *arguments))
-        return started[-1]
-
-    yield start, watcher, tmp_path / "log.jsonl"
-    for deployed in started:
-        deployed.kill()
-    watcher.close()
+def bench(tmp_path):
+    with VirtualGo2(tmp_path, sport=True, limits=SafetyLimits(damping_s=0.3)) as bench:
+        yield bench
 
 
-def check_gentle(rows, name, record_property):
-    """No drop faster than DROP_M_S over any 50 ms, and never far from level."""
-    times, heights, tilts, _ = np.array(rows).T
-    later = np.searchsorted(times, times + 0.05)
-    kept = later < len(times)
-    speed = (heights[later[kept]] - heights[kept]) / (times[later[kept]] - times[kept])
-    print(
-        f"{name}: height {heights.max():.3f} to {heights.min():.3f} m, fastest drop {-speed.min():.3f} m/s, greatest tilt {tilts.max():.3f} rad"
-    )
-    record_property("fastest_drop_m_s", round(float(-speed.min()), 3))
-    assert -speed.min() < DROP_M_S and tilts.max() < 0.35
-
-
-def test_the_remote_leads(deploy, record_property):
+def test_the_remote_leads(bench):
     """It does nothing unasked; Start, A, B and Start are Stand, Walk, Stand and lying down; then Ctrl-C."""
-    start, watcher, log = deploy
-    deployed = start("--restore")
+    deployed = Deployed(bench, restore="")
     deployed.wait_for("Passive")
-    time.sleep(1.0)
-    watcher.tap("A")
-    watcher.tap("L2", "Start")  # means something else
-    time.sleep(0.5)
-    assert watcher.height < LYING_M, "it stands up without being asked to"
-    watcher.tap("Start")
+    bench.clock.sleep(1.0)
+    deployed.tap("A")
+    deployed.tap("L2", "Start")  # means something else
+    bench.clock.sleep(0.5)
+    assert deployed.height < LYING_M, "it stands up without being asked to"
+    deployed.tap("Start")
     deployed.wait_for("Stand")
-    assert watcher.height > STANDING_M
-    time.sleep(1.0)
-    assert "Walk" not in deployed.lines, "it walks off without being asked to"
-    watcher.tap("A")
+    assert deployed.height > STANDING_M
+    bench.clock.sleep(1.0)
+    assert "Walk" not in deployed.console.lines, "it walks off without being asked to"
+    deployed.tap("A")
     deployed.wait_for("Walk")
-    watcher.ask("sticks ly=0.3")
-    time.sleep(2.0)
-    begun = len(watcher.rows)
-    watcher.tap("B")
+    bench.ask("sticks ly=0.3")
+    bench.clock.sleep(2.0)
+    begun_s = bench.clock.now()
+    deployed.tap("B")
     deployed.wait_for("Stand", count=2)
-    watcher.tap("A")
+    deployed.tap("A")
     deployed.wait_for("Walk", count=2)
-    watcher.ask("sticks ly=0.3")
-    time.sleep(1.0)
-    watcher.tap("Start")
+    bench.ask("sticks ly=0.3")
+    bench.clock.sleep(1.0)
+    deployed.tap("Start")
     deployed.wait_for("lying down")
     deployed.wait_for("Passive", count=2)
-    assert watcher.height < LYING_M
-    check_gentle(watcher.rows[begun:], "Start while walking", record_property)
-    status, error = deployed.finish()
-    assert status == 0 and error == "interrupted\n"
-    assert watcher.ask("pose")["mode"] == "normal", "its own controller has the motors again"
-    assert not any("without its own controller" in line for line in deployed.lines)
-    run = Recording.load(run_path(log))
+    assert deployed.height < LYING_M
+    deployed.check_gentle(begun_s)
+    deployed.ctrl_c()
+    deployed.finish()
+    assert isinstance(deployed.error, KeyboardInterrupt)
+    assert bench.ask("pose")["mode"] == "normal" and not deployed.robot.left_without, (
+        "its own controller has the motors again"
+    )
+    run = Recording.load(run_path(bench.folder / "log.jsonl"))
     commanded = np.array(
         [velocity[0] for velocity, phase in zip(run.arrays["velocity_command"], run.phase) if phase == "POLICY"]
     )
-    assert commanded.max() > 0.2 and commanded[-1] == 0.0, (
-        f"it brakes before it lies down: {commanded.max()}, {commanded[-1]}, {deployed.lines}"
-    )
+    assert commanded.max() > 0.2 and commanded[-1] == 0.0, "it brakes before it lies down"
     phases = [phase for phase, before in zip(run.phase, [None, *run.phase]) if phase != before]
     assert [phase for phase in phases if phase not in ("CONNECTING", "DONE")] == [
         "IDLE",
@@ -245,148 +188,122 @@ def test_the_remote_leads(deploy, record_property):
     assert np.median(run.arrays["accelerometer"][:, 2]) == pytest.approx(9.81, abs=0.5)
 
 
-OTHER_SIGNALS = ["SIGTERM", "SIGHUP", "SIGTSTP"]  # that mean Ctrl-C too
-
-
-@pytest.mark.parametrize(
-    "end", ["SIGINT", "duration", *(pytest.param(name, marks=pytest.mark.long) for name in OTHER_SIGNALS)]
-)
-def test_a_planned_end_is_gentle(deploy, end, record_property):
-    """Ctrl-C, and what else means it; a time that is up: to the default pose, down, and only then damped."""
-    start, watcher, log = deploy
-    deployed = start("--vx", "0.3", *(["--duration", "1.5"] if end == "duration" else []))
-    deployed.wait_for("Passive")
-    watcher.tap("Start")
-    deployed.wait_for("Stand")
-    watcher.tap("A")
-    deployed.wait_for("Walk")
-    time.sleep(1.0)
-    begun = len(watcher.rows)
-    if end == "duration":
-        assert deployed.finish(None)[0] == 0
-    else:
-        assert deployed.finish(getattr(signal, end)) == (0, "interrupted\n")
-    assert watcher.height < LYING_M
-    check_gentle(watcher.rows[begun:], end, record_property)
-    assert any("lies without its own controller 'normal'" in line for line in deployed.lines)
-    assert Recording.load(log).reason == "closed"
-
-
-@pytest.mark.parametrize(
-    "end", [OTHER_SIGNALS[0], *(pytest.param(name, marks=pytest.mark.long) for name in OTHER_SIGNALS[1:])]
-)
-def test_what_else_means_ctrl_c(deploy, end):
-    start, watcher, log = deploy
-    deployed = start()
-    deployed.wait_for("Passive")
-    assert deployed.finish(getattr(signal, end)) == (0, "interrupted\n")
-    assert Recording.load(log).reason == "closed"
+@pytest.mark.parametrize("end", ["Ctrl-C", "duration"])
+def test_a_planned_end_is_gentle(bench, end):
+    """Ctrl-C, and a time that is up: to the default pose, down, and only then damped."""
+    deployed = Deployed(
+        bench, walk_s=1.5 if end == "duration" else None, velocity=lambda: (0.3, 0.0, 0.0), velocity_from="api"
+    )
+    deployed.lead("Walk")
+    begun_s = bench.clock.now()
+    if end == "Ctrl-C":
+        bench.clock.sleep(1.0)
+        begun_s = bench.clock.now()
+        deployed.ctrl_c()
+    deployed.finish()
+    assert isinstance(deployed.error, KeyboardInterrupt) == (end == "Ctrl-C")
+    assert deployed.height < LYING_M
+    deployed.check_gentle(begun_s)
+    assert deployed.robot.left_without == "normal"
+    assert Recording.load(bench.folder / "log.jsonl").reason == "closed"
 
 
 @pytest.mark.parametrize("state", ["Stand", "Walk"])
-def test_ctrl_c_twice_damps_at_once(deploy, state):
+def test_ctrl_c_twice_damps_at_once(bench, state):
     """The second one while it lies down, or while it still brakes."""
-    start, watcher, log = deploy
-    deployed = start()
-    deployed.wait_for("Passive")
-    watcher.tap("Start")
-    deployed.wait_for("Stand")
-    if state == "Walk":
-        watcher.tap("A")
-        deployed.wait_for("Walk")
-    deployed.process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    assert deployed.finish() == (0, "interrupted\n")
-    run = Recording.load(run_path(log))
-    seconds = {
-        phase: np.diff(run.arrays["time_s"])[np.array(run.phase[1:]) == phase].sum()
-        for phase in ("LYING_DOWN", "POLICY")
-    }
-    assert 0.1 < seconds["LYING_DOWN" if state == "Stand" else "POLICY"] < 1.0 and (
-        state == "Stand" or not seconds["LYING_DOWN"]
-    )
+    deployed = Deployed(bench)
+    deployed.lead(state)
+    deployed.ctrl_c()
+    bench.clock.sleep(0.3)
+    struck_s = bench.clock.now()
+    deployed.ctrl_c()
+    deployed.finish()
+    assert isinstance(deployed.error, KeyboardInterrupt)
+    assert bench.wire.damps_ms(struck_s, 0.3) <= 2.5
+    phases = Recording.load(run_path(bench.folder / "log.jsonl")).phase
+    assert ("LYING_DOWN" in phases) == (state == "Stand")
 
 
-def test_l2_b_damps_and_it_can_stand_up_again(deploy):
-    """Without restarting the program; the first fault's log stays."""
-    start, watcher, log = deploy
-    deployed = start("--restore")
+def test_l2_b_damps_and_it_can_stand_up_again(bench):
+    """Without restarting the program; the first fault's log stays, and it remembers whom to give the motors back to."""
+    deployed = Deployed(bench, restore="")
     deployed.wait_for("Passive")
     for count in (1, 2):
-        watcher.tap("Start")
+        deployed.tap("Start")
         deployed.wait_for("Stand", count)
-        watcher.tap("L2", "B")
-        deployed.wait_for("the Go2 was damped: L2+B on the remote", count=count)
-        deployed.wait_for("connected again", count=count)
-        deployed.wait_for("Passive", count=count + 1)
-    assert deployed.finish()[0] == 0
-    assert watcher.ask("pose")["mode"] == "normal", "it remembers whom to give the motors back to"
-    reasons = [Recording.load(log.with_name(name)).reason for name in ("log.jsonl", "log-2.jsonl", "log-3.jsonl")]
+        pressed_s = bench.clock.now()
+        bench.ask("press L2 B")
+        deployed.wait_for("the Go2 was damped: L2+B on the remote", count)
+        bench.ask("press")
+        deployed.wait_for("connected again", count)
+        assert (
+            0.0
+            < bench.wire.time_s[
+                next(
+                    index
+                    for index, damps in enumerate(bench.wire.damping)
+                    if damps and bench.wire.time_s[index] > pressed_s
+                )
+            ]
+            - pressed_s
+            <= 0.005
+        )
+        deployed.wait_for("Passive", count + 1)
+    deployed.ctrl_c()
+    deployed.finish()
+    assert bench.ask("pose")["mode"] == "normal"
+    reasons = [Recording.load(bench.folder / name).reason for name in ("log.jsonl", "log-2.jsonl", "log-3.jsonl")]
     assert reasons == ["L2+B on the remote", "L2+B on the remote", "closed"]
 
 
-def test_enter_leads_where_there_is_no_remote(emulator, policy, tmp_path):
-    """On a terminal: Enter stands up, Enter walks, Backspace stands, Backspace lies down; and a status line tells how
-    it is.
+def test_three_faults_without_having_stood_end_it(bench):
+    """What connecting anew does not mend: here a leg that is stuck."""
+    bench.ask("stick RL")
+    deployed = Deployed(bench)
+    for count in (1, 2, 3):
+        deployed.wait_for("Passive", count)
+        deployed.tap("Start")
+        deployed.wait_for("the Go2 was damped: it did not stand up", count)
+    deployed.finish()
+    assert "it did not stand up" in str(deployed.error) and bench.sender.poll() == 0
+
+
+def test_a_policy_that_fails_damps_and_is_told(bench):
+    def policy(observation):
+        policy.steps += 1
+        if policy.steps > 100:
+            raise ArithmeticError("the policy broke")
+        return still(observation)
+
+    policy.steps = 0
+    deployed = Deployed(bench, policy)
+    deployed.lead("Walk")
+    deployed.finish()
+    assert isinstance(deployed.error, ArithmeticError) and bench.wire.damping[-1]
+
+
+def test_enter_leads_where_there_is_no_remote(bench):
+    """On a terminal:
+
+    Enter stands up, Enter walks, Backspace stands, Backspace lies down; and a status line tells how it is.
     """
-    import pty
+    bench.ask("again released")
+    keys = Keys()
+    deployed = Deployed(bench, keyboard=keys, velocity_from="api")
 
-    emulator.ask("again released")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "rfx.commands.cli",
-            "deploy",
-            policy,
-            "--robot",
-            "go2",
-            "--interface",
-            "lo",
-            "--domain",
-            str(emulator.domain),
-            "--velocity",
-            "keyboard",
-            "--log",
-            str(tmp_path / "log.jsonl"),
-        ],
-        cwd=ROOT,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    said = b""
+    def press(key, status, velocity=(0.0, 0.0, 0.0)):
+        keys.velocity, keys.pressed = velocity, [key] if key else []
+        bench.clock.wait_for(lambda: status in deployed.console.status, 10.0)
 
-    def wait_for(text, keys=b""):
-        nonlocal said
-        os.write(ours, keys)
-        said = b""
-        while text not in said:
-            said += os.read(ours, 4096)
-
-    try:
-        wait_for(b"Passive | +0.00 +0.00 m/s")
-        assert b"remote not seen" in said and b"battery 80%" in said
-        wait_for(b"Stand |", b"\n")
-        wait_for(b"Walk | +0.30", b"\nwww")
-        wait_for(b"jitter")
-        wait_for(b"Walk | +1.00", b"w" * 40)
-        wait_for(b"Stand |", b"\x7f")
-        wait_for(b"lying down |", b"\x7f")
-        wait_for(b"Passive |")
-    finally:
-        process.send_signal(signal.SIGINT)
-        reader = threading.Thread(target=lambda: [None for _ in iter(lambda: _read(ours), b"")], daemon=True)
-        reader.start()
-        error = process.communicate(timeout=30.0)[1]
-        os.close(theirs)
-    assert process.returncode == 0 and error == "interrupted\n"
-
-
-def _read(descriptor):
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:
-        return b""
+    press("", "Passive | +0.00 +0.00 m/s")
+    assert "remote not seen" in deployed.console.status and "battery 80%" in deployed.console.status
+    press(FORWARD, "Stand |")
+    press(FORWARD, "Walk | +0.30", (0.3, 0.0, 0.0))
+    press("", "jitter", (0.3, 0.0, 0.0))
+    press("", "Walk | +1.00", (1.0, 0.0, 0.0))
+    press(BACK, "Stand |")
+    press(BACK, "lying down |")
+    press("", "Passive |")
+    deployed.ctrl_c()
+    deployed.finish()
+    assert isinstance(deployed.error, KeyboardInterrupt)

@@ -1,100 +1,57 @@
-"""The driver against the emulator, where nothing goes wrong or little does."""
+"""The driver before the emulated robot in virtual time, where nothing goes wrong or little does."""
 
 import dataclasses
 import importlib.util
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from go2_wire import EmulatorProcess, Listener
-
-from rfx.drivers.go2.driver.driver import Go2
-from rfx.drivers.go2.rules.config import GO2_CONFIG
-from rfx.drivers.go2.rules.log import Recording
-from rfx.drivers.go2.rules.mailbox import Phase, create_memory, mailboxes, state_dtype
-from rfx.drivers.go2.rules.safety import SafetyLimits
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-LIMITS = SafetyLimits(
-    stand_s=0.4, settle_s=0.1, damping_s=0.2, policy_timeout_s=0.5, slow_policy_factor=25.0
-)  # on a busy machine a policy is late
+
+from virtual_go2 import QUICK, VirtualGo2, still  # noqa: E402
+
+from rfx.drivers.go2.driver.driver import Go2  # noqa: E402
+from rfx.drivers.go2.rules.config import GO2_CONFIG  # noqa: E402
+from rfx.drivers.go2.rules.log import Recording, run_path, unused_path  # noqa: E402
+from rfx.drivers.go2.rules.mailbox import Phase  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with EmulatorProcess() as process:
-        yield process
+@pytest.fixture
+def bench(tmp_path):
+    with VirtualGo2(tmp_path) as bench:
+        yield bench
 
 
-def go2(emulator, tmp_path, **options) -> Go2:
-    return Go2(domain=emulator.domain, limits=LIMITS, log_path=tmp_path / "log.jsonl", **options)
-
-
-def test_it_releases_the_sport_controller_before_its_first_command(emulator, tmp_path):
-    emulator.ask("again")
-    wire = Listener(emulator.domain)
-    time.sleep(0.2)
-    with go2(emulator, tmp_path) as robot:
-        robot.connect()
-        wire.wait_for_writers(
-            2
-        )  # DDS drops what comes from a writer before the listener has met it, on a busy machine for 0.3 s
-        robot.reset()
-        assert emulator.ask("pose")["mode"] == ""
-        assert emulator.ask("pose")["position"][2] > 0.2, "it stands"
-    seen = wire.take()
-    ours = seen.writer == seen.writer[-1]
-    assert len(set(seen.writer.tolist())) == 2
-    assert seen.time_ns[~ours].max() < seen.time_ns[ours].min(), "the two never commanded at the same time"
-    assert (seen.mode[ours] == 1).all() and (seen.kp[ours][:, 12:] == 0).all() and (seen.kd[ours][:, 12:] == 0).all()
-    own = seen.of(seen.writer[-1])
-    assert own.damping[0] and own.damping[-1]
-    log = Recording.load(tmp_path / "log.jsonl").arrays  # also what was sent before the listener had met the sender
-    assert log["time_s"][np.argmax(log["kp"] > 0.0)] - log["time_s"][0] >= 0.3, (
-        "who meets the sender late begins with damping too"
-    )
-    gaps = np.diff(own.time_ns)  # the longest is the machine's doing: 95 ms were seen on a busy virtual one
-    assert np.percentile(gaps, 99) < 5e6 and np.median(gaps) == pytest.approx(2.5e6, abs=0.2e6)
-
-
-def test_the_remote_steers(emulator, tmp_path):
-    emulator.ask("again released")
-    with go2(emulator, tmp_path, velocity_from="remote") as robot:
-        robot.reset()
-        emulator.ask("sticks ly=1 lx=0.54 rx=-1")
-        assert commands(robot, 25)[-1] == pytest.approx([1.0, -0.2, 0.8], rel=1e-4)
-        emulator.ask("sticks ly=0.05")
-        assert (commands(robot, 25)[-1] == 0.0).all()
-
-
-def commands(robot: Go2, num: int) -> np.ndarray:
+def commands(bench, robot: Go2, num: int) -> np.ndarray:
     """The velocity commands that a policy observes in so many control steps, standing meanwhile. (num, 3)."""
     seen = []
     for _ in range(num):
         seen.append(robot.observe()["state"][0, 30:33].copy())
-        robot.act(np.zeros((1, 12)))
-        time.sleep(0.02)
+        robot.act(still(None))
+        bench.clock.sleep(0.02)
     return np.array(seen)
 
 
-def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(emulator, tmp_path):
-    """From 0 to the greatest command in 0.4 s, 20 control steps: 0.025, 0.015 and 0.03 a step here.
+def test_the_remote_steers(bench):
+    with bench.go2(velocity_from="remote") as robot:
+        robot.reset()
+        bench.ask("sticks ly=1 lx=0.54 rx=-1")
+        assert commands(bench, robot, 25)[-1] == pytest.approx([1.0, -0.2, 0.8], rel=1e-4)
+        bench.ask("sticks ly=0.05")
+        assert (commands(bench, robot, 25)[-1] == 0.0).all()
 
-    What is asked while it brakes does not count.
+
+def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(bench):
+    """From 0 to the greatest command in 0.4 s, 20 control steps:
+
+    0.025, 0.015 and 0.03 a step here. What is asked while it brakes does not count.
     """
-    emulator.ask("again released")
-    with Go2(
-        domain=emulator.domain,
-        limits=dataclasses.replace(LIMITS, max_velocity_command=(0.5, 0.3, 0.6)),
-        log_path=tmp_path / "log.jsonl",
-    ) as robot:
+    with bench.go2(limits=dataclasses.replace(QUICK, max_velocity_command=(0.5, 0.3, 0.6))) as robot:
         robot.command(9.0, -9.0, 0.09)
         robot.reset()
-        seen = commands(robot, 23)
+        seen = commands(bench, robot, 23)
         np.testing.assert_allclose(
             seen,
             np.minimum(np.arange(23)[:, None] * [0.025, 0.015, 0.03], [0.5, 0.3, 0.09]) * [1.0, -1.0, 1.0],
@@ -102,108 +59,113 @@ def test_a_command_is_limited_and_reached_in_steps_and_braking_ends_it(emulator,
         )
         assert robot.brake() == 0.8
         robot.command(0.5, 0.0, 0.0)
-        braked = commands(robot, 22)
-        np.testing.assert_allclose(braked[:, 0], np.maximum(0.5 - 0.025 * np.arange(22), 0.0), atol=1e-6)
-        assert (braked[-1] == 0.0).all()
+        np.testing.assert_allclose(
+            commands(bench, robot, 22)[:, 0], np.maximum(0.5 - 0.025 * np.arange(22), 0.0), atol=1e-6
+        )
         robot.stand()
-        while robot.look().phase != Phase.STANDING:
-            time.sleep(0.01)
-        np.testing.assert_allclose(commands(robot, 3)[:, 0], [0.0, 0.025, 0.05], atol=1e-6)
+        bench.wait_for_phase(robot, Phase.STANDING)
+        np.testing.assert_allclose(commands(bench, robot, 3)[:, 0], [0.0, 0.025, 0.05], atol=1e-6)
 
 
-def test_the_command_is_zero_before_an_empty_battery_lies_it_down(emulator, tmp_path):
-    """It has longer than braking takes.
-
-    Here 3 s, in which a busy machine too makes the 20 control steps from the greatest command to none.
-    """
-    assert SafetyLimits().low_charge_s > SafetyLimits().brake_s
-    emulator.ask("again released")
-    with Go2(
-        domain=emulator.domain, limits=dataclasses.replace(LIMITS, low_charge_s=3.0), log_path=tmp_path / "log.jsonl"
-    ) as robot:
-        robot.command(1.0, 0.0, 0.0)
+def test_observations_are_what_the_robot_reports(bench):
+    """The newest LowState, at most 2 ms old, is in the observation; the target is sent at once."""
+    with bench.go2() as robot:
         robot.reset()
-        assert commands(robot, 25)[-1, 0] == pytest.approx(1.0)
-        emulator.ask("charge 10")
-        seen = []
-        with pytest.raises(RuntimeError, match="the battery is at 10%"):
-            while True:
-                seen.append(commands(robot, 1)[0])
-        assert (seen[-1] == 0.0).all()
-
-
-def test_observations_are_what_the_robot_reports(emulator, tmp_path):
-    emulator.ask("again released")
-    with go2(emulator, tmp_path) as robot:
-        robot.reset()
-        emulator.ask("report q 0 0.25")
-        emulator.ask("report dq 11 -3")
-        time.sleep(0.05)
-        state, pose = robot.observe()["state"][0], emulator.ask("pose")
+        bench.ask("report q 0 0.25")
+        bench.ask("report dq 11 -3")
+        bench.clock.sleep(0.0021)
+        state, pose = robot.observe()["state"][0], bench.ask("pose")
         assert state[0] == pytest.approx(0.25) and state[23] == pytest.approx(-3.0)
         np.testing.assert_allclose(state[1:12], (pose["joints"] - GO2_CONFIG.default_position)[1:], atol=0.05)
         np.testing.assert_allclose(state[24:27], pose["angular_velocity"], atol=0.1)
+        robot.act(np.full((1, 12), 0.5))
+        acted_s = bench.clock.now()
+        bench.clock.sleep(0.02)
+        sent = bench.wire.motors["q"][np.searchsorted(bench.wire.time_s, acted_s)]
+        wanted = GO2_CONFIG.default_position + 0.5 * GO2_CONFIG.joint_array("action_scale_rad")
+        assert (np.sign(sent[:12] - GO2_CONFIG.default_position) == np.sign(wanted - GO2_CONFIG.default_position)).all()
+        for _ in range(3):
+            commands(bench, robot, 1)
+        assert 0.0 < robot.latency_s()[0] <= 0.002 + 1e-4
 
 
-def test_after_a_fault_it_can_be_connected_anew(emulator, tmp_path):
-    emulator.ask("again released")
-    robot = go2(emulator, tmp_path)
+def test_after_a_fault_it_can_be_connected_anew(bench):
+    robot = bench.go2()
     robot.reset()
     with pytest.raises(ValueError, match="not finite"):
         robot.act(np.full((1, 12), np.nan))
-    for call in (robot.observe, robot.reset, lambda: robot.act(np.zeros((1, 12)))):
+    for call in (robot.observe, robot.reset, lambda: robot.act(still(None))):
         with pytest.raises(RuntimeError, match="was damped: got an action with values that are not finite"):
             call()
     robot.close()
     with robot:
         robot.reset()
-        robot.act(np.zeros((1, 12)))
+        robot.act(still(None))
+    assert [
+        Recording.load(path).reason.partition(":")[0]
+        for path in (bench.folder / "log.jsonl", bench.folder / "log-2.jsonl")
+    ] == ["got an action with values that are not finite", "closed"], "the first fault's log stays"
 
 
-def test_a_sender_that_is_killed_while_connecting_leaves_the_robots_own_controller_alone(emulator, tmp_path):
+def test_a_sender_that_is_killed_while_connecting_leaves_the_robots_own_controller_alone(bench):
     """Its guard must not damp a robot that somebody else controls."""
-    emulator.ask("again")
-    wire = Listener(emulator.domain)
-    emulator.ask("freeze")  # so that it waits for LowState
-    robot = go2(emulator, tmp_path)
+    bench.ask("again")
+    bench.ask("freeze")  # so that it waits for LowState
+    killer = bench.clock.thread(lambda: (bench.clock.sleep(1.5), bench.sender.kill()), "killer")
+    killer.start()
     with pytest.raises(ConnectionError):
-        robot_process = {}
-
-        def kill(*arguments):
-            robot_process["killed"] = True
-            os.kill(robot._connection.process.pid, signal.SIGKILL)
-
-        previous = signal.signal(signal.SIGALRM, kill)
-        signal.setitimer(signal.ITIMER_REAL, 1.5)
-        try:
-            robot.connect()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.signal(signal.SIGALRM, previous)
-    assert robot_process == {"killed": True}
-    time.sleep(0.3)
-    assert len(set(wire.take().writer.tolist())) == 1, "only the sport controller has spoken"
+        bench.go2().connect()
+    bench.clock.sleep(0.3)
+    assert not bench.wire.time_s and bench.guard.poll() is not None
 
 
-def test_before_connecting(emulator, tmp_path):
-    robot = go2(emulator, tmp_path)
+def test_stopped_while_connecting_it_gives_up(bench):
+    bench.ask("again")
+    bench.ask("slow motion_switcher inf")
+    robot = bench.go2()
+    bench.clock.thread(lambda: (bench.clock.sleep(0.2), robot.stop()), "stopper").start()
+    begun_s = bench.clock.now()
+    with pytest.raises(ConnectionError, match="closed while connecting"):
+        robot.connect()
+    assert bench.clock.now() - begun_s < 0.5 and bench.sender.poll() == 0 and bench.guard.poll() == 0
+
+
+def test_its_own_controller_takes_the_motors_again(bench):
+    """With restore, when it is closed without a fault; else one is told whom it lies without."""
+    bench.ask("again")
+    robot = bench.go2()
+    with robot:
+        robot.reset()
+    assert robot.left_without == "normal" and bench.ask("pose")["mode"] == ""
+    bench.ask("again")
+    with bench.go2(restore="") as robot:
+        robot.reset()
+    assert robot.left_without == "" and bench.ask("pose")["mode"] == "normal"
+    with bench.go2(restore="") as robot:
+        robot.connect()
+        bench.ask("slow motion_switcher inf")
+        with pytest.raises(RuntimeError, match="left without its own controller, which did not take the motors again"):
+            robot.close()
+
+
+def test_before_connecting(bench):
+    robot = bench.go2()
     robot.stop()
     robot.close()
-    for call in (robot.observe, lambda: robot.act(np.zeros((1, 12)))):
+    for call in (robot.observe, lambda: robot.act(still(None))):
         with pytest.raises(RuntimeError, match="not connected: call reset"):
             call()
 
 
-def test_without_the_extra(emulator, tmp_path, monkeypatch):
+def test_without_the_extra(bench, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[go2\]'"):
-        go2(emulator, tmp_path).connect()
+        bench.go2().connect()
 
 
+@pytest.mark.e2e
 def test_a_library_that_does_not_load_is_named(tmp_path):
-    """As of a cyclonedds that was built from source, with a CYCLONEDDS_HOME that is wrong: its loader's exceptions are
-    of no common class.
-    """
+    """As of one built from source, with a wrong CYCLONEDDS_HOME: its loader's exceptions are of no common class."""
     (tmp_path / "cyclonedds").mkdir()
     (tmp_path / "cyclonedds" / "__init__.py").write_text(
         "class LoaderException(Exception): pass\nraise LoaderException('no lib/libddsc.so')\n"
@@ -231,9 +193,7 @@ def test_options_that_do_not_fit(options, message):
 
 
 def test_a_policys_own_gains_are_taken_within_bounds():
-    """kp 0.5 to 1.5 times 35, kd 0.5 to 3 times 0.5, an action of up to 1 rad; limits are the robot's, whatever a
-    folder says.
-    """
+    """kp 0.5 to 1.5 times 35, kd 0.5 to 3 times 0.5; limits are the robot's, whatever a folder says."""
     joints = tuple(
         dataclasses.replace(
             joint, kp=20.0, kd=1.2, max_torque_nm=99.0, max_rad=joint.max_rad + 0.5, default_rad=joint.default_rad + 0.1
@@ -275,37 +235,27 @@ def test_other_robots_and_rates_are_refused():
         Go2(dataclasses.replace(GO2_CONFIG, control_freq_hz=10.0))
 
 
-def test_logs_are_never_overwritten_and_runs_rotate(tmp_path, monkeypatch):
+def test_logs_are_never_overwritten_and_runs_rotate(bench, monkeypatch):
+    """Fifty lines a second of the whole run; the oldest file goes."""
     from rfx.drivers.go2.rules import log
 
-    first = tmp_path / "log.jsonl"
-    assert log.unused_path(first) == first
+    first = bench.folder / "log.jsonl"
+    assert unused_path(first) == first
     first.touch()
-    log.run_path(tmp_path / "log-2.jsonl").touch()
-    assert log.unused_path(first).name == "log-3.jsonl"
+    run_path(bench.folder / "log-2.jsonl").touch()
     monkeypatch.setattr(log, "RUN_BYTES", 20_000)
     monkeypatch.setattr(log, "RUN_FILES", 3)
-    monkeypatch.setattr(log, "RUN_RATE_HZ", 1000.0)
-    descriptor, memory = create_memory(GO2_CONFIG)
-    os.close(descriptor)
-    states, _ = mailboxes(memory, GO2_CONFIG)
-    state = np.zeros((), state_dtype(GO2_CONFIG))
-    state["time_s"], state["battery"] = 1.0, 55
-    states.write(state)
-    recorder = log.Recorder(tmp_path / "new.jsonl", memory, GO2_CONFIG, LIMITS)
-    deadline_s = time.monotonic() + 20.0
-    while not (tmp_path / "new-run.2.jsonl").exists():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
-    time.sleep(0.3)
-    recorder.close()
-    assert sorted(path.name for path in tmp_path.glob("new*")) == [
-        "new-run.1.jsonl",
-        "new-run.2.jsonl",
-        "new-run.jsonl",
-    ]
-    assert all(path.stat().st_size < 25_000 for path in tmp_path.glob("new*"))
-    assert (Recording.load(tmp_path / "new-run.1.jsonl").arrays["battery"] == 55).all()
+    with bench.go2() as robot:
+        robot.reset()
+        assert robot.log_path.name == "log-3.jsonl"
+        commands(bench, robot, 50)
+    runs = sorted(path.name for path in bench.folder.glob("log-3-run*"))
+    assert runs == ["log-3-run.1.jsonl", "log-3-run.2.jsonl", "log-3-run.jsonl"]
+    assert all(path.stat().st_size < 25_000 for path in bench.folder.glob("log-3-run*"))
+    recording = Recording.load(bench.folder / "log-3-run.1.jsonl")
+    assert (recording.arrays["battery"] == 80).all() and np.diff(recording.arrays["time_s"]) == pytest.approx(
+        0.02, abs=1e-6
+    )
 
 
 def test_domains():

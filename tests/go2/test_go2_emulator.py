@@ -1,10 +1,9 @@
-"""The emulated robot over its real topics: what it reports, what it obeys, and what its own controller does."""
+"""The emulated robot over its topics, in virtual time: what it reports and obeys, and what its own controller does."""
 
-import time
+import json
 
 import numpy as np
 import pytest
-from go2_wire import EmulatorProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,36 +12,31 @@ from rfx.drivers.go2.rules.config import GO2_CONFIG
 from rfx.drivers.sim import Physics
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-from rfx.drivers.go2.sender.switcher import (  # noqa: E402
+from virtual_go2 import VirtualGo2  # noqa: E402
+
+from rfx.drivers.go2.emulator.emulator import carry_out  # noqa: E402
+from rfx.drivers.go2.sender.switcher import (
     RELEASE_MODE,
     SELECT_MODE,
     SWITCHER,
     Service,
-    active_mode,
+    active_mode,  # noqa: E402
     release_sport_controller,
 )
 from rfx.drivers.go2.wire import messages, remote  # noqa: E402
-from rfx.drivers.go2.wire.bus import LOW_CMD, LOW_STATE, Bus  # noqa: E402
+from rfx.drivers.go2.wire.bus import LOW_CMD, LOW_STATE  # noqa: E402
 from rfx.drivers.go2.wire.idl import LowCmd_, LowState_  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with EmulatorProcess() as process:
-        yield process
+@pytest.fixture
+def bench(tmp_path):
+    with VirtualGo2(tmp_path, sport=True) as bench:
+        yield bench
 
 
-@pytest.fixture(scope="module")
-def bus(emulator):
-    return Bus(emulator.domain, "lo")
-
-
-def wait(condition, timeout_s=3.0):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return value
+@pytest.fixture
+def bus(bench):
+    return bench.network.bus(bench.clock.test)
 
 
 def fleet(value: float, spread: float = 0.0):
@@ -68,99 +62,76 @@ def test_motors_obey_the_torque_law(position, velocity, torque, kp, kd):
     )
 
 
-def test_low_state_at_500_hz(emulator, bus):
-    emulator.ask("again")
+def test_low_state_at_500_hz(bench, bus):
     reader = bus.reader(LOW_STATE, LowState_, depth=2000)
-    time.sleep(0.3)
-    reader.take(2000)
-    time.sleep(1.0)
-    samples = [sample for sample in reader.take(2000) if hasattr(sample, "record")]
-    assert 470 <= len(samples) <= 530
+    bench.clock.sleep(1.001)
+    samples = reader.take(2000)
     record = samples[-1].record
-    assert messages.is_intact(record) and record["crc"] != 0
-    assert record["tick"] - samples[0].record["tick"] == 2 * (len(samples) - 1)
-    pose = emulator.ask("pose")
-    np.testing.assert_allclose(record["motor_state"]["q"][:12], pose["joints"], atol=0.02)
-    np.testing.assert_allclose(record["imu_state"]["quaternion"], pose["quaternion"], atol=0.02)
+    assert len(samples) == 500 and record["tick"] - samples[0].record["tick"] == 2 * 499
+    assert all(messages.is_intact(sample.record) and sample.record["crc"] for sample in samples)
+    pose = bench.ask("pose")
+    np.testing.assert_allclose(record["motor_state"]["q"][:12], pose["joints"], atol=1e-6)
+    np.testing.assert_allclose(record["imu_state"]["quaternion"], pose["quaternion"], atol=1e-6)
     assert record["imu_state"]["accelerometer"][2] == pytest.approx(9.81, abs=0.5)
 
 
-def test_sticks_and_buttons_are_reported(emulator, bus):
-    emulator.ask("again")
+def test_sticks_and_buttons_are_reported(bench, bus):
     reader = bus.reader(LOW_STATE, LowState_)
-    emulator.ask("sticks ly=0.5 lx=-0.25")
-    wait(
-        lambda: [
-            s
-            for s in reader.take(1)
-            if remote.sticks(s.record["wireless_remote"].tobytes())[:2] == pytest.approx((0.457, 0.185), abs=1e-3)
-        ]
+    bench.ask("sticks ly=0.5 lx=-0.25")
+    bench.clock.sleep(0.003)
+    assert remote.sticks(reader.take(1)[0].record["wireless_remote"].tobytes())[:2] == pytest.approx(
+        (0.457, 0.185), abs=1e-3
     )
-    emulator.ask("press L2 B")
-    wait(
-        lambda: [s for s in reader.take(1) if remote.buttons(s.record["wireless_remote"].tobytes()) == remote.EMERGENCY]
-    )
+    bench.ask("press L2 B")
+    bench.clock.sleep(0.003)
+    assert remote.buttons(reader.take(1)[0].record["wireless_remote"].tobytes()) == remote.EMERGENCY
 
 
-def test_switcher_releases_and_selects(emulator, bus):
-    emulator.ask("again")
+def test_switcher_releases_and_selects(bench, bus):
     others = bus.reader(LOW_CMD, LowCmd_, others_only=True)
-    switcher = Service(bus, SWITCHER)
-    wait(switcher.is_there)
-    assert active_mode(switcher) == "normal"
-    wait(lambda: others.take(1))
+    switcher = Service(bus, SWITCHER, bench.clock)
+    assert switcher.wait(1.0, lambda: None) and active_mode(switcher) == "normal" and others.take(1)
     switcher.call(RELEASE_MODE)
-    assert active_mode(switcher) == ""
-    wait(lambda: not others.get_matched_publications())
+    assert active_mode(switcher) == "" and not others.get_matched_publications()
     switcher.call(SELECT_MODE)
     assert active_mode(switcher) == "normal"
     with pytest.raises(RuntimeError, match="refused request 4711 with status 3203"):
         switcher.call(4711)
     rests = []
-    assert release_sport_controller(bus, lambda sport: rests.append(emulator.ask("pose")["mode"])) == "normal"
-    assert rests == ["normal"] and emulator.ask("pose")["mode"] == ""  # it came to rest before it was released
-    assert release_sport_controller(bus, lambda sport: pytest.fail("nothing is active")) == ""
+    assert release_sport_controller(bus, bench.clock, lambda sport: rests.append(bench.ask("pose")["mode"])) == "normal"
+    assert rests == ["normal"] and bench.ask("pose")["mode"] == ""  # it came to rest before it was released
+    assert release_sport_controller(bus, bench.clock, lambda sport: pytest.fail("nothing is active")) == ""
 
 
-def test_no_answer_is_told(emulator, bus):
-    emulator.ask("again")
-    with pytest.raises(TimeoutError, match="motion_switcher service did not answer request 1001"):
-        service = Service(bus, SWITCHER)
-        service._requests = bus.writer("rt/api/nobody/request", service._requests.data_type)
+def test_no_answer_is_told(bench, bus):
+    service, begun_s = Service(bus, "nobody", bench.clock), bench.clock.now()
+    with pytest.raises(TimeoutError, match="nobody service did not answer request 1001"):
         service.call(1001, timeout_s=0.1)
+    assert bench.clock.now() - begun_s == pytest.approx(0.1, abs=0.006)
 
 
-def send(bus, writer, record, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        writer.write(LowCmd_(record))
-        time.sleep(0.005)
-
-
-def test_it_obeys_only_what_is_intact_and_for_motors_that_are_on(emulator, bus):
-    emulator.ask("again released")
-    writer = bus.writer(LOW_CMD, LowCmd_)
-    record = messages.new_low_cmd()
+def test_it_obeys_only_what_is_intact_and_for_motors_that_are_on(bench, bus):
+    bench.ask("again released")
+    bench.clock.sleep(0.5)  # its legs sag a little
+    writer, record = bus.writer(LOW_CMD, LowCmd_), messages.new_low_cmd()
     motors = record["motor_cmd"][:12]
-    lying = np.array(emulator.ask("pose")["joints"], np.float32)
+    lying = np.array(bench.ask("pose")["joints"], np.float32)
     motors["q"], motors["dq"], motors["kp"], motors["kd"] = lying, 0.0, 40.0, 2.0
     motors["q"][0] += 0.4
     motors["mode"][3], motors["q"][3] = 0, lying[3] - 0.4  # off: it stays
     record["crc"] = 12345
-    send(bus, writer, record, 0.3)
-    assert emulator.ask("pose")["joints"][0] == pytest.approx(lying[0], abs=0.1)
+    writer.write(LowCmd_(record))
+    bench.clock.sleep(0.3)
+    assert bench.ask("pose")["joints"][0] == pytest.approx(lying[0], abs=0.02)
     messages.seal(record)
-    send(bus, writer, record, 0.5)
-    after = emulator.ask("pose")["joints"]
-    assert after[0] == pytest.approx(lying[0] + 0.4, abs=0.15)
-    assert abs(after[3] - lying[3]) < 0.2
-    assert after[1] == pytest.approx(lying[1], abs=0.25)
+    writer.write(LowCmd_(record))  # once: it does whatever the last command said
+    bench.clock.sleep(0.5)
+    after = bench.ask("pose")["joints"]
+    assert after[0] > lying[0] + 0.2, "it moves, against what the floor holds"
+    assert abs(after[3] - lying[3]) < 0.2 and abs(after[1] - lying[1]) < 0.25
 
 
-def test_wrong_commands_are_answered(emulator):
-    emulator.process.stdin.write("fly\npress Z\n")
-    emulator.process.stdin.flush()
-    import json
-
-    assert "unknown command 'fly'" in json.loads(emulator.process.stdout.readline())["error"]
-    assert "error" in json.loads(emulator.process.stdout.readline())
+def test_commands_are_answered(bench):
+    assert json.loads(json.dumps(carry_out(bench.emulator, "pose")))["mode"] == "normal"
+    assert "unknown command 'fly'" in carry_out(bench.emulator, "fly")["error"]
+    assert "error" in carry_out(bench.emulator, "press Z")

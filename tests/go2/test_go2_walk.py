@@ -6,95 +6,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from go2_wire import ROOT, EmulatorProcess
-from test_go2_deploy import LYING_M, STANDING_M, Deployed, Watcher, check_gentle
-
-import rfx
-from rfx.drivers.go2.driver.driver import Go2
-from rfx.drivers.go2.operator.replay import recompute
-from rfx.drivers.go2.rules.log import Recording
-from rfx.drivers.go2.rules.safety import SafetyLimits
-from rfx.drivers.session import Session
+from go2_wire import LYING_M, STANDING_M, Deployed, EmulatorProcess, Watcher, check_gentle, drive, train
 
 pytest.importorskip("cyclonedds", reason="needs the extra go2")
-SETTLE_S = 1.0  # after a change of command, before errors count: as in train/judge/evaluation.py
-
-
-def train(folder: Path, *overrides: str) -> Path:
-    """Train into folder, as a user does. Returns the policy folder."""
-    subprocess.run(
-        [sys.executable, "-m", "train", "+robot=go2", f"hydra.run.dir={folder}", *overrides],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return folder / "policy"
-
-
-def base_velocity(pose: dict) -> np.ndarray:
-    """vx, vy (m/s) and yaw rate (rad/s) in the base frame, from the emulator's own state."""
-    w, x, y, z = pose["quaternion"]
-    forward = np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
-    left = np.array([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)])
-    return np.array([forward @ pose["velocity"], left @ pose["velocity"], pose["angular_velocity"][2]])
-
-
-def drive(
-    policy: Path, commands: list[tuple[float, tuple[float, float, float]]], log_path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Walk the robot behind DDS through commands of (seconds, velocity).
-
-    Returns wanted and measured velocity, (T, 3) each, where settled.
-    """
-    wanted, measured = [], []
-    with (
-        EmulatorProcess() as emulator,
-        Go2(domain=emulator.domain, limits=SafetyLimits(damping_s=0.3), log_path=log_path) as robot,
-    ):
-        session = Session(robot, rfx.load_policy(policy, robot.config))
-        robot.command(*commands[0][1])
-        session.start()
-        while session.is_running and session.step_count == 0:
-            time.sleep(0.01)
-        due = time.monotonic()
-        for seconds, command in commands:
-            robot.command(*command)
-            for step in range(round(seconds / 0.02)):
-                due += 0.02
-                time.sleep(max(0.0, due - time.monotonic()))
-                pose = emulator.ask("pose")
-                if step * 0.02 >= SETTLE_S:
-                    wanted.append(command), measured.append(base_velocity(pose))
-        session.stop()
-        print(session.stats, "LowState to LowCmd (s)", robot.latency_s())
-    return np.array(wanted), np.array(measured)
-
-
-def test_train_export_deploy(tmp_path):
-    """A folder that training exported, as it is, runs over DDS: a moment of training, then a second on the robot behind
-    the wire.
-    """
-    policy = train(
-        tmp_path / "run",
-        "trainer.total_steps=6144",
-        "env.num_envs=64",
-        "trainer.final_evaluation_envs=2",
-        "trainer.final_evaluation_s=0.1",
-    )
-    _, measured = drive(policy, [(2.0, (0.3, 0.0, 0.0))], tmp_path / "log.jsonl")
-    assert len(measured) == 50 and np.isfinite(measured).all()
-    recording = Recording.load(tmp_path / "log.jsonl")
-    assert recording.reason == "closed" and "POLICY" in recording.phase
-    assert float(recompute(recording, str(policy)).rpartition(" ")[2]) < 1e-5, (
-        "the robot was sent what the policy decides"
-    )
 
 
 @pytest.mark.long

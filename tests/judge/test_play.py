@@ -119,7 +119,7 @@ def test_the_page_serves_pictures_as_they_come_and_takes_keys():
         status, html, _ = answer(page.url)
         assert status == 200 and b"a &lt;robot>" in html and b'["w", "forwards"]' in html
         late = threading.Timer(
-            0.2, lambda: page.publish(frame, {"command": [1, 0, 0], "velocity": [0.9, 0, 0], "note": ""})
+            0.05, lambda: page.publish(frame, {"command": [1, 0, 0], "velocity": [0.9, 0, 0], "note": ""})
         )
         late.start()
         status, picture, headers = answer(f"{page.url}picture?after=0")  # waits for it

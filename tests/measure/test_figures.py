@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,16 @@ if given["row"] in open("broken.txt").read():
     raise SystemExit(3)
 json.dump({"falls": 2.0 * int(given["seed"]), "power": None, "steps": 1_505_280}, open(given["to"], "w"))
 """
+
+
+class Tomorrow(datetime):
+    """It is a day later."""
+
+    @classmethod
+    def now(cls):
+        return super().now() + timedelta(days=1)
+
+
 GROUPS = """paths: {all: [code]}
 groups:
   walk:
@@ -188,7 +198,7 @@ def test_what_is_worked_out_of_other_figures_is_stale_when_those_are_measured_an
     values = json.loads((checkout / "docs" / "figures.json").read_text())["reader"]["dog/0"]
     assert values["first"]["command"].endswith(" from=runs/figures/other/dog/0/first.json")
     shutil.rmtree(checkout / "runs" / "figures" / "other")
-    time.sleep(1.1)  # when a command began is noted to the second
+    monkeypatch.setattr(figures, "datetime", Tomorrow)  # when a command began is noted to the second
     assert run(checkout, monkeypatch, "--only", "other") == 1
     stale = lambda: json.loads((checkout / "docs" / "figures.json").read_text())["reader"]["dog/0"]["changed_since"]  # noqa: E731
     assert (

@@ -1,8 +1,8 @@
 """The table of Gymnasium tasks: what its figures are, what it makes of runs, and that begun again it goes on."""
 
 import json
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from rich.console import Console
 from envs.mujoco.batched import BatchedMujocoEnv
 from measure import gym_speed
 from measure.gym import GymBenchConfig, bootstrap_interval, interquartile_mean, read_arguments, run, summary
+from train.bench import throughput
 from train.runs.trainer import Trainer
 from train.task.errors import InputError
 
@@ -94,22 +95,27 @@ def test_it_trains_what_is_missing_and_only_that(tmp_path):
 
 @pytest.mark.e2e
 def test_steps_a_second_are_those_of_the_loop_and_of_the_physics_in_it(monkeypatch):
-    """Beside clocks of the test's own, around every step of the physics and around the turn."""
+    """By a clock that the test turns: a step of the physics takes 5 ms, and an iteration 20 ms besides."""
+    clock, advance, iterate = SimpleNamespace(now_s=0.0), BatchedMujocoEnv._advance, Trainer.iterate
     monkeypatch.setattr(gym_speed, "TURN_S", 0.5)
-    advance, seconds = BatchedMujocoEnv._advance, []
+    for module in (gym_speed, throughput):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
 
-    def timed(env):
-        begin = time.perf_counter()
-        time.sleep(0.005)  # so that what a clock itself takes does not count
-        advance(env)
-        seconds.append(time.perf_counter() - begin)
+    def passing(function, seconds):
+        def timed(owner):
+            clock.now_s += seconds
+            return function(owner)
 
-    monkeypatch.setattr(BatchedMujocoEnv, "_advance", timed)
+        return timed
+
+    monkeypatch.setattr(BatchedMujocoEnv, "_advance", passing(advance, 0.005))
+    monkeypatch.setattr(Trainer, "iterate", passing(iterate, 0.02))
     trainer = Trainer(gym_speed.train_config("InvertedPendulum-v5"))
-    begin = time.perf_counter()
     physics, loop = gym_speed.our_turn(trainer)
-    assert len(seconds) >= 32 and physics == pytest.approx(64 * len(seconds) / sum(seconds), rel=0.1)  # 64 environments
-    assert 64 * len(seconds) / (time.perf_counter() - begin) == pytest.approx(loop, rel=0.1) and loop < physics
+    steps = trainer.config.trainer.rollout_steps  # an iteration's
+    assert physics == pytest.approx(64 / 0.005) and loop == pytest.approx(
+        64 * steps / (steps * 0.005 + 0.02)
+    )  # 64 environments
 
 
 def test_a_row_of_speeds_needs_no_rival(monkeypatch):

@@ -9,6 +9,8 @@ import network_reference
 import numpy as np
 import pytest
 from tinygrad import Tensor
+from virtual_clock import VirtualClock
+from virtual_deploy import deploy_in_virtual_time
 
 import rfx
 from envs.legged.config import EnvConfig
@@ -243,9 +245,11 @@ def test_a_session_begins_with_the_first_live_observation_each_time():
     policy._infer = lambda rows: (
         seen.append((100 * rows.reshape(K, D)[:, 0]).round().astype(int).tolist()) or np.zeros((1, 12), np.float32)
     )
-    Session(robot, policy, rate_hz=200.0, warmup_s=0.0).run(0.015)
+    with VirtualClock() as clock:
+        Session(robot, policy, rate_hz=200.0, warmup_s=0.0, clock=clock).run(0.015)
     assert seen == [[1, 1, 1], [2, 2, 2], [2, 2, 3], [2, 3, 4]]  # the first of these is the warm-up
-    Session(robot, policy, rate_hz=200.0, warmup_s=0.0).run(0.005)
+    with VirtualClock() as clock:
+        Session(robot, policy, rate_hz=200.0, warmup_s=0.0, clock=clock).run(0.005)
     assert seen[4:] == [[5, 5, 5], [6, 6, 6]]
 
 
@@ -359,5 +363,5 @@ def test_a_policy_with_a_history_is_deployed_like_any_other(tmp_path, robot, cap
     path = MLP(D, 12, [16], history=K, rng=rng()).save(
         tmp_path / "p", robot_config=GO2_CONFIG, normalizer=fitted_normalizer()
     )
-    assert main(["deploy", str(path), "--robot", robot, "--duration", "0.1"]) == 0
+    deploy_in_virtual_time(str(path), "--robot", robot, "--duration", "0.1")
     assert "5 steps" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from virtual_deploy import deploy_in_virtual_time
 
 import rfx
 from rfx.commands.cli import main
@@ -565,8 +566,8 @@ def test_commands(tmp_path, capsys):
     assert (
         "observation: 48 wide, the last 3 of them: joint_position" in out and "normalizer: from 500 observations" in out
     )
-    assert main(["deploy", path, "--robot", "sim", "--duration", "0.2", "--vx", "0.3"]) == 0
-    assert "steps, " in capsys.readouterr().out
+    deploy_in_virtual_time(path, "--robot", "sim", "--duration", "0.2", "--vx", "0.3")
+    assert "10 steps, " in capsys.readouterr().out
     soft = dataclasses.replace(
         GO2_CONFIG, joints=tuple(dataclasses.replace(joint, kp=10.0) for joint in GO2_CONFIG.joints)
     )

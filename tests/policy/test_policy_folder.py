@@ -14,7 +14,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -371,14 +370,13 @@ def test_a_writer_killed_at_any_moment_leaves_one_whole_version(tmp_path):
         "for number in itertools.count(1): replace_folder(sys.argv[1], {name: b'%d' % number for name in 'ab'})"
     )
     for _ in range(4):
-        before = path.stat().st_ino
+        changes, last = 0, path.stat().st_ino
         writer = subprocess.Popen(
             [sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         )
-        until = None
-        while until is None or time.monotonic() < until:
-            if path.stat().st_ino != before and until is None:  # stat would raise if the name vanished for a moment
-                until = time.monotonic() + 0.1
+        while changes < 20:
+            newest = path.stat().st_ino  # this would raise if the name vanished for a moment
+            changes, last = changes + (newest != last), newest
         writer.kill()
         writer.wait()
         assert (path / "a").read_bytes() == (path / "b").read_bytes()

@@ -3,71 +3,107 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import mmap
 import os
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from rfx.drivers.go2.rules.log import Recorder
-from rfx.drivers.go2.rules.mailbox import Doorbell, Phase, Request, command_dtype, create_memory, mailboxes
+from rfx.drivers.go2.rules.mailbox import Bell, Doorbell, Phase, Request, command_dtype, create_memory, mailboxes
 from rfx.drivers.go2.rules.safety import SafetyLimits
+from rfx.drivers.realtime import Clock
 from rfx.robot.config import RobotConfig
 
 REFRESH_S = 0.001
 START_S = 30.0  # for the sender's interpreter and imports, on a busy machine
-SILENT_S = {
-    Phase.CONNECTING: 2.0,
-    Phase.DONE: float("inf"),
-}  # without a word from the sender, by what it last said it does
+# without a word from the sender, by what it last said it does
+SILENT_S = {Phase.CONNECTING: 2.0, Phase.DONE: float("inf")}
 SETTLED = (Phase.IDLE, Phase.FAULT, Phase.DONE)  # damped, or nothing is sent
 
 
+class Process(Protocol):
+    """What is asked of the sender's process; subprocess.Popen has it."""
+
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedSender:
+    """A sender's process, the memory that it shares with the driver (mailbox.mailboxes), and the bell it waits for."""
+
+    process: Process
+    memory: mmap.mmap
+    doorbell: Bell
+
+
+StartSender = Callable[[RobotConfig, dict[str, Any]], StartedSender]
+
+
+def start_sender(config: RobotConfig, options: dict[str, Any]) -> StartedSender:
+    """Start one in a process of its own. options: sender.SenderOptions without memory, doorbell and driver_pid."""
+    descriptor, memory = create_memory(config)
+    bell_end, our_end = os.pipe()
+    options = options | {"memory": descriptor, "doorbell": bell_end, "driver_pid": os.getpid()}
+    # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would take
+    # 32 MB: locked, and so much longer for the system to take apart before it closes the socket that tells of a killed
+    # sender, or guard.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rfx.drivers.go2.sender.sender", json.dumps(options)],
+        env=environment,
+        pass_fds=(descriptor, bell_end),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.close(descriptor), os.close(bell_end)
+    return StartedSender(process=process, memory=memory, doorbell=Doorbell(our_end))
+
+
+def why_none_started() -> str:
+    """For a sender that could say nothing itself."""
+    try:
+        importlib.import_module("rfx.drivers.go2.wire.dds")
+    except ImportError as error:
+        return str(error)
+    return "the sender did not connect"
+
+
 class Connection:
-    """A sender that was started for one robot; it begins with taking the robot over.
+    """A sender that was started for one robot, which it takes over first. `command` is the record it is sent."""
 
-    `command` is the record that is sent to it.
-    """
-
-    def __init__(self, config: RobotConfig, limits: SafetyLimits, log_path: Path, options: dict[str, Any]):
+    def __init__(
+        self,
+        config: RobotConfig,
+        limits: SafetyLimits,
+        log_path: Path,
+        options: dict[str, Any],
+        clock: Clock,
+        start: StartSender,
+    ):
         self.command = np.zeros((), command_dtype(config))
-        self._limits, self._lock = (
-            limits,
-            threading.Lock(),
-        )  # a request may come from another thread than the one that steps
-        descriptor, memory = create_memory(config)
-        bell_end, our_end = os.pipe()
-        self._doorbell = Doorbell(our_end)
-        options |= {
-            "config": config.to_dict(),
-            "limits": dataclasses.asdict(limits),
-            "memory": descriptor,
-            "doorbell": bell_end,
-            "driver_pid": os.getpid(),
-            "log_path": str(log_path),
-        }
-        self._states, self._commands = mailboxes(memory, config)
+        self._limits, self._clock = limits, clock
+        self._lock = threading.Lock()  # a request may come from another thread than the one that steps
+        self._began_s = clock.now()
+        told = {"config": config.to_dict(), "limits": dataclasses.asdict(limits), "log_path": str(log_path)}
+        started = start(config, options | told)
+        self.process, self._doorbell = started.process, started.doorbell
+        self._states, self._commands = mailboxes(started.memory, config)
         self.request(Request.IDLE)
-        # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would
-        # take 32 MB: locked,
-        # and so much longer for the system to take apart before it closes the socket that tells of a killed sender, or
-        # guard.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
-        self._began_s = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "rfx.drivers.go2.sender.sender", json.dumps(options)],
-            env=environment,
-            pass_fds=(descriptor, bell_end),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(descriptor), os.close(bell_end)
-        self._recorder = Recorder(log_path, memory, config, limits)
+        self._recorder = Recorder(log_path, started.memory, config, limits, clock)
 
     @property
     def phase(self) -> Phase:
@@ -92,24 +128,22 @@ class Connection:
     def request(self, request: Request) -> None:
         """Send the command record, with this request, at once."""
         with self._lock:
-            self.command["time_s"], self.command["request"] = time.monotonic(), request
+            self.command["time_s"], self.command["request"] = self._clock.now(), request
             self._commands.write(self.command)
         self._doorbell.ring()
 
     def newest_state(self) -> np.void:
-        """What the sender reports after a look at the robot of this moment; if that takes it too long, what it reported
-        last.
-        """
-        state, until_s = self.state, time.monotonic() + REFRESH_S
+        """What the sender reports after a look at the robot now; if that takes too long, what it reported last."""
+        state, until_s = self.state, self._clock.now() + REFRESH_S
         number = self._states.number
         self._doorbell.ring()
-        while self._states.number == number and time.monotonic() < until_s:
-            time.sleep(0.0)
+        while self._states.number == number and self._clock.now() < until_s:
+            self._clock.sleep(0.0)
             state = self.state
         return state
 
     def check(self) -> None:
-        """Raise RuntimeError when the sender has said nothing for too long, and kill it: it could go on at any moment.
+        """Kill a sender that said nothing for too long, as it could go on any time, and raise RuntimeError.
 
         Its guard damps.
         """
@@ -117,9 +151,9 @@ class Connection:
         heard_s, limit_s = float(state["alive_s"]), SILENT_S.get(Phase(state["phase"]), self._limits.guard_timeout_s)
         if not heard_s:
             heard_s, limit_s = self._began_s, START_S
-        if (silent_s := time.monotonic() - heard_s) <= limit_s or not self.is_running:
+        if (silent_s := self._clock.now() - heard_s) <= limit_s or not self.is_running:
             return
-        time.sleep(0.01)  # this whole process may have been away: a word that has come meanwhile counts
+        self._clock.sleep(0.01)  # this whole process may have been away: a word that has come meanwhile counts
         if float(self.state["alive_s"]) > heard_s or not self.is_running:
             return
         self.process.kill()
@@ -128,13 +162,13 @@ class Connection:
 
     def wait_until_settled(self, timeout_s: float) -> None:
         """Until the robot is damped, or the sender gone or found standing still, in which cases the guard damps."""
-        deadline_s = time.monotonic() + timeout_s
-        while self.phase not in SETTLED and self.is_running and time.monotonic() < deadline_s:
+        deadline_s = self._clock.now() + timeout_s
+        while self.phase not in SETTLED and self.is_running and self._clock.now() < deadline_s:
             try:
                 self.check()
             except RuntimeError:
                 return
-            time.sleep(0.002)
+            self._clock.sleep(0.002)
 
     def close(self) -> None:
         """Have the sender damp for a while and end; one that does not end is terminated, then killed."""

@@ -7,20 +7,20 @@ from __future__ import annotations
 import importlib.util
 import signal
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rfx.drivers.go2.driver.connection import Connection
+from rfx.drivers.go2.driver.connection import Connection, StartSender, start_sender, why_none_started
 from rfx.drivers.go2.rules.config import GO2_CONFIG
 from rfx.drivers.go2.rules.log import default_path, unused_path
 from rfx.drivers.go2.rules.mailbox import REASON_SIZE, UNKNOWN, Phase, Request
 from rfx.drivers.go2.rules.pose import adopt
 from rfx.drivers.go2.rules.safety import SafetyLimits
 from rfx.drivers.go2.wire import remote
+from rfx.drivers.realtime import WALL_CLOCK, Clock
 from rfx.drivers.robot import SingleRobot
 from rfx.robot.config import RobotConfig, joint_targets
 from rfx.robot.state import Array, advance, projected_gravity
@@ -55,7 +55,8 @@ class Go2(SingleRobot):
     motion_switcher=False is for simulators that have none: nobody is asked to let go of the motors then.
     silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing. restore has the robot's
     own controller take the motors again when it is closed without a fault: the one of this name, or with "" the one
-    that let go of them.
+    that let go of them. clock and start are for tests, which turn the one and keep the sender in their own process with
+    the other.
 
     Keep the robot on the ground, in the open, with somebody at its remote: L2+B damps.
     Raises ValueError for a config out of bounds and for options that do not fit together.
@@ -73,6 +74,8 @@ class Go2(SingleRobot):
         motion_switcher: bool = True,
         silent_publishers: int = 0,
         restore: str | None = None,
+        clock: Clock = WALL_CLOCK,
+        start: StartSender = start_sender,
     ):
         super().__init__(adopt(config), limits.max_velocity_command)
         if velocity_from not in ("api", "remote"):
@@ -90,7 +93,7 @@ class Go2(SingleRobot):
             "domain": self.domain,
             "interface": interface,
         }
-        self._restore = restore
+        self._restore, self._clock, self._start = restore, clock, start
         self.left_without = ""  # the robot's own controller, which let go of the motors and has not taken them again
         self._connection: Connection | None = None
         self._lock = threading.Lock()  # stop() may be called from another thread than the one that steps
@@ -111,17 +114,15 @@ class Go2(SingleRobot):
         self.log_path = unused_path(self._first_log_path)  # an earlier fault's log stays
         self._failure, self._is_stopping, self._latencies_s = "", False, []
         restore = None if self._restore is None else self._restore or self.left_without
-        self._connection = connection = Connection(
-            self.config, self.limits, self.log_path, self._options | {"restore": restore}
+        connection = self._connection = Connection(
+            self.config, self.limits, self.log_path, self._options | {"restore": restore}, self._clock, self._start
         )
         try:
             while connection.phase == Phase.CONNECTING and connection.is_running:
                 connection.check()
-                time.sleep(0.005)
-            phase, reason = (
-                connection.phase,
-                connection.reason or ("it was stopped" if self._is_stopping else _why_the_sender_ended()),
-            )  # in order
+                self._clock.sleep(0.005)
+            phase = connection.phase  # before the reason
+            reason = connection.reason or ("it was stopped" if self._is_stopping else why_none_started())
         except RuntimeError as error:
             phase, reason = Phase.DONE, str(error)
         except BaseException:
@@ -141,13 +142,13 @@ class Go2(SingleRobot):
             self.connect()
         self._is_stopping = False
         self.stand()
-        began_s = time.monotonic()
+        began_s = self._clock.now()
         while not ((state := self._connected().state)["phase"] == Phase.STANDING and state["time_s"] > began_s):
             if self._is_stopping:
                 raise RuntimeError("the Go2 was stopped before it stood")
-            if time.monotonic() - began_s > STAND_S:
+            if self._clock.now() - began_s > STAND_S:
                 self._fail(f"it did not stand within {STAND_S:.0f} s")
-            time.sleep(0.002)
+            self._clock.sleep(0.002)
 
     def stand(self) -> None:
         """Begin to stand up, or go back to standing from walking, and return at once.
@@ -184,7 +185,7 @@ class Go2(SingleRobot):
         return Report(
             phase=Phase(state["phase"]),
             reason=connection.reason,
-            state_age_s=time.monotonic() - float(state["time_s"]),
+            state_age_s=self._clock.now() - float(state["time_s"]),
             buttons=remote.buttons(state["remote"].tobytes()),
             remote_seen=self._remote_seen,
             battery=int(state["battery"]),
@@ -357,12 +358,3 @@ class Go2(SingleRobot):
                 )
             raise RuntimeError(f"the Go2's sender ended with status {status}")
         return connection
-
-
-def _why_the_sender_ended() -> str:
-    """For one that could say nothing itself."""
-    try:
-        importlib.import_module("rfx.drivers.go2.wire.bus")
-    except ImportError as error:
-        return str(error)
-    return "the sender did not connect"

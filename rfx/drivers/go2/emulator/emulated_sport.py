@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from rfx.drivers.go2.sender.switcher import (
 from rfx.drivers.go2.wire import messages
 from rfx.drivers.go2.wire.bus import LOW_CMD, Bus
 from rfx.drivers.go2.wire.idl import LowCmd_, Request_, RequestIdentity_, Response_, ResponseHeader_, ResponseStatus_
+from rfx.drivers.realtime import Clock
 
 LIE_S = 1.5
 NOT_IMPLEMENTED, REFUSED = 3203, 3104  # in Unitree's numbering
@@ -35,8 +35,8 @@ class SportController:
     service's requests.
     """
 
-    def __init__(self, bus: Bus, active: bool):
-        self._bus, self._writer = bus, None
+    def __init__(self, bus: Bus, clock: Clock, active: bool):
+        self._bus, self._clock, self._writer = bus, clock, None
         self._services = {}
         self.repair()
         self.activate() if active else self.release()
@@ -93,7 +93,7 @@ class SportController:
 
     def step(self) -> None:
         """Publish, and answer what was asked."""
-        now_s = time.monotonic()
+        now_s = self._clock.now()
         if self._writer is not None:
             self._lie_down(now_s)
             self._writer.write(LowCmd_(self._command))
@@ -127,7 +127,7 @@ class SportController:
         elif (service, api) == (SPORT, STAND_DOWN):
             if self._is_refusing:
                 return REFUSED, ""
-            self._lying_since_s = min(self._lying_since_s, time.monotonic())
+            self._lying_since_s = min(self._lying_since_s, self._clock.now())
         else:
             return NOT_IMPLEMENTED, ""
         return 0, ""

@@ -25,7 +25,7 @@ from rfx.drivers.go2.rules.pose import LYING
 from rfx.drivers.go2.wire import messages, remote
 from rfx.drivers.go2.wire.bus import LOW_CMD, LOW_STATE, Bus
 from rfx.drivers.go2.wire.idl import LowCmd_, LowState_
-from rfx.drivers.realtime import realtime_priority, sleep_until
+from rfx.drivers.realtime import WALL_CLOCK, Clock, realtime_priority, sleep_until
 from rfx.drivers.sim import Physics
 from rfx.robot.config import RobotConfig
 
@@ -35,13 +35,13 @@ ON_ITS_SIDE = (math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0)
 
 
 class Emulator:
-    """One emulated robot in a DDS domain."""
+    """One emulated robot on a bus."""
 
     def __init__(
-        self, domain: int, interface: str, *, config: RobotConfig = GO2_CONFIG, sport: bool = True, viewer: bool = False
+        self, bus: Bus, clock: Clock, *, config: RobotConfig = GO2_CONFIG, sport: bool = True, viewer: bool = False
     ):
-        self._bus = Bus(domain, interface)
-        self._sport = SportController(self._bus.another(), sport)
+        self._bus, self._clock = bus, clock
+        self._sport = SportController(bus.another(), clock, sport)
         self._states, self._commands = self._bus.writer(LOW_STATE, LowState_), self._bus.reader(LOW_CMD, LowCmd_)
         self.physics = Physics(config, timestep_s=STEP_S, viewer=viewer)
         self._num = len(config.joints)
@@ -71,7 +71,7 @@ class Emulator:
                 self._obey(sample.record["motor_cmd"][: self._num])
         self.physics.step()
         self._ticks += 1
-        if time.monotonic() >= self._frozen_s:
+        if self._clock.now() >= self._frozen_s:
             self._publish()
         self._sport.step()
         if self._intruder is not None:
@@ -117,7 +117,7 @@ class Emulator:
         return COMMANDS[name](self, *arguments) or {}
 
     def _freeze(self, duration_s: str = "inf") -> None:
-        self._frozen_s = time.monotonic() + float(duration_s)
+        self._frozen_s = self._clock.now() + float(duration_s)
 
     def _thaw(self) -> None:
         self._frozen_s = 0.0
@@ -212,8 +212,10 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
 
 def run(domain: int, interface: str, *, sport: bool = True, viewer: bool = False) -> None:
     """Emulate a Go2 until standard input says `quit`, or Ctrl-C."""
+    from rfx.drivers.go2.wire.dds import DdsBus
+
     with realtime_priority(40):  # a robot does not wait for the computer that commands it
-        emulator = Emulator(domain, interface, sport=sport, viewer=viewer)
+        emulator = Emulator(DdsBus(domain, interface), WALL_CLOCK, sport=sport, viewer=viewer)
         print(json.dumps({"ready": True, "domain": domain, "interface": interface}), flush=True)
         _serve(emulator)
 
@@ -231,14 +233,15 @@ def _serve(emulator: Emulator) -> None:
                 if line.strip() == b"quit":
                     return
                 if line.strip():
-                    print(json.dumps(_carry_out(emulator, line.decode())), flush=True)
+                    print(json.dumps(carry_out(emulator, line.decode())), flush=True)
         due_s += STEP_S
         if time.monotonic() - due_s > 0.1:  # the machine was away: go on from now
             due_s = time.monotonic()
         sleep_until(due_s, spin_s=0.0)
 
 
-def _carry_out(emulator: Emulator, line: str) -> dict[str, Any]:
+def carry_out(emulator: Emulator, line: str) -> dict[str, Any]:
+    """The answer to a line of standard input: what it gives and when, or what is wrong with it."""
     try:
         return {"done": line, "time_ns": time.time_ns(), **emulator.command(line)}
     except (ValueError, KeyError, TypeError, IndexError) as error:

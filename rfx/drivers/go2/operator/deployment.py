@@ -7,15 +7,14 @@ import math
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rfx.drivers.go2.driver.driver import Go2, Report
 from rfx.drivers.go2.rules.mailbox import UNKNOWN, Phase
 from rfx.drivers.go2.wire.remote import BUTTONS
 from rfx.drivers.keyboard import BACK, FORWARD, Keyboard
-from rfx.drivers.realtime import realtime_priority
+from rfx.drivers.realtime import WALL_CLOCK, Clock, realtime_priority
 from rfx.drivers.session import Rhythm
 
 PRIORITY = 10
@@ -59,10 +58,13 @@ class Deployment:
         *,
         velocity: Callable[[], tuple[float, float, float]] | None = None,
         keyboard: Keyboard | None = None,
+        console: Console | None = None,
+        clock: Clock = WALL_CLOCK,
     ):
         self.robot, self.policy = robot, policy
-        self.rhythm = Rhythm(1.0 / robot.config.control_freq_hz)
-        self._velocity, self._keyboard, self._console = velocity, keyboard, Console()
+        self.rhythm, self._clock = Rhythm(1.0 / robot.config.control_freq_hz, clock), clock
+        self._velocity, self._keyboard = velocity, keyboard
+        self._console = TerminalConsole() if console is None else console
         self._buttons = ~0  # what was pressed before; a button that is held from the start on says nothing
         self._is_walking = self._is_leaving = self._has_stood = (
             False  # leaving: asked to lie down, which the sender has not begun yet
@@ -130,7 +132,7 @@ class Deployment:
         if report.phase == Phase.IDLE and "Start" in asked:
             self.robot.stand()
         elif self._is_walking and asked & {"B", "Start"}:
-            self._braked_s = min(self._braked_s, time.monotonic() + self.robot.brake())
+            self._braked_s = min(self._braked_s, self._clock.now() + self.robot.brake())
             self._then = self.robot.lie if "Start" in asked else self.robot.stand
         elif report.phase in (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY) and "Start" in asked:
             self.robot.lie()
@@ -141,14 +143,14 @@ class Deployment:
             self.robot.stand()  # a word that somebody is there
         elif report.phase == Phase.LYING_DOWN:
             self._is_walking = self._is_leaving = False
-        if self._is_walking and time.monotonic() >= self._braked_s:
+        if self._is_walking and self._clock.now() >= self._braked_s:
             self._is_walking, self._is_leaving = False, self._then == self.robot.lie
             self._then()
         self._show(report)
         if self._is_walking:
             self._walk(keys)
         else:
-            time.sleep(self.rhythm.period_s)
+            self._clock.sleep(self.rhythm.period_s)
 
     def _walk(self, keys: tuple[float, float, float] | None) -> None:
         self.rhythm.step()
@@ -168,8 +170,8 @@ class Deployment:
         if not self._is_walking:
             return
         try:
-            until_s = time.monotonic() + self.robot.brake()
-            while time.monotonic() < until_s:
+            until_s = self._clock.now() + self.robot.brake()
+            while self._clock.now() < until_s:
                 self._walk(None)
         except KeyboardInterrupt:
             self.robot.abort()
@@ -203,10 +205,10 @@ class Deployment:
 
     def _warm_up(self) -> None:
         """Run the policy on what the robot reports, and act on nothing: a network is compiled by then."""
-        until_s = time.monotonic() + WARMUP_S
-        while time.monotonic() < until_s:
+        until_s = self._clock.now() + WARMUP_S
+        while self._clock.now() < until_s:
             self._decide(self.robot.observe())
-            time.sleep(self.rhythm.period_s)
+            self._clock.sleep(self.rhythm.period_s)
         gc.collect()
         gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
 
@@ -214,7 +216,7 @@ class Deployment:
         if report.phase != self._phase:
             self._phase = report.phase
             self._say(NAMES[report.phase] + (f": {report.reason}" if report.reason else ""))
-        now_s = time.monotonic()
+        now_s = self._clock.now()
         if now_s - self._shown_s >= STATUS_S:
             self._shown_s = now_s
             self._console.show(status_line(report, self.robot, self.rhythm))
@@ -223,7 +225,15 @@ class Deployment:
         self._console.say(line)
 
 
-class Console:
+class Console(Protocol):
+    """Where a deployment says what happens."""
+
+    def say(self, line: str) -> None: ...
+    def show(self, status: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class TerminalConsole:
     """Prints from a thread of its own: a terminal that takes nothing (Ctrl-S, a lost connection) must not hold up the
     control loop.
     """

@@ -21,8 +21,9 @@ from rfx.drivers.go2.rules.log import default_path
 from rfx.drivers.go2.rules.pose import adopt, unfolded_legs
 from rfx.drivers.go2.rules.safety import SafetyLimits
 from rfx.drivers.go2.wire import messages
+from rfx.drivers.go2.wire.bus import LOOPBACK, LOW_CMD, LOW_STATE, Bus
 from rfx.drivers.go2.wire.interfaces import ROBOT_ADDRESS, interfaces
-from rfx.drivers.realtime import realtime_priority
+from rfx.drivers.realtime import WALL_CLOCK, Clock, realtime_priority
 from rfx.system.extras import install_command
 
 LISTEN_S = 1.5
@@ -69,16 +70,22 @@ def check(interface: str, domain: int, policy: str | None = None) -> Iterator[Fi
     if importlib.util.find_spec("cyclonedds") is None:
         yield Finding(mark=FAULT, name="cyclonedds", found="not installed", mend=install_command("go2"))
         return
-    from rfx.drivers.go2.wire.bus import LOW_CMD, Bus
-    from rfx.drivers.go2.wire.idl import LowCmd_
+    from rfx.drivers.go2.wire.dds import DdsBus
 
     try:
-        bus = Bus(domain, interface)
+        bus = DdsBus(domain, interface)
     except ConnectionError as error:
         yield Finding(mark=FAULT, name="DDS", found=str(error), mend="See `rfx interfaces`")
         return
+    yield from check_robot(bus, interface, domain, WALL_CLOCK)
+
+
+def check_robot(bus: Bus, interface: str, domain: int, clock: Clock) -> Iterator[Finding]:
+    """All findings of the robot, as far as it is met on the bus."""
+    from rfx.drivers.go2.wire.idl import LowCmd_
+
     commands = bus.reader(LOW_CMD, LowCmd_, depth=100)
-    states, num_damaged = _listen(bus, simulator=interface == "lo")
+    states, num_damaged = _listen(bus, clock, simulator=interface == LOOPBACK)
     others = len(bus.participants()) - 1
     yield Finding(
         mark=OK if others else FAULT,
@@ -88,7 +95,7 @@ def check(interface: str, domain: int, policy: str | None = None) -> Iterator[Fi
     )
     yield from _low_state(states, num_damaged)
     yield _publishers(bus, commands)
-    yield from _services(bus)
+    yield from _services(bus, clock)
 
 
 def _real_time() -> Finding:
@@ -149,22 +156,21 @@ def _interface(name: str) -> Finding:
     )
 
 
-def _listen(bus: Any, simulator: bool) -> tuple[list[Any], int]:
+def _listen(bus: Bus, clock: Clock, simulator: bool) -> tuple[list[Any], int]:
     """The intact LowStates of a while, from the first on, and how many were not."""
-    from rfx.drivers.go2.wire.bus import LOW_STATE
     from rfx.drivers.go2.wire.idl import LowState_
 
     reader, states, num_damaged = bus.reader(LOW_STATE, LowState_, depth=2000), [], 0
-    until_s, met = time.monotonic() + 2.0 * LISTEN_S, False
-    while time.monotonic() < until_s:
+    until_s, met = clock.now() + 2.0 * LISTEN_S, False
+    while clock.now() < until_s:
         for sample in reader.take(2000):
             if hasattr(sample, "record"):
                 intact = messages.is_intact(sample.record, may_lack_crc=simulator)
                 states += [sample] * intact
                 num_damaged += not intact
         if not met and (states or num_damaged):
-            until_s, met = time.monotonic() + LISTEN_S, True
-        time.sleep(0.01)
+            until_s, met = clock.now() + LISTEN_S, True
+        clock.sleep(0.01)
     return states, num_damaged
 
 
@@ -229,7 +235,7 @@ def _low_state(samples: list[Any], num_damaged: int) -> Iterator[Finding]:
     )
 
 
-def _publishers(bus: Any, commands: Any) -> Finding:
+def _publishers(bus: Bus, commands: Any) -> Finding:
     num_sent = sum(hasattr(sample, "record") for sample in commands.take(100))
     keys = [
         data.participant_key
@@ -248,10 +254,10 @@ def _publishers(bus: Any, commands: Any) -> Finding:
     )
 
 
-def _services(bus: Any) -> Iterator[Finding]:
+def _services(bus: Bus, clock: Clock) -> Iterator[Finding]:
     from rfx.drivers.go2.sender.switcher import DISCOVERY_S, SPORT, SWITCHER, Service, active_mode
 
-    switcher = Service(bus, SWITCHER)
+    switcher = Service(bus, SWITCHER, clock)
     if not switcher.wait(DISCOVERY_S, lambda: None):
         yield Finding(
             mark=FAULT,
@@ -270,7 +276,7 @@ def _services(bus: Any) -> Iterator[Finding]:
         name="motion switcher",
         found=f"the robot's own controller {mode!r} has the motors" if mode else "nobody has the motors",
     )
-    there = Service(bus, SPORT).wait(DISCOVERY_S, lambda: None)
+    there = Service(bus, SPORT, clock).wait(DISCOVERY_S, lambda: None)
     yield Finding(
         mark=OK if there or not mode else NOTE,
         name="sport service",

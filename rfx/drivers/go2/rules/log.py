@@ -9,7 +9,6 @@ import json
 import mmap
 import os
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from rfx.drivers.go2.rules.mailbox import Phase, command_dtype, mailboxes, state_dtype
 from rfx.drivers.go2.rules.safety import SafetyLimits
+from rfx.drivers.realtime import Clock
 from rfx.robot.config import RobotConfig
 
 FORMAT = "rfx-go2-log"
@@ -76,17 +76,17 @@ class Recorder:
     RUN_BYTES, and so on up to RUN_FILES files, of which the oldest goes.
     """
 
-    def __init__(self, path: Path, memory: mmap.mmap, config: RobotConfig, limits: SafetyLimits):
-        self.path = run_path(path)
+    def __init__(self, path: Path, memory: mmap.mmap, config: RobotConfig, limits: SafetyLimits, clock: Clock):
+        self.path, self._clock = run_path(path), clock
         self._states, self._commands = mailboxes(memory, config)
         self._config, self._limits = config, limits
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rfx-go2-recorder", daemon=True)
+        self._is_ended = False
+        self._thread = clock.thread(self._run, "rfx-go2-recorder")
         self._thread.start()
 
     def close(self) -> None:
-        """Write no more."""
-        self._ended.set()
+        """Write no more, from the next moment of the recording on."""
+        self._is_ended = True
         self._thread.join()
 
     def _run(self) -> None:
@@ -95,7 +95,7 @@ class Recorder:
             while True:
                 with self.path.open("w", buffering=1) as file:
                     self._fill(file)
-                if self._ended.is_set():  # looked at once: after a rotation there always is a newest file
+                if self._is_ended:  # looked at once: after a rotation there always is a newest file
                     return
                 self._rotate()
         except OSError as error:
@@ -103,10 +103,13 @@ class Recorder:
 
     def _fill(self, file: TextIO) -> None:
         size, last_step = file.write(_header(self._config, self._limits, "", {})), -1
-        while size < RUN_BYTES and not self._ended.wait(1.0 / RUN_RATE_HZ):
+        while size < RUN_BYTES:
+            self._clock.sleep(1.0 / RUN_RATE_HZ)
+            if self._is_ended:
+                return
             state, command = self._states.read(), self._commands.read()
             if state["time_s"] > 0.0:  # before the first LowState there is nothing to tell
-                size += file.write(_line(time.monotonic(), state, command, command["step"] != last_step))
+                size += file.write(_line(self._clock.now(), state, command, command["step"] != last_step))
                 last_step = command["step"]
 
     def _rotate(self) -> None:

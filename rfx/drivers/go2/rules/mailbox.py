@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -129,6 +130,20 @@ class Mailbox:
                 self._last = np.frombuffer(data, self._dtype, count=1, offset=8)[0]
                 break
         return self._last
+
+
+class Bell(Protocol):
+    """The driver's end of what wakes the sender when there is a command."""
+
+    def ring(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class WaitingBell(Protocol):
+    """The sender's end."""
+
+    def wait_until(self, deadline_s: float) -> bool:
+        """Return at deadline_s, or earlier with True when the bell was rung."""
 
 
 class Doorbell:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable
 from uuid import UUID
 
@@ -14,8 +14,9 @@ from rfx.drivers.go2.rules.pose import unfolded_legs
 from rfx.drivers.go2.rules.safety import SafetyLimits
 from rfx.drivers.go2.sender.switcher import DISCOVERY_S, STAND_DOWN, Check, Service, release_sport_controller
 from rfx.drivers.go2.wire import messages
-from rfx.drivers.go2.wire.bus import LOOPBACK, LOW_CMD, LOW_STATE, Bus
+from rfx.drivers.go2.wire.bus import LOW_CMD, LOW_STATE, Bus
 from rfx.drivers.go2.wire.idl import LowCmd_, LowState_
+from rfx.drivers.realtime import Clock
 from rfx.robot.config import RobotConfig
 
 CONNECT_S = 3.0  # for the first LowState, and for the robot to listen to our LowCmd
@@ -26,14 +27,10 @@ REST_S = 0.3
 class Link:
     """One robot on one bus. `state` is the record that the driver gets (state_dtype), updated in place by receive."""
 
-    def __init__(self, config: RobotConfig, domain: int, interface: str, silent_publishers: int = 0):
+    def __init__(self, config: RobotConfig, bus: Bus, clock: Clock, *, is_simulator: bool, silent_publishers: int = 0):
         self.state = np.zeros((), state_dtype(config))
-        self._num, self._silent_publishers, self._is_simulator = (
-            len(config.joints),
-            silent_publishers,
-            interface == LOOPBACK,
-        )
-        self.bus = Bus(domain, interface)
+        self._num, self._silent_publishers, self._is_simulator = len(config.joints), silent_publishers, is_simulator
+        self.bus, self._clock = bus, clock
         self._low_states = self.bus.reader(LOW_STATE, LowState_)
         self._others = self.bus.reader(LOW_CMD, LowCmd_, depth=16, others_only=True)
         self._low_cmd = messages.new_low_cmd()
@@ -52,18 +49,17 @@ class Link:
         self._wait(self.receive, CONNECT_S, self._silence, check)
         released = ""
         if motion_switcher:
-            released = release_sport_controller(
-                self.bus, lambda sport: self._lie_down(sport, limits, check), check, limits
-            )
+            lie_down = functools.partial(self._lie_down, limits=limits, check=check)
+            released = release_sport_controller(self.bus, self._clock, lie_down, check, limits)
         try:
             self._wait(lambda: not self._num_others(), 2.0, self._other_publisher, check)
             self._others.take(16)  # what the robot's own controller sent before it was released
-            listen_until_s = time.monotonic() + LISTEN_S
-            while time.monotonic() < listen_until_s:
+            listen_until_s = self._clock.now() + LISTEN_S
+            while self._clock.now() < listen_until_s:
                 if self.other_publishers():
                     raise ConnectionError(self._other_publisher())
                 check()
-                time.sleep(0.005)
+                self._clock.sleep(0.005)
             self._low_cmds = self.bus.writer(LOW_CMD, LowCmd_)
             self._wait(
                 lambda: bool(self._low_cmds.get_matched_subscriptions()),
@@ -99,7 +95,7 @@ class Link:
             self.num_damaged += 1
             return False
         motors, imu = low_state["motor_state"][: self._num], low_state["imu_state"]
-        state["time_s"], self.num_damaged = time.monotonic(), 0
+        state["time_s"], self.num_damaged = self._clock.now(), 0
         state["joint_position"], state["joint_velocity"], state["joint_torque"] = (
             motors["q"],
             motors["dq"],
@@ -165,12 +161,12 @@ class Link:
         return self._is_trusted[handle]
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float, message: Callable[[], str], check: Check) -> None:
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = self._clock.now() + timeout_s
         while not condition():
-            if time.monotonic() > deadline_s:
+            if self._clock.now() > deadline_s:
                 raise ConnectionError(message())
             check()
-            time.sleep(0.005)
+            self._clock.sleep(0.005)
 
     def _lie_down(self, sport: Service, limits: SafetyLimits, check: Check) -> None:
         """Return once the robot lies at rest on folded legs, so that letting go of it drops nothing.
@@ -196,8 +192,8 @@ class Link:
 
     def _lies(self, rest_velocity_rad_s: float, timeout_s: float, check: Check) -> bool:
         """Whether, within timeout_s, all legs are folded and no joint moves for a while."""
-        begun_s = rest_since_s = time.monotonic()
-        while (now_s := time.monotonic()) < begun_s + timeout_s:
+        begun_s = rest_since_s = self._clock.now()
+        while (now_s := self._clock.now()) < begun_s + timeout_s:
             self.receive()
             check()
             state = self.state
@@ -206,5 +202,5 @@ class Link:
                 rest_since_s = now_s
             elif now_s >= rest_since_s + REST_S:
                 return True
-            time.sleep(0.01)
+            self._clock.sleep(0.01)
         return False

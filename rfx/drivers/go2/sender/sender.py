@@ -16,7 +16,7 @@ import mmap
 import os
 import signal
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,24 @@ import numpy as np
 
 from rfx.drivers.go2.rules.controller import Controller
 from rfx.drivers.go2.rules.log import Log
-from rfx.drivers.go2.rules.mailbox import REASON_SIZE, Doorbell, Phase, Request, mailboxes, state_dtype
+from rfx.drivers.go2.rules.mailbox import (
+    REASON_SIZE,
+    Doorbell,
+    Mailbox,
+    Phase,
+    Request,
+    WaitingBell,
+    mailboxes,
+    state_dtype,
+)
 from rfx.drivers.go2.rules.safety import SafetyLimits, Snapshot, smoothed_speed
 from rfx.drivers.go2.sender.guard import Guard
 from rfx.drivers.go2.sender.link import Link
 from rfx.drivers.go2.sender.switcher import select_controller
 from rfx.drivers.go2.wire import remote
-from rfx.drivers.realtime import ProcessWatch, lock_memory, realtime_priority
+from rfx.drivers.go2.wire.bus import LOOPBACK, Bus
+from rfx.drivers.go2.wire.dds import DdsBus
+from rfx.drivers.realtime import WALL_CLOCK, Clock, ProcessWatch, Watch, lock_memory, realtime_priority
 from rfx.robot.config import RobotConfig
 
 PRIORITY = 30  # above the policy's loop
@@ -62,35 +73,42 @@ class SenderOptions:
 class Sender:
     """The loop between the mailboxes, the controller and the link."""
 
-    def __init__(self, options: SenderOptions, guard: Guard):
-        self.options, self._guard = options, guard
+    def __init__(
+        self,
+        options: SenderOptions,
+        *,
+        states: Mailbox,
+        commands: Mailbox,
+        doorbell: WaitingBell,
+        driver: Watch,
+        guard: Guard,
+        bus: Bus,
+        clock: Clock,
+    ):
+        self.options, self._guard, self._clock = options, guard, clock
         self.config, self.limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
-        self._states, self._commands = mailboxes(mmap.mmap(options.memory, 0), self.config)
-        self._doorbell = Doorbell(options.doorbell)
-        self._driver = ProcessWatch(options.driver_pid)
+        self._states, self._commands, self._doorbell, self._driver = states, commands, doorbell, driver
         self._controller = Controller(self.config, self.limits)
-        try:
-            self._link = Link(self.config, options.domain, options.interface, options.silent_publishers)
-        except ConnectionError as error:
-            state = np.zeros((), state_dtype(self.config))
-            state["phase"], state["reason"] = Phase.DONE, str(error).encode()[:REASON_SIZE]
-            self._states.write(state)
-            raise
+        self._link = Link(
+            self.config,
+            bus,
+            clock,
+            is_simulator=options.interface == LOOPBACK,
+            silent_publishers=options.silent_publishers,
+        )
         self._log = Log(self.config, self.limits, int(options.log_s * MAX_RATE_HZ))
         self._command = self._commands.read()
         self._signal = self._guard_failure = ""
         self._latencies_s: list[float] = []
         self._max_gap_s = self._last_sent_s = 0.0
-        self._last_step, self._last_now_s = 0, time.monotonic()
+        self._last_step, self._last_now_s = 0, clock.now()
         self._speed = np.zeros(len(self.config.joints), np.float32)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
 
-    def run(self) -> str:
+    def run(self, prepare: Callable[[], None] = lambda: None) -> str:
         """Take over the robot, serve the driver until it is done or something is wrong, damp, write the log.
 
-        Returns what was wrong, or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot
-        be had.
+        prepare is called before the first command: from then on this process must not be late. Returns what was wrong,
+        or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
         """
         limits = self.limits
         try:
@@ -98,13 +116,10 @@ class Sender:
                 motion_switcher=self.options.motion_switcher, limits=limits, check=self._check_wanted
             )
             self._link.state["released"] = released.encode()[:40]
-            lock_memory()
-            gc.collect()
-            gc.freeze()
-            gc.disable()  # nothing in the loop makes cycles
+            prepare()
             self._link.trust(self._guard.arm(self._check_wanted))
         except (OSError, RuntimeError) as error:
-            self._controller.fail(time.monotonic(), str(error))
+            self._controller.fail(self._clock.now(), str(error))
             self._guard.dismiss()
             self._report(Phase.DONE)
             raise
@@ -113,7 +128,7 @@ class Sender:
         except (
             BaseException
         ) as error:  # the robot must be damped whatever this was; where that fails too, the guard does it
-            self._controller.fail(time.monotonic(), f"the sender failed: {error!r}")
+            self._controller.fail(self._clock.now(), f"the sender failed: {error!r}")
             self._damp_blindly()
         self._guard.dismiss()
         self._write_log()
@@ -122,7 +137,8 @@ class Sender:
         self._report(Phase.DONE)
         return self._controller.reason
 
-    def _on_signal(self, number: int, frame: Any) -> None:
+    def interrupt(self, number: int) -> None:
+        """This process was sent a signal that ends it: damp, then end."""
         self._signal = f"the sender was sent {signal.Signals(number).name}"
 
     def _check_wanted(self) -> None:
@@ -134,12 +150,12 @@ class Sender:
         self._report(Phase.CONNECTING)
 
     def _loop(self) -> None:
-        due_s = time.monotonic()
-        while not self._is_done(time.monotonic()):
+        due_s = self._clock.now()
+        while not self._is_done(self._clock.now()):
             self._tick()
-            due_s = max(due_s + 1.0 / self.options.rate_hz, time.monotonic())
+            due_s = max(due_s + 1.0 / self.options.rate_hz, self._clock.now())
             if self._doorbell.wait_until(due_s):  # a command is sent at once
-                due_s = time.monotonic()
+                due_s = self._clock.now()
 
     def _tick(self) -> None:
         self._link.receive()
@@ -147,14 +163,12 @@ class Sender:
         step = int(self._command["step"])
         now = self._snapshot()
         target = self._controller.step(now, Request(self._command["request"]), step)
-        if (
-            late_s := time.monotonic() - now.now_s
-        ) > self.limits.guard_timeout_s:  # this process stood still in between: the target is old
-            self._controller.fail(time.monotonic(), f"the sender stood still for {late_s * 1e3:.0f} ms")
+        if (late_s := self._clock.now() - now.now_s) > self.limits.guard_timeout_s:  # it stood still: the target is old
+            self._controller.fail(self._clock.now(), f"the sender stood still for {late_s * 1e3:.0f} ms")
             target = self._controller.damping()
         self._link.send(target)
         self._guard_failure = self._guard.beat()
-        sent_s = time.monotonic()
+        sent_s = self._clock.now()
         if self._controller.phase == Phase.POLICY and step != self._last_step:
             self._last_step = step
             self._link.state["latency_s"] = sent_s - self._command["state_time_s"]
@@ -169,7 +183,7 @@ class Sender:
 
     def _snapshot(self) -> Snapshot:
         state, command, request = self._link.state, self._command, Request(self._command["request"])
-        now_s = time.monotonic()
+        now_s = self._clock.now()
         self._speed = smoothed_speed(self._speed, state["joint_velocity"], now_s - self._last_now_s, self.limits)
         self._last_now_s = now_s
         others = self._link.other_publishers()
@@ -207,18 +221,19 @@ class Sender:
         return leaving and now_s - controller.phase_since_s > self.limits.damping_s
 
     def _damp_blindly(self) -> None:
-        end_s = time.monotonic() + self.limits.damping_s
-        while time.monotonic() < end_s:
+        end_s = self._clock.now() + self.limits.damping_s
+        while self._clock.now() < end_s:
             self._link.send(self._controller.damping())
             self._guard.beat()
-            time.sleep(1.0 / self.options.rate_hz)
+            self._report(self._controller.phase)  # a driver that hears nothing would kill this process
+            self._clock.sleep(1.0 / self.options.rate_hz)
 
     def _restore(self, name: str) -> None:
         self._link.leave()
         try:
             if not name:
                 raise RuntimeError("it had let go before this run, and --restore needs its name")
-            select_controller(self._link.bus, name)
+            select_controller(self._link.bus, self._clock, name)
             self._link.state["is_restored"] = True
         except (TimeoutError, RuntimeError) as error:
             self._controller.reason = (
@@ -228,11 +243,8 @@ class Sender:
 
     def _report(self, phase: Phase) -> None:
         state = self._link.state
-        state["alive_s"], state["phase"], state["reason"] = (
-            time.monotonic(),
-            phase,
-            self._controller.reason.encode()[:REASON_SIZE],
-        )
+        state["alive_s"], state["phase"] = self._clock.now(), phase
+        state["reason"] = self._controller.reason.encode()[:REASON_SIZE]
         self._states.write(state)
 
     def _write_log(self) -> None:
@@ -246,13 +258,27 @@ class Sender:
 
 def main() -> None:
     options = SenderOptions(**json.loads(sys.argv[1]))
-    limits = SafetyLimits(**options.limits)
+    config, limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
+    states, commands = mailboxes(mmap.mmap(options.memory, 0), config)
     # Before the priority is raised, which it would inherit: two seconds of imports that nothing else could run beside.
-    guard = Guard(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
+    guard = Guard.start(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
     status = ""
     with realtime_priority(PRIORITY):  # the DDS threads inherit it
         try:
-            if reason := Sender(options, guard).run():
+            doorbell, driver, bus = Doorbell(options.doorbell), ProcessWatch(options.driver_pid), _join(options, states)
+            sender = Sender(
+                options,
+                states=states,
+                commands=commands,
+                doorbell=doorbell,
+                driver=driver,
+                guard=guard,
+                bus=bus,
+                clock=WALL_CLOCK,
+            )
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, lambda received, frame: sender.interrupt(received))
+            if reason := sender.run(prepare=_hold_still):
                 status = f"damped and stopped: {reason}; log: {options.log_path}"
         except (OSError, RuntimeError) as error:  # told to the driver where that was possible
             guard.dismiss()
@@ -260,6 +286,25 @@ def main() -> None:
     if status:
         print(f"go2: {status}", file=sys.stderr, flush=True)
     os._exit(bool(status))  # DDS threads that still receive crash in an interpreter that is being taken down
+
+
+def _join(options: SenderOptions, states: Mailbox) -> Bus:
+    """Join the robot's domain. Raises ConnectionError, which the driver is told, where that cannot be."""
+    try:
+        return DdsBus(options.domain, options.interface)
+    except ConnectionError as error:
+        state = np.zeros((), state_dtype(RobotConfig.from_dict(options.config)))
+        state["phase"], state["reason"] = Phase.DONE, str(error).encode()[:REASON_SIZE]
+        states.write(state)
+        raise
+
+
+def _hold_still() -> None:
+    """Keep this process's memory where it is, and collect no garbage any more: nothing in the loop makes cycles."""
+    lock_memory()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 if __name__ == "__main__":

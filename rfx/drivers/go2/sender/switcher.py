@@ -12,6 +12,7 @@ from collections.abc import Callable
 from rfx.drivers.go2.rules.safety import SafetyLimits
 from rfx.drivers.go2.wire.bus import Bus
 from rfx.drivers.go2.wire.idl import Request_, RequestHeader_, RequestIdentity_, Response_
+from rfx.drivers.realtime import Clock
 
 # Service names and api numbers: Unitree's SDK2, motion_switcher and go2/sport.
 SWITCHER, CHECK_MODE, SELECT_MODE, RELEASE_MODE = "motion_switcher", 1001, 1002, 1003
@@ -35,8 +36,8 @@ def response_topic(service: str) -> str:
 class Service:
     """One of the robot's request and response services."""
 
-    def __init__(self, bus: Bus, name: str, limits: SafetyLimits = SafetyLimits()):
-        self.name, self._timeout_s = name, limits.service_timeout_s
+    def __init__(self, bus: Bus, name: str, clock: Clock, limits: SafetyLimits = SafetyLimits()):
+        self.name, self._clock, self._timeout_s = name, clock, limits.service_timeout_s
         self._requests = bus.writer(request_topic(name), Request_)
         self._responses = bus.reliable_reader(response_topic(name), Response_)
         self._numbers = itertools.count(time.time_ns())
@@ -47,10 +48,10 @@ class Service:
 
     def wait(self, timeout_s: float, check: Check) -> bool:
         """Whether the robot offers the service within timeout_s."""
-        deadline_s = time.monotonic() + timeout_s
-        while not (there := self.is_there()) and time.monotonic() < deadline_s:
+        deadline_s = self._clock.now() + timeout_s
+        while not (there := self.is_there()) and self._clock.now() < deadline_s:
             check()
-            time.sleep(0.005)
+            self._clock.sleep(0.005)
         return there
 
     def call(
@@ -66,8 +67,8 @@ class Service:
         """
         number, timeout_s = next(self._numbers), self._timeout_s if timeout_s is None else timeout_s
         request = Request_(header=RequestHeader_(identity=RequestIdentity_(id=number, api_id=api)), parameter=parameter)
-        asked_s, deadline_s = 0.0, time.monotonic() + timeout_s
-        while (now_s := time.monotonic()) < deadline_s:
+        asked_s, deadline_s = 0.0, self._clock.now() + timeout_s
+        while (now_s := self._clock.now()) < deadline_s:
             if now_s - asked_s >= REPEAT_S:
                 self._requests.write(request)
                 asked_s = now_s
@@ -80,12 +81,16 @@ class Service:
                         )
                     return response.data
             check()
-            time.sleep(0.005)
+            self._clock.sleep(0.005)
         raise TimeoutError(f"the robot's {self.name} service did not answer request {api} within {timeout_s:g} s")
 
 
 def release_sport_controller(
-    bus: Bus, lie_down: Callable[[Service], None], check: Check = lambda: None, limits: SafetyLimits = SafetyLimits()
+    bus: Bus,
+    clock: Clock,
+    lie_down: Callable[[Service], None],
+    check: Check = lambda: None,
+    limits: SafetyLimits = SafetyLimits(),
 ) -> str:
     """Return once no controller of the robot's own is active.
 
@@ -95,15 +100,15 @@ def release_sport_controller(
     ConnectionError when the motion switcher is not there, TimeoutError or RuntimeError when it does not do as asked,
     saying if the robot is left without a controller.
     """
-    switcher, sport = Service(bus, SWITCHER, limits), Service(bus, SPORT, limits)
+    switcher, sport = Service(bus, SWITCHER, clock, limits), Service(bus, SPORT, clock, limits)
     if not switcher.wait(DISCOVERY_S, check):
         raise ConnectionError("no motion switcher found: is this the robot's network interface and domain?")
     name = active_mode(switcher, check)
     if not name:
         return ""
     lie_down(sport)
-    released, trouble, deadline_s = name, "", time.monotonic() + limits.release_timeout_s
-    while time.monotonic() < deadline_s:
+    released, trouble, deadline_s = name, "", clock.now() + limits.release_timeout_s
+    while clock.now() < deadline_s:
         try:
             switcher.call(RELEASE_MODE, check=check)
         except (TimeoutError, RuntimeError) as error:  # what counts is what it then says of its mode
@@ -119,12 +124,12 @@ def release_sport_controller(
     )
 
 
-def select_controller(bus: Bus, name: str, check: Check = lambda: None) -> None:
+def select_controller(bus: Bus, clock: Clock, name: str, check: Check = lambda: None) -> None:
     """Have the robot's own controller of this name take the motors.
 
     Raises TimeoutError or RuntimeError when it does not.
     """
-    switcher = Service(bus, SWITCHER)
+    switcher = Service(bus, SWITCHER, clock)
     if not switcher.wait(DISCOVERY_S, check):
         raise TimeoutError("no motion switcher found")
     switcher.call(SELECT_MODE, json.dumps({"name": name}), check=check)
