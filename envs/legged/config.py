@@ -126,6 +126,11 @@ class EnvConfig:
             raise ValueError(
                 f"env.commands names {len(self.commands)} terms ({', '.join(self.commands) or 'none'}): it must name one"
             )
+        for section in ("commands", "resets"):
+            for name, parameters in getattr(self, section).items():
+                for key, value in parameters.items():
+                    if isinstance(value, (list, tuple)) and len(value) == 2:
+                        _check_range(f"env.{section}.{name}.{key}", value, positive=False)
         for section in ("randomization", "pushes"):
             for name, parameters in getattr(self, section).items():
                 for key, value in parameters.items():

@@ -5,6 +5,7 @@ On this computer only, unless told otherwise.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs, urlparse
 
 from rfx.robot.state import Array
 from rfx.system.extras import missing
+from rfx.system.screen import has_screen, require_screen
 
 WAIT_S = 5.0  # that a request for the next picture waits for it
 
@@ -65,12 +67,22 @@ addEventListener("keydown", event => {
 """
 
 
+def has_window(asked: bool | None) -> bool:
+    """Whether to open a window, which was asked for or not, or None: where there is a screen.
+
+    Raises ValueError where there is none.
+    """
+    if asked:
+        require_screen("window=true", "leave it out, for a page in the browser")
+    return has_screen() if asked is None else asked
+
+
 class LivePage:
     """Serves the page until it is left; a context manager. publish gives it pictures, press gets the keys that are
     pressed.
 
     keys are (key, what it does), one button each. port 0 takes a free one. Raises OSError where the address cannot be
-    had.
+    had, ImportError naming the extra without Pillow, which it draws with.
     """
 
     def __init__(
@@ -82,6 +94,8 @@ class LivePage:
         host: str = "127.0.0.1",
         port: int = 0,
     ):
+        if importlib.util.find_spec("PIL") is None:
+            raise missing("the live page", "PIL")
         self._page = PAGE.replace("TITLE", title.replace("<", "&lt;")).replace("KEYS", json.dumps(keys)).encode()
         self._keys, self._press = {key for key, _ in keys}, press
         self._fresh, self._number, self._picture, self._state = threading.Condition(), 0, b"", "{}"
@@ -99,7 +113,13 @@ class LivePage:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise OSError(
+                f"no page at {host}:{port}: {(error.strerror or str(error)).lower()}; choose another with port=PORT (0: a free one) "
+                "and host=ADDRESS"
+            ) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
 
@@ -149,11 +169,9 @@ class LivePage:
 
 
 def jpeg(frame: Array) -> bytes:
-    """A picture (H, W, 3), uint8, as JPEG. Raises ImportError naming the extra when Pillow is missing."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise missing("the live page", "PIL") from error
+    """A picture (H, W, 3), uint8, as JPEG."""
+    from PIL import Image
+
     data = io.BytesIO()
     Image.fromarray(frame).save(data, format="JPEG", quality=85)
     return data.getvalue()

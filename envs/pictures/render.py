@@ -6,11 +6,12 @@ import atexit
 import importlib
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+from rfx.system.screen import has_screen
+
+if not has_screen():
     os.environ.setdefault("MUJOCO_GL", "egl")  # before mujoco.egl is first imported
 
 import mujoco

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import signal
 import sys
 from collections.abc import Sequence
-from ctypes.util import find_library
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -18,6 +16,7 @@ import rfx
 from rfx.commands.deploy import add_arguments, add_network_arguments, deploy, go2_interface
 from rfx.settings.terms import is_foreign, search_working_directory, top_module
 from rfx.system.extras import mend
+from rfx.system.screen import draw_without_screen, require_screen
 from rfx.system.text import printable
 
 COMMANDS = "rfx.commands"  # the entry points of the trainer's commands
@@ -49,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # a terminated run ends as one that was interrupted: damped
         options.command(options)
     except KeyboardInterrupt:
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # all is left by now: a second one would only end this line in a traceback
+            signal.signal(number, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)
     except ERRORS as error:
         wanting = mend(error)
@@ -96,9 +100,9 @@ def export(options: argparse.Namespace) -> None:
         raise ValueError("got nothing to write; expected --onnx, --unitree FOLDER, or both")
     if options.onnx is not None:
         from rfx.export.to_onnx import export_onnx
-        from rfx.policy.folder import inspect_policy
+        from rfx.policy.folder import inside_run, inspect_policy
 
-        path = export_onnx(options.path, options.onnx or beside(options.path, ".onnx"))
+        path = export_onnx(options.path, options.onnx or beside(inside_run(options.path), ".onnx"))
         robot = inspect_policy(options.path).robot_config
         print(f"exported: {path}" + (f", which `rfx deploy {path}` runs too" if robot else ""))
     if options.unitree is not None:
@@ -156,6 +160,8 @@ def interfaces(options: argparse.Namespace) -> None:
 
 def emulate_go2(options: argparse.Namespace) -> None:
     """A MuJoCo Go2 behind the real DDS topics."""
+    if options.viewer:
+        require_screen("--viewer", "leave it out")
     from rfx.drivers.go2.emulator.emulator import run
 
     run(options.domain, options.interface, sport=not options.no_sport, viewer=options.viewer)
@@ -163,6 +169,8 @@ def emulate_go2(options: argparse.Namespace) -> None:
 
 def replay(options: argparse.Namespace) -> None:
     """What a Go2's log of its last seconds says."""
+    if options.viewer:
+        require_screen("--viewer", "leave it out, or plot with --plot FILE")
     from rfx.drivers.go2.operator.replay import describe, plot, recompute, show
     from rfx.drivers.go2.rules.log import Recording
 
@@ -180,12 +188,6 @@ def replay(options: argparse.Namespace) -> None:
 def say(line: str) -> None:
     """Print a line that holds text from a policy, a log or the hub: a terminal must not obey it."""
     print(printable(line), flush=True)
-
-
-def draw_without_screen() -> None:
-    """Have mujoco, which is not imported yet, draw through EGL where there is no screen."""
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and find_library("EGL"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def beside(source: str, suffix: str) -> str:

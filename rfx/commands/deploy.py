@@ -6,20 +6,22 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rfx.drivers.realtime import WALL_CLOCK, Clock
-from rfx.system.text import printable
+from rfx.system.screen import require_screen
+from rfx.system.text import fit, printable
 
 if TYPE_CHECKING:
     from rfx.drivers.route import LegResult
 
 GO2_ONLY = ("interface", "domain", "log", "no_motion_switcher", "silent_publishers", "restore")
 SIM_ONLY = ("viewer",)
+AXES = {"vx": "vx", "vy": "vy", "yaw_rate": "yaw"}  # of a velocity command, and the options that fix them
 
 
 def deploy(options: argparse.Namespace, clock: Clock = WALL_CLOCK) -> None:
@@ -27,9 +29,12 @@ def deploy(options: argparse.Namespace, clock: Clock = WALL_CLOCK) -> None:
     from rfx.loading.loaded_policy import load_policy
 
     check_options(options)
+    if options.viewer:
+        require_screen("--viewer", "leave it out, or drive the policy on a page with python -m train.play policy=PATH")
     policy = load_policy(options.path)
     if policy.robot_config is None:
         raise ValueError(f"this {policy.policy_type} does not say which robot it is for; save it with robot_config")
+    check_velocity(options, trained_velocity(policy.training_info))
     if options.robot == "go2":
         _lead(policy, options)
     elif walks_route(options) and "velocity_command" in policy.robot_config.observation_terms:
@@ -115,6 +120,33 @@ def walks_route(options: argparse.Namespace) -> bool:
     return options.robot == "sim" and all(value is None for value in given)
 
 
+def trained_velocity(training_info: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """The lowest and highest vx, vy (m/s) and yaw rate (rad/s) that a policy was trained to follow, by name; what its
+    folder does not say is left out.
+    """
+    env = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
+    commands = env.get("commands") if isinstance(env, Mapping) else None
+    found: dict[str, tuple[float, float]] = {}
+    for parameters in commands.values() if isinstance(commands, Mapping) else ():
+        for axis in AXES:
+            match parameters.get(axis) if isinstance(parameters, Mapping) else None:
+                case [int() | float() as low, int() | float() as high]:
+                    found[axis] = low, high
+    return found
+
+
+def check_velocity(options: argparse.Namespace, trained: Mapping[str, tuple[float, float]]) -> None:
+    """Raise ValueError for a fixed velocity that the policy was never trained to follow: nobody knows what it does
+    then.
+    """
+    for axis, option in AXES.items():
+        value, (low, high) = getattr(options, option), trained.get(axis, (-np.inf, np.inf))
+        if value is not None and (value < min(low, 0.0) or value > max(high, 0.0)):
+            raise ValueError(
+                f"got --{option} {value:g}; expected {low:g} to {high:g}, which this policy was trained to follow"
+            )
+
+
 def go2_interface(options: argparse.Namespace) -> str:
     """The network interface asked for, or the only one that leads to a robot, saying so."""
     from rfx.drivers.go2.wire.interfaces import robot_interface
@@ -141,11 +173,17 @@ def _run(policy: Any, options: argparse.Namespace, clock: Clock) -> None:
             print(HELP)
 
             def decide(observation: dict[str, Any]) -> Any:
-                robot.command(*keyboard.read())
-                print("\r\x1b[K{:+.2f} {:+.2f} m/s {:+.2f} rad/s".format(*keyboard.read()), end="", flush=True)
+                velocity = keyboard.read()
+                robot.command(*velocity)
+                print(
+                    "\r\x1b[K" + fit(["{:+.2f} {:+.2f} m/s".format(*velocity), f"{velocity[2]:+.2f} rad/s"]),
+                    end="",
+                    flush=True,
+                )
                 return policy(observation)
 
             decide.reset = policy.reset
+            stack.callback(print)  # ends the line of the velocity: what is told after it begins on one of its own
         stack.enter_context(robot)
         session = Session(robot, decide, rate_hz=robot.config.control_freq_hz, clock=clock)
         stack.callback(lambda: print(timing(session.stats, robot)))

@@ -30,6 +30,7 @@ from rfx.system.text import printable
 
 WEIGHTS, CONFIG, NORMALIZER = "model.safetensors", "rfx_config.json", "normalizer.json"
 FILES = [CONFIG, NORMALIZER, WEIGHTS]
+POLICY = "policy"  # the name of the policy folder in a run's
 FORMAT = 2
 MAX_JSON_BYTES = 16 * 2**20
 MAX_HEADER_BYTES = 2**20  # of a safetensors file: room for some 10,000 tensors
@@ -265,17 +266,24 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder that source names, fetched first as `hub.download` does if it is hf://.
+    """The folder that source names, fetched first as `hub.download` does if it is hf://, or of a run's folder the one
+    inside.
 
     Raises FileNotFoundError where there is none.
     """
     if str(source).startswith(hub.SCHEME):
         return hub.download(str(source), (CONFIG, WEIGHTS), optional=(NORMALIZER,))
-    path = Path(source)
+    path = Path(inside_run(source))
     if not path.is_dir():
         problem = "no folder" if path.exists() else "not there"
         raise FileNotFoundError(f"got {path}, which is {problem}; expected a policy folder with {CONFIG}")
     return path
+
+
+def inside_run(source: str | Path) -> str:
+    """The policy folder in a run's folder, which people give in its place; any other source as it is."""
+    inside = Path(source) / POLICY
+    return str(inside) if not (Path(source) / CONFIG).exists() and (inside / CONFIG).is_file() else str(source)
 
 
 def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:

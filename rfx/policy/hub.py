@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from rfx.system.extras import missing
+from rfx.system.outside import outside
 from rfx.system.text import printable
 
 SCHEME = "hf://"
 MAX_BYTES = 256 * 2**20  # of all files of a policy together; ours have less than 5
 COMMIT = re.compile(r"[0-9a-f]{40}")
+LOGIN = "log in with `hf auth login` as one who may, or say so with HF_TOKEN"
 
 
 def upload(
@@ -35,13 +37,13 @@ def upload(
     Returns the hf:// source of the new commit.
 
     Files there that are called as replaced says, and are not among files, go. The login is the client's own (`hf auth
-    login`, or the variable HF_TOKEN). Raises ModuleNotFoundError, ValueError for another repo_id, and what the client
-    raises.
+    login`, or the variable HF_TOKEN). Raises ModuleNotFoundError, ValueError for another repo_id, OutsideError for what
+    the client raises.
     """
     check_repo_id(repo_id)
     client = _client().HfApi()
-    client.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with outside(f"{SCHEME}{repo_id}", LOGIN), tempfile.TemporaryDirectory() as folder:
+        client.create_repo(repo_id, private=private, exist_ok=True)
         for name, data in files.items():
             (Path(folder) / name).write_bytes(data)
         commit = client.upload_folder(
@@ -57,7 +59,7 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
 
     Only files are fetched, and those of optional that are there. Where the source is no commit, stderr is told which
     one it was, and how to ask for it again. Raises ModuleNotFoundError, ValueError for another source, or for files of
-    more than max_bytes together, and what the client raises.
+    more than max_bytes together, OutsideError for what the client raises.
     """
     repo_id, revision = parse(source)
     client = _client()
@@ -65,7 +67,8 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
     wanted = [*files, *optional]
     folder = _kept(client, repo_id, revision, files, wanted) if is_pinned and revision else None
     if folder is None:
-        listing = client.HfApi().model_info(repo_id, revision=revision, files_metadata=True)
+        with outside(source, LOGIN):
+            listing = client.HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         commit = str(listing.sha)
         if not COMMIT.fullmatch(commit) or (is_pinned and commit != revision):
             raise ValueError(
@@ -76,7 +79,8 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
             {file.rfilename: file.size for file in listing.siblings or () if file.rfilename in wanted},
             max_bytes,
         )
-        folder = Path(client.snapshot_download(repo_id, revision=commit, allow_patterns=wanted))
+        with outside(source, LOGIN):
+            folder = Path(client.snapshot_download(repo_id, revision=commit, allow_patterns=wanted))
         if not is_pinned:
             print(
                 printable(f"{source} is commit {commit}; to have this very one again: {SCHEME}{repo_id}@{commit}"),

@@ -10,6 +10,7 @@ from rfx.robot.observe import observation_width
 from rfx.settings.reader import read_yaml
 from rfx.settings.terms import nearest
 from rfx.system import extras
+from rfx.system.outside import outside
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FILE = "robot.yaml"
@@ -47,8 +48,8 @@ def find_mjcf(config: RobotConfig, reference: str | Path | None = None) -> Path:
     A reference is a path, or menagerie:NAME, a model of MuJoCo Menagerie: its robot alone, or menagerie:NAME/FILE,
     another of its files.
     These are fetched when they are first asked for, or taken from the folder MENAGERIE_ROOT. Raises FileNotFoundError
-    where nothing is there, ValueError where the config names nothing or Menagerie has no such model, ImportError naming
-    the extra when it is missing.
+    where nothing is there, ValueError where the config names nothing or Menagerie has no such model, OutsideError where
+    that could not be fetched, ImportError naming the extra when it is missing.
     """
     if not reference and not config.mjcf:
         raise ValueError(
@@ -69,11 +70,14 @@ def _of_menagerie(reference: str) -> Path:
     except ImportError as error:
         raise extras.missing(reference, "mujoco_menagerie") from error
     name, _, entry = reference.removeprefix(MENAGERIE).partition("/")
-    try:
-        robot = mujoco_menagerie.get(name)
-        path = robot.xml(entry or robot.default_model)
-    except mujoco_menagerie.MenagerieError as error:
-        raise ValueError(f"{reference}: {error}") from error
+    with outside(reference):
+        try:
+            robot = mujoco_menagerie.get(name)
+            path = robot.xml(entry or robot.default_model)
+        except mujoco_menagerie.DownloadError:
+            raise
+        except mujoco_menagerie.MenagerieError as error:
+            raise ValueError(f"{reference}: {error}") from error
     if not path.is_file():
         raise FileNotFoundError(f"{reference}: no model at {path}")
     return path

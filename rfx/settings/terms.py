@@ -61,6 +61,19 @@ def term_of(module: ModuleType, name: str, parameters: Mapping[str, Any]) -> Cal
     return find(module, parameters.get("term", name))
 
 
+def parameters_of(module: ModuleType, name: str) -> list[str]:
+    """Names of what the term called name takes beside its inputs: those whose value is a number or numbers.
+
+    Raises ValueError.
+    """
+    numbers = ("float", "int", "Sequence[float]")
+    return [
+        parameter.name
+        for parameter in inspect.signature(find(module, name)).parameters.values()
+        if parameter.annotation in numbers and parameter.name != "num"
+    ]
+
+
 def bind(module: ModuleType, name: str, parameters: Mapping[str, Any], num_inputs: int = 1) -> Callable:
     """The term of the entry called name with its keyword parameters fixed; its first num_inputs arguments stay open.
 

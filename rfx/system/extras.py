@@ -19,6 +19,7 @@ EXTRA_OF = {  # by top-level module
     "matplotlib": "viz",
     "OpenGL": "viz",
     "PIL": "viz",
+    "tensorboard": "viz",
     "huggingface_hub": "hub",
     "mujoco_menagerie": "menagerie",
     "mutmut": "mutants",

@@ -105,11 +105,12 @@ def test_training_evaluation_and_play_take_one(menagerie, tmp_path):
         "policy=run/policy",
         "mjcf=menagerie:unitree_go1",
         "num_envs=2",
-        "duration_s=0.4",
+        "duration_s=1.1",
+        "output=run/e.json",
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["mjcf"] == "menagerie:unitree_go1"
+    assert json.loads((tmp_path / "run" / "e.json").read_text())["mjcf"] == "menagerie:unitree_go1"
     robot = rfx.SimRobot("go1", mjcf="menagerie:unitree_go1")  # as train.play has it
     assert (
         mass_kg(robot.physics.model) == pytest.approx(mass_kg(load_model(GO1)) + 1.0)

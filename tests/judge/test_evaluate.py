@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from envs.legged.config import EnvConfig
 from envs.legged.env import LeggedEnv
@@ -17,13 +18,14 @@ from envs.settings.configs import CONFIGS, compose
 from measure.claims import read_groups
 from rfx import GO2_CONFIG, ObservationNormalizer, load_policy
 from rfx.nn import ActorCritic
-from train.commands.evaluate import EvaluateConfig
+from train.commands.evaluate import EvaluateConfig, run
 from train.judge.bounds import rate_upper
 from train.judge.conditions import as_trained, conditions, worst_corner
 from train.judge.evaluation import Evaluation, evaluate
+from train.judge.output import beside
 from train.judge.play import EPISODE_S, evaluation_env, evaluation_seed
 from train.judge.suite import DAMPED_ERROR_VX, DEPLOYED, TARGET_PUSH_SHARE
-from train.judge.targets import WALKING
+from train.judge.targets import TRACKING, WALKING
 from train.task.config import TrainConfig
 from train.tasks.legged import LeggedTask
 
@@ -363,17 +365,58 @@ def test_the_command_writes_what_the_function_returns(policy_folder: Path) -> No
         folder=policy_folder.parent,
     )
     assert done.returncode == 0, done.stderr
-    written = json.loads((policy_folder.parent / "evaluation.json").read_text())
+    written = json.loads((policy_folder.parent / "evaluation_8x2s_seed_0_2ms.json").read_text())
     policy = load_policy(policy_folder)
     env = evaluation_env(TASK, GO2_CONFIG, num_envs=8, timestep_s=0.002)
-    expected = evaluate(lambda observation: policy({"state": observation}), env, seed=0, duration_s=2.0).to_dict()
+    expected = evaluate(
+        lambda observation: policy({"state": observation}), env, seed=0, duration_s=2.0, tracking=True
+    ).to_dict()
     assert {name: written[name] for name in expected} == json.loads(json.dumps(expected))
     assert "falls" in done.stdout and "error yaw rate" in done.stdout and "physics step 2 ms" in done.stdout
     assert "as trained" in done.stdout and "worst corner" in done.stdout and "missed" in done.stdout
     assert written["as_trained"]["disturbed"] and written["as_trained"]["num_envs"] == 2 and not written["disturbed"]
-    assert [target["limit"] for target in written["targets"]] == list(WALKING) and written["targets"][0][
-        "met"
-    ] is False  # 8 x 2 s prove little
+    assert [target["limit"] for target in written["targets"]] == [*WALKING, TRACKING, TRACKING, TRACKING] and written[
+        "targets"
+    ][0]["met"] is False  # 8 x 2 s prove little
+
+
+def test_each_evaluation_has_a_file_of_its_own_and_none_is_that_of_the_run(policy_folder: Path) -> None:
+    given = [
+        {},
+        {"num_envs": 32},
+        {"duration_s": 4.0},
+        {"seed": 1},
+        {"timestep_s": 0.002},
+        {"mjcf": "menagerie:unitree_go1"},
+        {"mjcf": "a/heavy.xml"},
+        {"task": "go2_rough"},
+        {"compare": "runs/other/policy"},
+        {"compare": "hf://someone/walker"},
+    ]
+    names = [beside(EvaluateConfig(policy=str(policy_folder), **changed)) for changed in given]
+    assert len({*names}) == len(given) and all(
+        name.parent == policy_folder.parent and name.name != "evaluation.json" for name in names
+    )
+    assert names[1].name == "evaluation_32x20s_seed_0.json" and names[6].name == "evaluation_1024x20s_seed_0_heavy.json"
+    assert beside(EvaluateConfig(policy="hf://someone/walker")).parent == Path()
+    runs_folder = EvaluateConfig(policy=str(policy_folder.parent)).inside_runs()
+    assert runs_folder.policy == str(policy_folder) and beside(runs_folder) == names[0]
+
+
+def test_an_evaluation_that_is_interrupted_or_cannot_be_written_leaves_what_was_there(
+    policy_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    output, before = tmp_path / "e.json", '{"falls": 0}'
+    output.write_text(before)
+    config = EvaluateConfig(policy=str(policy_folder), num_envs=1, duration_s=1.1, threads=1, output=str(output))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.commands.evaluate.evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, Console(quiet=True))
+    assert output.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["e.json"]
 
 
 @pytest.mark.e2e
@@ -382,7 +425,7 @@ def test_another_task_is_named_by_its_file(policy_folder: Path, tmp_path: Path) 
         f"policy={policy_folder}",
         "task=go2_rough",
         "num_envs=2",
-        "duration_s=0.2",
+        "duration_s=1.1",
         "threads=1",
         f"output={tmp_path}/e.json",
         folder=tmp_path,
@@ -401,6 +444,7 @@ def test_another_task_is_named_by_its_file(policy_folder: Path, tmp_path: Path) 
         (["policy=POLICY", "timestep_s=0.003"], "0.003"),
         (["policy=POLICY", "mjcf=none.xml"], "none.xml"),
         (["policy=POLICY", "num_envs=0"], "num_envs"),
+        (["policy=POLICY", "num_envs=1", "duration_s=1"], "duration_s is 1: errors count from 1 s"),
         (["policy=POLICY", "num_env=1"], "did you mean 'num_envs'?"),
         (["policy=POLICY", "output=/proc/none/evaluation.json"], "/proc/none"),
     ],

@@ -126,10 +126,10 @@ def test_the_command_prints_a_table_and_writes_every_evaluation(tmp_path, monkey
     actor.save(tmp_path / "policy", robot_config=GO2_CONFIG, normalizer=normalizer, training_info={})
     shown = io.StringIO()
     run(
-        EvaluateConfig(policy=str(tmp_path / "policy"), suite="models", num_envs=2, duration_s=0.1, threads=1),
+        EvaluateConfig(policy=str(tmp_path / "policy"), suite="models", num_envs=2, duration_s=1.1, threads=1),
         Console(file=shown, width=120),
     )
-    written = json.loads((tmp_path / "evaluation.json").read_text())["models"]
+    written = json.loads((tmp_path / "evaluation_2x1.1s_seed_0_suite_models.json").read_text())["models"]
     assert written.keys() == {OWN, "damping 2"} and written["damping 2"].keys() == {"1", "2", "5", "10"}
     assert (
         written["damping 2"]["1"]["timestep_s"] == 0.001

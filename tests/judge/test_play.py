@@ -167,6 +167,34 @@ def test_what_cannot_be_played_is_refused(policy_folder, changed, words):
         run(PlayConfig(**{"policy": str(policy_folder), "window": False, "port": 0, **changed}))
 
 
+def test_a_port_that_is_taken_is_named_with_what_to_do(policy_folder):
+    with LivePage("first", [], lambda key: None) as page:
+        port = int(page.url.rstrip("/").rpartition(":")[2])
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}: address already in use; choose another with port="):
+            run(PlayConfig(policy=str(policy_folder), window=False, port=port))
+
+
+def test_a_window_without_a_screen_is_refused(policy_folder, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("rfx.system.screen.sys.platform", "linux")
+    with pytest.raises(InputError, match="window=true, and there is no screen"):
+        run(PlayConfig(policy=str(policy_folder), window=True))
+
+
+def test_the_page_is_not_announced_where_nothing_can_be_drawn(policy_folder, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError("no OpenGL")
+
+    monkeypatch.setattr("train.commands.play.render_live", broken)
+    with pytest.raises(RuntimeError, match="no OpenGL"):
+        run(PlayConfig(policy=str(policy_folder), window=False, port=0))
+    assert "open" not in capsys.readouterr().out
+    monkeypatch.setattr("envs.pictures.live.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs PIL, which is not installed: pip install -e '.\[viz\]'"):
+        run(PlayConfig(policy=str(policy_folder), window=False, port=0))
+
+
 @pytest.mark.skipif(not browser.find(), reason=browser.why_not())
 def test_a_browser_shows_the_running_robot(policy_folder, capsys):
     """The real page in headless Chromium: pictures come, a key and a button steer, and what is commanded is shown."""

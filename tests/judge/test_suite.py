@@ -340,11 +340,13 @@ def test_the_page_is_whole_escapes_what_it_is_given_and_loads_nothing():
         why="no <GL>",
     )
     policies = {"one<u>": judged, "two": dataclasses.replace(judged, video=b"film")}
-    html = page(policies, dict.fromkeys(("commands", "sweeps", "pushes", "terrain"), b"picture"), "16 robots")
+    html = page(
+        policies, dict.fromkeys(("tracking", "commands", "sweeps", "pushes", "terrain"), b"picture"), "16 robots"
+    )
     sources = Sources()
     sources.feed(html)
-    assert not sources.open and len(sources.loaded) == 5
-    assert [tag for tag, _ in sources.loaded] == ["video", "img", "img", "img", "img"]
+    assert not sources.open and len(sources.loaded) == 6
+    assert [tag for tag, _ in sources.loaded] == ["video", *["img"] * 5]
     for _, source in sources.loaded:
         assert base64.b64decode(re.fullmatch(r"data:[a-z0-9/]+;base64,(.+)", source)[1]) in (b"film", b"picture")
     for text in (
@@ -387,6 +389,7 @@ def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monke
         monkeypatch.setattr(suite, name, short)
     for name, short in {"WALK_S": 0.1, "RECOVER_S": 0.1, "LEAST_S": 0.0}.items():
         monkeypatch.setattr(pushes_module, name, short)
+    monkeypatch.setattr("train.judge.evaluation.SETTLE_S", 0.04)
     monkeypatch.setattr(showcase, "SCRIPT", ((0.2, (1, 0, 0)),))
     other_model = policies / "other.xml"
     other_model.write_text(find_mjcf(GO2_CONFIG).read_text().replace('mass="6.921"', 'mass="7.5"'))
@@ -417,7 +420,7 @@ def test_two_policies_go_through_the_whole_suite_into_one_report(policies, monke
     html = (output.parent / "report.html").read_text()
     assert "first" in html and "second" in html and "falls at friction 0.4" in html
     pictures = {path.name: path.read_bytes() for path in (output.parent / "report").iterdir()}
-    assert {"commands.png", "sweeps.png", "pushes.png", "terrain.png"} <= pictures.keys()
+    assert {"tracking.png", "commands.png", "sweeps.png", "pushes.png", "terrain.png"} <= pictures.keys()
     for name, data in pictures.items():
         assert data.startswith(b"\x89PNG") if name.endswith(".png") else data[4:8] == b"ftyp"
         assert base64.b64encode(data).decode() in html

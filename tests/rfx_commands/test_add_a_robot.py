@@ -36,7 +36,7 @@ SHORT = [
 ]
 ADDED = {
     "python -m train ": SHORT,
-    "python -m train.evaluate ": ["num_envs=4", "duration_s=1"],
+    "python -m train.evaluate ": ["num_envs=4", "duration_s=1.1"],
     "python -m train.play ": ["window=false", "port=0"],
     "rfx deploy ": ["--duration", "1"],
 }
@@ -200,10 +200,9 @@ def test_training_leaves_a_policy_for_this_robot(followed, name):
 def test_the_policy_is_judged_shown_and_deployed(followed):
     checkout, done, _ = followed
     of = {start: [command for command in done if command.line.startswith(start)] for start in ADDED}
-    assert (
-        all("falls" in command.stdout for command in of["python -m train.evaluate "])
-        and (checkout / "runs" / "puppy" / "evaluation.json").is_file()
-    )
+    assert all("falls" in command.stdout for command in of["python -m train.evaluate "]) and [
+        *(checkout / "runs" / "puppy").glob("evaluation_*.json")
+    ]
     assert of["python -m train.play "][0].stdout.startswith("open http://")
     simulated, real = of["rfx deploy "]
     assert simulated.line.endswith("--robot sim --vx 0.5") and real.line.endswith("--robot puppy")

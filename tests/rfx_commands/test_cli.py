@@ -1,6 +1,8 @@
 """The command line, as a user types it."""
 
+import io
 import os
+import signal
 import sys
 
 import numpy as np
@@ -9,6 +11,7 @@ from virtual_deploy import deploy_in_virtual_time
 
 from rfx.commands.cli import main
 from rfx.drivers.go2.rules.config import GO2_CONFIG
+from rfx.policy.folder import local_folder
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,17 @@ def policy(tmp_path_factory):
             tmp_path_factory.mktemp("policy") / "p", robot_config=GO2_CONFIG, training_info={"total_steps": 7}
         )
     )
+
+
+@pytest.fixture(scope="module")
+def trained_policy(tmp_path_factory):
+    """In a run's folder, by which it is called, as training leaves it: with the commands that it learned."""
+    from rfx.nn import go2_mlp
+
+    info = {"env": {"commands": {"uniform_velocity": {"vx": [-0.6, 1.0], "vy": [0.1, 0.4], "zero_share": 0.1}}}}
+    folder = tmp_path_factory.mktemp("run")
+    go2_mlp([32]).save(folder / "policy", robot_config=GO2_CONFIG, training_info=info)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +96,65 @@ def test_deploy(policy, robot, capsys):
             ["deploy", "{policy}", "--robot", "go2", "--interface", "eth9", "--no-motion-switcher"],
             "must be released first",
         ),
+        (["deploy", "{trained}", "--vx", "5"], "got --vx 5; expected -0.6 to 1"),
+        (["deploy", "{trained}", "--robot", "mock", "--vy", "-0.1"], "got --vy -0.1; expected 0.1 to 0.4"),
         (["replay", "/nowhere"], "rfx replay: no log at /nowhere"),
         (["replay", "{policy}/rfx_config.json"], "is no rfx Go2 log"),
     ],
 )
-def test_errors_are_one_line_and_status_1(arguments, message, policy, other_policy, capsys):
-    assert main([argument.format(policy=policy, other=other_policy) for argument in arguments]) == 1
+def test_errors_are_one_line_and_status_1(arguments, message, policy, other_policy, trained_policy, capsys):
+    assert (
+        main([argument.format(policy=policy, other=other_policy, trained=trained_policy) for argument in arguments])
+        == 1
+    )
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_runs_folder_means_the_policy_inside(trained_policy, capsys):
+    assert (
+        main(["inspect", trained_policy]) == 0
+        and main(["deploy", trained_policy, "--robot", "mock", "--duration", "0.1", "--vx", "1"]) == 0
+    )
+    assert "robot: go2, 12 joints" in capsys.readouterr().out
+    assert local_folder(trained_policy) == local_folder(f"{trained_policy}/policy")
+
+
+@pytest.mark.parametrize(
+    "command", [["deploy", "{policy}", "--viewer"], ["emulate-go2", "--viewer"], ["replay", "/nowhere", "--viewer"]]
+)
+def test_a_window_without_a_screen_is_refused_before_anything_begins(command, policy, capsys, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("rfx.system.screen.sys.platform", "linux")
+    assert main([word.format(policy=policy) for word in command]) == 1
+    error = capsys.readouterr().err
+    assert "--viewer" in error and "no screen" in error and error.count("\n") == 1
+
+
+def test_a_second_signal_while_a_command_ends_changes_nothing(monkeypatch, capsys):
+    """As of one who presses Ctrl-C again and again while a policy is loading: the second comes while the first is
+    told.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    class Impatient(io.StringIO):
+        def write(self, text):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().write(text)
+
+    monkeypatch.setattr("rfx.loading.loaded_policy.load_policy", interrupted)
+    monkeypatch.setattr(sys, "stderr", Impatient())
+    try:
+        assert main(["deploy", "anything"]) == 0
+        assert sys.stderr.getvalue() == "interrupted\n"
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_a_policy_that_fails_ends_it(policy, monkeypatch):

@@ -14,7 +14,7 @@ from rfx.commands.cli import main
 from rfx.drivers.go2.rules.config import GO2_CONFIG
 from rfx.nn import MLP, go2_mlp
 from rfx.policy.folder import CONFIG, WEIGHTS
-from rfx.system.text import printable
+from rfx.system.text import fit, folded, printable
 
 # sets the title, clears, overwrites the line, turns writing around, C1's CSI
 EVIL = "\x1b]0;title\x07\x1b[2J\rok \u202egnp.exe \x9b31m"
@@ -91,3 +91,20 @@ def test_errors_that_other_entries_print(folder, tmp_path):
     with pytest.raises(ValueError, match="not finite") as error:
         MLP.load(tmp_path / WEIGHTS)
     assert not obeyed(str(error.value))
+
+
+def test_a_line_of_parts_keeps_as_many_as_fit_and_leaves_the_last_column_free():
+    parts = ["Walk", "no LowState for 0.3 s", "+0.10 +0.00 m/s", "50 Hz"]
+    assert fit(parts, 200) == "Walk | no LowState for 0.3 s | +0.10 +0.00 m/s | 50 Hz"
+    assert (
+        fit(parts, 54) == "Walk | no LowState for 0.3 s | +0.10 +0.00 m/s"
+    )  # all are 54 long: the last column would be filled
+    assert fit(parts, 40) == "Walk | no LowState for 0.3 s | 50 Hz"
+    assert fit(["standing up"], 9) == "stand..."
+    assert all(len(fit(parts, width)) < width for width in range(1, 100))
+
+
+def test_a_long_line_is_folded_between_words_and_nothing_is_lost():
+    line = "remote: Start stands up, A walks, B stands again, L2+B damps at once, always"
+    rows = folded(line, 30).split("\n")
+    assert max(map(len, rows)) < 30 and " ".join(rows) == line and folded("short", 30) == "short"

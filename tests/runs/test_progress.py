@@ -12,6 +12,7 @@ from rich.console import Console
 
 from train.runs import progress as module
 from train.runs.progress import LiveProgress, Progress, clock, millions, progress
+from train.tasks.gym import GymTask
 from train.tasks.legged import LeggedTask
 
 METRICS = {
@@ -151,3 +152,25 @@ def test_workers_are_shown_where_there_are_any_and_are_not_smoothed() -> None:
         assert not any(tag.startswith("scale/") for tag in display.shown)
     assert "  4 workers, 3 replaced, 1 sharing CPUs  " in plain.line()
     assert "training, 4 workers, 3 replaced, 1 sharing CPUs" in "\n".join(drawn(live))
+
+
+def test_a_return_that_the_task_shows_in_its_own_form_stands_there_once() -> None:
+    file, terminal = Console(file=io.StringIO(), width=80), Console(file=io.StringIO(), width=80, force_terminal=True)
+    plain, live = Progress(100, GymTask.shown, file, 0.0), LiveProgress(100, GymTask.shown, terminal, 0.0)
+    for display in (plain, live):
+        display.update(10, {"episode/return": 20.31, "episode/length": 7.0})
+    assert plain.line().count("return") == 1 == "\n".join(drawn(live)).count("return")
+    assert "return 20.3  length 7 steps" in plain.line()
+
+
+def test_an_evaluation_is_folded_on_a_terminal_and_a_path_is_not() -> None:
+    display = make(LiveProgress)
+    words = " ".join(["error vx 0.080"] * 8)
+    display.message(words, fold=True)
+    display.message("/a" * 60)
+    lines = display.console.file.getvalue().splitlines()
+    assert (
+        max(map(len, lines[:-1])) <= 80
+        and " ".join(line.strip() for line in lines[:-1]) == words
+        and lines[-1] == "/a" * 60
+    )

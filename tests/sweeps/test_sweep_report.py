@@ -57,9 +57,12 @@ def test_the_page_has_tables_curves_importance_and_video_and_needs_nothing_else(
     text = text_of(write_page([sweep], sweep / "report.html"))
     assert "<title>" in text and "6 runs: 5 finished, 1 failed. Best by score: run 1." in text
     assert re.search(
-        r"<td>0 1 2</td><td>0.9</td><td class=\"met\">0.200 ± 0.248</td><td class=\"met\">0.400 ± 0.497</td>", text
+        r"<td class=\"met\">0 1 2</td><td>0.9</td><td class=\"\">0.200 ± 0.248</td><td class=\"met\">0.400 ± 0.497</td>",
+        text,
     )
-    assert re.search(r"<td>1</td><td>0.9</td><td>1</td><td class=\"met\">0.100</td><td class=\"met\">0.200</td>", text)
+    assert re.search(
+        r"<td class=\"met\">1</td><td>0.9</td><td>1</td><td class=\"\">0.100</td><td class=\"met\">0.200</td>", text
+    )
     assert "failed: it &lt;broke&gt;" in text
     assert [
         name
@@ -72,6 +75,23 @@ def test_the_page_has_tables_curves_importance_and_video_and_needs_nothing_else(
         and filmed == [sweep / "1" / "policy"]
     )
     assert not re.search(r"(src|href)=\"(?!data:)", text)
+
+
+def test_the_best_run_is_marked_in_what_it_is_best_by_and_not_where_another_is_better(tmp_path):
+    write_run(tmp_path / "sweep", 0, ["ppo.gamma=0.9"], error_vx=0.3, score=0.1)
+    write_run(tmp_path / "sweep", 1, ["ppo.gamma=0.99"], error_vx=0.2, score=0.4)
+    text = text_of(write_page([tmp_path / "sweep"], tmp_path / "report.html", video=False))
+    assert (
+        '<td class="met">0.100</td>' in text
+        and '<td class="met">0.300</td>' not in text
+        and '<td class="met">0.200</td>' not in text
+    )
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_drawn(sweep, monkeypatch):
+    monkeypatch.setattr(sweep_report, "film_of", lambda path: pytest.fail("drawn in vain"))
+    with pytest.raises(OSError, match="/proc/none"):
+        write_page([sweep], Path("/proc/none/report.html"))
 
 
 def test_without_a_film_the_page_says_why(sweep, monkeypatch):

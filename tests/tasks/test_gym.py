@@ -355,6 +355,25 @@ def test_a_policy_is_watched_on_a_page(tmp_path, capsys):
         playing.join()
 
 
+def test_what_cannot_be_drawn_is_said_before_the_page_opens_or_an_episode_is_played(tmp_path, capsys, monkeypatch):
+    """CartPole draws with pygame, which the extra train does not bring."""
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    trainer = Trainer(config("CartPole-v1"))
+    path = tmp_path / "policy"
+    trainer.task.export(Snapshot.of(trainer).policy, path, {"task": "gym", "env": {"id": "CartPole-v1"}})
+    with pytest.raises(
+        InputError, match=r"cannot be drawn: pygame is not installed.*: pip install -e '.\[gym\]'"
+    ) as error:
+        play_gym(gym_policy(str(path)), window=False, host="127.0.0.1", port=0)
+    assert "\n" not in str(error.value) and "open" not in capsys.readouterr().out
+    monkeypatch.setattr("train.judge.gym.play_episodes", lambda *_, **__: pytest.fail("played in vain"))
+    monkeypatch.setattr("train.commands.evaluate.importlib.util.find_spec", lambda name: True)
+    with pytest.raises(InputError, match="cannot be drawn"):
+        evaluate_gym(
+            gym_policy(str(path)), EvaluateConfig(policy=str(path), video=str(tmp_path / "v.mp4")), Console(quiet=True)
+        )
+
+
 @pytest.mark.parametrize(("id", "shape"), [("envs:rfx/Ant-v5", (3, 105)), ("envs:rfx/Go2-v0", (3, 64))])
 def test_gymnasium_finds_our_environments_where_nothing_of_ours_was_imported(id, shape):
     """MODULE:ID is Gymnasium's own way: its entry points for plugins went with 1.0.

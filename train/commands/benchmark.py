@@ -7,7 +7,9 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     from rfx.system.extras import exit_without
+    from rfx.system.interrupt import leave_on_interrupt
 
+    leave_on_interrupt()
     exit_without("train", "python -m train.benchmark")
 
 import dataclasses

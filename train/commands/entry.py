@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from rfx.system.extras import exit_without
 from rfx.system.floors import exit_on_foreign
@@ -22,10 +20,3 @@ def run(name: str, arguments: Sequence[str] | None = None) -> None:
     if arguments is not None:
         sys.argv = [f"rfx {name}", *arguments]  # Hydra reads them there
     importlib.import_module(f"train.commands.{name}").main()
-
-
-def leave(number: int, _: FrameType | None) -> None:
-    """Ctrl-C while there is nothing to save: one line, exit code 130. A second one kills."""
-    signal.signal(number, signal.SIG_DFL)
-    print("interrupted", file=sys.stderr)
-    raise SystemExit(128 + number)

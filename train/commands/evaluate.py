@@ -1,5 +1,5 @@
-"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table,
-evaluation.json, a video.
+"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table, a
+JSON file, a video.
 
 suite=full judges it everywhere else and writes a report, suite=models on other figures of its robot.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     from rfx.system.extras import exit_without
+    from rfx.system.interrupt import leave_on_interrupt
 
+    leave_on_interrupt()
     exit_without("train", "python -m train.evaluate")
 
 import dataclasses
 import importlib.util
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +34,19 @@ from envs.pictures.render import render_frames, write_video
 from envs.settings.configs import CONFIGS
 from rfx.drivers.base import base_addresses
 from rfx.drivers.mjcf import load_model
+from rfx.policy.folder import inside_run
 from rfx.robot.config import RobotConfig
 from rfx.settings.reader import read
 from rfx.settings.terms import search_working_directory
 from rfx.system.extras import missing
+from rfx.system.folders import replace_file
 from train.judge.conditions import NOMINAL, conditions, fewer
-from train.judge.evaluation import Evaluation, evaluate
+from train.judge.evaluation import Evaluation, check_duration, evaluate
 from train.judge.gym import evaluate_gym, gym_policy
+from train.judge.output import beside, check_writable, names_of
 from train.judge.play import Act, PolicyAct, evaluation_env, evaluation_seed, load, task_of
 from train.judge.targets import WALKING, evaluation_targets, targets_table
+from train.judge.tracking import HOLD_S
 from train.runs.resume import use_modules_of
 from train.task.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.task.task import figures_table
@@ -87,6 +92,12 @@ class EvaluateConfig:
             if getattr(self, key) not in (None, "models") and importlib.util.find_spec(module) is None:
                 raise missing(f"{key}={getattr(self, key)}", module)
 
+    def inside_runs(self) -> EvaluateConfig:
+        """The same of the policy folders inside, where it names runs' folders."""
+        return dataclasses.replace(
+            self, policy=inside_run(self.policy), compare=self.compare and inside_run(self.compare)
+        )
+
 
 def run(config: EvaluateConfig, console: Console) -> Evaluation:
     """Evaluate as config says, print the table, write the files; returns the nominal evaluation.
@@ -107,10 +118,9 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
         }
         if config.suite and config.mjcf:
             load_model(policy.robot_config, config.mjcf)  # fails now, rather than after playing
-        output = Path(config.output) if config.output else _beside(config.policy)
-        for path in filter(None, (output, config.video and Path(config.video))):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()  # noqa: SIM115  (as above)
+        check_duration(envs[config.policy][NOMINAL], config.duration_s)
+        output = Path(config.output) if config.output else beside(config)
+        check_writable(output, config.video, output.parent / "report" / "walk.mp4" if config.suite == "full" else None)
 
     film = Film(envs[config.policy][NOMINAL]) if config.video else None
     evaluations = {
@@ -182,7 +192,7 @@ def show(
 
 
 def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """What evaluation.json says of one policy: the nominal figures, those of the other conditions under their names,
+    """What the JSON file says of one policy: the nominal figures, those of the other conditions under their names,
     targets.
     """
     others = {name.replace(" ", "_"): result.to_dict() for name, result in results.items() if name != NOMINAL}
@@ -194,9 +204,10 @@ def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 
 def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]) -> None:
-    """Write evaluation.json: the policy's figures, and those of the one that it is compared with."""
+    """Write the JSON file: the policy's figures, and those of the one that it is compared with."""
     written = figures[config.policy] | ({"compare": figures[config.compare]} if config.compare else {})
-    output.write_text(json.dumps(written, indent=2) + "\n")
+    with bad_input():
+        replace_file(output, (json.dumps(written, indent=2) + "\n").encode())
 
 
 def evaluate_with_bar(
@@ -217,14 +228,15 @@ def evaluate_with_bar(
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task("", total=round(config.duration_s / env.step_s))
+        held_s = min(HOLD_S, config.duration_s)  # after random commands
+        task = bar.add_task("", total=round(config.duration_s / env.step_s) + round(held_s / env.step_s))
 
         def after_step() -> None:
             bar.advance(task)
             if record:
                 record()
 
-        return evaluate(act, env, seed=config.seed, duration_s=config.duration_s, after_step=after_step)
+        return evaluate(act, env, seed=config.seed, duration_s=config.duration_s, tracking=True, after_step=after_step)
 
 
 def run_suite(
@@ -265,6 +277,7 @@ def run_suite(
                 conditions=evaluations[path],
                 **film(PolicyAct(policy), task, policy.robot_config),
             )
+    with bad_input():
         return write_report(folder, judged, details)
 
 
@@ -299,14 +312,6 @@ def run_models(
         console.print(names[path] if len(policies) > 1 else "", models_table(results), "", highlight=False)
 
 
-def names_of(paths: list[str]) -> dict[str, str]:
-    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are
-    equal.
-    """
-    short = {path: path if path.startswith("hf://") else Path(path).resolve().parent.name or path for path in paths}
-    return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
-
-
 class Film:
     """Records the first robot of an environment, to be drawn afterwards."""
 
@@ -335,16 +340,11 @@ class Film:
         write_video(path, frames, 1.0 / (self._every * self._env.step_s))
 
 
-def _beside(policy: str) -> Path:
-    """evaluation.json in the folder that holds the policy folder; in the current one for a policy from elsewhere."""
-    return (Path() if policy.startswith("hf://") else Path(policy).parent) / "evaluation.json"
-
-
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
 def _run(values: DictConfig) -> None:
     with exit_on_error():
         with bad_input():
-            config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True))
+            config = read(EvaluateConfig, OmegaConf.to_container(values, resolve=True)).inside_runs()
             for path in filter(None, (config.policy, config.compare)):
                 use_modules_of(Path(path).resolve().parent, print)
             gym = gym_policy(config.policy)

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     from rfx.system.extras import exit_without
+    from rfx.system.interrupt import leave_on_interrupt
 
+    leave_on_interrupt()
     exit_without("train", "python -m train.play")
 
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 import rfx
 from envs.legged.config import EnvConfig
 from envs.legged.terrain import Terrain
-from envs.pictures.live import LivePage
+from envs.pictures.live import LivePage, has_window
 from envs.pictures.render import render_live
 from envs.settings.configs import CONFIGS
 from rfx.drivers.mjcf import load_model
@@ -175,8 +175,10 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
                 0,
                 1024,
             )  # without a graphics card three times as quick
-            for frame in render_live(model, poses(), width=640, height=360):
+            for count, frame in enumerate(render_live(model, poses(), width=640, height=360)):
                 _, command, velocity = latest[0]
+                if not count:  # there is something to see
+                    print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
                 page.publish(
                     frame,
                     {
@@ -198,7 +200,6 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
         )  # apart, so that a slow picture does not slow the robot down
         try:
             drawing.start()
-            print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
             play.run(show, lambda: not stop.is_set())
         finally:  # also of a Ctrl-C that comes at once: a process that ends while OpenGL is at work crashes
             stop.set()
@@ -236,6 +237,7 @@ def in_window(play: Play, mjcf: str | None) -> None:
 def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
     """Play as config says. Raises InputError for a policy, model or address that cannot be used."""
     with bad_input():
+        window = has_window(config.window)
         policy = load(config.policy)
         robot = SimRobot(
             policy.robot_config, mjcf=config.mjcf, ground=ground_of(config.task), max_velocity_command=(np.inf,) * 3
@@ -243,7 +245,6 @@ def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
         (parameters,) = task_of(policy.training_info, robot.config.name).commands.values()
         pilot = Pilot(np.array([parameters.get(axis, (-1.0, 1.0)) for axis in ("vx", "vy", "yaw_rate")]))
         play = Play(policy, robot, pilot)
-        window = config.window if config.window is not None else has_display()
         if not window:
             return in_browser(play, config.mjcf, config.host, config.port, stop or threading.Event())
     return in_window(play, config.mjcf)
@@ -253,11 +254,6 @@ def ground_of(task: str | None) -> HeightField | None:
     """The middle of a task's terrain, where four tiles meet at their level edges; None for flat ground."""
     terrain = EnvConfig.load(task).terrain if task else None
     return Terrain(terrain).ground.crop((-GROUND_M, -GROUND_M), (GROUND_M, GROUND_M)) if terrain else None
-
-
-def has_display() -> bool:
-    """Whether a window can be opened here."""
-    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="play")

@@ -31,6 +31,7 @@ from rfx.settings.reader import read_yaml
 from rfx.settings.terms import search_working_directory
 from rfx.system.folders import replace_file
 from rfx.system.output import lasting_output
+from rfx.system.outside import OutsideError
 from train.commands.compose import compose_run
 from train.runs.lock import FolderInUse, sole_process
 from train.runs.overrides import FOLDER, HYDRA, WHOLE_RUN, is_override, kept, key_of, laid_over, own_overrides
@@ -148,7 +149,7 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
         result = train_or_go_on(values, folder, overrides)
     except FolderInUse:  # by another sweep, whose result it is to write
         raise
-    except InputError as error:
+    except (InputError, OutsideError) as error:
         result = {"status": "failed", "error": one_line(error)}
         print(f"error: {result['error']}", file=sys.stderr)
     except Exception as error:
@@ -310,7 +311,13 @@ def write_report(sweep: Path) -> None:
     from train.sweeps.sweep_report import PAGE, write_page
 
     spent_s = sum(result.get("wall_s") or 0.0 for result in read_results(sweep))
-    print(write_page([sweep], sweep / PAGE, video=spent_s > VIDEO_AFTER_S))
+    try:
+        print(write_page([sweep], sweep / PAGE, video=spent_s > VIDEO_AFTER_S))
+    except OSError as error:
+        print(
+            f"no report: {one_line(error)}; python -m train.report {sweep} --output PATH writes it elsewhere",
+            file=sys.stderr,
+        )
 
 
 def register_plugins() -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from rich.console import Console
 import rfx
 from envs.gym.env import GymEnv
 from envs.gym.make import batched_id, make_in_turn, make_single, make_vector
-from envs.pictures.live import LivePage
+from envs.pictures.live import LivePage, has_window
 from envs.pictures.render import write_video
 from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.policy.folder import inspect_policy
 from rfx.policy.onnx_policy import is_onnx
+from rfx.system.extras import install_command
+from rfx.system.folders import replace_file
 from train.judge.episodes import episode_seed, longest_episode, play_episodes
 from train.judge.learning_env import LearningEnv
-from train.task.errors import bad_input
+from train.judge.output import beside, check_writable
+from train.task.errors import bad_input, one_line
 from train.task.task import Judgement, figures_table
 
 ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig
@@ -55,7 +59,7 @@ def gym_policy(path: str) -> LoadedPolicy | None:
 
 
 def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgement:
-    """Play config.episodes full episodes in Gymnasium's own environment, print the table, write evaluation.json and, if
+    """Play config.episodes full episodes in Gymnasium's own environment, print the table, write its figures and, if
     asked for, a video.
 
     config is an EvaluateConfig. Raises InputError for a key that is for robots alone, or an environment that cannot be
@@ -68,14 +72,11 @@ def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgeme
             raise ValueError(f"episodes is {config.episodes}: it must be at least 1")
         id, kwargs = environment_of(policy)
         env, own = evaluation_env(id, kwargs, config.episodes)
-        output = (
-            Path(config.output)
-            if config.output
-            else Path() / "evaluation.json"
-            if config.policy.startswith("hf://")
-            else (Path(config.policy).parent / "evaluation.json")
-        )
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output = Path(config.output) if config.output else beside(config, f"{config.episodes}_episodes")
+        check_writable(output, config.video)
+        if config.video:
+            with closing(drawing_env(id, kwargs)) as drawing:
+                check_drawing(drawing, id)
     with console.status(f"{id}: {config.episodes} episodes"):
         judgement = play_episodes(
             policy,
@@ -87,7 +88,7 @@ def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgeme
     console.print(figures_table({"": judgement.figures}), highlight=False)
     console.print(f"[dim]{id}, {judgement.note}, seed {config.seed}{'' if own else ', batched'}[/]", highlight=False)
     with bad_input():
-        output.write_text(json.dumps(judgement.to_dict(), indent=2) + "\n")
+        replace_file(output, (json.dumps(judgement.to_dict(), indent=2) + "\n").encode())
     console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
     if config.video:
         with bad_input(), console.status(f"writing {config.video}"):
@@ -121,6 +122,20 @@ def drawing_env(id: str, kwargs: Mapping[str, Any], mode: str = "rgb_array") -> 
     return make_single(id, kwargs, render_mode=mode)
 
 
+def check_drawing(env: gymnasium.Env, id: str) -> None:
+    """Draw one picture: raises ValueError for an environment that cannot, and closes it."""
+    mode = env.render_mode
+    try:
+        env.reset()
+        if env.render() is None and mode != "human":
+            raise ValueError(f"it draws no pictures in the mode {mode}")
+    except Exception as error:  # whatever an environment raises that lacks what it draws with
+        env.close()
+        lacks = isinstance(error, (ImportError, gymnasium.error.DependencyNotInstalled))
+        mend = f": {install_command('gym')}, or what the environment's own package asks for" if lacks else ""
+        raise ValueError(f"env.id={id} cannot be drawn: {one_line(error)}{mend}") from error
+
+
 def frames_per_second(env: gymnasium.Env) -> float:
     """How many steps an environment takes in a second of its time."""
     return float(env.metadata.get("render_fps") or FPS_HZ)
@@ -129,6 +144,7 @@ def frames_per_second(env: gymnasium.Env) -> float:
 def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, path: Path) -> None:
     """Write one episode as a video. Raises ImportError or ValueError that say what is missing."""
     env = drawing_env(id, kwargs)
+    check_drawing(env, id)
 
     def frames() -> Iterator[np.ndarray]:
         observation, over = env.reset(seed=episode_seed(seed))[0], False
@@ -158,8 +174,9 @@ def play_gym(
     id, kwargs = environment_of(policy)
     stop = stop or threading.Event()
     with bad_input():
-        window = window if window is not None else bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        window = has_window(window)
         env = drawing_env(id, kwargs, "human" if window else "rgb_array")
+        check_drawing(env, id)
         if window:
             return show_episodes(policy, env, stop, lambda note: None, [])
         wishes: list[str] = []

@@ -70,16 +70,18 @@ class Step:
         return self.terminated | self.failed
 
 
-def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float) -> Iterator[Step]:
+def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, pushes: bool = True) -> Iterator[Step]:
     """Play act for duration_s, yielding once before the first control step and then after each: env.state is there to
     be read and changed.
 
     The same seed gives the same commands and starts, none used in training. A policy that remembers is told where
-    episodes begin. Where the environment pushes, it does so from the first second on.
+    episodes begin. Where the environment pushes, it does so from the first second on; without pushes not before its
+    shortest interval is over.
     """
     none = np.zeros(env.num_envs, bool)
     observation, _ = env.reset(seed=evaluation_seed(seed))
-    env.spread_pushes()
+    if pushes:
+        env.spread_pushes()
     begin_episodes(act)
     yield Step(terminated=none, truncated=none, failed=none)
     for _ in range(round(duration_s / env.step_s)):

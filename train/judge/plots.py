@@ -11,6 +11,8 @@ import numpy as np
 from rfx.system.extras import missing
 from train.judge.pushes import DIRECTIONS
 from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, TARGET_PUSH_SHARE, Suite
+from train.judge.targets import TRACKING
+from train.judge.tracking import AXES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,11 +52,37 @@ def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
         raise missing("a plot", "matplotlib") from error
     with matplotlib.rc_context(STYLE):
         return {
+            "tracking": tracking(suites),
             "commands": commands(suites),
             "sweeps": sweeps(suites),
             "pushes": pushes(suites),
             "terrain": terrain(suites),
         }
+
+
+def tracking(suites: Mapping[str, Suite]) -> bytes:
+    """Reached against commanded velocity of each axis, with 95% intervals; what is asked for is dashed, and the target
+    lies between the dots.
+    """
+    figure = new_figure(9.6, 3.1)
+    for axis, (name, unit) in zip(figure.subplots(1, len(AXES)), AXES.items()):
+        for color, (policy, suite) in zip(COLORS, suites.items()):
+            if (curve := suite.nominal.tracking.get(name)) is not None:
+                axis.errorbar(
+                    curve.command,
+                    curve.reached,
+                    yerr=1.96 * np.nan_to_num(curve.standard_error),
+                    fmt="o-",
+                    color=color,
+                    label=policy,
+                )
+                axis.plot(curve.command, curve.command, "--", color=INK, linewidth=1, zorder=0)
+                for aside in (-TRACKING, TRACKING):
+                    axis.plot(curve.command, curve.command + aside, ":", color=INK, linewidth=1, zorder=0)
+        title = name.replace("_", " ")
+        axis.set(xlabel=f"commanded {title}, {unit}", ylabel=f"reached, {unit}", title=title)
+    _legend(figure.axes[0], suites)
+    return png(figure)
 
 
 def commands(suites: Mapping[str, Suite]) -> bytes:

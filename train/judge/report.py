@@ -23,6 +23,11 @@ from train.judge.showcase import write_showcase
 from train.judge.suite import SWEEPS, TARGET_PUSH_M_S, Suite, targets
 
 CAPTIONS = {
+    "tracking": (
+        "Reached and commanded",
+        "One axis at a time is commanded, over the range of training, nominal: the mean velocity after a second. "
+        "Dashed is what was asked for, between the dots is the target.",
+    ),
     "commands": (
         "Commands",
         "The robots of a cell are asked for one forward speed and yaw rate for 8 s. White: none stood for a second.",

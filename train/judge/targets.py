@@ -11,8 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from train.judge.evaluation import Evaluation
+from train.judge.tracking import AXES
 
 PER_EPISODE = "per 20 s episode"
+TRACKING = 0.05  # m/s and rad/s: worst deviation of the mean velocity that is reached from any one that is commanded
 WALKING = (0.02, 0.10, 0.10, 0.10)  # falls; errors of vx, vy, yaw rate: of a policy that walks, as docs/results.md
 
 
@@ -49,18 +51,33 @@ def fall_target(name: str, evaluation: Evaluation, limit: float) -> Target:
 
 
 def evaluation_targets(evaluation: Evaluation, limits: tuple[float, float, float, float]) -> list[Target]:
-    """Falls and errors of an evaluation against their limits, such as WALKING."""
+    """Falls and errors of an evaluation against their limits, such as WALKING; and, where they were judged, the worst
+    deviations.
+    """
     errors = (("error_vx", "m/s"), ("error_vy", "m/s"), ("error_yaw_rate", "rad/s"))
-    return [fall_target("falls", evaluation, limits[0])] + [
-        Target(
-            name=name.replace("_", " "),
-            unit=unit,
-            value=getattr(evaluation, name),
-            bound_95=getattr(evaluation, f"{name}_upper_95"),
-            limit=limit,
-        )
-        for (name, unit), limit in zip(errors, limits[1:])
-    ]
+    return (
+        [fall_target("falls", evaluation, limits[0])]
+        + [
+            Target(
+                name=name.replace("_", " "),
+                unit=unit,
+                value=getattr(evaluation, name),
+                bound_95=getattr(evaluation, f"{name}_upper_95"),
+                limit=limit,
+            )
+            for (name, unit), limit in zip(errors, limits[1:])
+        ]
+        + [
+            Target(
+                name=f"worst error at one {axis.replace('_', ' ')}",
+                unit=AXES[axis],
+                value=curve.worst,
+                bound_95=curve.worst_upper_95,
+                limit=TRACKING,
+            )
+            for axis, curve in evaluation.tracking.items()
+        ]
+    )
 
 
 def targets_table(targets: Sequence[Target]) -> Table:
@@ -72,11 +89,6 @@ def targets_table(targets: Sequence[Target]) -> Table:
     table.add_column("")
     for target in targets:
         limit = f"{'at least' if target.at_least else 'at most'} {target.limit:g}"
-        table.add_row(
-            target.name,
-            f"{target.value:.3f}",
-            f"{target.bound_95:.3f}",
-            limit,
-            ("[green]met[/]" if target.met else "[red]missed[/]"),
-        )
+        measured, bound = (f"{value:.3f}" if math.isfinite(value) else "-" for value in (target.value, target.bound_95))
+        table.add_row(target.name, measured, bound, limit, ("[green]met[/]" if target.met else "[red]missed[/]"))
     return table

@@ -75,7 +75,8 @@ class BestPolicy:
                 self._write()
         figures = "  ".join(f"{figure.label} {figure.text}" for figure in judgement.figures if figure.main)
         self._display.message(
-            f"[dim]evaluated[/] {millions(self._last.steps):>7}  {figures}  [dim]{'saved' if better else ''}[/]"
+            f"[dim]evaluated[/] {millions(self._last.steps):>7}  {figures}  [dim]{'saved' if better else ''}[/]",
+            fold=True,
         )
         return judgement
 

@@ -35,7 +35,13 @@ class Progress:
     """Plain lines every few seconds. Use as a context manager: status, then update after every iteration."""
 
     def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
-        self.total_steps, self.figures, self.console = total_steps, (RETURN, *shown), console
+        self.total_steps, self.console = total_steps, console
+        self.figures = (
+            next(
+                (figure for figure in shown if figure.name == RETURN.name), RETURN
+            ),  # a task may show it in a form of its own
+            *(figure for figure in shown if figure.name != RETURN.name),
+        )
         self.steps, self.now = 0, ""
         self.shown: dict[str, float] = {}
         self.workers = ""  # how many collect, in words, where they do
@@ -59,9 +65,11 @@ class Progress:
         """What the run is doing."""
         self.now = now
 
-    def message(self, line: str) -> None:
-        """A line that stays."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+    def message(self, line: str, fold: bool = False) -> None:
+        """A line that stays. fold breaks it between words where a terminal is narrower; without that it can be copied
+        as one.
+        """
+        self.console.print(line, highlight=False, soft_wrap=not (fold and self.console.is_terminal))
 
     def update(self, steps: int, metrics: Mapping[str, float]) -> None:
         """Take in the metrics of one iteration; steps is the number of environment steps so far."""
@@ -145,7 +153,10 @@ class LiveProgress(Progress):
             figures.add_column(min_width=width, justify=justify, no_wrap=True)
         cells = [
             ("steps", millions(self.steps), ""),
-            *((figure.label, self._text(figure), figure.unit) for figure in (SPEED, RETURN, KL, *self.figures[1:])),
+            *(
+                (figure.label, self._text(figure), figure.unit)
+                for figure in (SPEED, self.figures[0], KL, *self.figures[1:])
+            ),
         ]
         for row in range(0, len(cells), 3):
             figures.add_row(

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rfx.system.output import lasting_output
+from rfx.system.outside import OutsideError
 from rfx.system.signals import stopping_signals
 from train.ppo.errors import TrainingBroken
 from train.runs.best import BestPolicy
@@ -67,6 +68,10 @@ def train(
         state, changed = load_run(config, folder, total_steps, tell)
         with bad_input():
             trainer = stack.enter_context(closing(Trainer(config)))
+        if config.start_from and not state:  # before anything is written: it may not fit
+            source = find_run(config.start_from, folder.parent, "start_from")
+            steps = start_from(trainer, source, tell)
+        with bad_input():
             table = MetricsTable(folder, state.get("run.metric_rows", 0))
             loggers: list[Logger] = [table]
             for logger_type in logger_types:
@@ -83,8 +88,6 @@ def train(
         if note := getattr(trainer.task, "note", None):
             console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
         if config.start_from and not state:
-            source = find_run(config.start_from, folder.parent, "start_from")
-            steps = start_from(trainer, source, tell)
             console.print(
                 f"[dim]begins with the network of {_short(source)}, after {millions(steps)} steps[/]",
                 highlight=False,
@@ -171,7 +174,7 @@ class Loop:
             self._best.choose(self._stop.check)
         except Stopped:
             self._best.save_unless_saved()
-        except TrainingBroken as error:
+        except (TrainingBroken, OutsideError) as error:
             return str(error)
         except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
             if not self._stop.signal:

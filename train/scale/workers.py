@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rfx.policy.normalizer import ObservationNormalizer
+from rfx.system.outside import outside
 from train.ppo.check_env import check_env
 from train.ppo.collector import Collector
 from train.ppo.errors import TrainingBroken
@@ -110,7 +111,10 @@ class Workers:
         import ray
 
         begin = time.perf_counter()
-        given = ray.put((forward.weights(), normalizer.to_dict(), critic_normalizer and critic_normalizer.to_dict()))
+        with outside("the Ray cluster"):
+            given = ray.put(
+                (forward.weights(), normalizer.to_dict(), critic_normalizer and critic_normalizer.to_dict())
+            )
         value, results = np.empty(rollout.reward.shape[1], np.float32), {}
         sent = time.perf_counter()
         for i, result in self._ask(lambda i: self._actors[i].collect.remote(given)):
@@ -147,7 +151,8 @@ class Workers:
 
         waiting, deaths = {call(i): i for i in range(len(self.rows))}, 0
         while waiting:
-            answered, _ = ray.wait([*waiting], num_returns=1, timeout=CHECK_S)
+            with outside("the Ray cluster"):
+                answered, _ = ray.wait([*waiting], num_returns=1, timeout=CHECK_S)
             # a machine's death is known to its workers' callers first: the replacements may have been promised its CPUs
             if not answered:
                 for reference, i in [*waiting.items()]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from train.sweeps.points import APART, points, spread
+from train.task.errors import one_line
 from train.task.task import Figure
 
 SCORE = Figure(name="score", label="score")
@@ -90,12 +91,19 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
                 folder.rmdir()
         return 0
     console, figures = console or Console(), figures_of(results)
-    write_csv(rows, folder / "sweep.csv")
-    console.print("", sweep_table(rows, varying, figures), soft_wrap=True)
+    tables = [("sweep.csv", rows, sweep_table(rows, varying, figures))]
     if several(rows, varying):
-        write_csv(point_rows(rows, varying, figures), folder / "points.csv")
-        console.print("", points_table(rows, varying, figures), soft_wrap=True)
-    console.print("", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
+        tables.append(("points.csv", point_rows(rows, varying, figures), points_table(rows, varying, figures)))
+    for _, _, table in tables:
+        console.print(
+            "", table, soft_wrap=not console.is_terminal
+        )  # on a terminal its columns fit; in a file no line is broken
+    try:
+        for name, written, _ in tables:
+            write_csv(written, folder / name)
+        console.print("", f"[dim]{folder / 'sweep.csv'}[/]", soft_wrap=True)
+    except OSError as error:
+        console.print(f"no sweep.csv: {one_line(error)}", markup=False, highlight=False, soft_wrap=True)
     return sum(row["status"] == "failed" for row in rows)
 
 

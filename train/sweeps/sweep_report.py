@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rfx.system.folders import replace_file
+from train.judge.output import check_writable
 from train.judge.page import data_url, document, number, section, table
 from train.runs.resume import read_record
 from train.sweeps.curves import draw_curves, draw_importance, draw_keys, style
@@ -94,15 +96,15 @@ def _written(value: Any) -> str:
 
 
 def write_page(folders: Sequence[Path], path: Path, *, video: bool = True) -> Path:
-    """Write the page about the runs in folders to path; returns it.
-
-    Raises InputError where there are none, ImportError without matplotlib.
+    """Write the page about the runs in folders to path; returns it. Raises InputError where there are none, OSError for
+    a path that cannot be written, ImportError without matplotlib.
     """
     runs = gather(folders)
+    check_writable(path)
     with style():
         pictures = {"curves": _curves(runs)} | _keys(runs)
     film = film_of(runs.folders[runs.best] / "policy") if video and runs.best else None
-    path.write_text(page(runs, pictures, film, ", ".join(str(folder) for folder in folders)), encoding="utf-8")
+    replace_file(path, page(runs, pictures, film, ", ".join(str(folder) for folder in folders)).encode())
     return path
 
 
@@ -156,16 +158,16 @@ def _points(runs: Runs, figures: Sequence[Figure]) -> str:
     keys = [key for key in runs.keys if key not in APART]
     rows = point_rows(runs.rows, runs.keys, figures_of(runs.results))
     scores = [row["score"] for row in rows if row["score"] is not None]
+    is_best = [
+        bool(scores) and row["score"] == min(scores) for row in rows
+    ]  # by the score; in other figures it may be worse
     cells = [
         [
-            row["runs"],
+            (row["runs"], "met" if best else ""),
             *(escape(short(row[key])) for key in keys),
-            *(
-                (interval_text(figure, row), "met" if scores and row["score"] == min(scores) else "")
-                for figure in figures
-            ),
+            *((interval_text(figure, row), "met" if best and figure is SCORE else "") for figure in figures),
         ]
-        for row in rows
+        for row, best in zip(rows, is_best)
     ]
     return table(["runs", *map(_breakable, keys), *(escape(_named(figure)) for figure in figures)], cells)
 
@@ -174,11 +176,14 @@ def _runs(runs: Runs, figures: Sequence[Figure]) -> str:
     def row_of(row: Mapping[str, Any]) -> list[str | tuple[str, str]]:
         values = ["-" if row[figure.name] is None else number(row[figure.name]) for figure in figures]
         time = "-" if row["wall_s"] is None else f"{row['wall_s']:.0f} s"
-        mark = "met" if row["run"] == runs.best else ""
+        mark = (
+            "met" if row["run"] == runs.best else ""
+        )  # of the run and of what it is best by: in other figures it may be worse
+        marked = [(value, mark if figure.name == runs.metric else "") for figure, value in zip(figures, values)]
         return [
-            escape(row["run"]),
+            (escape(row["run"]), mark),
             *(escape(short(row[key])) for key in runs.keys),
-            *((value, mark) for value in values),
+            *marked,
             time,
             (
                 escape(row["status"] + (f": {row['error']}" if row["error"] else "")),

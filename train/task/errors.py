@@ -17,6 +17,7 @@ from typing import Any
 from envs.settings.configs import CONFIGS, compose, options
 from rfx.settings.reader import read_yaml
 from rfx.system.extras import install_command
+from rfx.system.outside import OutsideError
 from rfx.system.text import printable
 from train.ppo.errors import TrainingBroken
 
@@ -77,9 +78,9 @@ def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Around what Hydra runs: an InputError ends the process with one line and exit code 2, TrainingBroken with 1.
+    """Around what Hydra runs: an InputError ends the process with one line and exit code 2.
 
-    Ctrl-C ends it with exit code 130, any other error with 1.
+    TrainingBroken and OutsideError end it with one line and 1, Ctrl-C with 130, any other error with 1.
     """
     try:
         yield
@@ -88,12 +89,9 @@ def exit_on_error() -> Iterator[None]:
     except Exception as error:
         if SHOW_TRACEBACK:
             raise
-        if isinstance(error, InputError):
+        if isinstance(error, (InputError, OutsideError, TrainingBroken)):
             print(f"error: {one_line(error)}", file=sys.stderr)
-            raise SystemExit(2) from None
-        if isinstance(error, TrainingBroken):
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            raise SystemExit(1) from None
+            raise SystemExit(2 if isinstance(error, InputError) else 1) from None
         traceback.print_exc()
         raise SystemExit(1) from None
 
@@ -153,10 +151,13 @@ def _options_in_one_line(config_name: str) -> Iterator[None]:
                 f"{option} stands apart from the other settings: write options such as -m before all of them"
             )
         name, equals, value = option.lstrip("-").partition("=")
-        if name in known_keys(config_name):
-            raise UnknownOption(
-                f"unknown option {option!r}: settings have no dashes, {name}={value if equals else 'VALUE'}"
-            )
+        if name in known_keys(config_name) or options(name):
+            after = (
+                sys.argv[sys.argv.index(option) + 1 :][:1] if option in sys.argv else []
+            )  # argparse took it for a setting
+            value = value if equals else "".join(after) if after and not re.search("=|^-", after[0]) else "VALUE"
+            plus = "+" if config_name == "train" and options(name) else ""  # a choice from a group
+            raise UnknownOption(f"unknown option {option!r}: settings have no dashes, {plus}{name}={value}")
         close = difflib.get_close_matches(option, list(parser._option_string_actions), n=1, cutoff=0.7)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise UnknownOption(

@@ -4,6 +4,7 @@ errors.
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -18,7 +19,7 @@ from rfx.loading.loaded_policy import LoadedPolicy
 from rfx.robot.files import load_robot
 from rfx.robot.mirror import Mirror
 from rfx.settings.reader import read, read_value
-from rfx.settings.terms import available, find, term_of
+from rfx.settings.terms import available, find, parameters_of, term_of
 from train.judge.conditions import as_trained
 from train.judge.evaluation import evaluate
 from train.judge.play import PolicyAct, evaluation_env, evaluation_seed
@@ -69,6 +70,7 @@ class LeggedTask:
         """
         if not values.get("robot"):
             raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(options('robot'))}")
+        check_entries(values.get("env", {}))
         config = read(EnvConfig, values.get("env", {}), "env")
         check_terms(config)
         for name in (values.get("policy") or {}).get("critic_terms") or ():
@@ -108,6 +110,7 @@ class LeggedTask:
             env,
             seed=FINAL_SEED if final else TRAINING_SEED,
             duration_s=duration_s,
+            tracking=True,
             after_step=after_step,
         ).judgement()
 
@@ -143,6 +146,21 @@ class LeggedTask:
     def commands(self, path: Path) -> dict[str, str]:
         """How to judge the policy further, and how to run it."""
         return {"evaluate": f"python -m train.evaluate policy={path}", "deploy": f"rfx deploy {path} --robot sim"}
+
+
+def check_entries(env: Mapping[str, Any]) -> None:
+    """Raises ValueError for a term that is given a value in place of its parameters; it says which key takes the
+    value.
+    """
+    for section, module in SECTIONS.items():
+        entries = env.get(section)
+        for name, value in entries.items() if isinstance(entries, Mapping) else ():
+            if not isinstance(value, Mapping):
+                key = f"env.{section}.{name}"
+                inner = "weight" if section == "rewards" else next(iter(parameters_of(module, name)), "term")
+                raise ValueError(
+                    f"{key} is {value!r}: a term has parameters; write {key}.{inner}={json.dumps(value)}, or ~{key} to leave it out"
+                )
 
 
 def check_terms(config: EnvConfig) -> None:

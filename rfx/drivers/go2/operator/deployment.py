@@ -7,7 +7,7 @@ import math
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from rfx.drivers.go2.driver.driver import Go2, Report
@@ -16,6 +16,7 @@ from rfx.drivers.go2.wire.remote import BUTTONS
 from rfx.drivers.keyboard import BACK, FORWARD, Keyboard
 from rfx.drivers.realtime import WALL_CLOCK, Clock, realtime_priority
 from rfx.drivers.session import Rhythm
+from rfx.system.text import fit, folded
 
 PRIORITY = 10
 WARMUP_S = 0.5
@@ -219,7 +220,7 @@ class Deployment:
         now_s = self._clock.now()
         if now_s - self._shown_s >= STATUS_S:
             self._shown_s = now_s
-            self._console.show(status_line(report, self.robot, self.rhythm))
+            self._console.show(status(report, self.robot, self.rhythm))
 
     def _say(self, line: str) -> None:
         self._console.say(line)
@@ -245,15 +246,17 @@ class TerminalConsole:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self._texts.put(f"{CLEAR if self._is_terminal else ''}{line}\n")
+        self._texts.put(f"{CLEAR}{folded(line)}\n" if self._is_terminal else f"{line}\n")
 
-    def show(self, status: str) -> None:
-        """Print a status, on a terminal only, in place of the last."""
+    def show(self, status: Sequence[str]) -> None:
+        """Print as many parts of a status as fit, on a terminal only, in place of the last."""
         if self._is_terminal and self._texts.empty():
-            self._texts.put(f"{CLEAR}{status}")
+            self._texts.put(f"{CLEAR}{fit(status)}")
 
     def close(self) -> None:
-        """Print what there is, where that is possible at once, and no more."""
+        """Print what there is, where that is possible at once, and no more; no status stays."""
+        if self._is_terminal:
+            self._texts.put(CLEAR)
         self._texts.put(END)
         self._thread.join(1.0)
 
@@ -266,8 +269,10 @@ class PolicyError(Exception):
     """The policy, not the robot, has failed: its cause says how."""
 
 
-def status_line(report: Report, robot: Go2, rhythm: Rhythm) -> str:
-    """State, command, rate, jitter, battery, hottest motor, in under 120 columns."""
+def status(report: Report, robot: Go2, rhythm: Rhythm) -> list[str]:
+    """State, what is wrong, command, battery, rate and jitter, hottest motor: what matters most first, as a narrow
+    terminal shows no more.
+    """
     vx, vy, yaw_rate = robot.state.velocity_command[0].tolist()
     walks = report.phase == Phase.POLICY
     rate = (
@@ -277,8 +282,13 @@ def status_line(report: Report, robot: Go2, rhythm: Rhythm) -> str:
     )
     battery = "battery unknown" if report.battery == UNKNOWN else f"battery {report.battery}%"
     joint, temperature = report.hottest
-    age = f" | no LowState for {report.state_age_s:.1f} s" if report.state_age_s > 0.1 else ""
-    return (
-        f"{NAMES[report.phase]} | {vx:+.2f} {vy:+.2f} m/s {yaw_rate:+.2f} rad/s | {rate} | {battery} | "
-        f"{joint.removesuffix('_joint')} {temperature} C{'' if report.remote_seen else ' | remote not seen'}{age}"
-    )
+    wrong = [f"no LowState for {report.state_age_s:.1f} s"] if report.state_age_s > 0.1 else []
+    wrong += [] if report.remote_seen else ["remote not seen"]
+    return [
+        NAMES[report.phase],
+        *wrong,
+        f"{vx:+.2f} {vy:+.2f} m/s {yaw_rate:+.2f} rad/s",
+        battery,
+        rate,
+        f"{joint.removesuffix('_joint')} {temperature} C",
+    ]

@@ -1,0 +1,66 @@
+"""Where an evaluation is written: beside the policy, named by its conditions, so that a run's own evaluation.json stays
+what it is.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from train.commands.evaluate import EvaluateConfig
+
+
+def beside(config: EvaluateConfig, size: str = "") -> Path:
+    """evaluation_CONDITIONS.json in the folder that holds the policy folder; in the current one for a policy from
+    elsewhere.
+
+    size says how much is played, where that is not robots and seconds; other conditions are named where they are not
+    the usual ones.
+    """
+    named = [size or f"{config.num_envs}x{config.duration_s:g}s", f"seed_{config.seed}"]
+    if config.timestep_s:
+        named.append(f"{1e3 * config.timestep_s:g}ms")
+    for value in (config.mjcf, config.task):
+        named += [_stem(value)] if value else []
+    if config.suite:
+        named.append(f"suite_{config.suite}")
+    if config.compare:
+        named.append(f"beside_{_stem(_run_name(config.compare))}")
+    return (
+        Path() if config.policy.startswith("hf://") else Path(config.policy).parent
+    ) / f"evaluation_{'_'.join(named)}.json"
+
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Make the folders of files that are to be written, before the work that they are to hold.
+
+    Raises OSError where they cannot be.
+    """
+    for folder in dict.fromkeys(Path(path).parent for path in paths if path):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # noqa: SIM115  (it is gone at once)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def names_of(paths: list[str]) -> dict[str, str]:
+    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are
+    equal.
+    """
+    short = {path: _run_name(path) for path in paths}
+    return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
+
+
+def _run_name(policy: str) -> str:
+    """The name of the folder that a policy folder lies in."""
+    return policy if policy.startswith("hf://") else Path(policy).resolve().parent.name or policy
+
+
+def _stem(source: str) -> str:
+    """What of a path, or another source, can stand in a file's name."""
+    name = source.rpartition("/")[2] if "://" not in source else source.partition("://")[2]
+    return re.sub(r"[^\w.-]+", "-", name.removesuffix(".xml").removesuffix(".yaml"))
