@@ -7,6 +7,7 @@ and judge the wire (`damps_ms`).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from rfx.drivers.go2.wire import messages
 from rfx.drivers.go2.wire.bus import LOW_CMD
 from rfx.drivers.session import Session
 
+TICK_MS = 2.5  # of the sender
+BEAT_MS = 12.5  # between two words of the sender to its guard: 10 ms or a tick more
 QUICK = SafetyLimits(stand_s=0.3, settle_s=0.1, damping_s=0.2)
 
 
@@ -187,6 +190,26 @@ class VirtualGo2:
         if not session.is_running:
             session.stop()  # says why
         return robot, session
+
+    def policy_process(self, steps: float = math.inf) -> VirtualProcess:
+        """A process that walks for so many steps, of which it has made .steps, then lies down and ends."""
+
+        def live(process: VirtualProcess) -> None:
+            process.robot = self.go2()
+            try:
+                with process.robot as robot:
+                    robot.reset()
+                    while process.steps < steps:
+                        robot.observe()
+                        robot.act(still(None))
+                        process.steps += 1
+                        self.clock.sleep(0.02)
+            except (RuntimeError, ConnectionError):  # it was damped
+                pass
+
+        process = self.clock.process(live, "policy")
+        process.steps = 0
+        return process
 
     def finish(self, robot: Go2, session: Session) -> str:
         """End a session that fails of itself. Returns why."""

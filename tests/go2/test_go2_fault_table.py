@@ -1,12 +1,12 @@
 """Each of the three processes stopped or killed at a random moment: how soon damping is on the real wire, and what is
 left behind.
 
-tests/go2/test_go2_faults.py does the same in virtual time, at thousands of moments. A strike is judged by the wire
-alone. Where the motors were stiff, somebody damps within 100 ms, nothing stiff follows, and damping goes on; in the end
-none of the three processes is left (a stopped policy's is ended by its user). RFX_STRIKES sets the number of strikes of
-the long test, RFX_SEED their moments.
-On a busy machine a session may end by itself before it is struck, as when the policy misses its steps: the wire is
-judged all the same, and the strike is made again.
+tests/go2/test_go2_strikes.py does the same in virtual time, at thousands of moments. A strike is judged by the wire
+alone.
+Where the motors were stiff, somebody damps within 100 ms, nothing stiff follows, and damping goes on; in the end none
+of the three processes is left (a stopped policy's is ended by its user). RFX_STRIKES sets the number of strikes of the
+long test, RFX_SEED their moments. On a busy machine a session may end by itself before it is struck, as when the policy
+misses its steps: the wire is judged all the same, and the strike is made again.
 """
 
 import os
