@@ -68,7 +68,7 @@ def _reason(error: Exception, login: str) -> tuple[str, str]:
     """What is wrong, in words, and what to do about it; the words are empty where no cause is known."""
     for cause in _chain(error):
         status = getattr(getattr(cause, "response", None), "status_code", None) or getattr(cause, "code", None)
-        number = cause.errno if isinstance(cause, OSError) else None
+        number, file = (cause.errno, cause.filename) if isinstance(cause, OSError) else (None, None)
         if status in (401, 403):
             return "no permission", login
         if status in (404, 410):
@@ -77,7 +77,7 @@ def _reason(error: Exception, login: str) -> tuple[str, str]:
             return "no space left on the disk", "make room, and try again"
         if number in PERMISSION:
             return (
-                f"no permission to write {cause.filename}" if cause.filename else "no permission",
+                f"no permission to write {file}" if file else "no permission",
                 "choose a folder that can be written",
             )
         if (
@@ -89,7 +89,7 @@ def _reason(error: Exception, login: str) -> tuple[str, str]:
     return "", ""
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and those that led to it; the first first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -18,9 +18,10 @@ from envs.settings.configs import CONFIGS, compose
 from measure.claims import read_groups
 from rfx import GO2_CONFIG, ObservationNormalizer, load_policy
 from rfx.nn import ActorCritic
-from train.commands.evaluate import EvaluateConfig, run
+from train.commands.evaluate import run
 from train.judge.bounds import rate_upper
 from train.judge.conditions import as_trained, conditions, worst_corner
+from train.judge.evaluate_config import EvaluateConfig
 from train.judge.evaluation import Evaluation, evaluate
 from train.judge.output import beside
 from train.judge.play import EPISODE_S, evaluation_env, evaluation_seed

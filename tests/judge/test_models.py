@@ -15,7 +15,8 @@ from rfx import GO2_CONFIG, ObservationNormalizer
 from rfx.drivers.mjcf import load_model
 from rfx.nn import ActorCritic
 from rfx.robot.files import load_robot
-from train.commands.evaluate import EvaluateConfig, run
+from train.commands.evaluate import run
+from train.judge.evaluate_config import EvaluateConfig
 from train.judge.models import OWN, ModelChange, Models, changed_model, published
 from train.judge.play import evaluation_env
 

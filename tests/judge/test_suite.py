@@ -19,10 +19,11 @@ from envs.legged.simulation import Simulation
 from rfx import GO2_CONFIG, ObservationNormalizer
 from rfx.nn import ActorCritic
 from rfx.robot.files import find_mjcf
-from train.commands.evaluate import EvaluateConfig, names_of, run
+from train.commands.evaluate import names_of, run
 from train.judge import pushes as pushes_module
 from train.judge import showcase, suite
 from train.judge.crossings import Crossings
+from train.judge.evaluate_config import EvaluateConfig
 from train.judge.evaluation import evaluate
 from train.judge.play import evaluation_env
 from train.judge.pushes import DIRECTIONS, PHASES, Pushes

@@ -27,8 +27,8 @@ from envs.gym.make import make_vector
 from envs.settings.configs import compose, gym_family, merged, options
 from rfx.policy.spaces import Spaces
 from rfx.robot.state import FAILED
-from train.commands.evaluate import EvaluateConfig
 from train.judge.episodes import play_episodes
+from train.judge.evaluate_config import EvaluateConfig
 from train.judge.gym import environment_of, evaluate_gym, evaluation_env, gym_policy, play_gym
 from train.ppo.gae import gae
 from train.ppo.reward_scale import RewardScale
@@ -367,7 +367,7 @@ def test_what_cannot_be_drawn_is_said_before_the_page_opens_or_an_episode_is_pla
         play_gym(gym_policy(str(path)), window=False, host="127.0.0.1", port=0)
     assert "\n" not in str(error.value) and "open" not in capsys.readouterr().out
     monkeypatch.setattr("train.judge.gym.play_episodes", lambda *_, **__: pytest.fail("played in vain"))
-    monkeypatch.setattr("train.commands.evaluate.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("train.judge.evaluate_config.importlib.util.find_spec", lambda name: True)
     with pytest.raises(InputError, match="cannot be drawn"):
         evaluate_gym(
             gym_policy(str(path)), EvaluateConfig(policy=str(path), video=str(tmp_path / "v.mp4")), Console(quiet=True)

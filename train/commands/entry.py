@@ -8,13 +8,12 @@ from collections.abc import Sequence
 
 from rfx.system.extras import exit_without
 from rfx.system.floors import exit_on_foreign
+from rfx.system.interrupt import leave_on_interrupt
 
 
 def run(name: str, arguments: Sequence[str] | None = None) -> None:
     """Run train/commands/NAME.py with these arguments, by default those of the process."""
-    signal.signal(
-        signal.SIGINT, leave
-    )  # before the imports, which take a second; a run takes over while there is something to save
+    leave_on_interrupt()  # before the imports, which take a second; a run takes over while there is something to save
     exit_on_foreign("envs", "train")
     exit_without("train", f"rfx {name}")
     if arguments is not None:

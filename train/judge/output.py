@@ -7,10 +7,8 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from train.commands.evaluate import EvaluateConfig
+from train.judge.evaluate_config import EvaluateConfig
 
 
 def beside(config: EvaluateConfig, size: str = "") -> Path:
