@@ -37,7 +37,7 @@ class Lines:
         self.lines.append(line)
 
     def show(self, status):
-        self.status = status
+        self.status = " | ".join(status)
 
     def close(self):
         pass
@@ -295,12 +295,12 @@ def test_enter_leads_where_there_is_no_remote(bench):
         keys.velocity, keys.pressed = velocity, [key] if key else []
         bench.clock.wait_for(lambda: status in deployed.console.status, 10.0)
 
-    press("", "Passive | +0.00 +0.00 m/s")
+    press("", "Passive | remote not seen | +0.00 +0.00 m/s")
     assert "remote not seen" in deployed.console.status and "battery 80%" in deployed.console.status
     press(FORWARD, "Stand |")
-    press(FORWARD, "Walk | +0.30", (0.3, 0.0, 0.0))
+    press(FORWARD, "Walk | remote not seen | +0.30", (0.3, 0.0, 0.0))
     press("", "jitter", (0.3, 0.0, 0.0))
-    press("", "Walk | +1.00", (1.0, 0.0, 0.0))
+    press("", "Walk | remote not seen | +1.00", (1.0, 0.0, 0.0))
     press(BACK, "Stand |")
     press(BACK, "lying down |")
     press("", "Passive |")

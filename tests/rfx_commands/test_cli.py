@@ -162,7 +162,7 @@ def test_a_policy_that_fails_ends_it(policy, monkeypatch):
         "rfx.loading.loaded_policy.LoadedPolicy.__call__", lambda self, observation: np.full((1, 12), np.nan)
     )
     with pytest.raises(RuntimeError, match="after 0 steps, .*not finite"):
-        deploy_in_virtual_time(policy, "--duration", "1")
+        deploy_in_virtual_time(policy, "--duration", "1", "--vx", "0")
 
 
 def test_no_such_interface(policy, capfd):

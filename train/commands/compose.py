@@ -20,7 +20,7 @@ from rfx.system.folders import replace_file
 from train.task.errors import InputError, explain
 
 PLAIN_WORD = re.compile(
-    r"[A-Za-z_./~][\w./~:+-]*"
+    r"[A-Za-z_./][\w./~:+-]*"
 )  # text that Hydra reads as itself without quotes, but for the words below
 OTHER_WORDS = ("true", "false", "null", "nan", "inf", "infinity")
 

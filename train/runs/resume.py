@@ -287,7 +287,8 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
     more.
     """
     now = values_of(config)
-    differing = {key: pair for key, pair in _differing(ADDED | was, now).items() if key not in FREE}
+    was = {key: meaning for key, meaning in ADDED.items() if key in now} | dict(was)
+    differing = {key: pair for key, pair in _differing(was, now).items() if key not in FREE}
     if differing and not config.resume_overrides:
         raise InputError(
             f"the configuration differs from the checkpoint's: {_told(differing)}. Give it as it was "
