@@ -182,7 +182,8 @@ def test_discovery_rates_and_latency(emulator, wire, tmp_path, record_property):
     own = seen.of(seen.writer[-1])
     assert own.damping[0] and own.damping[-1]
     p50, p99 = robot.latency_s()
-    record_property("latency_p50_ms", round(1e3 * p50, 2)), record_property("latency_p99_ms", round(1e3 * p99, 2))
+    record_property("latency_p50_ms", round(float(1e3 * p50), 2))
+    record_property("latency_p99_ms", round(float(1e3 * p99), 2))
     print(f"LowState to LowCmd: median {1e3 * p50:.2f} ms, 99th percentile {1e3 * p99:.2f} ms")
     assert p50 < 0.005, "2 ms between two LowStates, and what it takes to decide and to send"
     log = Recording.load(tmp_path / "log.jsonl").arrays
@@ -222,7 +223,7 @@ STRIKES = {
 def test_a_process_gets_a_signal_while_it_walks(shared, tmp_path, target, name, record_property):
     """Damping is on the wire within 100 ms and goes on, no process is left, and one line of standard error says why."""
     delay_ms = strike(*shared, tmp_path, target, getattr(signal, name), "walking", random.Random(f"{target} {name}"))
-    record_property("damping_after_ms", round(delay_ms, 2))
+    record_property("damping_after_ms", round(float(delay_ms), 2))
     assert delay_ms <= BOUND_MS
     assert re.search(STRIKES[target, name], (tmp_path / "errors.txt").read_text())
     assert Recording.load(run_path(tmp_path / "log.jsonl")).phase.count("POLICY")
