@@ -146,7 +146,8 @@ def as_float32(array: Array) -> Array:
 def to_device(array: Array, device: Any) -> Array:
     """Move array to device; None leaves it where it is.
 
-    If this machine lacks a CUDA device, a torch array stays where it is, with a warning. Raises ValueError for a device that NumPy does not have.
+    If this machine has no CUDA device, a torch array stays where it is, with a warning. Raises ValueError for a NumPy
+    array and any device but 'cpu'.
     """
     if device is None:
         return array
