@@ -28,8 +28,8 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
     """Load a policy, ready to run.
 
     source is a policy folder (a path, or hf://owner/name), an .onnx file that rfx exported, or a bare .safetensors
-    file. Without tinygrad, as on a robot's computer, only the Actor is loaded. If the policy observes a user's own
-    terms, their module must be on Python's path; loading does not import the module.
+    file. Without tinygrad, as on a robot's computer, a policy in a folder or .safetensors file becomes an Actor. If the
+    policy observes a user's own terms, their module must be on Python's path; loading does not import the module.
     Raises as `Policy.load`, and ModuleNotFoundError for a policy that needs tinygrad where it is missing. If
     robot_config is given and the policy is for another robot, raises ValueError that lists the differences.
     """

@@ -272,7 +272,7 @@ def _check_numbers(config: Any, where: str) -> None:
 
 
 def _check_parts(where: str, kind: str, parts: Sequence[Any]) -> None:
-    """Raise ValueError unless names are unique and mirror images come in pairs with the same sign."""
+    """Raise ValueError unless names are unique, and mirror images name each other and have the same sign."""
     by_name = {part.name: part for part in parts}
     _require(
         len(by_name) == len(parts), f"{where}: got {kind} names {[part.name for part in parts]}; expected each once"

@@ -14,7 +14,8 @@ from rfx.robot.state import Array
 class HeightField:
     """Heights of the ground on a grid: (R, C), float32, m.
 
-    Rows run along y, columns along x, cell_m apart. corner_m is x and y of heights[0, 0] in the world. Raises ValueError for fewer than two rows or columns, or heights that are not finite.
+    Rows are at increasing y, columns at increasing x, cell_m apart. corner_m is x and y of heights[0, 0] in the world.
+    Raises ValueError for fewer than two rows or columns, or heights that are not finite.
     """
 
     heights: Array
@@ -30,8 +31,8 @@ class HeightField:
     def height_at(self, x: Array, y: Array) -> Array:
         """Height of the ground at points x and y (any equal shape), m, world. float32.
 
-        Outside the grid, the height is that of the grid's nearest edge. MuJoCo splits a cell into two triangles along the diagonal from its lowest x and y to its highest
-        (mjc_ConvexHField).
+        Outside the grid, points have the height of the nearest edge. MuJoCo splits a cell into two triangles along the
+        diagonal from its lowest x and y to its highest (mjc_ConvexHField).
         """
         num_rows, num_columns = self.heights.shape
         along_x = np.clip((x - self.corner_m[0]) / self.cell_m, 0.0, num_columns - 1)
@@ -44,7 +45,7 @@ class HeightField:
         return (near + np.maximum(u, v) * (side - near) + np.minimum(u, v) * (far - side)).astype(np.float32)
 
     def crop(self, low: Sequence[float], high: Sequence[float]) -> HeightField:
-        """The part of the grid that covers x and y from low (2,) to high (2,), m. It has at least one cell."""
+        """The part of the grid that covers x and y from low (2,) to high (2,), m; at least one cell, within the grid."""
         size = np.array(self.heights.shape[::-1])
         begin = np.clip(np.floor((np.asarray(low) - self.corner_m) / self.cell_m).astype(int), 0, size - 2)
         end = np.clip(np.ceil((np.asarray(high) - self.corner_m) / self.cell_m).astype(int), begin + 1, size - 1)

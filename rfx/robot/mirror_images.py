@@ -44,7 +44,8 @@ def image_of(term: Callable) -> Callable[[RobotConfig], Image] | None:
 def joints(config: RobotConfig) -> Image:
     """The mirror image of a term with one number per joint, in motor order.
 
-    Joints change places, and their sign changes if their mirror_sign is -1. Raises ValueError for a joint without a mirror image.
+    Joints change places, and a number changes sign if its joint has mirror_sign -1. Raises ValueError for a joint
+    without a mirror image.
     """
     for joint in config.joints:
         if joint.mirror is None:

@@ -67,8 +67,8 @@ def check_observable(robot: RobotConfig | None, training_info: Mapping[str, Any]
     """Check that Python finds the modules of all terms that a policy of this robot observes. Imports nothing.
 
     Warns if a module differs from the module that the policy was trained with. Raises ValueError for a missing module.
-    Also raises ValueError if the policy names modules and its own folder is on Python's path, because the folder's
-    files could then run.
+    folder is the policy's own folder. Raises ValueError too if the policy names modules and folder is on Python's path,
+    because files in folder could then run.
     """
     needed = [name for name in robot.observation_terms if is_foreign(name)] if robot else []
     if folder is not None and (named := [*needed, *foreign_names(training_info)]):
