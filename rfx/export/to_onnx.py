@@ -36,14 +36,14 @@ MJLAB_TERMS = {
     "last_action": "actions",
 }
 ABOUT = (
-    "obs: the observation terms of observation_names, in this order, not normalized; of a policy with a history all frames of a term, "
-    "oldest first, before those of the next term. actions: in [-1, 1]; the joint targets are default_joint_pos + action_scale * actions, "
-    "clipped to the joint limits."
+    "obs: the observation terms of observation_names, in this order, not normalized; of a policy with a history "
+    "all frames of a term, oldest first, before those of the next term. actions: in [-1, 1]; the joint targets are "
+    "default_joint_pos + action_scale * actions, clipped to the joint limits."
 )
 ABOUT_GYM = (
-    "obs: the environment's observation, flat, not normalized; of a policy with a history the frames of each entry, oldest first, one "
-    "entry after the other. actions: what the environment's step takes, within its bounds, or one of its choices. policy_output: what "
-    "they were made from, in [-1, 1], or a number for each choice."
+    "obs: the environment's observation, flat, not normalized; of a policy with a history the frames of each entry, "
+    "oldest first, one entry after the other. actions: what the environment's step takes, within its bounds, or one "
+    "of its choices. policy_output: what they were made from, in [-1, 1], or a number for each choice."
 )
 
 

@@ -118,7 +118,8 @@ class LoadedPolicy:
             return self._act(np.asarray(obs))
         if not isinstance(obs, Mapping) or "state" not in obs:
             raise TypeError(
-                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'"
+                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a "
+                "dictionary with 'state'"
             )
         given = obs["state"]
         if arrays.kind(given) != "float":

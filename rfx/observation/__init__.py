@@ -134,7 +134,8 @@ class ObservationBuffer:
         """
         if not isinstance(obs, Mapping) or "state" not in obs:
             raise ValueError(
-                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'"
+                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a "
+                "dictionary with 'state'"
             )
         if self._frames:
             shapes = {name: tuple(array.shape) for name, array in obs.items()}

@@ -155,7 +155,8 @@ def to_device(array: Array, device: Any) -> Array:
     if name == "numpy":
         if str(device) != "cpu":
             raise ValueError(
-                f"got device {device!r} for numpy arrays; expected None or 'cpu': pass torch or tinygrad tensors instead"
+                f"got device {device!r} for numpy arrays; expected None or 'cpu': pass torch or tinygrad "
+                "tensors instead"
             )
         return array
     if name == "torch" and str(device).startswith("cuda") and not import_torch().cuda.is_available():

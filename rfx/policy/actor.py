@@ -67,7 +67,8 @@ class Actor:
         sizes = chain(shapes, "layers")
         if not sizes or isinstance(history, bool) or not isinstance(history, int) or history < 1 or sizes[0] % history:
             raise ValueError(
-                f"got layers of widths {sizes} and history {reprlib.repr(history)}; expected how many observations the first reads"
+                f"got layers of widths {sizes} and history {reprlib.repr(history)}; expected how many "
+                "observations the first reads"
             )
         self.obs_dim, self.act_dim, self.hidden, self.history = sizes[0] // history, sizes[-1], sizes[1:-1], history
         self.policy_type, self.chooses = policy_type, policy_type in CHOOSERS
@@ -114,8 +115,8 @@ class Actor:
         for name in ("obs_dim", "act_dim", "hidden"):
             if arguments.get(name) not in (None, getattr(actor, name)):
                 raise ValueError(
-                    f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of {getattr(actor, name)!r}; save the "
-                    "policy anew"
+                    f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of "
+                    f"{getattr(actor, name)!r}; save the policy anew"
                 )
         return actor
 

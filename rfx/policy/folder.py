@@ -124,8 +124,8 @@ def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
     if config["format"] != FORMAT:
         raise ValueError(
-            f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx {printable(config['rfx_version'])}, which "
-            "wrote it"
+            f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx "
+            f"{printable(config['rfx_version'])}, which wrote it"
         )
     return config
 

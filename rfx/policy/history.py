@@ -39,8 +39,8 @@ class ObservationHistory:
             self._begin = np.zeros(len(state), bool)
         elif (frames := self.frames).shape != (len(state), self.length, state.shape[1]):
             raise ValueError(
-                f"got observations of shape {tuple(state.shape)}; expected {(len(frames), frames.shape[2])}, as before: call "
-                "reset() before another robot, or another number of them"
+                f"got observations of shape {tuple(state.shape)}; expected "
+                f"{(len(frames), frames.shape[2])}, as before: call reset() before another robot, or another number of them"
             )
         elif self._begin.any():
             frames[self._begin] = state[self._begin, None]

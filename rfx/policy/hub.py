@@ -70,7 +70,8 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
         commit = str(listing.sha)
         if not COMMIT.fullmatch(commit) or (is_pinned and commit != revision):
             raise ValueError(
-                f"{source}: the hub answered with commit {commit!r}; expected {revision if is_pinned else '40 hexadecimal digits'}"
+                f"{source}: the hub answered with commit {commit!r}; expected "
+                f"{revision if is_pinned else '40 hexadecimal digits'}"
             )
         _check_size(
             source,

@@ -154,7 +154,8 @@ def _info(path: Path, config: dict[str, Any]) -> PolicyInfo:
     sizes = [arguments.get(name) for name in ("obs_dim", "act_dim", "history")] + list(arguments.get("hidden") or [])
     if not all(type(size) is int and 0 < size <= MAX_BYTES for size in sizes):
         raise ValueError(
-            f"got arguments {arguments!r}; expected positive integers for obs_dim, act_dim, history, and a list of them for hidden"
+            f"got arguments {arguments!r}; expected positive integers for obs_dim, act_dim, history, "
+            "and a list of them for hidden"
         )
     robot, normalizer = config["robot_config"], config["normalizer"]
     return PolicyInfo(

@@ -45,7 +45,7 @@ class HeightField:
         return (near + np.maximum(u, v) * (side - near) + np.minimum(u, v) * (far - side)).astype(np.float32)
 
     def crop(self, low: Sequence[float], high: Sequence[float]) -> HeightField:
-        """The part of the grid that covers x and y from low (2,) to high (2,), m; at least one cell, within the grid."""
+        """The part of the grid that covers x and y from low (2,) to high (2,), m; one cell at least, in the grid."""
         size = np.array(self.heights.shape[::-1])
         begin = np.clip(np.floor((np.asarray(low) - self.corner_m) / self.cell_m).astype(int), 0, size - 2)
         end = np.clip(np.ceil((np.asarray(high) - self.corner_m) / self.cell_m).astype(int), begin + 1, size - 1)

@@ -28,11 +28,13 @@ class Mirror:
         self._joint_from, self._joint_sign = joints(config)
         if not np.allclose(self.action(config.default_position), config.default_position):
             raise ValueError(
-                f"got a default pose of robot {config.name!r} that is not its own mirror image: {config.default_position.tolist()}"
+                f"got a default pose of robot {config.name!r} that is not its own mirror image: "
+                f"{config.default_position.tolist()}"
             )
         if not np.allclose(config.action_scale[self._joint_from], config.action_scale):
             raise ValueError(
-                f"got action scales of robot {config.name!r} that differ between left and right: {config.action_scale.tolist()}"
+                f"got action scales of robot {config.name!r} that differ between left and right: "
+                f"{config.action_scale.tolist()}"
             )
         half_cycle_on(config)  # rewards depend on the gait even if no term shows the clock
         sources, signs = [], []

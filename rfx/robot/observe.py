@@ -64,7 +64,8 @@ def observe(state: RobotState, out: Array | None = None) -> Array:
         start = stop
     if start != config.state_dim:
         raise ValueError(
-            f"observation terms {', '.join(config.observation_terms)} of robot {config.name!r} are {start} wide or more, "
+            f"observation terms {', '.join(config.observation_terms)} of robot {config.name!r} are "
+            f"{start} wide or more, "
             f"its state_dim is {config.state_dim}: correct one of them"
         )
     return out
