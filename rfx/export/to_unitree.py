@@ -1,7 +1,7 @@
 """Export a policy for Unitree's C++ deployment: a folder with exported/policy.onnx and params/deploy.yaml.
 
-Keys and terms follow unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and the
-files it includes).
+Keys and terms follow unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and
+below).
 """
 
 from __future__ import annotations

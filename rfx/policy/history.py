@@ -40,7 +40,8 @@ class ObservationHistory:
         elif (frames := self.frames).shape != (len(state), self.length, state.shape[1]):
             raise ValueError(
                 f"got observations of shape {tuple(state.shape)}; expected "
-                f"{(len(frames), frames.shape[2])}, as before: call reset() before another robot, or another number of them"
+                f"{(len(frames), frames.shape[2])}, as before: call reset() before another robot, "
+                "or another number of them"
             )
         elif self._begin.any():
             frames[self._begin] = state[self._begin, None]

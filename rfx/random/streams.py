@@ -107,7 +107,7 @@ class Streams:
 
         The index of the largest of log-probabilities plus Gumbel noise is a draw with these probabilities.
         """
-        # The Gumbel number is -log of an exponential number. An exponential 0 would give infinity, so 0 is raised
+        # -log of an exponential number is a Gumbel number. An exponential 0 would give infinity; it counts as 2^-54
         return -np.log(np.maximum(-np.log1p(-self.random(size)), 2.0**-54))
 
     def _words(self, size: int | tuple[int, ...]) -> Array:
