@@ -1,6 +1,6 @@
-"""rfx: what a robot and a policy are. Names load on first use, so that `import rfx` stays quick.
+"""rfx: robots and the policies that run them. Names load on first use, so that `import rfx` stays quick.
 
-To export a name, add it to EXPORTS beside the module that defines it.
+To export a name, add it to EXPORTS under the module that defines it.
 """
 
 from __future__ import annotations

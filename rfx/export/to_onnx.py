@@ -1,8 +1,8 @@
-"""A policy as an ONNX file for deployments that are not ours: normalizer and history inside, and everything they must
-know as metadata.
+"""Export a policy as an ONNX file for deployments other than rfx.
 
-Names and formats of the properties are those of mjlab (src/mjlab/rl/exporter_utils.py: lists as text with commas),
-where it has them.
+The graph holds the normalizer and reads the history; metadata properties hold everything else that a deployment must
+know. Names and formats of the properties follow mjlab where mjlab has them (src/mjlab/rl/exporter_utils.py: lists as
+text with commas).
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from rfx.robot.state import Array
 from rfx.system.extras import missing
 from rfx.system.folders import replace_file
 
-OPSET, IR_VERSION = 17, 8  # of 2022: what runtimes on robots' computers read
+OPSET, IR_VERSION = 17, 8  # from 2022; runtimes on robots' computers read these versions
 ACTIVATION_NODES = {"tanh": "Tanh", "elu": "Elu", "relu": "Relu"}
+# mjlab's names for terms that are the same numbers there. All other terms keep their names.
 MJLAB_TERMS = {
     "joint_position": "joint_pos",
     "joint_velocity": "joint_vel",
     "base_angular_velocity": "base_ang_vel",
     "velocity_command": "command",
     "last_action": "actions",
-}  # terms of ours that are the same numbers there; others keep their names
+}
 ABOUT = (
-    "obs: the observation terms of observation_names, in this order, not normalized; of a policy with a history all frames of a term, "
-    "oldest first, before those of the next term. actions: in [-1, 1]; the joint targets are default_joint_pos + action_scale * actions, "
-    "clipped to the joint limits."
+    "obs: the observation terms of observation_names, in this order, not normalized; of a policy with a history "
+    "all frames of a term, oldest first, before those of the next term. actions: in [-1, 1]; the joint targets are "
+    "default_joint_pos + action_scale * actions, clipped to the joint limits."
 )
 ABOUT_GYM = (
-    "obs: the environment's observation, flat, not normalized; of a policy with a history the frames of each entry, oldest first, one "
-    "entry after the other. actions: what the environment's step takes, within its bounds, or one of its choices. policy_output: what "
-    "they were made from, in [-1, 1], or a number for each choice."
+    "obs: the environment's observation, flat, not normalized; of a policy with a history the frames of each entry, "
+    "oldest first, one entry after the other. actions: what the environment's step takes, within its bounds, or one "
+    "of its choices. policy_output: what they were made from, in [-1, 1], or a number for each choice."
 )
 
 
 def export_onnx(source: str | Path, path: str | Path) -> Path:
-    """Write the policy at source (as `load_policy` takes it) as an ONNX file at path, replacing what is there.
+    """Export the policy at source as an ONNX file at path. An existing file is replaced. Returns path.
 
-    Returns path.
-
-    Padding of observation and action is taken off. Actions of a policy of a Gymnasium environment are those that its
-    step takes. Raises ModuleNotFoundError without the package onnx, ValueError for a policy that is none of rfx's own
-    networks, or a path that does not end in .onnx, and otherwise as `load_policy`.
+    source is anything that `load_policy` takes. The graph has no padding of observation and action. For a policy of a
+    Gymnasium environment, the graph's actions are the ones that the environment's step takes. Raises
+    ModuleNotFoundError without the package onnx. Raises ValueError for a policy that is not one of rfx's own networks,
+    or a path that does not end in .onnx. Otherwise raises as `load_policy`.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -80,13 +80,14 @@ def export_onnx(source: str | Path, path: str | Path) -> Path:
 
 
 def properties(policy: LoadedPolicy, widths: Sequence[int], actor: Actor, terms: Mapping[str, int]) -> dict[str, str]:
-    """All metadata of a policy, whose actor this is.
+    """All metadata properties of a policy.
 
-    widths are those of its layers' outputs, terms those of the observation terms.
+    actor is the policy's actor, widths are the output widths of its layers, terms the widths of the observation terms.
     """
     activation, chooses = actor.activation, actor.chooses
     obs_dim, normalizer = sum(terms.values()), policy.normalizer
-    of_activation = {"activation": activation} if activation != "tanh" else {}  # else an older rfx reads the file too
+    # Tanh is the default and is left out, so that an older rfx can read the file too
+    of_activation = {"activation": activation} if activation != "tanh" else {}
     config = {
         "format": FORMAT,
         "rfx_version": rfx.__version__,
@@ -118,7 +119,7 @@ def _observation_properties(history: int, terms: Mapping[str, int]) -> dict[str,
         "observation_terms_width": _csv(terms.values()),
         "observation_terms_scale": _csv([1] * count),
         "observation_terms_clip": _csv(["-inf;inf"] * count),
-        "observation_terms_history_length": _csv([history if history > 1 else 0] * count),  # 0: none, as mjlab has it
+        "observation_terms_history_length": _csv([history if history > 1 else 0] * count),  # 0: no history, as in mjlab
         "observation_terms_flatten_history_dim": _csv([1] * count),
     }
 
@@ -175,9 +176,9 @@ def _text(value: Any) -> str:
 def _without_padding(
     layers: Sequence[tuple[Array, Array]], policy: LoadedPolicy
 ) -> tuple[list[tuple[Array, Array]], int]:
-    """The layers without what reads or writes padding, and the width of one observation.
+    """The layers without the weights that read or write padding, and the width of one observation without padding.
 
-    Padding of an observation is zero.
+    The padding of an observation is zero, so the result does not change.
     """
     robot, obs_dim = policy.robot_config, policy.policy.obs_dim
     state_dim, action_dim = (robot.state_dim, robot.action_dim) if robot else (obs_dim, policy.policy.act_dim)
@@ -190,10 +191,10 @@ def _without_padding(
 
 
 def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], actor: Actor, policy: LoadedPolicy, order: Array) -> Any:
-    """The graph: subtract the mean, scale, clip, then a product, a sum and an activation for each layer, for choices
-    not after the last.
+    """Build the graph: subtract the mean, scale, clip, then a product, a sum and an activation for each layer.
 
-    What makes an environment's actions of that comes behind it. order is `term_order`'s.
+    If the policy chooses, the last layer has no activation. For a Gymnasium environment, nodes that convert the output
+    to the environment's actions follow. order is the result of `term_order`.
     """
     scaled = actor.chooses or policy.spaces is not None
     graph = _Graph(onnx, INPUT)
@@ -230,7 +231,7 @@ def _model(onnx: Any, layers: Sequence[tuple[Array, Array]], actor: Actor, polic
 
 
 def _add_actions(onnx: Any, graph: _Graph, spaces: Spaces | None) -> Any:
-    """Add what Spaces.scale does, in its precision; without spaces, what chooses. Returns the output."""
+    """Add nodes that compute Spaces.scale in the same precision; without spaces, an argmax. Returns the output."""
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spaces.action_dtype if spaces else "int64"))
     if spaces is None or spaces.num_actions:
         graph.add("ArgMax", axis=1, keepdims=0)
@@ -254,7 +255,7 @@ def _add_actions(onnx: Any, graph: _Graph, spaces: Spaces | None) -> Any:
 
 
 class _Graph:
-    """Nodes one after the other, each of which reads what the last one gave."""
+    """A chain of nodes. Each node reads the result of the node before it."""
 
     def __init__(self, onnx: Any, name: str):
         self._onnx, self._last = onnx, name
@@ -262,7 +263,7 @@ class _Graph:
         self.constants: list[Any] = []
 
     def add(self, kind: str, **values: Any) -> None:
-        """Add a node. Arrays are constants that it reads, by their names in the graph; plain numbers its attributes."""
+        """Add a node. Array values become constants with these names in the graph, plain numbers become attributes."""
         inputs = {name: value for name, value in values.items() if isinstance(value, (np.ndarray, np.generic))}
         self.constants += [
             self._onnx.numpy_helper.from_array(np.array(value, order="C"), name) for name, value in inputs.items()
@@ -273,5 +274,5 @@ class _Graph:
         self._last = result
 
     def name_last(self, name: str) -> None:
-        """Call what the last node gives name."""
+        """Give the result of the last node this name."""
         self.nodes[-1].output[0] = self._last = name

@@ -1,6 +1,6 @@
-"""A policy as Unitree's C++ deployment takes it: a folder of exported/policy.onnx and params/deploy.yaml.
+"""Export a policy for Unitree's C++ deployment: a folder with exported/policy.onnx and params/deploy.yaml.
 
-Keys and terms are those of unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and
+Keys and terms follow unitree_rl_lab and unitree_rl_mjlab (deploy/include/isaaclab/envs/manager_based_rl_env.h and
 below).
 """
 
@@ -19,25 +19,27 @@ from rfx.robot.config import RobotConfig
 from rfx.system.folders import replace_file
 
 ONNX, SETTINGS = Path("exported") / "policy.onnx", Path("params") / "deploy.yaml"
+# Unitree's names for terms that are the same numbers there. All other terms keep their names.
 TERMS = {
     "joint_position": "joint_pos_rel",
     "joint_velocity": "joint_vel_rel",
     "base_angular_velocity": "base_ang_vel",
     "velocity_command": "velocity_commands",
-}  # the same numbers there; others keep their names
+}
 RANGES = {"vx": "lin_vel_x", "vy": "lin_vel_y", "yaw_rate": "ang_vel_z"}
 
 
 def export_unitree(source: str | Path, folder: str | Path) -> Path:
-    """Write the policy at source into folder, replacing the two files where they are. Returns folder.
+    """Export the policy at source into folder. The two files are replaced if they exist. Returns folder.
 
-    Raises ModuleNotFoundError without onnx and onnxruntime, ValueError for a policy that says no robot, and otherwise
-    as `export_onnx`.
+    Raises ModuleNotFoundError without onnx and onnxruntime, ValueError for a policy that does not say which robot it is
+    for, and otherwise as `export_onnx`.
     """
     import yaml
 
     folder = Path(folder)
-    source = local_folder(source) if str(source).startswith(SCHEME) else source  # fetched, and told of, once
+    # Fetch once, so that the line about the commit is printed once
+    source = local_folder(source) if str(source).startswith(SCHEME) else source
     if inspect_policy(source).robot_config is None:
         raise ValueError(f"{source} does not say which robot it is for; save it with robot_config")
     info = inspect_onnx(export_onnx(source, folder / ONNX))
@@ -47,9 +49,9 @@ def export_unitree(source: str | Path, folder: str | Path) -> Path:
 
 
 def settings(info: PolicyInfo, robot: RobotConfig) -> dict[str, Any]:
-    """What deploy.yaml says.
+    """The contents of deploy.yaml.
 
-    Joints are in motor order, so their map is the identity; terms are stacked as by default, term after term.
+    Joints are in motor order, so joint_ids_map is the identity. Terms are stacked term after term, Unitree's default.
     """
     joints = robot.joints
     default = [joint.default_rad for joint in joints]
@@ -82,7 +84,7 @@ def settings(info: PolicyInfo, robot: RobotConfig) -> dict[str, Any]:
 
 
 def _ranges(training_info: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The velocities that the policy was trained for, or those that rfx's own robots are limited to."""
+    """The velocities that the policy was trained for; if unknown, the limits of rfx's own robots."""
     env = training_info.get("env")
     for command in (env.get("commands") or {}).values() if isinstance(env, Mapping) else ():
         if RANGES.keys() <= command.keys():

@@ -1,4 +1,4 @@
-"""A policy as a robot runs it: from observation dictionary to action, with everything its folder says."""
+"""A policy ready to run on a robot: from observation dictionary to action, with the settings in its folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> LoadedPolicy:
-    """The policy in a folder (a path, or hf://owner/name), an .onnx file that rfx exported or a bare .safetensors file,
-    ready to run.
+    """Load a policy, ready to run.
 
-    Without tinygrad, as on a robot's computer, a policy in a folder is the Actor alone. A policy that observes a user's
-    own terms needs their module on Python's path; loading imports nothing.
-    Raises as `Policy.load`, ModuleNotFoundError for a policy that cannot do without tinygrad, and ValueError that lists
-    what differs when the policy is not for robot_config, if that is given.
+    source is a policy folder (a path, or hf://owner/name), an .onnx file that rfx exported, or a bare .safetensors
+    file. Without tinygrad, as on a robot's computer, a policy in a folder or .safetensors file becomes an Actor. If the
+    policy observes a user's own terms, their module must be on Python's path; loading does not import the module.
+    Raises as `Policy.load`, and ModuleNotFoundError for a policy that needs tinygrad where it is missing. If
+    robot_config is given and the policy is for another robot, raises ValueError that lists the differences.
     """
     if is_onnx(source):
         info, policy = load_onnx(source)
@@ -51,9 +51,7 @@ def load_policy(source: str | Path, robot_config: RobotConfig | None = None) -> 
 
 
 def _policy(source: Path | PolicyInfo) -> Policy | Actor:
-    """The policy in a bare .safetensors file or in an inspected folder: its actor alone where tinygrad is not
-    installed.
-    """
+    """The policy in a bare .safetensors file or in an inspected folder; without tinygrad, only its actor."""
     if arrays.is_installed("tinygrad"):
         from rfx.nn.policy import Policy
 
@@ -71,13 +69,14 @@ def _policy(source: Path | PolicyInfo) -> Policy | Actor:
 
 
 class LoadedPolicy:
-    """Runs a policy on observation dictionaries: takes off the padding, normalizes, infers.
+    """Runs a policy on observation dictionaries: removes the padding, normalizes, infers.
 
-    A policy that reads more than one observation (`history`) is given the last ones, of each row of the batch its own:
-    call it once a control step, always with the same robots in the same rows, and `reset` where an episode begins. The
-    weights of an MLP or ActorCritic are read once, here, and run in NumPy (Actor): a fifteenth of the time that a
-    compiled tinygrad call takes for one observation. An OnnxPolicy, which normalizes by itself, runs in ONNX Runtime;
-    any other policy is called with a tinygrad Tensor. Raises ValueError where normalizer or robot_config do not fit.
+    If the policy reads more than one observation (`history`), the last observations of each row are kept here. Call
+    such a policy once a control step, always with the same robots in the same rows, and call `reset` when an episode
+    begins. The constructor reads the weights of an MLP or ActorCritic once; they then run in NumPy (Actor), which takes
+    a fifteenth of the time of a compiled tinygrad call for one observation. An OnnxPolicy normalizes by itself and runs
+    in ONNX Runtime. Any other policy is called with a tinygrad Tensor. Raises ValueError if normalizer or robot_config
+    do not fit the policy.
     """
 
     def __init__(
@@ -107,19 +106,20 @@ class LoadedPolicy:
         self._infer, self._chooses = _inference(policy), policy.chooses
 
     def __call__(self, obs: Mapping[str, Array] | Array) -> Array:
-        """Actions for an observation dictionary. obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim),
-        float32.
+        """Compute the actions for an observation dictionary.
 
-        Of a categorical policy they are choices, (N,), int64. A policy of a Gymnasium environment (spaces) also takes
-        the environment's own observation, one or a batch, and returns the action, or actions, that its step takes. The
-        action comes in the array library, and on the device, of the state. Raises ValueError for another shape or for
-        actions that are not finite, TypeError for what is not an observation dictionary of floating-point numbers.
+        obs["state"] (N, max_state_dim) or (N, state_dim) -> (N, action_dim), float32. A categorical policy returns
+        choices, (N,), int64. Actions have the array library and the device of the state. A policy of a Gymnasium
+        environment (spaces) also takes the environment's own observation, one or a batch, and returns the action or
+        actions for the environment's step. Raises ValueError for another shape or for actions that are not finite,
+        TypeError unless obs is an observation dictionary of floating-point numbers.
         """
         if self.spaces is not None and not isinstance(obs, Mapping):
             return self._act(np.asarray(obs))
         if not isinstance(obs, Mapping) or "state" not in obs:
             raise TypeError(
-                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'"
+                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a "
+                "dictionary with 'state'"
             )
         given = obs["state"]
         if arrays.kind(given) != "float":
@@ -143,7 +143,7 @@ class LoadedPolicy:
         return arrays.like(action.argmax(axis=1) if self._chooses else action, given)
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
-        """The environment's action for its observation, or for a batch of them."""
+        """The environment's action for one of its observations, or the actions for a batch."""
         shape = self.spaces.observation_shape
         single = observation.shape == shape
         batch = observation[None] if single else observation
@@ -153,18 +153,15 @@ class LoadedPolicy:
         return action[0] if single else action
 
     def reset(self, rows: Array | None = None) -> None:
-        """Begin episodes: forget the observations of robots rows (indices, or a mask over the batch), or without rows
-        of all.
+        """Begin new episodes: forget the past observations of some robots, or of all robots if rows is None.
 
-        The next observation of such a robot then stands for those before it. Only policies with a history remember
-        anything.
+        rows: indices, or a mask over the batch. The next observation of such a robot then fills its whole history. Only
+        policies with a history keep past observations.
         """
         self._history.reset(None if rows is None else arrays.to_numpy(rows))
 
     def check_robot(self, config: RobotConfig) -> None:
-        """Raise ValueError that lists every difference between the robot this policy is for and config; pass where
-        there is none.
-        """
+        """Raise ValueError if config differs from the policy's robot; the error lists every difference."""
         if self.robot_config is None:
             raise ValueError(f"this {self.policy_type} does not say which robot it is for; save it with robot_config")
         if found := self.robot_config.differences(config):
@@ -174,7 +171,7 @@ class LoadedPolicy:
 
 
 def actor_of(policy: Policy | Actor) -> Actor | None:
-    """The actor of a policy of one of ACTORS; None for any other policy."""
+    """The actor of a policy whose type is one of ACTORS; None for any other policy."""
     if isinstance(policy, Actor):
         return policy
     from rfx.nn.categorical import CategoricalActorCritic, CategoricalMLP

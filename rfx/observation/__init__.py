@@ -1,7 +1,7 @@
-"""Observation dictionaries: made, padded, unpadded and stacked, in the array library they came in.
+"""Observation dictionaries: make, pad, unpad and stack them. Results keep the array library of the input.
 
-"state" (N, max_state_dim) is always there, zero beyond state_dim; "images" (N, num_cameras, H, W, 3) and "language" (N,
-length) may be.
+Every dictionary has "state" (N, max_state_dim), which is zero beyond state_dim. "images" (N, num_cameras, H, W, 3) and
+"language" (N, length) are optional.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rfx.observation.arrays import Array
 
 @dataclass(frozen=True)
 class ObservationSpec:
-    """The structure of a robot's observations. image_shape is (H, W, 3), language_dim the number of tokens.
+    """The structure of a robot's observations. image_shape is (H, W, 3); language_dim is the number of tokens.
 
     Raises ValueError for a width that is not a positive integer, or a state wider than its padding.
     """
@@ -62,11 +62,11 @@ def make_observation(
     language: Array | None = None,
     device: Any = None,
 ) -> dict[str, Array]:
-    """An observation dictionary, its state zero-padded in memory of its own.
+    """Make an observation dictionary. Its state is a zero-padded copy.
 
     state (N, state_dim), floating point -> "state" (N, max_state_dim), float32. images (N, num_cameras, H, W, 3) and
-    language (N, length), integers, pass unchanged. Everything is moved to device where one is given; a CUDA device that
-    is not there is warned of.
+    language (N, length), integers, pass unchanged. If device is given, all arrays are moved to it; a CUDA device that
+    this machine lacks only gives a warning.
     Raises ValueError for another shape, TypeError for another element type or arrays of different libraries.
     """
     _check_count("state_dim", state_dim)
@@ -101,10 +101,10 @@ def make_observation(
 
 
 def unpad_action(action: Array, action_dim: int) -> Array:
-    """The first action_dim columns of a padded action: (N, max_action_dim) -> (N, action_dim), or with a horizon (N, T,
-    ...) likewise.
+    """The first action_dim columns of a padded action: (N, max_action_dim) -> (N, action_dim).
 
-    Raises ValueError for an action that is narrower, or of other dimensions.
+    With a horizon T: (N, T, max_action_dim) -> (N, T, action_dim). Raises ValueError for a narrower action, or one with
+    another number of dimensions.
     """
     _check_count("action_dim", action_dim)
     arrays.library(action)
@@ -128,13 +128,14 @@ class ObservationBuffer:
         self._frames: deque[dict[str, Array]] = deque(maxlen=capacity)
 
     def push(self, obs: Mapping[str, Array]) -> None:
-        """Append a copy of an observation dictionary; the oldest goes once the buffer is full.
+        """Append a copy of an observation dictionary. A full buffer drops its oldest frame.
 
-        Raises ValueError where entries or shapes are not those of the frames already there.
+        Raises ValueError if entries or shapes differ from those of the frames before.
         """
         if not isinstance(obs, Mapping) or "state" not in obs:
             raise ValueError(
-                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a dictionary with 'state'"
+                f"got {list(obs) if isinstance(obs, Mapping) else type(obs).__name__}; expected a "
+                "dictionary with 'state'"
             )
         if self._frames:
             shapes = {name: tuple(array.shape) for name, array in obs.items()}

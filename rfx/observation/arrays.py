@@ -1,6 +1,7 @@
-"""NumPy, tinygrad or torch: the few array operations that observations need, in whichever library the array came from.
+"""The few array operations that observations need, for NumPy, tinygrad and torch.
 
-Neither torch nor tinygrad is imported here unless an array of theirs is given or asked for.
+The result has the library of the input. This module imports torch or tinygrad only when an array of that library is
+given or asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LIBRARIES = ("numpy", "tinygrad", "torch")
 
 
 def library(array: Array) -> str:
-    """Name of the library that array belongs to. Raises TypeError for anything but an array of the three."""
+    """Name of the library that array belongs to. Raises TypeError for anything but an array of LIBRARIES."""
     if isinstance(array, np.ndarray):
         return "numpy"
     for base in type(array).__mro__:
@@ -35,7 +36,7 @@ def is_installed(name: str) -> bool:
     """Whether the library called name can be imported, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # an import that something blocks
+    except (ImportError, ValueError):  # something blocks the import
         return False
 
 
@@ -48,13 +49,13 @@ def import_torch() -> Any:
 
 
 def tinygrad_tensor() -> Any:
-    """tinygrad's Tensor class, with a C compiler in place."""
+    """tinygrad's Tensor class. Makes sure that tinygrad finds a C compiler."""
     ensure_compiler()
     return importlib.import_module("tinygrad").Tensor
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """The array as NumPy; no copy where the library can share its memory."""
+    """The array as NumPy, without a copy if the library can share its memory."""
     if isinstance(array, np.ndarray):
         return array
     if library(array) == "torch":
@@ -77,7 +78,7 @@ def from_numpy(array: np.ndarray, name: str, device: Any = None) -> Array:
 
 
 def like(array: np.ndarray, reference: Array) -> Array:
-    """array in the library and on the device of reference."""
+    """Convert array to the library and device of reference."""
     name = library(reference)
     return array if name == "numpy" else from_numpy(array, name, reference.device)
 
@@ -111,7 +112,7 @@ def concatenate(arrays: Sequence[Array], axis: int) -> Array:
 
 
 def pad_last(array: Array, width: int) -> Array:
-    """array with zeros after its last axis, up to width; a new array. (..., D) -> (..., width), D <= width."""
+    """A copy of array whose last axis is padded with zeros: (..., D) -> (..., width), D <= width."""
     missing = width - array.shape[-1]
     name = library(array)
     if name == "numpy":
@@ -124,7 +125,7 @@ def pad_last(array: Array, width: int) -> Array:
 
 
 def kind(array: Array) -> str:
-    """'float', 'integer' or 'other': what the elements are."""
+    """The kind of the elements: 'float', 'integer' or 'other'."""
     name = library(array)
     if name == "numpy":
         return {"f": "float", "i": "integer", "u": "integer"}.get(array.dtype.kind, "other")
@@ -135,7 +136,7 @@ def kind(array: Array) -> str:
 
 
 def as_float32(array: Array) -> Array:
-    """array with float32 elements; itself where it has them already."""
+    """array with float32 elements; array itself if its elements are float32 already."""
     name = library(array)
     if name == "numpy":
         return array.astype(np.float32, copy=False)
@@ -143,11 +144,10 @@ def as_float32(array: Array) -> Array:
 
 
 def to_device(array: Array, device: Any) -> Array:
-    """array on device, or itself where device is None.
+    """Move array to device; None leaves it where it is.
 
-    A CUDA device that this machine lacks is warned of, and array stays.
-
-    Raises ValueError for a device that NumPy does not have.
+    If this machine has no CUDA device, a torch array stays where it is, with a warning. Raises ValueError for a NumPy
+    array and any device but 'cpu'.
     """
     if device is None:
         return array
@@ -155,7 +155,8 @@ def to_device(array: Array, device: Any) -> Array:
     if name == "numpy":
         if str(device) != "cpu":
             raise ValueError(
-                f"got device {device!r} for numpy arrays; expected None or 'cpu': pass torch or tinygrad tensors instead"
+                f"got device {device!r} for numpy arrays; expected None or 'cpu': pass torch or tinygrad "
+                "tensors instead"
             )
         return array
     if name == "torch" and str(device).startswith("cuda") and not import_torch().cuda.is_available():

@@ -1,5 +1,6 @@
-"""The actor of a policy in NumPy: all that a robot's computer runs, and all that it needs to read a policy folder
-without tinygrad.
+"""The actor of a policy in NumPy.
+
+A robot's computer runs only this. It can read a policy folder with this module, without tinygrad.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ def _relu(x: np.ndarray) -> None:
     np.maximum(x, 0.0, out=x)
 
 
-# Of hidden layers, in place.
+# Activations of the hidden layers. Each works in place.
 ACTIVATIONS: Mapping[str, Callable[[np.ndarray], None]] = {"tanh": _tanh, "elu": _elu, "relu": _relu}
-CRITICS = ("critic_head.", "critic.", "log_std")  # of an actor-critic: what beginnings of weights' names mean
+# Weights of an actor-critic whose names begin like this are not part of its actor.
+CRITICS = ("critic_head.", "critic.", "log_std")
+# For each policy type, the attribute that holds its layers.
 ACTORS = {
     "MLP": "layers",
     "ActorCritic": "backbone",
     "PrivilegedActorCritic": "backbone",
     "CategoricalMLP": "layers",
     "CategoricalActorCritic": "backbone",
-}  # policy types by name; where their layers are
-CHOOSERS = (
-    "CategoricalMLP",
-    "CategoricalActorCritic",
-)  # of these, the ones that answer one number for each choice, the largest is taken
+}
+# These policy types choose: they give one number for each choice, and the largest number wins.
+CHOOSERS = ("CategoricalMLP", "CategoricalActorCritic")
 
 
 class Actor:
-    """Layers with an activation after each but the last, which has tanh, or, of a type in CHOOSERS, nothing.
+    """A feed-forward network that turns observations into actions.
 
-    With tanh, actions lie in [-1, 1]. layers are pairs of weight (out, in) and bias (out,), input to output. history
-    is how many observations it reads side by side, obs_dim the width of one, act_dim that of its answer. Raises
-    ValueError where they do not fit together, or for an unknown activation.
+    Each hidden layer has the activation. The last layer has tanh, so actions lie in [-1, 1]; the last layer of a type
+    in CHOOSERS has none. layers are pairs of weight (out, in) and bias (out,), from input to output. The network reads
+    history observations side by side. obs_dim is the width of one observation, act_dim the width of the output.
+    Raises ValueError if the layers and history do not fit together, or if the activation is unknown.
     """
 
     def __init__(
@@ -65,18 +67,19 @@ class Actor:
         sizes = chain(shapes, "layers")
         if not sizes or isinstance(history, bool) or not isinstance(history, int) or history < 1 or sizes[0] % history:
             raise ValueError(
-                f"got layers of widths {sizes} and history {reprlib.repr(history)}; expected how many observations the first reads"
+                f"got layers of widths {sizes} and history {reprlib.repr(history)}; expected how many "
+                "observations the first reads"
             )
         self.obs_dim, self.act_dim, self.hidden, self.history = sizes[0] // history, sizes[-1], sizes[1:-1], history
         self.policy_type, self.chooses = policy_type, policy_type in CHOOSERS
         self.activation = check_activation(activation)
-        # (in, out): a product with rows of observations then reads memory in order
+        # Weights are stored as (in, out), so that a product with rows of observations reads memory in order
         self.layers = [(np.ascontiguousarray(weight.T, np.float32), bias.astype(np.float32)) for weight, bias in layers]
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions for observations (N, history * obs_dim) -> (N, act_dim), float32."""
+        """Compute actions: observations (N, history * obs_dim) -> (N, act_dim), float32."""
         x, activate = obs, ACTIVATIONS[self.activation]
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by whoever checks the action
+        with np.errstate(over="ignore", invalid="ignore"):  # callers check that the action is finite
             for index, (weight, bias) in enumerate(self.layers, 1):
                 x = x @ weight
                 x += bias
@@ -88,9 +91,9 @@ class Actor:
 
     @classmethod
     def of(cls, weights: Mapping[str, np.ndarray], policy_type: str, arguments: Mapping[str, Any]) -> Actor:
-        """The actor of a policy of one of ACTORS, of its weights and constructor's arguments as its folder has them.
+        """Make the actor of a policy from the weights and constructor arguments in its folder.
 
-        Raises ValueError where weights and arguments do not fit together.
+        policy_type is one of ACTORS. Raises ValueError if weights and arguments do not fit together.
         """
         prefix, shapes = ACTORS[policy_type], {name: array.shape for name, array in weights.items()}
         names = [f"{prefix}.{index}" for index in range(max(len(chain(shapes, prefix)) - 1, 0))]
@@ -112,35 +115,35 @@ class Actor:
         for name in ("obs_dim", "act_dim", "hidden"):
             if arguments.get(name) not in (None, getattr(actor, name)):
                 raise ValueError(
-                    f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of {getattr(actor, name)!r}; save the "
-                    "policy anew"
+                    f"got {name} {reprlib.repr(arguments[name])}, but the weights are those of "
+                    f"{getattr(actor, name)!r}; save the policy anew"
                 )
         return actor
 
 
 def check_activation(name: Any) -> str:
-    """name, if it is one of ACTIVATIONS. Raises ValueError that names the nearest."""
+    """Return name if it is one of ACTIVATIONS. Otherwise raises ValueError, which names the nearest one."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(f"got activation {reprlib.repr(name)}: {nearest(str(name), ACTIVATIONS)}")
     return name
 
 
 def policy_widths(policy: Any) -> tuple[int | None, int | None]:
-    """Widths of observation and action where the policy has attributes obs_dim and act_dim, else None."""
+    """Widths of observation and action: the policy's attributes obs_dim and act_dim, None for a missing one."""
     obs_dim, act_dim = getattr(policy, "obs_dim", None), getattr(policy, "act_dim", None)
     return obs_dim if isinstance(obs_dim, int) else None, act_dim if isinstance(act_dim, int) else None
 
 
 def policy_history(policy: Any) -> int:
-    """How many observations the policy reads, its attribute history, or else 1."""
+    """How many observations the policy reads: its attribute history, or 1 without that attribute."""
     history = getattr(policy, "history", None)
     return history if isinstance(history, int) else 1
 
 
 def width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | None = None) -> tuple[int, int]:
-    """Inputs and outputs of the linear layer called name.
+    """Number of inputs and outputs of the linear layer called name.
 
-    Raises ValueError unless these shapes have it, with num_inputs inputs.
+    Raises ValueError if shapes has no such layer, or if num_inputs is given and the layer has another number.
     """
     weight, bias = shapes.get(f"{name}.weight", ()), shapes.get(f"{name}.bias", ())
     if len(weight) != 2 or bias != weight[:1] or 0 in weight or num_inputs not in (None, weight[1]):
@@ -152,9 +155,9 @@ def width(shapes: Mapping[str, tuple[int, ...]], name: str, num_inputs: int | No
 
 
 def chain(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> list[int]:
-    """Widths of the layers prefix.0, prefix.1, ..., input to output; none without layers.
+    """Widths of the layers prefix.0, prefix.1, ..., from input to output; empty if there are no layers.
 
-    Raises ValueError where two do not fit.
+    Raises ValueError if two layers do not fit together.
     """
     sizes: list[int] = []
     while f"{prefix}.{max(len(sizes) - 1, 0)}.weight" in shapes:

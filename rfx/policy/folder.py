@@ -1,10 +1,10 @@
-"""The policy folder: model.safetensors, rfx_config.json and, where there is one, normalizer.json.
+"""The policy folder: model.safetensors, rfx_config.json and, if the policy has a normalizer, normalizer.json.
 
-Reading it runs no code from it.
+Reading a policy folder runs no code from it.
 
-rfx_config.json holds format, rfx_version, policy_type, arguments (the constructor's), robot_config, training_info, and
-files: the SHA-256 of each of the other two, so that weights and normalizer of different policies are never mixed. Of a
-class that is not rfx's own it also holds module: the Python module that defines it.
+rfx_config.json holds format, rfx_version, policy_type, arguments (of the constructor), robot_config, training_info and
+files. files holds the SHA-256 of each of the other two files, so that weights and normalizers of different policies are
+never mixed. If the policy's class is not part of rfx, module names the Python module that defines the class.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from rfx.system.text import printable
 
 WEIGHTS, CONFIG, NORMALIZER = "model.safetensors", "rfx_config.json", "normalizer.json"
 FILES = [CONFIG, NORMALIZER, WEIGHTS]
-POLICY = "policy"  # the name of the policy folder in a run's
+POLICY = "policy"  # name of the policy folder inside the folder of a run
 FORMAT = 2
 MAX_JSON_BYTES = 16 * 2**20
-MAX_HEADER_BYTES = 2**20  # of a safetensors file: room for some 10,000 tensors
-DTYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # those NumPy has
+MAX_HEADER_BYTES = 2**20  # of a safetensors file; room for about 10,000 tensors
+DTYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")  # NumPy has these
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyInfo:
-    """What a policy folder says of itself, weights left on disk."""
+    """Everything that a policy folder holds except the weights, which stay on disk."""
 
     path: Path
     rfx_version: str
     policy_type: str
-    module: str | None = None  # that defines the policy's class; None: rfx's own, or one that is only registered
+    # Python module that defines the policy's class; None if rfx defines the class, or if it is only registered
+    module: str | None = None
     arguments: dict[str, Any]  # of the policy's constructor
     weight_shapes: dict[str, tuple[int, ...]]
     robot_config: RobotConfig | None
@@ -53,14 +54,14 @@ class PolicyInfo:
     digests: dict[str, str]  # SHA-256 of the other files
 
     def read_weights(self) -> dict[str, np.ndarray]:
-        """The weights by name. Raises as the function `read_weights`, and ValueError for a file of another policy."""
+        """The weights by name. Raises as the function `read_weights`, also for a file of another policy."""
         return read_weights(self.path / WEIGHTS, self.digests[WEIGHTS])
 
 
 def inspect_policy(path: str | Path) -> PolicyInfo:
     """Read a policy folder without its weights. path may also be hf://owner/name, or an .onnx file that rfx exported.
 
-    Raises FileNotFoundError for a missing folder or file, ValueError that names the file and what is wrong in it.
+    Raises FileNotFoundError for a missing folder or file, and ValueError that names a damaged file and its fault.
     """
     from rfx.policy.onnx_policy import inspect_onnx, is_onnx
 
@@ -103,8 +104,9 @@ def inspect_policy(path: str | Path) -> PolicyInfo:
 
 
 def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
-    """What a policy says of itself, of the format that this rfx reads. others are further entries and their types.
-    Raises ValueError.
+    """Read and check the JSON description of a policy. others are further entries and their types.
+
+    Raises ValueError for a missing entry, an entry of another type, or a format that this rfx does not read.
     """
     config = _read_json(data)
     expected = {
@@ -122,8 +124,8 @@ def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"got {found} for {key!r}; expected {getattr(kind, '__name__', kind)}")
     if config["format"] != FORMAT:
         raise ValueError(
-            f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx {printable(config['rfx_version'])}, which "
-            "wrote it"
+            f"got format {config['format']}; this rfx reads format {FORMAT}: install rfx "
+            f"{printable(config['rfx_version'])}, which wrote it"
         )
     return config
 
@@ -131,8 +133,8 @@ def read_config(data: bytes, others: Mapping[str, Any]) -> dict[str, Any]:
 def read_weights(path: str | Path, digest: str | None = None) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file, by name.
 
-    Raises FileNotFoundError, or ValueError for a file that is no safetensors file, is cut short, has another SHA-256
-    than digest, or holds values that are not finite.
+    Raises FileNotFoundError for a missing file. Raises ValueError if the file is not a safetensors file, is cut short,
+    has another SHA-256 than digest, or holds values that are not finite.
     """
     import safetensors.numpy
 
@@ -158,8 +160,9 @@ def write_policy(
     widths: tuple[int | None, int | None],
     module: str | None = None,
 ) -> Path:
-    """Write a policy folder. widths are those of observation and action, where known. Returns path. Raises as
-    `Policy.save`.
+    """Write a policy folder and return path.
+
+    widths are the widths of observation and action; None stands for an unknown width. Raises as `Policy.save`.
     """
     import safetensors.numpy
 
@@ -194,10 +197,8 @@ def push_policy(
 ) -> str:
     """Upload the policy folder at path to the Hugging Face repository owner/name, with the files of a model card.
 
-    Returns its hf:// source.
-
-    The source names the new commit. Without card, a README.md that is there stays. Raises ValueError for a folder that
-    is not whole, and otherwise as `hub.upload`.
+    Returns the hf:// source of the new commit. Without card, an existing README.md in the repository stays. Raises
+    ValueError for an incomplete or damaged folder, and otherwise as `hub.upload`.
     """
     hub.check_repo_id(repo_id)
     path = local_folder(path)
@@ -212,7 +213,7 @@ def push_policy(
 def check_widths(
     obs_dim: int | None, act_dim: int | None, robot_config: RobotConfig | None, normalizer: ObservationNormalizer | None
 ) -> None:
-    """Raise ValueError unless robot_config and normalizer fit a policy of these widths; None is a width not known."""
+    """Raise ValueError unless robot_config and normalizer fit a policy of these widths; None is an unknown width."""
     if robot_config is not None:
         for width, real, padded in ((obs_dim, "state_dim", "max_state_dim"), (act_dim, "action_dim", "max_action_dim")):
             fitting = getattr(robot_config, real), getattr(robot_config, padded)
@@ -226,7 +227,7 @@ def check_widths(
 
 
 def check_finite(weights: Mapping[str, np.ndarray], where: str) -> None:
-    """Raise ValueError that names the first of the arrays with values that are not finite."""
+    """Raise ValueError if an array has values that are not finite; the error names the first such array."""
     for name, array in weights.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{where}: got values in {printable(name)} that are not finite; such a policy cannot run")
@@ -234,7 +235,7 @@ def check_finite(weights: Mapping[str, np.ndarray], where: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors in what a file says, as ValueErrors that begin with its path."""
+    """Turn a TypeError or ValueError about a file's content into a ValueError that begins with the file's path."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -242,9 +243,11 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def plain(value: Any, where: str, *, finite: bool = False) -> Any:
-    """value in JSON types: NumPy's as lists and numbers, paths as text, numbers that are not finite as null.
+    """Convert value to JSON types.
 
-    Raises TypeError that names the entry JSON cannot hold, or with finite ValueError for a number that is not.
+    NumPy arrays and numbers become lists and numbers, paths become text, and numbers that are not finite become null.
+    With finite=True, a number that is not finite raises ValueError. Raises TypeError that names an entry that JSON
+    cannot hold.
     """
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
@@ -266,10 +269,10 @@ def plain(value: Any, where: str, *, finite: bool = False) -> Any:
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder that source names, fetched first as `hub.download` does if it is hf://, or of a run's folder the one
-    inside.
+    """The local policy folder that source names.
 
-    Raises FileNotFoundError where there is none.
+    An hf:// source is fetched first with `hub.download`. The folder of a run means the policy folder inside it. Raises
+    FileNotFoundError if there is no such folder.
     """
     if str(source).startswith(hub.SCHEME):
         return hub.download(str(source), (CONFIG, WEIGHTS), optional=(NORMALIZER,))
@@ -281,13 +284,19 @@ def local_folder(source: str | Path) -> Path:
 
 
 def inside_run(source: str | Path) -> str:
-    """The policy folder in a run's folder, which people give in its place; any other source as it is."""
+    """The policy folder inside source if source is the folder of a run; otherwise source itself.
+
+    People often give the folder of a run when a policy folder is asked for.
+    """
     inside = Path(source) / POLICY
     return str(inside) if not (Path(source) / CONFIG).exists() and (inside / CONFIG).is_file() else str(source)
 
 
 def _weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes by name from the header, which the file must fit exactly. Raises FileNotFoundError or ValueError."""
+    """Shapes by name, from the file's header.
+
+    Raises FileNotFoundError for a missing file, and ValueError unless the file fits its header exactly.
+    """
     import safetensors
 
     _require_file(path)
@@ -325,7 +334,7 @@ def _require_file(path: Path) -> None:
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """What a file holds. Raises FileNotFoundError for no ordinary file, ValueError for more than max_bytes."""
+    """Read a file. Raises FileNotFoundError for no ordinary file, ValueError for more than max_bytes."""
     _require_file(path)
     if path.stat().st_size > max_bytes:
         raise ValueError(f"{path}: got {path.stat().st_size} bytes; expected at most {max_bytes}")

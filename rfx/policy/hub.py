@@ -1,7 +1,7 @@
-"""Files on the Hugging Face Hub, through its own client. Needs the extra `hub`.
+"""Files on the Hugging Face Hub, through the client huggingface_hub. Needs the extra `hub`.
 
-A source is hf://owner/name or hf://owner/name@REVISION: a commit, of 40 hexadecimal digits, or a branch or tag, which
-may move.
+A source is hf://owner/name or hf://owner/name@REVISION. REVISION is a commit (40 hexadecimal digits), a branch or a
+tag. Branches and tags may move.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rfx.system.outside import outside
 from rfx.system.text import printable
 
 SCHEME = "hf://"
-MAX_BYTES = 256 * 2**20  # of all files of a policy together; ours have less than 5
+MAX_BYTES = 256 * 2**20  # limit for all files of a policy together; our policies have less than 5 MiB
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LOGIN = "log in with `hf auth login` as one who may, or say so with HF_TOKEN"
 
@@ -32,13 +32,12 @@ def upload(
     private: bool = False,
     commit_message: str,
 ) -> str:
-    """Upload files by name to the repository owner/name, made if it is not there.
+    """Upload files by name to the repository owner/name. Creates the repository if it does not exist.
 
-    Returns the hf:// source of the new commit.
-
-    Files there that are called as replaced says, and are not among files, go. The login is the client's own (`hf auth
-    login`, or the variable HF_TOKEN). Raises ModuleNotFoundError, ValueError for another repo_id, OutsideError for what
-    the client raises.
+    Returns the hf:// source of the new commit. An old file in the repository is deleted if replaced names it and files
+    does not. The client uses its own login (`hf auth login`, or the variable HF_TOKEN). Raises ModuleNotFoundError
+    without huggingface_hub, ValueError for a repo_id that is not owner/name, and OutsideError for any error of the
+    client.
     """
     check_repo_id(repo_id)
     client = _client().HfApi()
@@ -53,13 +52,12 @@ def upload(
 
 
 def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (), max_bytes: int = MAX_BYTES) -> Path:
-    """The local folder of a source, fetched unless the client has it already.
+    """The local folder of a source. The client fetches it if it does not have it already.
 
-    A commit that it has is opened without the network.
-
-    Only files are fetched, and those of optional that are there. Where the source is no commit, stderr is told which
-    one it was, and how to ask for it again. Raises ModuleNotFoundError, ValueError for another source, or for files of
-    more than max_bytes together, OutsideError for what the client raises.
+    A commit that the client already has needs no network. The client fetches only the names in files, and the names in
+    optional that exist. If the source names no commit, a line on stderr says which commit it was and how to ask for
+    that commit again. Raises ModuleNotFoundError without huggingface_hub, ValueError for a malformed source or for
+    files of more than max_bytes together, and OutsideError for any error of the client.
     """
     repo_id, revision = parse(source)
     client = _client()
@@ -72,7 +70,8 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
         commit = str(listing.sha)
         if not COMMIT.fullmatch(commit) or (is_pinned and commit != revision):
             raise ValueError(
-                f"{source}: the hub answered with commit {commit!r}; expected {revision if is_pinned else '40 hexadecimal digits'}"
+                f"{source}: the hub answered with commit {commit!r}; expected "
+                f"{revision if is_pinned else '40 hexadecimal digits'}"
             )
         _check_size(
             source,
@@ -93,7 +92,7 @@ def download(source: str, files: Sequence[str], *, optional: Sequence[str] = (),
 
 
 def parse(source: str) -> tuple[str, str | None]:
-    """Repository and revision of a source, None where it says none. Raises ValueError for anything else."""
+    """Repository and revision of a source; None if it names no revision. Raises ValueError for anything else."""
     repo_id, at, revision = source.removeprefix(SCHEME).partition("@")
     check_repo_id(repo_id)
     if at and not re.fullmatch(r"\w[\w./-]*", revision):
@@ -115,12 +114,12 @@ def _client() -> Any:
 
 
 def _kept(client: Any, repo_id: str, commit: str, files: Sequence[str], wanted: Sequence[str]) -> Path | None:
-    """The folder that the client keeps of a commit, if it has all files; None where there is none."""
+    """The client's local folder of a commit; None if the client does not have all files of the commit."""
     try:
         folder = Path(
             client.snapshot_download(repo_id, revision=commit, allow_patterns=[*wanted], local_files_only=True)
         )
-    except OSError:  # the client's own classes: nothing there, or not all of it
+    except OSError:  # the client's own error classes, for a commit that is missing or incomplete
         return None
     return folder if all((folder / name).exists() for name in files) else None
 

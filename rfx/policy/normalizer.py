@@ -1,4 +1,4 @@
-"""Running normalization of observations: what training measured, applied unchanged on the robot."""
+"""Running normalization of observations. Training measures the statistics; the robot uses them unchanged."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from rfx.settings.terms import nearest
 if TYPE_CHECKING:
     from rfx.robot.mirror import Mirror
 
-# A value enters the statistics as no further from the mean than EXTREME standard deviations, those of a constant column
-# as CONSTANT_STD: a simulation that is about to break gives rows of 1e8, and one of them would leave its column near
-# zero for millions of rows. A column that was constant and comes alive widens its limits up to EXTREME-fold with every
-# batch. Fewer than ENOUGH_ROWS tell nothing about what is extreme.
+# The statistics clip each value to EXTREME standard deviations from the mean. A constant column counts as having the
+# standard deviation CONSTANT_STD. The reason: a simulation that is about to break gives rows of 1e8, and one such row
+# would leave its column near zero for millions of rows. When a constant column begins to vary, each batch widens its
+# limits up to EXTREME-fold. Fewer than ENOUGH_ROWS rows do not tell what is extreme, so they are not clipped.
 EXTREME, CONSTANT_STD, ENOUGH_ROWS = 100.0, 0.01, 100
-RESOLUTION = 1e-6  # of a mean: 8 of float32's steps or more. Standard deviations below it are rounding
-SMALLEST_MEAN = 1e-6  # that a mean counts as, where this is asked
+# Relative to the mean: 8 float32 steps or more. A smaller standard deviation is rounding.
+RESOLUTION = 1e-6
+SMALLEST_MEAN = 1e-6  # a smaller mean counts as this much when it is multiplied by the resolution
 
 
 class ObservationNormalizer:
-    """Running mean and variance of the first state_dim entries of the state; normalizes to zero mean and unit variance,
-    clipped to +-clip.
+    """Normalizes the first state_dim entries of the state to zero mean and unit variance, clipped to +-clip.
 
-    eps is added to the variance, or as much as the variance itself where that is smaller: small observations are
-    scaled too. A column was constant where its variance is at most eps, and its standard deviation at most resolution
-    times its mean: it is centred, and not scaled. With resolution infinite, as in folders of an earlier rfx, a
-    variance of at most eps suffices for that. mean and var are float64, (state_dim,); count is the number of rows
-    seen. Before the first update normalizing only clips. Raises ValueError for a state_dim, clip or eps that is not
-    positive and finite, or a resolution that is not positive.
+    The mean and variance are running statistics. mean and var are float64, (state_dim,); count is the number of rows
+    seen. Before the first update, normalizing only clips.
+
+    The smaller of eps and the variance is added to the variance, so that small observations are scaled too. A column is
+    constant if its variance is at most eps and its standard deviation is at most resolution times its mean. A constant
+    column is centred but not scaled. Folders of an earlier rfx have an infinite resolution: then a variance of at most
+    eps is enough. Raises ValueError for a state_dim, clip or eps that is not positive and finite, or a resolution that
+    is not positive.
     """
 
     def __init__(self, state_dim: int, clip: float = 10.0, eps: float = 1e-8, resolution: float = RESOLUTION):
@@ -57,16 +59,16 @@ class ObservationNormalizer:
         self._scale32 = (1.0 / np.sqrt(spread)).astype(np.float32)
 
     def _constant(self, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
-        """Which columns of these statistics were constant, but for rounding."""
+        """Which columns of these statistics were constant, apart from rounding."""
         return var <= np.minimum(self.eps, np.square(self.resolution * np.maximum(np.abs(mean), SMALLEST_MEAN)))
 
     def update(self, obs: Array | Mapping[str, Array]) -> None:
-        """Take rows into the statistics: (B, state_dim) or wider, or an observation dictionary. B may be 1.
+        """Add rows to the statistics: (B, state_dim) or wider, or an observation dictionary. B may be 1.
 
-        A value far out of the ordinary counts as one at the limit, EXTREME standard deviations from the mean. Raises
-        ValueError for another shape or a row that is not finite, and then leaves the statistics as they were.
-        Chan, Golub, LeVeque 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, equation
-        2.1.
+        Extreme values are clipped to EXTREME standard deviations from the mean. Raises ValueError for another shape or
+        a row that is not finite; the statistics then stay as they were.
+        Source: Chan, Golub, LeVeque 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
+        equation 2.1.
         """
         rows = arrays.to_numpy(self._state(obs))[:, : self.state_dim].astype(np.float64)
         num_rows = len(rows)
@@ -91,24 +93,25 @@ class ObservationNormalizer:
 
     @property
     def mean_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is subtracted, and what the difference is then multiplied by, before it is clipped.
+        """The mean that `normalize` subtracts, and the factor that it multiplies by before it clips.
 
-        Two (state_dim,), float32.
+        Two arrays (state_dim,), float32.
         """
         return self._mean32.copy(), self._scale32.copy()
 
     def symmetrize(self, mirror: Mirror) -> None:
-        """Make the statistics those of the rows seen and of their mirror images together, so that normalizing and
-        mirroring commute.
+        """Make the statistics symmetric, so that normalizing and mirroring commute.
+
+        The new statistics are those of the rows seen and of their mirror images together.
         """
         mean, image = self.mean, mirror.observation(self.mean)
         self._set(0.5 * (mean + image), 0.5 * (self.var + mirror.permuted(self.var)) + 0.25 * np.square(mean - image))
 
     def _limits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest value that each column takes into the statistics. rows (B, state_dim): the reference where
-        there was none yet.
+        """Lowest and highest value of each column that enters the statistics without clipping.
 
-        Of the first rows, the reference is the median, and the distance from it that one in a hundred exceeds.
+        With fewer than ENOUGH_ROWS rows seen before, the limits come from rows (B, state_dim) itself: the center is the
+        median, and the spread is the distance from the median that one value in a hundred exceeds.
         """
         if self.count >= ENOUGH_ROWS:
             center, spread = self.mean, np.sqrt(self.var)
@@ -119,13 +122,13 @@ class ObservationNormalizer:
         return center - reach, center + reach
 
     def normalize(self, obs: Array | Mapping[str, Array], out: np.ndarray | None = None) -> Any:
-        """The normalized observation, in the array library it came in; a new array, or out (NumPy only, may be obs
-        itself).
+        """Normalize an observation. The result has the array library of obs.
 
-        State (B, D), D >= state_dim: the first state_dim columns are normalized, the padding after them is kept. Of a
-        dictionary, images are scaled to [0, 1] too (integers are divided by 255, floating point must lie there
-        already), language and the rest untouched.
-        Raises ValueError for another shape, TypeError for what is not an array.
+        obs is a state (B, D) with D >= state_dim, or an observation dictionary. The first state_dim columns are
+        normalized; the padding after them is kept. In a dictionary, images are scaled to [0, 1] too: integers are
+        divided by 255, and floating-point images must already lie in [0, 1]. Language and all other entries stay as
+        they are. The result is a new array, or out (NumPy only; out may be obs itself).
+        Raises ValueError for another shape, TypeError for a value that is not an array.
         """
         if isinstance(obs, Mapping):
             result = dict(obs)
@@ -155,7 +158,7 @@ class ObservationNormalizer:
         return out
 
     def to_dict(self) -> dict[str, Any]:
-        """The statistics as JSON types: state_dim, clip, eps, resolution where it is finite, mean, var, count."""
+        """The statistics as JSON types: state_dim, clip, eps, resolution if finite, mean, var, count."""
         resolution = {"resolution": self.resolution} if math.isfinite(self.resolution) else {}
         return {
             "state_dim": self.state_dim,
@@ -169,7 +172,7 @@ class ObservationNormalizer:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ObservationNormalizer:
-        """The normalizer that to_dict described; data is not changed. Raises ValueError that names the wrong entry."""
+        """Make the normalizer that to_dict described; data is not changed. Raises ValueError naming a wrong entry."""
         expected = ("state_dim", "clip", "eps", "mean", "var", "count")
         if not isinstance(data, Mapping):
             raise ValueError(
@@ -216,7 +219,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _unit_images(images: Array) -> Array:
-    """Images scaled to [0, 1], float32. Raises ValueError for floating-point images outside it."""
+    """Images scaled to [0, 1], float32. Raises ValueError for floating-point images outside [0, 1]."""
     if arrays.kind(images) == "integer":
         return arrays.as_float32(images) / 255.0
     images = arrays.as_float32(images)

@@ -1,11 +1,10 @@
-"""A policy in an ONNX file that rfx exported, run by ONNX Runtime (extra `onnx`). docs/export.md says what such a file
-holds.
+"""A policy in an ONNX file that rfx exported, run by ONNX Runtime (extra `onnx`).
 
-The graph takes `obs` (1, history * state_dim) and gives `actions` (1, action_dim). That of a Gymnasium environment
-gives `actions` as the environment takes them, and `policy_output` (1, act_dim), what they were made from, which is what
-rfx reads.
-Of more than one observation the graph wants the frames of the first term, oldest first, then those of the second and so
-on, as mjlab and Unitree's C++ deployment stack them; rfx stacks whole frames.
+docs/export.md describes the file. The graph takes `obs` (1, history * state_dim) and gives `actions` (1, action_dim).
+For a Gymnasium environment, the graph gives two outputs: `actions` as the environment takes them, and `policy_output`
+(1, act_dim), the network's output before the conversion to actions. rfx reads `policy_output`.
+If history is more than 1, the graph wants all frames of the first term, oldest first, then all frames of the second
+term, and so on. mjlab and Unitree's C++ deployment stack frames in this order; rfx stacks whole frames.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from rfx.system.extras import missing
 
 SUFFIX = ".onnx"
 INPUT, OUTPUT = "obs", "actions"
-RAW = "policy_output"  # in [-1, 1], or a number for each choice: beside actions that are an environment's own
-PROPERTY = "rfx_config"  # the metadata property that the robot is rebuilt from
+# Second output of a graph for a Gymnasium environment: in [-1, 1], or one number for each choice.
+RAW = "policy_output"
+PROPERTY = "rfx_config"  # metadata property from which the policy's description is rebuilt
 MAX_BYTES = 64 * 2**20
 
 
 class OnnxPolicy:
-    """An ONNX Runtime session as a policy: normalized inside, of one robot or several. widths are those of the
-    observation terms.
+    """An ONNX Runtime session as a policy, for one robot or several. The graph itself normalizes observations.
 
-    scaled says whether the graph's actions are an environment's own, chooses whether they are choices. Raises
-    ValueError for a graph that takes or gives anything else.
+    widths are the widths of the observation terms. scaled says whether the graph's actions are those of a Gymnasium
+    environment. chooses says whether actions are choices. Raises ValueError for a graph with other inputs or outputs.
     """
 
     def __init__(
@@ -64,8 +63,9 @@ class OnnxPolicy:
         self._session, self._order = session, term_order(widths, history)
 
     def __call__(self, frames: Array) -> Array:
-        """What the policy answers to whole frames side by side, oldest first: (N, history * obs_dim) -> (N, act_dim),
-        float32.
+        """Run the policy on whole frames side by side, oldest first.
+
+        (N, history * obs_dim) -> (N, act_dim), float32.
         """
         rows = np.ascontiguousarray(frames[:, self._order], np.float32)
         return np.concatenate(
@@ -75,12 +75,12 @@ class OnnxPolicy:
 
 
 def is_onnx(source: str | Path) -> bool:
-    """Whether source is the path of an ONNX file, by its name."""
+    """Whether the name of source is that of a local ONNX file."""
     return str(source).endswith(SUFFIX) and not str(source).startswith(SCHEME)
 
 
 def term_order(widths: Sequence[int], history: int) -> Array:
-    """Which entry of the whole frames, side by side, stands at each place of the graph's input.
+    """For each place of the graph's input, the index of its entry in the whole frames, side by side.
 
     (history * sum(widths),).
     """
@@ -90,9 +90,10 @@ def term_order(widths: Sequence[int], history: int) -> Array:
 
 
 def terms_of(config: RobotConfig | None, obs_dim: int) -> dict[str, int]:
-    """Width of each observation term by its name; all of it under the graph's own name where no config says terms.
+    """Width of each observation term by its name.
 
-    Raises ValueError for an unknown term, or widths that do not add up to obs_dim.
+    If config names no terms, the whole observation is one term with the name of the graph's input. Raises ValueError
+    for an unknown term, or if the widths do not add up to obs_dim.
     """
     if config is None or not config.observation_terms:
         return {INPUT: obs_dim}
@@ -103,15 +104,15 @@ def terms_of(config: RobotConfig | None, obs_dim: int) -> dict[str, int]:
 
 
 def inspect_onnx(path: str | Path) -> PolicyInfo:
-    """What an ONNX file says of the policy in it, as its folder would. Raises as load_onnx."""
+    """Read the description of the policy in an ONNX file, as inspect_policy does for a folder. Raises as load_onnx."""
     return load_onnx(path)[0]
 
 
 def load_onnx(path: str | Path) -> tuple[PolicyInfo, OnnxPolicy]:
-    """The policy in a file that rfx exported, and what the file says of it. No file but this one is read for it.
+    """Load the policy in an ONNX file that rfx exported, with its description. Reads no other file.
 
-    Raises ModuleNotFoundError without ONNX Runtime, FileNotFoundError, and ValueError for a file that is too large,
-    damaged, or not from rfx.
+    Raises ModuleNotFoundError without ONNX Runtime, FileNotFoundError for a missing file, and ValueError for a file
+    that is too large, damaged, or not from rfx.
     """
     try:
         import onnxruntime as runtime
@@ -119,12 +120,12 @@ def load_onnx(path: str | Path) -> tuple[PolicyInfo, OnnxPolicy]:
         raise missing("this", "onnxruntime") from error
     path = Path(path)
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # its fastest for so small a network
-    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # fastest for a network this small
+    options.log_severity_level = 3  # only errors
     data = read_bounded(path, MAX_BYTES)
     try:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own classes, for whatever is wrong with the file
+    except Exception as error:  # ONNX Runtime raises classes of its own for a damaged file
         raise ValueError(f"{path}: not a file that ONNX Runtime can run: {error}") from error
     properties = session.get_modelmeta().custom_metadata_map
     if PROPERTY not in properties:
@@ -153,7 +154,8 @@ def _info(path: Path, config: dict[str, Any]) -> PolicyInfo:
     sizes = [arguments.get(name) for name in ("obs_dim", "act_dim", "history")] + list(arguments.get("hidden") or [])
     if not all(type(size) is int and 0 < size <= MAX_BYTES for size in sizes):
         raise ValueError(
-            f"got arguments {arguments!r}; expected positive integers for obs_dim, act_dim, history, and a list of them for hidden"
+            f"got arguments {arguments!r}; expected positive integers for obs_dim, act_dim, history, "
+            "and a list of them for hidden"
         )
     robot, normalizer = config["robot_config"], config["normalizer"]
     return PolicyInfo(

@@ -1,6 +1,4 @@
-"""What goes into a policy and comes out of it where that is no robot's: shapes and bounds, as a Gymnasium environment's
-spaces have them.
-"""
+"""Shapes and bounds of the observations and actions of a Gymnasium environment, for policies that run no robot."""
 
 from __future__ import annotations
 
@@ -16,23 +14,23 @@ from rfx.settings.reader import read
 
 @dataclass(frozen=True, kw_only=True)
 class Spaces:
-    """Observations of one shape, and actions: numbers within bounds, or one of num_actions choices, the first of which
-    is called start.
+    """The observation and action spaces of a Gymnasium environment.
 
-    A policy itself reads observations flat, and acts in [-1, 1]; between the two, these functions translate.
+    Observations have one shape. Actions are numbers within bounds, or one of num_actions choices; the first choice has
+    the number start. A policy reads flat observations and acts in [-1, 1]. These functions convert between the two.
     """
 
     observation_shape: tuple[int, ...]
-    action_shape: tuple[int, ...] = ()  # of numbers within bounds
+    action_shape: tuple[int, ...] = ()  # of an action that is numbers within bounds
     action_dtype: str = "int64"
     action_low: tuple[float, ...] = ()  # flat
     action_high: tuple[float, ...] = ()
-    num_actions: int = 0  # of choices; 0 where actions are numbers
+    num_actions: int = 0  # number of choices; 0 if actions are numbers
     start: int = 0
 
     @classmethod
     def restored(cls, values: Mapping[str, Any]) -> Spaces:
-        """Those that dataclasses.asdict told. Raises ValueError for what tells none."""
+        """Make the Spaces that dataclasses.asdict described. Raises ValueError for values that describe none."""
         return read(cls, values, "spaces")
 
     def flatten(self, observation: Array) -> Array:
@@ -40,9 +38,11 @@ class Spaces:
         return np.asarray(observation, np.float32).reshape(len(observation), -1)
 
     def scale(self, action: Array) -> Array:
-        """A policy's actions as the environment takes them: (N, A), clipped to [-1, 1], to (N, *action_shape) within
-        bounds; of choices (N,), counted from 0, to (N,). Where actions are whole numbers, each has an equal share of
-        [-1, 1]."""
+        """Convert a policy's actions to the actions that the environment takes.
+
+        Numbers: (N, A), clipped to [-1, 1] -> (N, *action_shape) within bounds. Choices: (N,), counted from 0 -> (N,),
+        counted from start. If actions are whole numbers, each number has an equal share of [-1, 1].
+        """
         if self.num_actions:
             return action.astype(self.action_dtype) + self.start
         low, high = np.array(self.action_low, float), np.array(self.action_high, float)
@@ -58,8 +58,8 @@ class Spaces:
 
     @property
     def half_width(self) -> Array:
-        """Half of the bounds' width, for whole numbers with the last one's share: what an action of 1 is from 0.
+        """Half of the distance between the bounds: how far an action of 1 is from an action of 0. (A,).
 
-        (A,).
+        Whole numbers add 1 to the distance, because the highest number has a share of its own.
         """
         return 0.5 * (np.array(self.action_high, float) - np.array(self.action_low, float) + self.whole)

@@ -1,6 +1,4 @@
-"""Random numbers that belong to rows: what one row draws depends on its seed and on its own draws alone, whoever else
-draws beside it.
-"""
+"""Random numbers for each row: a row's numbers depend only on its seed and its own draws, not on other rows."""
 
 from __future__ import annotations
 
@@ -13,37 +11,35 @@ import numpy as np
 from rfx.robot.state import Array
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
-AHEAD, FEW_ROWS = (
-    64,
-    128,
-)  # numbers of a row that are hashed at once, for up to so many rows: a call takes longer than they do
-MANY_BITS = 24  # changes between neighbouring bits that an increment has at least
+# With at most FEW_ROWS rows, AHEAD numbers of each row are hashed at once: a call costs more than the hashing.
+AHEAD, FEW_ROWS = 64, 128
+MANY_BITS = 24  # minimum number of changes between neighbouring bits of an increment
 
 
 class Streams:
-    """A random stream for each of num rows, with the draws of np.random.Generator; the first axis of every size is the
-    rows.
+    """One random stream for each of num rows, with methods like np.random.Generator's.
 
-    Row i of seed s is row 0 of seed s + i, as environments are seeded in Gymnasium's vector environments: rows can be
-    split in any way.
-    Purposes (whole numbers) have streams of their own. Without a seed, every Streams is another.
-    Counter-based: the k-th number of a row is a hash of key + k * increment, both its own. Steele, Lea, Flood 2014,
-    "Fast Splittable Pseudorandom Number Generators", figures 16 and 17, with the hash that Vigna's splitmix64 takes
-    (Stafford's variant 13).
+    The first axis of every size is the rows. Row i of seed s equals row 0 of seed s + i, as in Gymnasium's vector
+    environments, so rows can be split over several Streams in any way. Each purpose (a whole number) has its own
+    streams. Without a seed, every Streams is different.
+
+    The generator is counter-based: the k-th number of a row is a hash of key + k * increment, and each row has its own
+    key and increment. Source: Steele, Lea, Flood 2014, "Fast Splittable Pseudorandom Number Generators", figures 16 and
+    17, with the hash of Vigna's splitmix64 (Stafford's variant 13).
     """
 
     def __init__(self, num: int, seed: int | None = None, purpose: int = 0):
         self._key, self._increment, self._count = np.zeros((3, num), np.uint64)
         self._rows: slice | Array = slice(None)
-        self._ahead: Array | None = (
-            None  # of a view: numbers (rows, num) that are hashed, of which so many are drawn, from these counts on
-        )
+        # Only a view (`of`) hashes ahead. _ahead holds the hashed numbers (rows, num), which begin after the counts
+        # _begun; _used of them are drawn already.
+        self._ahead: Array | None = None
         self._used, self._begun = 0, self._count
         self.purpose = purpose
         self.seed(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) if seed is None else seed)
 
     def seed(self, seed: int) -> None:
-        """Begin anew, row i as seed + i says."""
+        """Restart all streams. Row i takes seed + i."""
         seeds = np.uint64(seed % 2**64) + np.arange(len(self._key), dtype=np.uint64)
         self._key[...] = _mixed(_mixed(seeds + GOLDEN) + np.uint64((2 * self.purpose + 1) * int(GOLDEN) % 2**64))
         self._increment[...] = _mixed(self._key + GOLDEN) | np.uint64(1)
@@ -52,24 +48,24 @@ class Streams:
         self._count[...] = 0
 
     def of(self, rows: slice | Array) -> Streams:
-        """The streams of these rows, to draw from: a slice, or indices (n,) without repetition, of all rows.
+        """A view of the streams of some rows, to draw from. rows: a slice, or indices (n,) without repetition.
 
-        They hash ahead, so make them anew after seed and where the arrays are loaded.
+        A view hashes ahead, so make a new view after `seed` and after the arrays are loaded.
         """
         some = object.__new__(Streams)
         some.__dict__.update(self.__dict__, _rows=rows, _ahead=np.empty((0, 0), np.uint64), _used=0, _begun=0)
         return some
 
     def arrays(self) -> dict[str, Array]:
-        """Live arrays by name, a row each: all that the next draw depends on."""
+        """The live arrays by name, with one entry per row. The next draw depends on nothing else."""
         return {"key": self._key, "increment": self._increment, "count": self._count}
 
     def state_dict(self) -> dict[str, Array]:
-        """The arrays as copies."""
+        """Copies of the arrays."""
         return {name: array.copy() for name, array in self.arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Go on from what state_dict returned."""
+        """Restore what state_dict returned."""
         for name, array in self.arrays().items():
             array[...] = state[name]
 
@@ -80,17 +76,17 @@ class Streams:
         return (self._bits(size, 1) >> np.uint64(11)).reshape(size) * 2.0**-53
 
     def uniform(self, low: Any, high: Any, size: int | tuple[int, ...]) -> Array:
-        """Uniform in [low, high), which may be arrays."""
+        """Uniform in [low, high); low and high may be arrays."""
         return low + np.subtract(high, low) * self.random(size)
 
     def integers(self, high: int, size: int | tuple[int, ...]) -> Array:
-        """Whole numbers from 0 to below high, int64."""
+        """Whole numbers from 0 to high - 1, int64."""
         return (self.random(size) * high).astype(np.int64)
 
     def standard_normal(self, size: int | tuple[int, ...]) -> Array:
-        """Normal with mean 0 and standard deviation 1, float32: Box and Muller 1958, two from each 64 bits.
+        """Normal with mean 0 and standard deviation 1, float32: Box and Muller 1958, two numbers from each 64 bits.
 
-        The largest is 6.7.
+        The largest possible number is 6.7.
         """
         pairs = self._bits(size, 2)
         out = np.empty((*pairs.shape, 2), np.float32)
@@ -107,20 +103,22 @@ class Streams:
         return _cut(out.reshape(len(out), -1), size)
 
     def gumbel(self, size: int | tuple[int, ...]) -> Array:
-        """Standard Gumbel, float64: what makes the largest of noisy log-probabilities a draw by them."""
-        return -np.log(
-            np.maximum(-np.log1p(-self.random(size)), 2.0**-54)
-        )  # of an exponential one; 0 would be the largest of all
+        """Standard Gumbel, float64.
+
+        The index of the largest of log-probabilities plus Gumbel noise is a draw with these probabilities.
+        """
+        # -log of an exponential number is a Gumbel number. An exponential 0 would give infinity; it counts as 2^-54
+        return -np.log(np.maximum(-np.log1p(-self.random(size)), 2.0**-54))
 
     def _words(self, size: int | tuple[int, ...]) -> Array:
-        """24 random bits each, as float32: whole numbers."""
+        """Whole numbers of 24 random bits each, as float32."""
         halves = self._bits(size, 2).view(np.uint32)
         return _cut((halves >> np.uint32(8)).astype(np.float32), size)
 
     def _bits(self, size: int | tuple[int, ...], share: int) -> Array:
-        """64 random bits for every share numbers of a row. (rows, numbers / share, rounded up), uint64, to read alone.
+        """64 random bits for every share numbers of a row: (rows, numbers / share, rounded up), uint64, read-only.
 
-        Raises ValueError for a size that is not a row for each stream.
+        Callers must not write to the result. Raises ValueError unless size has one row for each stream.
         """
         shape = size if isinstance(size, tuple) else (int(size),)
         count = self._count[self._rows]
@@ -139,7 +137,7 @@ class Streams:
         return bits
 
     def _hashed(self, count: Array, num: int) -> Array:
-        """The num numbers after count (n,) of each row."""
+        """The num numbers after the first count (n,) numbers of each row."""
         bits = count[:, None] + np.arange(1, num + 1, dtype=np.uint64)
         bits *= self._increment[self._rows][:, None]
         bits += self._key[self._rows][:, None]
@@ -147,7 +145,7 @@ class Streams:
 
 
 def _mixed(bits: Array) -> Array:
-    """Each of bits, hashed in place: every bit of the result depends on all bits before."""
+    """Hash each number of bits in place. Every bit of the result depends on all bits of the input."""
     shifted = bits >> np.uint64(30)
     bits ^= shifted
     bits *= np.uint64(0xBF58476D1CE4E5B9)
@@ -160,6 +158,6 @@ def _mixed(bits: Array) -> Array:
 
 
 def _cut(rows: Array, size: int | tuple[int, ...]) -> Array:
-    """The first columns of rows that fill the size. An array without gaps."""
+    """The first columns of rows, as many as size needs, in a contiguous array of shape size."""
     shape = size if isinstance(size, tuple) else (int(size),)
     return np.ascontiguousarray(rows[:, : math.prod(shape[1:])]).reshape(shape)

@@ -1,4 +1,4 @@
-"""What a robot is, as data: joints, feet, gains, limits, rates and the observation terms its policies see."""
+"""The description of a robot: joints, feet, gains, limits, rates and the observation terms that its policies see."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from rfx.settings.reader import read, read_yaml
 class JointConfig:
     """One actuated joint: its limits, default pose, PD gains, how far an action of 1 moves it, and its mirror image.
 
-    mirror names the joint that it changes places with when left and right do, itself for one in the middle; mirror_sign
-    is -1 where the reflected motion turns the other way. Raises ValueError for a value out of range.
+    mirror names the joint's counterpart on the other side; a joint in the middle names itself. mirror_sign is -1 if the
+    reflected motion turns the other way. Raises ValueError for a value out of range.
     """
 
     name: str
@@ -57,8 +57,8 @@ class JointConfig:
 class FootConfig:
     """One foot: where it is in the MJCF, and when the gait wants it in the air.
 
-    site names a site that encloses all contacts of the foot, geoms its collision geoms; one of them suffices.
-    gait_offset is the foot's place in the gait cycle, in cycles; mirror names the foot on the other side. Raises
+    site names a site that encloses all contacts of the foot; geoms names its collision geoms. One of the two is enough.
+    gait_offset is the foot's place in the gait cycle, in cycles. mirror names the foot on the other side. Raises
     ValueError for a foot without site and geoms.
     """
 
@@ -81,7 +81,7 @@ class FootConfig:
 class CameraConfig:
     """One camera: its name, picture size in pixels and frame rate in Hz.
 
-    Raises ValueError for one that is not positive.
+    Raises ValueError for a size or rate that is not positive.
     """
 
     name: str
@@ -96,12 +96,12 @@ class CameraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RobotConfig:
-    """Everything a policy must agree on with the robot it runs on. Joints stand in motor order.
+    """Everything that a policy and its robot must agree on. Joints are in motor order.
 
-    state_dim and action_dim are the real widths, max_state_dim and max_action_dim the padded ones; `load_robot` takes
-    the former from the observation terms and joints. mjcf is the model file: a path, or one inside rfx's assets.
-    hardware holds what only a driver reads.
-    Raises ValueError for a value out of range, joints that do not number action_dim, or mirror images that do not
+    state_dim and action_dim are the real widths; max_state_dim and max_action_dim are the padded widths. `load_robot`
+    computes state_dim and action_dim from the observation terms and joints. mjcf is the path of the model file,
+    absolute or inside rfx's assets. hardware holds settings that only a driver reads.
+    Raises ValueError for a value out of range, a number of joints other than action_dim, or mirror images that do not
     match.
     """
 
@@ -116,7 +116,7 @@ class RobotConfig:
     feet: tuple[FootConfig, ...] = ()
     control_freq_hz: float = 50.0
     gait_freq_hz: float = 2.0
-    swing_share: float = 0.4  # of the gait cycle that a foot is in the air
+    swing_share: float = 0.4  # share of the gait cycle during which a foot is in the air
     observation_terms: tuple[str, ...] = ()
     hardware: dict[str, Any] = field(default_factory=dict, hash=False)
 
@@ -182,16 +182,16 @@ class RobotConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RobotConfig:
-        """The config that to_dict described, or part of one with defaults for the rest; data is not changed.
+        """Make the config that to_dict described. Fields that data leaves out get defaults; data is not changed.
 
-        Raises ValueError for an unknown entry, naming the nearest, for a missing one, and for one of another type or
-        out of range.
+        Raises ValueError for an unknown entry (the error names the nearest), a missing entry, and an entry of another
+        type or out of range.
         """
         return read(cls, data)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> RobotConfig:
-        """The config in a YAML file of the same entries as to_dict.
+        """Read the config from a YAML file with the same entries as to_dict.
 
         Raises as from_dict, and ValueError for a file that is not YAML.
         """
@@ -202,10 +202,10 @@ class RobotConfig:
             raise ValueError(f"{path}: {error}") from error
 
     def differences(self, other: RobotConfig) -> list[str]:
-        """What a policy of this config would find different on a robot of the other, one line each; none when it fits.
+        """The differences that matter to a policy of this config on a robot of the other config, one line each.
 
-        Compared is all that changes what an observation or an action means; name, mjcf, feet, cameras and hardware may
-        differ.
+        The list is empty if the policy fits. Fields that change the meaning of an observation or an action are
+        compared; name, mjcf, feet, cameras and hardware may differ.
         """
         ignored = ("name", "mjcf", "cameras", "feet", "hardware", "joints")
         found = [
@@ -246,10 +246,10 @@ def _require_positive(config: Any, where: str, *names: str) -> None:
 
 
 def _check_numbers(config: Any, where: str) -> None:
-    """Raise ValueError for a number that is not finite, an empty name or a text that is not printable; make numbers of
-    float fields floats.
+    """Convert float fields to float and check all fields.
 
-    A config may come from a stranger's policy, and a terminal obeys what is not printable.
+    Raises ValueError for a number that is not finite, an empty name, or text that is not printable. A config may come
+    from a stranger's policy, and a terminal obeys characters that are not printable.
     """
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
@@ -272,7 +272,7 @@ def _check_numbers(config: Any, where: str) -> None:
 
 
 def _check_parts(where: str, kind: str, parts: Sequence[Any]) -> None:
-    """Raise ValueError unless names occur once and mirror images are there, each of the other, with one sign."""
+    """Raise ValueError unless names are unique, and mirror images name each other and have the same sign."""
     by_name = {part.name: part for part in parts}
     _require(
         len(by_name) == len(parts), f"{where}: got {kind} names {[part.name for part in parts]}; expected each once"
@@ -299,7 +299,7 @@ def _check_parts(where: str, kind: str, parts: Sequence[Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, throughout."""
+    """Convert all tuples in value to lists."""
     if isinstance(value, dict):
         return {name: _plain(entry) for name, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Where robots are on disk: each is a folder of two files, robot.yaml and the MJCF that it names."""
+"""Robots on disk. Each robot is a folder with two files: robot.yaml and the MJCF that robot.yaml names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rfx.system.outside import outside
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FILE = "robot.yaml"
-MENAGERIE = "menagerie:"  # before the name of a model of MuJoCo Menagerie, in place of a path
+MENAGERIE = "menagerie:"  # prefix of the name of a MuJoCo Menagerie model; replaces a path
 
 
 def load_robot(source: str | Path) -> RobotConfig:
-    """The robot called source in rfx's assets, or the one in a folder or a robot.yaml at that path.
+    """Load a robot. source is the name of a robot in rfx's assets, or the path of a folder or a robot.yaml.
 
-    state_dim and action_dim follow from its observation terms and joints unless the file says them; mjcf becomes a path
-    inside the assets, or an absolute one for a robot from elsewhere. Raises ValueError for an unknown name, or a file
-    that says something wrong.
+    state_dim and action_dim follow from the observation terms and joints, unless the file sets them. mjcf becomes a
+    path inside the assets, or an absolute path for a robot from elsewhere. Raises ValueError for an unknown name or a
+    file with an error.
     """
     path = _find(source)
     values, widths = read_yaml(path), {}
@@ -43,13 +43,13 @@ def load_robot(source: str | Path) -> RobotConfig:
 
 
 def find_mjcf(config: RobotConfig, reference: str | Path | None = None) -> Path:
-    """Path of the model that reference means, by default the one that the robot's config names.
+    """Path of the model file that reference names; without a reference, the one that the robot's config names.
 
-    A reference is a path, or menagerie:NAME, a model of MuJoCo Menagerie: its robot alone, or menagerie:NAME/FILE,
-    another of its files.
-    These are fetched when they are first asked for, or taken from the folder MENAGERIE_ROOT. Raises FileNotFoundError
-    where nothing is there, ValueError where the config names nothing or Menagerie has no such model, OutsideError where
-    that could not be fetched, ImportError naming the extra when it is missing.
+    A reference is a path, menagerie:NAME or menagerie:NAME/FILE. menagerie:NAME is the robot alone from a MuJoCo
+    Menagerie model; menagerie:NAME/FILE is another file of that model. Menagerie models are fetched on first use, or
+    read from the folder MENAGERIE_ROOT. Raises FileNotFoundError for a missing file, ValueError if the config names no
+    model or Menagerie has no such model, OutsideError if the model cannot be fetched, and ImportError that names the
+    extra if the extra is missing.
     """
     if not reference and not config.mjcf:
         raise ValueError(
@@ -64,7 +64,7 @@ def find_mjcf(config: RobotConfig, reference: str | Path | None = None) -> Path:
 
 
 def _of_menagerie(reference: str) -> Path:
-    """Path of the model that menagerie:NAME or menagerie:NAME/FILE means."""
+    """Path of the model file that menagerie:NAME or menagerie:NAME/FILE names."""
     try:
         import mujoco_menagerie
     except ImportError as error:

@@ -1,6 +1,4 @@
-"""Ground that is not flat: heights on a square grid, between which it is made of the triangles that MuJoCo collides
-with.
-"""
+"""Uneven ground: heights on a square grid. Between grid points the ground is the triangles that MuJoCo uses."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ from rfx.robot.state import Array
 
 @dataclass(frozen=True, kw_only=True)
 class HeightField:
-    """Heights (R, C), float32, m: rows along y, columns along x, cell_m apart. corner_m is x and y of heights[0, 0] in
-    the world.
+    """Heights of the ground on a grid: (R, C), float32, m.
 
+    Rows are at increasing y, columns at increasing x, cell_m apart. corner_m is x and y of heights[0, 0] in the world.
     Raises ValueError for fewer than two rows or columns, or heights that are not finite.
     """
 
@@ -31,10 +29,10 @@ class HeightField:
             )
 
     def height_at(self, x: Array, y: Array) -> Array:
-        """Height below points x and y (any equal shape), m, world; outside the grid that of its nearest edge. float32.
+        """Height of the ground at points x and y (any equal shape), m, world. float32.
 
-        MuJoCo splits a cell into two triangles along the diagonal from its lowest x and y to its highest
-        (mjc_ConvexHField).
+        Outside the grid, points have the height of the nearest edge. MuJoCo splits a cell into two triangles along the
+        diagonal from its lowest x and y to its highest (mjc_ConvexHField).
         """
         num_rows, num_columns = self.heights.shape
         along_x = np.clip((x - self.corner_m[0]) / self.cell_m, 0.0, num_columns - 1)
@@ -47,9 +45,7 @@ class HeightField:
         return (near + np.maximum(u, v) * (side - near) + np.minimum(u, v) * (far - side)).astype(np.float32)
 
     def crop(self, low: Sequence[float], high: Sequence[float]) -> HeightField:
-        """The part that covers x and y from low (2,) to high (2,), m, or as much of it as there is; the whole where
-        none is.
-        """
+        """The part of the grid that covers x and y from low (2,) to high (2,), m; one cell at least, in the grid."""
         size = np.array(self.heights.shape[::-1])
         begin = np.clip(np.floor((np.asarray(low) - self.corner_m) / self.cell_m).astype(int), 0, size - 2)
         end = np.clip(np.ceil((np.asarray(high) - self.corner_m) / self.cell_m).astype(int), begin + 1, size - 1)

@@ -1,11 +1,9 @@
-"""A robot's mirror image: left is right.
+"""Mirrors a robot's observations and actions: left becomes right.
 
-What it observes and does, as its reflection in the plane that halves it lengthwise would.
-
-A reflection in y keeps x and z of a vector and turns its y around; of a rotation (an axial vector: angular velocity) it
-turns x and z around and keeps y. Joints change places with those that the config names as their mirror images. Where
-the feet of the two sides are half a cycle apart, as in a walk or a trot, the clock is half a cycle on, but a clock that
-waits (rfx.robot.state.advance) is its own image.
+The mirror is the plane that divides the robot into a left and a right half. The reflection keeps x and z of a vector
+and negates y. For a rotation (an axial vector: angular velocity) it negates x and z and keeps y. Joints change places
+with their mirror images in the config. If the feet of the two sides are half a cycle apart, as in a walk or a trot, the
+mirrored gait clock is half a cycle ahead. A waiting clock (rfx.robot.state.advance) does not change.
 """
 
 from __future__ import annotations
@@ -19,23 +17,26 @@ from rfx.robot.state import Array
 
 
 class Mirror:
-    """Mirrors the actions and observations of a robot whose config says the mirror images of its joints and feet.
+    """Mirrors the actions and observations of a robot whose config names the mirror images of its joints and feet.
 
-    Raises ValueError for one that does not, a default pose or action scales that are not their own mirror images, a
-    gait whose image is neither itself nor half a cycle on, or an observation term that has no mirror image.
+    Raises ValueError if the config does not name them, if the default pose or the action scales differ between left and
+    right, if the mirrored gait is neither the same gait nor the gait half a cycle ahead, or if an observation term has
+    no mirror image.
     """
 
     def __init__(self, config: RobotConfig):
         self._joint_from, self._joint_sign = joints(config)
         if not np.allclose(self.action(config.default_position), config.default_position):
             raise ValueError(
-                f"got a default pose of robot {config.name!r} that is not its own mirror image: {config.default_position.tolist()}"
+                f"got a default pose of robot {config.name!r} that is not its own mirror image: "
+                f"{config.default_position.tolist()}"
             )
         if not np.allclose(config.action_scale[self._joint_from], config.action_scale):
             raise ValueError(
-                f"got action scales of robot {config.name!r} that differ between left and right: {config.action_scale.tolist()}"
+                f"got action scales of robot {config.name!r} that differ between left and right: "
+                f"{config.action_scale.tolist()}"
             )
-        half_cycle_on(config)  # rewards know the gait, also where no term shows its clock
+        half_cycle_on(config)  # rewards depend on the gait even if no term shows the clock
         sources, signs = [], []
         for name, term, width in zip(config.observation_terms, terms(config), term_widths(config)):
             if (image := image_of(term)) is None:
@@ -54,24 +55,19 @@ class Mirror:
         self._from, self._sign = np.array(sources), np.array(signs, np.float32)
 
     def action(self, action: Array) -> Array:
-        """What the mirror image of a robot does where the robot does action.
-
-        (..., num_joints), a new array; also of joint angles, rad.
-        """
+        """Mirror an action, (..., num_joints). Returns a new array. Joint angles in rad can be mirrored too."""
         return action[..., self._joint_from] * self._joint_sign
 
     def permuted(self, values: Array) -> Array:
-        """The entries of an observation's variances, or of anything that has no sign, in their mirror image's order.
+        """Reorder values without a sign, such as an observation's variances, as `observation` does.
 
         (..., state_dim).
         """
         return values[..., self._from]
 
     def observation(self, state: Array) -> Array:
-        """What the mirror image of a robot observes where the robot observes state.
+        """Mirror an observation, (..., state_dim), not normalized. Returns a new array.
 
-        (..., state_dim), a new array, not normalized.
-
-        Applied twice it gives the state again.
+        Mirroring twice gives the same observation again.
         """
         return state[..., self._from] * self._sign

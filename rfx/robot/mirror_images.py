@@ -1,6 +1,4 @@
-"""What an observation term is where left is right: said beside the term, by `mirrored`, and read by
-rfx/robot/mirror.py.
-"""
+"""Mirror images of observation terms. The decorator `mirrored` sets them; rfx/robot/mirror.py reads them."""
 
 from __future__ import annotations
 
@@ -11,17 +9,18 @@ import numpy as np
 from rfx.robot.config import RobotConfig
 from rfx.robot.state import Array
 
-# Of each number of a term: the one that its mirror image is taken from, and the sign that it gets. Two (width,).
+# For each number of the mirrored term: the index of the number it comes from, and its sign. Two arrays (width,).
 Image = tuple[Array, Array]
 
 _images: dict[Callable, Callable[[RobotConfig], Image]] = {}
 
 
 def mirrored(image: Callable[[RobotConfig], Image] | Sequence[float]) -> Callable[[Callable], Callable]:
-    """A decorator that says the mirror image of an observation term.
+    """A decorator that sets the mirror image of an observation term.
 
     image is joints, feet, or a sign for each number: (1, -1, 1) for a vector in the base frame, (-1, 1, -1) for a
-    rotation. For anything else it is a function of the RobotConfig. Raises ValueError for other numbers than 1 and -1.
+    rotation. For any other term, image is a function of the RobotConfig. Raises ValueError for signs other than 1 and
+    -1.
     """
     if not callable(image):
         signs = np.array(image, np.float32)
@@ -38,14 +37,15 @@ def mirrored(image: Callable[[RobotConfig], Image] | Sequence[float]) -> Callabl
 
 
 def image_of(term: Callable) -> Callable[[RobotConfig], Image] | None:
-    """What `mirrored` said of a term; None where it said nothing."""
+    """The mirror image that `mirrored` set for a term; None if the term has none."""
     return _images.get(term)
 
 
 def joints(config: RobotConfig) -> Image:
-    """Of one number a joint, in motor order: joints change places, and turn the other way where their config says so.
+    """The mirror image of a term with one number per joint, in motor order.
 
-    Raises ValueError for a joint without a mirror image.
+    Joints change places, and a number changes sign if its joint has mirror_sign -1. Raises ValueError for a joint
+    without a mirror image.
     """
     for joint in config.joints:
         if joint.mirror is None:
@@ -58,7 +58,7 @@ def joints(config: RobotConfig) -> Image:
 
 
 def feet(config: RobotConfig) -> Image:
-    """Of one number a foot, in the config's order: feet change places.
+    """The mirror image of a term with one number per foot, in the config's order: feet change places.
 
     Raises ValueError for a foot without a mirror image.
     """
@@ -72,7 +72,7 @@ def feet(config: RobotConfig) -> Image:
 
 
 def gait_clock(config: RobotConfig) -> Image:
-    """Of the gait clock: half a cycle on, or for a gait that is its own mirror image itself.
+    """The mirror image of the gait clock: half a cycle ahead, or unchanged if the gait is its own mirror image.
 
     Raises ValueError for any other gait.
     """
@@ -80,10 +80,9 @@ def gait_clock(config: RobotConfig) -> Image:
 
 
 def half_cycle_on(config: RobotConfig) -> bool:
-    """Whether the gait's mirror image is the gait half a cycle on; else it is the gait itself.
+    """Whether the gait's mirror image is the gait half a cycle ahead. If False, the mirror image is the same gait.
 
-    Where no foot has a mirror image, it is half a cycle on.
-    Raises ValueError for a gait that is neither.
+    True if no foot has a mirror image. Raises ValueError for a gait that is neither.
     """
     offset = {foot.name: foot.gait_offset for foot in config.feet}
     apart = {round((offset[foot.mirror] - foot.gait_offset) % 1.0, 6) for foot in config.feet if foot.mirror}

@@ -1,4 +1,4 @@
-"""A user's modules as files: where Python finds them, which belong together, their digests. It imports none."""
+"""Finds the files of a user's modules and computes their digests, without importing them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any
 from rfx.robot.config import RobotConfig
 from rfx.settings.terms import foreign_names, is_foreign, top_module
 
-INSTALLED = ("site-packages", "dist-packages")  # folders of packages that this Python finds from every directory
+INSTALLED = ("site-packages", "dist-packages")  # folders of installed packages, which Python finds from every directory
 OURS = ("rfx", "envs", "train")
 
 
 def source_files(top: str) -> dict[str, Path]:
-    """The Python files of the module or package called top, by their paths in the folder that it is imported from.
+    """The Python files of the module or package called top, by their paths relative to the folder it is in.
 
-    An installed package comes alone, a module in a user's folder with the modules beside it that it imports, and that
-    these import. Empty where Python finds no such module, or one that is no file.
+    For an installed package, these are its own files. For a module in a user's folder, they also include the modules in
+    the same folder that it imports, directly or through each other. Empty if Python finds no such module, or if the
+    module is not a file.
     """
     files = _own_files(top)
     if not files or is_installed(files):
@@ -39,17 +40,17 @@ def source_files(top: str) -> dict[str, Path]:
 
 
 def is_installed(files: dict[str, Path]) -> bool:
-    """Whether these files are of an installed package."""
+    """Whether these files belong to an installed package."""
     return any(part in INSTALLED for path in files.values() for part in path.parts)
 
 
 def digest(top: str) -> str | None:
-    """SHA-256 of all of source_files, names and bytes; None where there are none."""
+    """SHA-256 of the names and bytes of all source_files of top; None if there are no files."""
     return digest_of({name: path.read_bytes() for name, path in source_files(top).items()})
 
 
 def digest_of(contents: dict[str, bytes]) -> str | None:
-    """The same of files that are read already."""
+    """The same digest as `digest`, for files that are already read: contents by name."""
     whole = hashlib.sha256()
     for name, data in sorted(contents.items()):
         whole.update(f"{name}\0{len(data)}\0".encode() + data)
@@ -57,16 +58,17 @@ def digest_of(contents: dict[str, bytes]) -> str | None:
 
 
 def digests(names: Iterable[str]) -> dict[str, str]:
-    """Of the modules that these MODULE:NAME are of, by the modules' names: of those that there are."""
+    """Digests by module name, for the modules in these MODULE:NAME names. Modules without files are left out."""
     found = {top: digest(top) for top in sorted({top_module(name) for name in names})}
     return {top: value for top, value in found.items() if value}
 
 
 def check_observable(robot: RobotConfig | None, training_info: Mapping[str, Any], folder: Path | None = None) -> None:
-    """Check that Python finds the modules of all that a policy of this robot observes. Nothing is imported.
+    """Check that Python finds the modules of all terms that a policy of this robot observes. Imports nothing.
 
-    Warns of a module that is not the one the policy was trained with. Raises ValueError for a module that is not there,
-    and where folder, the policy's own, is on Python's path: then its files could run.
+    Warns if a module differs from the module that the policy was trained with. Raises ValueError for a missing module.
+    folder is the policy's own folder. Raises ValueError too if the policy names modules and folder is on Python's path,
+    because files in folder could then run.
     """
     needed = [name for name in robot.observation_terms if is_foreign(name)] if robot else []
     if folder is not None and (named := [*needed, *foreign_names(training_info)]):
@@ -95,7 +97,7 @@ def check_observable(robot: RobotConfig | None, training_info: Mapping[str, Any]
 def _own_files(top: str) -> dict[str, Path]:
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # ValueError: a module that says not where it is from, such as __main__
+    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
         return {}
     if spec is None or top in OURS or top in sys.stdlib_module_names:
         return {}
@@ -107,13 +109,13 @@ def _own_files(top: str) -> dict[str, Path]:
 
 
 def _folder(files: dict[str, Path]) -> Path:
-    """The one that they are imported from."""
+    """The folder that these files are imported from."""
     name, path = next(iter(files.items()))
     return path.parents[name.count("/")]
 
 
 def _imports(path: Path) -> set[str]:
-    """The first parts of the names of all modules that a file imports; none of a file that is no Python."""
+    """Top-level names of all modules that a file imports; empty for a file that is not Python."""
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError:

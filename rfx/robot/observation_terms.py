@@ -1,8 +1,8 @@
 """Observation terms: pure functions of RobotState, the same in the simulator and on the robot.
 
 A RobotConfig lists the terms that its policies see, in order. A term is a function that returns (N, width), float32.
-`mirrored` says its mirror image, without which no policy that sees it can be symmetric. Terms can be written elsewhere
-too: docs/terms.md.
+`mirrored` sets its mirror image; a policy can be symmetric only if all its terms have one. Users can write terms in
+their own modules too: docs/terms.md.
 """
 
 from __future__ import annotations
@@ -52,11 +52,10 @@ def last_action(state: RobotState) -> Array:
 
 @mirrored(gait_clock_image)
 def gait_clock(state: RobotState) -> Array:
-    """Sine and cosine of the gait phase, and the sine of twice of it; zeros while it waits (rfx.robot.state.advance).
+    """Sine and cosine of the gait phase, and sine of twice the phase. (N, 3).
 
-    (N, 3).
-
-    The clock's mirror image, half a cycle on, is then a change of signs: (-, -, +).
+    All three are zero while the clock waits (rfx.robot.state.advance). The mirror image of the clock, half a cycle
+    ahead, then only changes signs: (-, -, +).
     """
     phase = state.gait_phase
     return np.stack((np.sin(phase), np.cos(phase), np.sin(np.float32(2.0) * phase)), axis=1) * stepping(state)[:, None]

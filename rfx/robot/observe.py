@@ -1,4 +1,4 @@
-"""From a robot's state to the vector its policy sees: one function, run by the simulator and by every driver."""
+"""Turns a robot's state into the vector that its policy sees. The simulator and every driver use this code."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _bound_terms(names: tuple[str, ...]) -> tuple[Callable[[RobotState], Array],
 
 
 def terms(config: RobotConfig) -> tuple[Callable[[RobotState], Array], ...]:
-    """The observation terms that the config names, in order. Raises ValueError for an unknown one."""
+    """The observation terms that the config names, in order. Raises ValueError for an unknown term."""
     return _bound_terms(config.observation_terms)
 
 
 def term_widths(config: RobotConfig) -> tuple[int, ...]:
-    """How wide each observation term that the config names is.
+    """Width of each observation term that the config names.
 
-    Raises ValueError for an unknown term, or one of another shape than (N, width).
+    Raises ValueError for an unknown term, or for a term whose shape is not (N, width).
     """
     state, widths = RobotState.zeros(config, 2), []
     for name, term in zip(config.observation_terms, terms(config)):
@@ -40,15 +40,15 @@ def term_widths(config: RobotConfig) -> tuple[int, ...]:
 
 
 def observation_width(config: RobotConfig) -> int:
-    """How wide the observation terms that the config names are, side by side. Raises ValueError for an unknown term."""
+    """Total width of the observation terms that the config names. Raises ValueError for an unknown term."""
     return sum(term_widths(config))
 
 
 def observe(state: RobotState, out: Array | None = None) -> Array:
-    """The observation terms that the state's config names, in order, zero-padded. (N, max_state_dim), float32.
+    """Compute the observation terms that the state's config names, in order, zero-padded. (N, max_state_dim), float32.
 
-    out, if given, is written in place; its padding must be zero already.
-    Raises ValueError when the terms' widths do not add up to the config's state_dim.
+    If out is given, the result is written into it; its padding must be zero already.
+    Raises ValueError if the terms' widths do not add up to the config's state_dim.
     """
     config: RobotConfig = state.config
     if out is None:
@@ -64,7 +64,8 @@ def observe(state: RobotState, out: Array | None = None) -> Array:
         start = stop
     if start != config.state_dim:
         raise ValueError(
-            f"observation terms {', '.join(config.observation_terms)} of robot {config.name!r} are {start} wide or more, "
+            f"observation terms {', '.join(config.observation_terms)} of robot {config.name!r} are "
+            f"{start} wide or more, "
             f"its state_dim is {config.state_dim}: correct one of them"
         )
     return out

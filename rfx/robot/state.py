@@ -1,4 +1,4 @@
-"""The one state type: what a robot knows of itself. A simulator fills N rows, a driver fills one."""
+"""The state of a robot, as its sensors measure it. A simulator fills N rows, a driver fills one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from rfx.robot.config import RobotConfig
 
 Array = np.ndarray
-TURN = 2.0 * np.pi  # rad, a whole cycle of the gait
-# In the info of an environment's step: simulations that broke (N,), bool, of which nothing may be learned. The name is
-# ours alone: what another environment calls `failed`, a task that is not solved yet, is an outcome to learn from.
+TURN = 2.0 * np.pi  # rad, one whole cycle of the gait
+# Key in the info of an environment's step: which simulations broke, (N,), bool. Training must not learn from them. The
+# name is special to rfx, because other environments use `failed` for an unsolved task, which is a result to learn from.
 FAILED = "rfx.failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobotState:
-    """What the robot measures or was told, batch first. All float32; joints in the config's motor order.
+    """The robot's measurements and commands, batch first. All float32; joints in the config's motor order.
 
-    The arrays are live: their owner overwrites them in place at every control step. Copy what must outlast one.
+    The owner of the arrays overwrites them in place at every control step. Copy an array to keep it for longer.
     """
 
     config: RobotConfig
@@ -33,7 +33,7 @@ class RobotState:
 
     @classmethod
     def zeros(cls, config: RobotConfig, num_envs: int) -> RobotState:
-        """A level robot at its default pose, commanded to stand. num_envs rows."""
+        """The state of level robots at their default pose, commanded to stand. num_envs rows."""
         num_joints = len(config.joints)
 
         def zeros(*shape: int) -> Array:
@@ -54,12 +54,12 @@ class RobotState:
 
 
 def advance(state: RobotState, action: Array) -> None:
-    """Note the action of the control step that just ended and move the gait clock on by it, in place. action (N,
-    num_joints).
+    """Store the last action and advance the gait clock by one control step, in place. action (N, num_joints).
 
-    The clock of a robot that is told to stand runs on to the end of its half cycle, where feet that are in the air come
-    down, and waits at 0: nothing then urges it to lift its feet. The simulator and the drivers both call this once per
-    control step, so the clock and the last action mean the same on both.
+    action is the action of the control step that just ended. If a robot is told to stand, its clock runs to the end of
+    the half cycle, when raised feet come down. The clock then waits at 0, so that nothing tells the robot to lift its
+    feet. The simulator and the drivers both call this once per control step, so the clock and the last action mean the
+    same on both.
     """
     state.last_action[...] = action
     config, phase = state.config, state.gait_phase
@@ -71,18 +71,17 @@ def advance(state: RobotState, action: Array) -> None:
 
 
 def stepping(state: RobotState) -> Array:
-    """Which robots' gait clocks run: those that are told to move, or end their last step. (N,), bool."""
+    """Whether each robot's gait clock runs: the robot is told to move, or finishes its last step. (N,), bool."""
     return state.velocity_command.any(axis=1) | (state.gait_phase != 0.0)
 
 
 def _half_cycles(phase: Array) -> Array:
-    return np.floor(
-        phase * np.float32(2.0 / TURN) + np.float32(1e-3)
-    )  # so much earlier, that rounding errors add no step
+    # The 1e-3 puts the boundary slightly earlier, so that rounding errors add no step
+    return np.floor(phase * np.float32(2.0 / TURN) + np.float32(1e-3))
 
 
 def heading(quaternion: Array) -> Array:
-    """Angle in the world's ground plane of the base's x axis, from the base orientation.
+    """Heading: the angle of the base's x axis in the world's ground plane, from the base orientation.
 
     (N, 4) wxyz, unit length -> (N,), rad.
     """
@@ -93,7 +92,7 @@ def heading(quaternion: Array) -> Array:
 def projected_gravity(quaternion: Array, out: Array | None = None) -> Array:
     """Unit vector of gravity in the base frame, from the base orientation. (N, 4) wxyz, unit length -> (N, 3).
 
-    The third row of the rotation matrix, negated.
+    It is the third row of the rotation matrix, negated.
     """
     w, x, y, z = quaternion.T
     out = np.empty((len(quaternion), 3), np.float32) if out is None else out

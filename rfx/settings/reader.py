@@ -1,5 +1,6 @@
-"""The one reader of configurations: plain values, as YAML and JSON hold them, into dataclasses. msgspec converts; what
-is wrong is said here.
+"""Reads configurations: plain values, as YAML and JSON hold them, into dataclasses.
+
+msgspec converts the values; this module writes the error messages.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ UNIONS, MAPPINGS, LISTS = (typing.Union, types.UnionType), (Mapping, dict), (tup
 
 
 def read(cls: type[T], values: Any, key: str = "") -> T:
-    """The dataclass cls from plain values, nested ones too; key is where they stand.
+    """Make the dataclass cls from plain values, with nested dataclasses too. key is the dotted key of values.
 
-    Whole floats pass as integers, integers as floats.
+    Floats that are whole numbers are accepted as integers, and integers as floats.
 
-    Raises ValueError that names the key, the value and what is expected, for an unknown key the nearest; and what cls
-    itself finds wrong.
+    Raises ValueError that names the key, the value and the expected type. For an unknown key, the error names the
+    nearest key. Errors that cls itself raises are reported too.
     """
     _refuse_unknown(cls, values, key)
     try:
@@ -39,7 +40,7 @@ def read(cls: type[T], values: Any, key: str = "") -> T:
 
 
 def read_value(hint: Any, value: Any, key: str) -> Any:
-    """One value as the type that hint describes. Raises ValueError as read does."""
+    """Convert one value to the type that hint describes. Raises ValueError as read does."""
     try:
         return msgspec.convert(_with_whole_numbers(value), hint)
     except msgspec.ValidationError as error:
@@ -47,10 +48,10 @@ def read_value(hint: Any, value: Any, key: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file says, as plain values.
+    """Read a YAML file as plain values.
 
-    Raises OSError for a file that cannot be read, ValueError that names the file for one that is not YAML, or says a
-    key twice.
+    Raises OSError for a file that cannot be read. Raises ValueError that names the file if it is not YAML, or if it has
+    the same key twice.
     """
     import yaml
 
@@ -63,12 +64,12 @@ def read_yaml(path: str | Path) -> Any:
 
 
 class KeyTwice(Exception):
-    """A mapping of a YAML file has a key twice, of which YAML's readers take the last."""
+    """A mapping in a YAML file has the same key twice. Other YAML readers silently take the last one."""
 
 
 @functools.cache
 def _loader() -> type:
-    """PyYAML's safe loader, which raises KeyTwice."""
+    """PyYAML's safe loader, extended to raise KeyTwice."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -88,12 +89,12 @@ def _loader() -> type:
 
 
 def join(key: str, name: Any) -> str:
-    """A dotted key."""
+    """Join key and name to a dotted key."""
     return f"{key}.{name}" if key else str(name)
 
 
 def _refuse_unknown(hint: Any, values: Any, key: str) -> None:
-    """Raise ValueError for a key that is no field, here or in what is nested: msgspec passes over it."""
+    """Raise ValueError for a key that is not a field, also in nested values. msgspec ignores such keys."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
         for option in inner:
@@ -113,7 +114,7 @@ def _refuse_unknown(hint: Any, values: Any, key: str) -> None:
 
 
 def _with_whole_numbers(values: Any) -> Any:
-    """The values with floats that are whole numbers as integers: 1e6 is a number of steps too."""
+    """Convert floats that are whole numbers to integers, so that 1e6 can be a number of steps."""
     if isinstance(values, Mapping):
         return {name: _with_whole_numbers(value) for name, value in values.items()}
     if isinstance(values, (list, tuple)):
@@ -122,10 +123,10 @@ def _with_whole_numbers(values: Any) -> Any:
 
 
 def _explained(message: str, hint: Any, values: Any, key: str) -> str:
-    """What msgspec says, with the key as it is written, the value, and what is expected in plain words."""
+    """Rewrite msgspec's message in plain words, with the key as the user wrote it, the value and the expected type."""
     message, _, path = message.partition(" - at `$")
     for name, index, entry in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])", path.rstrip("`")):
-        if entry:  # some entry of a mapping: msgspec does not say which
+        if entry:  # msgspec does not say which entry of a mapping is wrong, so look for it
             hint = _inner(hint)
             name = next((name for name, value in values.items() if not _fits(hint, value)), "")
             key, values = join(key, name), values.get(name)
@@ -151,13 +152,13 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _without_none(hint: Any) -> Any:
-    """What hint asks for where it may be None too."""
+    """The type that hint allows besides None."""
     options = [option for option in typing.get_args(hint) if option is not type(None)]
     return options[0] if typing.get_origin(hint) in UNIONS else hint
 
 
 def _inner(hint: Any) -> Any:
-    """The type of a list's or a mapping's entries."""
+    """The type of the entries of a list or mapping."""
     hint = _without_none(hint)
     return typing.get_args(hint)[1 if typing.get_origin(hint) in MAPPINGS else 0]
 

@@ -1,6 +1,6 @@
-"""Terms are plain functions that a config names. This file finds them and says what is wrong.
+"""Terms are plain functions that a config names. This file finds them and reports errors.
 
-A term of ours is called by its name, one of a user's as MODULE:FUNCTION.
+A config names one of rfx's terms by its name, and a user's own term as MODULE:FUNCTION.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# MODULE:NAME. A Gymnasium id is a name too, with - and / in it.
+# MODULE:NAME. NAME may be a Gymnasium id, which can contain - and /.
 FOREIGN = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d][\w./-]*)")
 
 
@@ -33,9 +33,9 @@ def available(module: ModuleType) -> dict[str, Callable]:
 
 
 def find(module: ModuleType, name: str) -> Callable:
-    """The term called name in module, or the user's own that MODULE:FUNCTION names.
+    """The term called name in module, or the user's own term if name is MODULE:FUNCTION.
 
-    Raises ValueError that names the nearest match.
+    Raises ValueError for an unknown term; the error names the nearest match.
     """
     if is_foreign(name):
         term = find_foreign(name)
@@ -52,19 +52,19 @@ def find(module: ModuleType, name: str) -> Callable:
 
 
 def term_of(module: ModuleType, name: str, parameters: Mapping[str, Any]) -> Callable:
-    """The term that a config's entry means: the one that its key `term` names, or without that key the one called as
-    the entry itself.
+    """The term that a config's entry means.
 
-    So one term can stand under several names, with other parameters each. Raises ValueError that names the nearest
+    The entry's key `term` names the term. Without that key, the term has the same name as the entry. So several entries
+    can use one term with different parameters. Raises ValueError for an unknown term; the error names the nearest
     match.
     """
     return find(module, parameters.get("term", name))
 
 
 def parameters_of(module: ModuleType, name: str) -> list[str]:
-    """Names of what the term called name takes beside its inputs: those whose value is a number or numbers.
+    """Names of the parameters of the term called name whose values are numbers or lists of numbers.
 
-    Raises ValueError.
+    Raises ValueError for an unknown term.
     """
     numbers = ("float", "int", "Sequence[float]")
     return [
@@ -75,9 +75,10 @@ def parameters_of(module: ModuleType, name: str) -> list[str]:
 
 
 def bind(module: ModuleType, name: str, parameters: Mapping[str, Any], num_inputs: int = 1) -> Callable:
-    """The term of the entry called name with its keyword parameters fixed; its first num_inputs arguments stay open.
+    """Bind an entry's parameters to its term. The term's first num_inputs arguments stay open.
 
-    Raises ValueError for an unknown term, one that takes fewer arguments, an unknown parameter, or a missing one.
+    name is the name of the entry. Raises ValueError for an unknown term, a term that takes fewer than num_inputs
+    arguments, an unknown parameter, or a missing parameter.
     """
     term, parameters = (
         term_of(module, name, parameters),
@@ -98,12 +99,15 @@ def bind(module: ModuleType, name: str, parameters: Mapping[str, Any], num_input
 
 
 def is_foreign(name: Any) -> bool:
-    """Whether name is MODULE:NAME, of a module that is not ours."""
+    """Whether name has the form MODULE:NAME, which names something in a user's module."""
     return isinstance(name, str) and FOREIGN.fullmatch(name) is not None
 
 
 def find_foreign(name: str) -> Any:
-    """What MODULE:NAME names. Raises ValueError that names the nearest match, or says what the module itself raises."""
+    """Import the object that MODULE:NAME names.
+
+    Raises ValueError that names the nearest match, or says what error the module itself raises.
+    """
     if not is_foreign(name):
         raise ValueError(f"got {name!r}; expected MODULE:NAME, such as my_module:my_name")
     path, attribute = FOREIGN.fullmatch(name).groups()
@@ -116,14 +120,15 @@ def find_foreign(name: str) -> Any:
 
 
 def import_foreign(path: str, name: str) -> ModuleType:
-    """The user's module at this dotted path, for which name, a setting, asks.
+    """Import the user's module at this dotted path. name is the setting that asks for it.
 
-    A module of Python itself is refused: a policy from elsewhere may name terms, and must not choose from all that
-    Python can do. Raises ValueError in one line, also for what the module raises as it is imported.
+    Modules of Python itself are refused: a policy from elsewhere may name terms, but must not be able to call any
+    function of Python. Raises ValueError with a one-line message, also for an error that the module raises during
+    import.
     """
     if path.partition(".")[0] in sys.stdlib_module_names:
         raise ValueError(f"{name}: {path} is a module of Python itself; expected one of yours")
-    importlib.invalidate_caches()  # the file may be younger than what Python knows of its folder
+    importlib.invalidate_caches()  # Python's cached listing of the folder may be older than the file
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -137,7 +142,7 @@ def import_foreign(path: str, name: str) -> ModuleType:
         if close:
             hint = f"did you mean {'.'.join(filter(None, (parent, close[0])))!r}?"
         raise ValueError(f"{name}: there is no module {error.name!r}: {hint}") from error
-    except Exception as error:  # whatever runs when it is imported
+    except Exception as error:  # a user's module may raise anything
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"{name}: {path} cannot be imported: {said}") from error
 
@@ -148,10 +153,10 @@ def top_module(name: str) -> str:
 
 
 def search_working_directory() -> None:
-    """Let a command import from the working directory, after all else on the path: no folder there shadows ours."""
+    """Add the working directory to the end of Python's path, so that no folder there shadows a module of rfx."""
     try:
         here = os.getcwd()
-    except FileNotFoundError:  # it was removed
+    except FileNotFoundError:  # the working directory was removed
         return
     if not {"", here} & {*sys.path}:
         sys.path.append(here)
@@ -171,7 +176,7 @@ def foreign_names(values: Any) -> Iterator[str]:
 
 
 def places_of(module_name: str) -> list[Path]:
-    """Files and folders that importing a module would read, its packages' too, found without importing anything."""
+    """Files and folders that an import of a module and its parent packages would read. Imports nothing."""
     places: list[Path] = []
     search: list[str] | None = [*sys.path, os.getcwd()]
     for count, _ in enumerate(parts := module_name.split("."), 1):

@@ -1,6 +1,6 @@
-"""The C compiler, for our kernels and for tinygrad's: the system's clang, or the one inside the ziglang wheel.
+"""The C compiler for rfx's and tinygrad's kernels: the system's clang, or the one inside the ziglang wheel.
 
-Nothing happens when this is imported.
+Importing this module changes nothing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from pathlib import Path
 
 
 def ensure_compiler() -> None:
-    """Let tinygrad find a C compiler on the CPU: where the system has none, CC becomes the one inside the ziglang
-    wheel.
-    """
+    """Let tinygrad find a C compiler: if the system has none, set CC to the one inside the ziglang wheel."""
     if "CC" not in os.environ and not shutil.which("clang") and (path := clang()) != "clang":
         os.environ["CC"] = path
 
 
 def clang() -> str:
-    """The compiler to call: CC, the system's clang, or a script that calls the ziglang wheel's, since `zig clang` are
-    two words.
+    """The compiler to call: CC, the system's clang, or a script that calls the ziglang wheel's clang.
+
+    The script is needed because the wheel's command, `zig clang`, is two words.
     """
     wheel = importlib.util.find_spec("ziglang")
     if "CC" in os.environ or shutil.which("clang") or not (wheel and wheel.origin):
@@ -36,9 +35,9 @@ def clang() -> str:
 
 @functools.cache
 def _script(zig: Path) -> str:
-    """The script, written once.
+    """Write the script if it does not exist, and return its path.
 
-    Any number of processes may write it at once: it appears complete, under a name made from its text.
+    Several processes may write it at the same time. The file appears complete, and its name is a hash of its text.
     """
     text = f'#!/bin/sh\nexec {shlex.quote(str(zig))} clang "$@"\n'
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfx"
@@ -56,11 +55,10 @@ def _script(zig: Path) -> str:
 
 
 def command() -> list[str]:
-    """Compiles C from standard input, for this processor, to an object file on standard output."""
+    """A command that compiles C from standard input, for this processor, to an object file on standard output."""
     arm = platform.machine().lower() in ("arm64", "aarch64")
-    native = (
-        ["-ffixed-x18", "-mcpu=native"] if arm else ["-march=native"]
-    )  # x18 is not a program's own on macOS and Windows
+    # macOS and Windows reserve the register x18
+    native = ["-ffixed-x18", "-mcpu=native"] if arm else ["-march=native"]
     return [
         clang(),
         "-c",
@@ -82,9 +80,9 @@ def command() -> list[str]:
 
 @functools.cache
 def processor() -> str:
-    """What `native` means here: the processor's instruction sets, as a digest.
+    """A digest of the processor's instruction sets, which `native` stands for.
 
-    Caches may lie on a disk that several machines share.
+    Caches need it because several machines may share the disk that a cache is on.
     """
     lines = (
         Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else [platform.processor()]

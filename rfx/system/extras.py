@@ -1,4 +1,4 @@
-"""What is installed apart: which extra brings which module, and the one sentence that says how to get it."""
+"""Optional dependencies: which extra installs which module, and the message that says how to install it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ EXTRA_OF = {  # by top-level module
     "torch": "torch",
     "wandb": "wandb",
 }
-INCLUDED = {"train": ("sim",)}  # extras that another brings along
+INCLUDED = {"train": ("sim",)}  # extras that another extra installs too
 
 
 def install_command(extra: str) -> str:
-    """How to get an extra. It names no package: what PyPI has under the name rfx is somebody else's."""
+    """The command that installs an extra. It installs from the checkout, because rfx on PyPI is another project."""
     return f"pip install -e '.[{extra}]'"
 
 
 def missing(user: str, module: str) -> ModuleNotFoundError:
-    """The error to raise where user, such as "plotting", needs a module that is not installed."""
+    """The error to raise if user, such as "plotting", needs a module that is not installed."""
     command = install_command(EXTRA_OF[module.partition(".")[0]])
     return ModuleNotFoundError(
         f"{user} needs {module.replace('_', '-')}, which is not installed: {command}", name=module
@@ -50,15 +50,16 @@ def missing(user: str, module: str) -> ModuleNotFoundError:
 
 
 def mend(error: BaseException, user: str = "this") -> str | None:
-    """One line for an error of import, in what user needs, that an extra mends; None for any other error."""
+    """A one-line message for an import error that an extra fixes; None for any other error. user needs the module."""
     if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.partition(".")[0] not in EXTRA_OF:
         return None
     return str(error if "pip install" in str(error) else missing(user, error.name))
 
 
 def exit_without(extra: str, user: str) -> None:
-    """End the process with one line and exit code 2 where modules of an extra are not installed; user, as `python -m
-    train`, needs them.
+    """End the process with one line and exit code 2 if modules of an extra are not installed.
+
+    user is the command that needs them, such as `python -m train`.
     """
     lacking = [
         module

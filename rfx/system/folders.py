@@ -1,4 +1,4 @@
-"""Folders and files that are whole or absent: written beside, forced to disk, then put in place in one step."""
+"""Writes folders and files atomically: write to a temporary name, force to disk, then rename in one step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def replace_folder(path: str | Path, files: Mapping[str, bytes], *, obsolete: Collection[str] = ()) -> Path:
-    """Make path a folder of exactly these files; until that is done, what was there stays as it was. Returns path.
+    """Make path a folder of exactly these files. The old folder stays unchanged until that is done. Returns path.
 
-    A folder already there may hold files of the same names, or of those in obsolete, which go. Raises FileExistsError
-    where path is no folder, or holds any other file, which would be lost.
+    An existing folder may hold files with the same names, and files named in obsolete, which are deleted. Raises
+    FileExistsError if path is not a folder, or if it holds any other file, because that file would be lost.
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
@@ -38,12 +38,12 @@ def replace_folder(path: str | Path, files: Mapping[str, bytes], *, obsolete: Co
         _put_in_place(beside, target)
         _sync_folder(target.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # what was there before, or what could not be finished
+        shutil.rmtree(beside, ignore_errors=True)  # the old folder, or an unfinished new one
     return path
 
 
 def replace_file(path: str | Path, data: bytes) -> None:
-    """Make path a file of exactly this data; until that is done, what was there stays as it was. Raises OSError."""
+    """Make path a file of exactly this data. The old file stays unchanged until that is done. Raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -55,7 +55,7 @@ def replace_file(path: str | Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A new file, forced to disk."""
+    """Write a new file and force it to disk."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -63,7 +63,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _put_in_place(beside: Path, target: Path) -> None:
-    """Give beside the name target; if there was a folder of that name, it is called beside afterwards."""
+    """Rename the folder beside to target. If target existed, the old folder is called beside afterwards."""
     if not target.exists():
         beside.rename(target)
         return
@@ -73,10 +73,8 @@ def _put_in_place(beside: Path, target: Path) -> None:
         and exchange(AT_FDCWD, os.fsencode(beside), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE) == 0
     ):
         return
-    if exchange is not None and ctypes.get_errno() not in (
-        errno.EINVAL,
-        errno.ENOSYS,
-    ):  # these two: the file system cannot exchange
+    # EINVAL and ENOSYS mean that the file system cannot exchange two folders
+    if exchange is not None and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
         raise OSError(ctypes.get_errno(), f"could not replace {target}: {os.strerror(ctypes.get_errno())}")
     old = beside.with_name(f"{beside.name}-old")
     target.rename(old)

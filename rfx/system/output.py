@@ -1,4 +1,4 @@
-"""Output that may fail, as the end of `| head` does or a terminal that is gone, without ending what writes it."""
+"""Output that may fail without ending the program, for example after `| head` or when the terminal is closed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-GONE = (errno.EPIPE, errno.EIO)  # who read does not come back; other errors, such as of a full disk, may pass
+GONE = (errno.EPIPE, errno.EIO)  # the reader is gone for good; other errors, such as a full disk, may pass
 
 
 class Lasting:
-    """A text stream around another: what that cannot write is dropped."""
+    """A text stream around another stream. It drops text that the other stream cannot write."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As the stream's, and raises nothing."""
+        """Write text to the stream. Ignores output errors."""
         with self._dropping():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """As the stream's, and raises nothing."""
+        """Flush the stream. Ignores output errors."""
         with self._dropping():
             self._stream.flush()
 
@@ -34,12 +34,12 @@ class Lasting:
         try:
             yield
         except OSError as error:
-            if error.errno in GONE:  # what is written from now on, at the interpreter's end too, goes nowhere
+            if error.errno in GONE:  # send all later output to the null device, also that at interpreter exit
                 with suppress(OSError, ValueError):
                     nowhere = os.open(os.devnull, os.O_WRONLY)
                     os.dup2(nowhere, self._stream.fileno())
                     os.close(nowhere)
-        except ValueError:  # it was closed
+        except ValueError:  # the stream was closed
             pass
 
     def __getattr__(self, name: str) -> Any:
@@ -48,7 +48,7 @@ class Lasting:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """While inside, standard output and standard error are Lasting."""
+    """Make standard output and standard error Lasting inside the with block."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and Lasting(stream) for stream in before)
     try:

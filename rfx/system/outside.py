@@ -1,5 +1,6 @@
-"""What libraries raise about the world outside (no connection, no permission, nothing there, no room), as one error of
-one line.
+"""Turns library errors about the outside world into one error with a one-line message.
+
+Such errors are no connection, no permission, not found, and no disk space.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from contextlib import contextmanager
 
 from rfx.system.text import printable
 
-# Mistakes of a program, whose traceback is worth more than a line; and ValueError, which says what is wrong in a line
-# already.
+# These errors pass unchanged. Most are programming errors, whose traceback says more than one line. A ValueError
+# already says in one line what is wrong.
 PASSING = (ValueError, ImportError, TypeError, AttributeError, NameError, AssertionError)
 ROOM, PERMISSION = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
 CONNECTION = (
@@ -23,30 +24,21 @@ CONNECTION = (
     errno.ETIMEDOUT,
     errno.ENETDOWN,
 )
-CONNECTION_CLASSES = (
-    "Connect",
-    "Timeout",
-    "Network",
-    "ProtocolError",
-    "ProxyError",
-    "Comm",
-    "Offline",
-    "RayError",
-)  # in names of classes
-MAX_DETAIL = 200  # characters of what the library says
+# An error is a connection error if its class name contains one of these.
+CONNECTION_CLASSES = ("Connect", "Timeout", "Network", "ProtocolError", "ProxyError", "Comm", "Offline", "RayError")
+MAX_DETAIL = 200  # characters of the library's own message that are shown
 
 
 class OutsideError(OSError):
-    """A library could not reach, read or write something outside this process; the message is one line."""
+    """A library could not reach, read or write something outside this process. The message is one line."""
 
 
 @contextmanager
 def outside(what: str, login: str = "log in there, as one who may") -> Iterator[None]:
-    """Around calls of a library that reaches out for what, such as "hf://owner/name"; login says how one gets
-    permission there.
+    """Turn errors of a library inside the with block into OutsideError.
 
-    Whatever the library raises, of whatever class, becomes an OutsideError, but for ValueError and mistakes of a
-    program, which pass as they are.
+    what is the thing that the library accesses, such as "hf://owner/name". login says how to get permission. Errors of
+    any class become an OutsideError, except ValueError and programming errors (PASSING), which pass unchanged.
     """
     try:
         yield
@@ -59,13 +51,13 @@ def outside(what: str, login: str = "log in there, as one who may") -> Iterator[
 
 
 def printable_lines(error: BaseException) -> list[str]:
-    """What an error says, line by line, the longest cut short; empty lines left out."""
+    """The lines of an error's message, without empty lines. Lines over MAX_DETAIL characters are cut short."""
     lines = (printable(" ".join(line.split())) for line in str(error).splitlines())
     return [line if len(line) <= MAX_DETAIL else f"{line[:MAX_DETAIL]}..." for line in lines if line]
 
 
 def _reason(error: Exception, login: str) -> tuple[str, str]:
-    """What is wrong, in words, and what to do about it; the words are empty where no cause is known."""
+    """What is wrong, in words, and what to do about it. Both are empty if no cause is known."""
     for cause in _chain(error):
         status = getattr(getattr(cause, "response", None), "status_code", None) or getattr(cause, "code", None)
         number, file = (cause.errno, cause.filename) if isinstance(cause, OSError) else (None, None)
@@ -90,7 +82,7 @@ def _reason(error: Exception, login: str) -> tuple[str, str]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that led to it; the first first."""
+    """The error, then its cause, then the cause's cause, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

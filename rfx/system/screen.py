@@ -1,4 +1,4 @@
-"""Whether there is a screen to open a window on."""
+"""Checks whether there is a screen to open a window on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ def has_screen() -> bool:
 
 
 def require_screen(what: str, instead: str) -> None:
-    """Raise ValueError where what was asked for opens a window, and there is no screen; instead says what to do."""
+    """Raise ValueError if there is no screen. what names the setting that needs one; instead says what to do."""
     if not has_screen():
         raise ValueError(
-            f"got {what}, and there is no screen here to open a window on (DISPLAY and WAYLAND_DISPLAY are not set): {instead}"
+            f"got {what}, and there is no screen here to open a window on (DISPLAY and WAYLAND_DISPLAY "
+            f"are not set): {instead}"
         )
 
 
 def draw_without_screen() -> None:
-    """Have mujoco, which is not imported yet, draw through EGL where there is no screen."""
+    """Make mujoco draw through EGL if there is no screen. Call this before mujoco is imported."""
     if not has_screen() and find_library("EGL"):
         os.environ.setdefault("MUJOCO_GL", "egl")

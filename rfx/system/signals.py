@@ -1,4 +1,4 @@
-"""Which signals end a run that saves first."""
+"""Signals that end a run. The run saves before it ends."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 
 def stopping_signals() -> list[int]:
-    """Ctrl-C's, the one that systems end a job with, and that of a terminal which is gone.
+    """SIGINT (Ctrl-C), SIGTERM (a job scheduler ends the job) and SIGHUP (the terminal is closed).
 
-    The last is left out where it is ignored, as under nohup.
+    SIGHUP is left out if it is ignored, as under nohup.
     """
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
@@ -19,8 +19,11 @@ def stopping_signals() -> list[int]:
 
 @contextmanager
 def hangup_ignored() -> Iterator[None]:
-    """While inside, SIGHUP is ignored; by processes that are started here, for good: their owner needs them to save."""
-    if threading.current_thread() is not threading.main_thread():  # which may not change it
+    """Ignore SIGHUP inside the with block.
+
+    Processes that are started inside ignore SIGHUP for good, because their owner needs them to save.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may change signal handlers
         yield
         return
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Text for a terminal: what came from elsewhere made safe to print, and lines that fit its width."""
+"""Text for a terminal: makes foreign text safe to print, and fits lines to the terminal's width."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ SEPARATOR, CUT = " | ", "..."
 
 
 def printable(value: Any) -> str:
-    """value as one line of text that a terminal shows and does not obey: what is not printable is written as Python
-    would, ESC as \\x1b.
+    """Convert value to one line of text that a terminal only shows and does not obey.
 
-    That takes in line ends, and the marks that turn the direction of writing around.
+    Characters that are not printable are escaped as in Python: ESC becomes \\x1b. This includes line ends, and the
+    marks that change the direction of writing.
     """
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
 
 
 def fit(parts: Sequence[str], width: int | None = None) -> str:
-    """As many of the parts, the first first, as fit into one line of a terminal; of the first part alone as much as
-    fits.
+    """Join the parts that fit into one line of a terminal, in order. The first part is cut if it alone is too long.
 
-    width: columns of the line, by default those of the terminal. The last stays free: a line that fills it would begin
-    another.
+    width: columns of the line, by default those of the terminal. The last column stays free, because a line that fills
+    it would begin another line.
     """
     room = (width or shutil.get_terminal_size().columns) - 1
     line = parts[0]
@@ -35,5 +34,5 @@ def fit(parts: Sequence[str], width: int | None = None) -> str:
 
 
 def folded(line: str, width: int | None = None) -> str:
-    """A line as several, broken between words, where it is longer than a terminal is wide; width as for fit."""
+    """Break a line between words if it is longer than the terminal is wide; width as for `fit`."""
     return textwrap.fill(line, (width or shutil.get_terminal_size().columns) - 1, break_on_hyphens=False) or line
