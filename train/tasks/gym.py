@@ -114,7 +114,7 @@ class GymTask:
         return LearningEnv(make(config.id, num_envs, config.kwargs), config.id)
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
-        """Write the policy folder, with the spaces, and the environment's id and its constructor's arguments in `env`."""
+        """Write the policy folder, with the spaces, and the environment's id and constructor arguments in `env`."""
         spaces = dataclasses.asdict(self._training_env.spaces)
         policy.policy.save(path, normalizer=policy.normalizer, training_info={**training_info, "spaces": spaces})
 
