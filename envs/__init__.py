@@ -1,8 +1,7 @@
-"""Environments.
+"""Environments; importing this package registers them with Gymnasium.
 
-Importing it registers them with Gymnasium: `rfx/LargeRobot-v0` for every file configs/robot/large_robot.yaml, and
-
-`rfx/HalfCheetah-v5` and so on: Gymnasium's MuJoCo tasks in batches, for gymnasium.make_vec.
+A file configs/robot/large_robot.yaml becomes `rfx/LargeRobot-v0`. Gymnasium's MuJoCo tasks, stepped in batches, become
+`rfx/HalfCheetah-v5` and so on, for gymnasium.make_vec.
 """
 
 import gymnasium

@@ -1,1 +1,1 @@
-"""Any Gymnasium environment, as the trainer wants it."""
+"""Any Gymnasium environment, in the form that the trainer needs."""

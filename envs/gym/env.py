@@ -1,6 +1,4 @@
-"""A Gymnasium vector environment as the trainer wants it: flat observations, actions in [-1, 1], same-step
-autoreset.
-"""
+"""A wrapper for Gymnasium vector environments: flat observations, actions in [-1, 1], same-step autoreset."""
 
 from __future__ import annotations
 
@@ -17,13 +15,13 @@ from rfx.robot.state import FAILED, Array
 
 
 class GymEnv(VectorEnv):
-    """env with observations (N, D), float32, and actions of a Box (A,) in [-1, 1], or Discrete(n), from 0.
+    """Wraps env: observations (N, D), float32; actions a Box (A,) in [-1, 1], or Discrete(n) from 0.
 
-    env's observations are a Box of any shape, its actions a Box with bounds, or Discrete. Where env resets in the next
-    step, the step that only resets is flagged in info[FAILED], without an end of its own: nothing of it may be learned
-    from. An episode that ends for good in its last step is not truncated. Rewards and ends of another shape are given
-    that of (N,) where there is one number for each environment. Raises ValueError for another space, autoreset mode or
-    number of values.
+    env may have observations in a Box of any shape, and actions in a Box with bounds, or Discrete. If env resets in the
+    step after an episode's end, that step is flagged in info[FAILED], because training must ignore it, and does not
+    count as an end. An episode that terminates in its last step is not truncated. Rewards and ends are reshaped to
+    (N,) if they have one number for each environment. Raises ValueError for other spaces, autoreset modes or numbers of
+    values.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -35,7 +33,7 @@ class GymEnv(VectorEnv):
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
             raise ValueError(f"env.id={id}: got autoreset mode {mode}; expected SAME_STEP or NEXT_STEP")
         self._next_step = mode is AutoresetMode.NEXT_STEP
-        self._ended = np.zeros(self.num_envs, bool)  # in the last step; the next one resets them
+        self._ended = np.zeros(self.num_envs, bool)  # episodes that ended in the last step; the next step resets them
         width = int(np.prod(self.spaces.observation_shape, dtype=int))
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         choices, width = self.spaces.num_actions, len(self.spaces.action_low)
@@ -50,7 +48,7 @@ class GymEnv(VectorEnv):
 
     @property
     def num_threads(self) -> int | None:
-        """How many threads step the environments; None where they do not say."""
+        """The number of threads that step the environments; None if they do not have this number."""
         return getattr(self.env.unwrapped, "num_threads", None)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -60,9 +58,9 @@ class GymEnv(VectorEnv):
         return self._flat(observation, self.num_envs), info
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of every environment. actions (N, A), clipped to [-1, 1], or (N,) choices.
+        """Take one step in every environment. actions (N, A) are clipped to [-1, 1]; choices are (N,).
 
-        info has FAILED and final_obs alone.
+        info has only FAILED and final_obs.
         """
         observation, reward, terminated, truncated, info = self.env.step(self.spaces.scale(actions))
         observation, terminated = self._flat(observation, self.num_envs), self._row(terminated, bool, "ends")
@@ -80,7 +78,7 @@ class GymEnv(VectorEnv):
         return observation, self._row(reward, np.float32, "rewards"), terminated, truncated, told
 
     def _flat(self, observation: Any, num: int) -> Array:
-        """Observations of so many environments as rows (num, D)."""
+        """Flatten the observations of num environments to rows (num, D)."""
         array, width = np.asarray(observation, np.float32), math.prod(self.spaces.observation_shape)
         if array.size != num * width:
             expected = (num, *self.spaces.observation_shape)
@@ -94,12 +92,12 @@ class GymEnv(VectorEnv):
         return array.reshape(self.num_envs)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close what is inside."""
+        """Close the wrapped environment."""
         self.env.close(**kwargs)
 
 
 def spaces_of(observation: gymnasium.Space, action: gymnasium.Space, id: str) -> Spaces:
-    """The Spaces of an environment. Raises ValueError for spaces that a policy cannot read, or act in."""
+    """The Spaces of an environment. Raises ValueError for spaces that a policy cannot observe or act in."""
     if not isinstance(observation, gymnasium.spaces.Box):
         raise ValueError(
             f"env.id={id}: got observations of {observation}; expected a Box: gymnasium.wrappers.FlattenObservation makes one of "

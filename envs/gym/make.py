@@ -1,6 +1,4 @@
-"""Making a Gymnasium environment by its id: one, or many as a vector environment, batched where there is a batched
-one.
-"""
+"""Makes Gymnasium environments by id: a single one, or a vector environment, batched if a batched version exists."""
 
 from __future__ import annotations
 
@@ -20,9 +18,9 @@ from rfx.settings.terms import import_foreign
 
 
 def find_spec(id: str) -> EnvSpec:
-    """What is registered as id, which may say the module that registers it first: `module:Name-v0`.
+    """Find the registered environment; id may begin with the module that registers it: `module:Name-v0`.
 
-    Raises ValueError naming the nearest.
+    Raises ValueError that names the nearest id.
     """
     module, _, name = id.rpartition(":")
     if module:
@@ -36,26 +34,27 @@ def find_spec(id: str) -> EnvSpec:
 
 
 def batched_id(id: str) -> str | None:
-    """The batched environment that stands for id, where there is one."""
-    import envs  # noqa: F401  (registers them)
+    """The id of the batched version of an environment, or None without one."""
+    import envs  # noqa: F401  (registers the batched versions)
 
     name = f"rfx/{id.rpartition(':')[2]}"
     return name if name in gymnasium.registry and gymnasium.registry[name].entry_point is None else None
 
 
 class Shaped(gymnasium.Wrapper):
-    """An environment whose rewards and ends are one number each, and whose observations of a Box have its shape.
+    """Makes an environment's rewards and ends single numbers, and gives Box observations the shape of their space.
 
-    They may be given as lists, or in another shape that holds as many numbers. Raises ValueError where it does not.
+    The wrapped environment may return them as lists, or in another shape with the same count of numbers. Raises
+    ValueError for another count.
     """
 
     def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
-        """As the environment's."""
+        """Reset the environment."""
         observation, info = self.env.reset(**arguments)
         return self._observation(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """As the environment's."""
+        """Step the environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         ends = _number(terminated, bool, "terminated"), _number(truncated, bool, "truncated")
         return self._observation(observation), _number(reward, float, "a reward"), *ends, info
@@ -78,7 +77,7 @@ def _number(value: Any, kind: type, what: str) -> Any:
 
 
 def make_single(id: str, kwargs: Mapping[str, Any], **more: Any) -> gymnasium.Env:
-    """One environment. Raises ValueError for one that cannot be made."""
+    """Make one environment. Raises ValueError if that fails."""
     find_spec(id)
     try:
         return Shaped(gymnasium.make(id, **kwargs, **more))
@@ -87,9 +86,10 @@ def make_single(id: str, kwargs: Mapping[str, Any], **more: Any) -> gymnasium.En
 
 
 def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env:
-    """One environment, in a process that leaves Ctrl-C, and a terminal that is gone, to the owner's, whose id is given.
+    """Make one environment in a worker process, which ignores Ctrl-C and the loss of its terminal.
 
-    The owner makes one too, to learn its spaces.
+    The process with the id owner handles these. It makes an environment too, to learn its spaces, and keeps its
+    signals.
     """
     if os.getpid() != owner:
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -100,9 +100,9 @@ def make_worker(id: str, kwargs: Mapping[str, Any], owner: int) -> gymnasium.Env
 def make_vector(
     id: str, num_envs: int, kwargs: Mapping[str, Any], *, batched: bool = True, threads: int = 0
 ) -> VectorEnv:
-    """num_envs environments: the batched ones of envs/mujoco, or the id's own vector environment, or a process each.
+    """Make num_envs environments: batched by envs/mujoco, or as the id's own vector environment, or in processes.
 
-    Raises ValueError for an id that is unknown, or cannot be made with these kwargs.
+    Raises ValueError for an id that is unknown, or that cannot be made with these kwargs.
     """
     spec, quick = find_spec(id), batched_id(id) if batched else None
     try:
@@ -112,16 +112,16 @@ def make_vector(
             return gymnasium.make_vec(id, num_envs, **kwargs)
     except Exception as error:
         raise ValueError(f"env.id={id} cannot be made: {type(error).__name__}: {error}") from error
-    make_single(id, kwargs).close()  # here, where an error is told in one line
+    make_single(id, kwargs).close()  # an error in this process fits one line
     return AsyncVectorEnv(
         [partial(make_worker, id, kwargs, os.getpid())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
     )
 
 
 def make_in_turn(id: str, num_envs: int, kwargs: Mapping[str, Any]) -> VectorEnv:
-    """num_envs environments of Gymnasium's own kind, stepped one after the other in this process.
+    """Make num_envs of Gymnasium's own environments, stepped one after the other in this process.
 
-    Of an id that has no single one, its own vector environment.
+    An id without a single environment gives its own vector environment.
     """
     if find_spec(id).entry_point is None:
         return make_vector(id, num_envs, kwargs)

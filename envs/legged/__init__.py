@@ -1,3 +1,1 @@
-"""The walking task: batched physics of any legged robot that a RobotConfig describes, and the terms that its YAML
-names.
-"""
+"""The walking task: batched physics of any legged robot with a RobotConfig, and the terms that its YAML names."""

@@ -1,4 +1,4 @@
-"""Command terms: draw velocity commands. (num, 3), float32: vx and vy in m/s, yaw rate in rad/s."""
+"""Command terms, which draw velocity commands (num, 3), float32: vx and vy in m/s, yaw rate in rad/s."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rfx.robot.state import Array
 def uniform_velocity(
     rng: Streams, num: int, vx: Sequence[float], vy: Sequence[float], yaw_rate: Sequence[float], zero_share: float = 0.1
 ) -> Array:
-    """Each axis uniform in its [low, high]; a zero_share of the commands is to stand still."""
+    """Draw each axis uniformly from its [low, high]; a share zero_share of the commands says to stand still."""
     low, high = np.array([vx, vy, yaw_rate], np.float32).T
     command = rng.uniform(low, high, (num, 3)).astype(np.float32)
     command[rng.random(num) < zero_share] = 0.0

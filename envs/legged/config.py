@@ -1,4 +1,4 @@
-"""The walking task as data: what `configs/` say under `env`, checked."""
+"""The walking task as data: the section `env` of the files in `configs/`, checked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ INTERVALS = ("command_interval_s", "push_interval_s")
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumConfig:
-    """When robots get harder ground, at the end of an episode; envs/legged/curriculum.py has the rule."""
+    """When a robot gets harder or easier ground, at the end of an episode; the rule is in envs/legged/curriculum.py."""
 
-    start_level: int = 2  # the hardest that a run begins with; the easiest is 0
-    up: float = 0.75  # share of the commanded distance that leads a level up
-    down: float = 0.5  # share below which it leads a level down
-    distance_m: float = 3.0  # that leads up only if walked
+    start_level: int = 2  # the hardest level that a run begins with; the easiest is 0
+    up: float = 0.75  # a robot that walks this share of the commanded distance goes a level up
+    down: float = 0.5  # a robot that walks less than this share goes a level down
+    distance_m: float = 3.0  # a robot must walk at least this far to go up
 
     def __post_init__(self) -> None:
         if self.start_level < 0 or not 0 <= self.down <= self.up:
@@ -33,17 +33,17 @@ class CurriculumConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TerrainConfig:
-    """Ground of tiles: levels of difficulty, by kind.
+    """Ground made of tiles: one for each kind of ground and each level of difficulty.
 
-    Kinds are the terms of envs/legged/terrain_kinds.py, with their parameters.
+    kinds names terms of envs/legged/terrain_kinds.py, with their parameters.
     """
 
     kinds: Mapping[str, Mapping[str, Any]]
     num_levels: int = 10
     tile_m: float = 8.0
-    cell_m: float = 0.05  # between two heights: walls are this wide
+    cell_m: float = 0.05  # grid spacing of the heights; walls are this wide
     seed: int = 0
-    curriculum: CurriculumConfig | None = None  # null: robots are spread over all levels, and stay there
+    curriculum: CurriculumConfig | None = None  # null: robots are spread over all levels and never change theirs
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -82,13 +82,11 @@ class TerrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
-    """One task: sizes, times and, by name, the terms it is made of.
+    """One task: its sizes, its times, and the terms it is made of, by name.
 
-    A reward's parameters include its weight per second.
-
-    With `ramp: [first, last]` the weight grows from 0 between these environment steps, summed over environments, of a
-    run.
-    An entry's name is that of its term, unless the entry says `term: NAME`: then it may have any name of its own.
+    A reward's parameters include its weight per second. With `ramp: [first, last]` the weight grows from 0 between
+    these environment steps of a run, summed over environments. An entry has the name of its term. An entry that says
+    `term: NAME` may have any other name.
     """
 
     num_envs: int = 1024
@@ -100,13 +98,14 @@ class EnvConfig:
     terrain: TerrainConfig | None = None  # null: flat ground
     commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    randomize: bool = False  # the one switch of randomization, noise and pushes
+    randomize: bool = False  # switches randomization, noise and pushes on
     randomization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    noise: Mapping[str, float] = field(default_factory=dict)  # by observation term, in its unit: uniform within +- this
+    # By observation term, in its unit: noise is uniform within +- this
+    noise: Mapping[str, float] = field(default_factory=dict)
     push_interval_s: tuple[float, float] = (5.0, 10.0)
     pushes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     terminations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    disturbance_ramp: Ramp | None = None  # of randomization and pushes, over a run; envs/legged/ramp.py
+    disturbance_ramp: Ramp | None = None  # randomization and pushes grow over a run: envs/legged/ramp.py
     rewards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,7 +143,7 @@ class EnvConfig:
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> EnvConfig:
-        """The `env` section that configs/robot/{name}.yaml composes, with some keys replaced."""
+        """Load the `env` section that configs/robot/{name}.yaml composes, and replace the keys in overrides."""
         return cls.from_dict({**compose("robot", name)["env"], **overrides})
 
 

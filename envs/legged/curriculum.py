@@ -1,6 +1,6 @@
-"""Which tile each robot starts on: harder ones for those that walk where they are told, after Rudin et al.
+"""Which tile each robot starts on: robots that follow their commands get harder ones.
 
-(2021), section 3.3.
+After Rudin et al. (2021), section 3.3.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from rfx.robot.state import Array
 
 
 class Curriculum:
-    """Level and kind of num_envs robots, or of the rows of them, and how far they have followed their commands in this
-    episode. Without a config, levels stay as they are.
+    """The terrain level and kind of each robot, and how far it has followed its commands in this episode.
 
-    Kinds are spread evenly. With a config robots start on levels up to its start_level; without one they are spread
-    evenly over all levels.
+    There are num_envs robots; rows selects some of them. Robots are spread evenly over the kinds. With a config, robots
+    start on levels up to its start_level. Without one they are spread evenly over all levels, and keep their level.
     """
 
     def __init__(self, terrain: Terrain, num_envs: int, config: CurriculumConfig | None, rows: range | None = None):
@@ -30,9 +29,8 @@ class Curriculum:
         if config:
             self.kind = np.array(rows) % len(terrain.kinds)
         self.commanded_m, self.walked_m = np.zeros((2, len(rows)))
-        self.cut_short = np.zeros(
-            len(rows), bool
-        )  # the episode began at a random age, and is over before it has shown much
+        # True where the episode began at a random age: it ends too early to show how well the robot walks.
+        self.cut_short = np.zeros(len(rows), bool)
 
     def begin(self, rng: Streams) -> None:
         """Draw the first levels."""
@@ -43,10 +41,10 @@ class Curriculum:
             )
 
     def measure(self, state: SimState, step_s: float) -> None:
-        """Add a control step: how far the command asked to go, and how far the robot went that way, at most as far as
-        it was asked.
+        """Add the distance that one control step's command asks for, and the distance the robot walked that way.
 
-        Who runs faster than it is told does not follow the command better, nor makes up for having stood.
+        The walked distance counts at most as much as the command asks for. A robot that runs faster than its command
+        does not follow it better, and cannot make up for time in which it stood.
         """
         command = state.robot.velocity_command[:, :2]
         speed = np.linalg.norm(command, axis=1)
@@ -55,11 +53,11 @@ class Curriculum:
         self.walked_m += np.minimum(along / np.maximum(speed, 1e-6), speed) * step_s
 
     def move(self, ids: Array, fell: Array, rng: Streams) -> None:
-        """After an episode of robots ids (n,), of which some fell (n,), bool: give them their next level.
+        """Give robots ids (n,) their next level after an episode; fell (n,), bool, says which of them fell.
 
-        One level up for a robot that walked at least `up` of what was commanded, and `distance_m`; past the top, a
-        random level. One down for a robot that fell, or walked less than `down` of what was commanded, but not after a
-        first episode of random age.
+        A robot goes one level up if it walked at least the share `up` of the commanded distance, and `distance_m`. From
+        the top level it goes to a random level. A robot goes one level down if it fell, or walked less than the share
+        `down` of the commanded distance; a first episode that began at a random age is exempt.
         """
         if self.config:
             walked, commanded, config = self.walked_m[ids], self.commanded_m[ids], self.config
@@ -77,7 +75,7 @@ class Curriculum:
     def left(self, position_w: Array) -> Array:
         """Whether robots at position_w (N, 2 or more), m, have left their ground. (N,), bool.
 
-        In training that is their own tile, which they have crossed: beyond it the ground is not of their level. Else it
+        With a curriculum a robot's ground is its own tile, because the ground beyond has another level. Without one it
         is all tiles.
         """
         if self.config is None:
@@ -86,13 +84,14 @@ class Curriculum:
         return (np.abs(away) > 0.5 * self.terrain.config.tile_m).any(axis=1)
 
     def origin(self, ids: Array) -> Array:
-        """What is added to where robots ids (n,) stand at home: the middle of their tile's platform, and a little
-        above. (n, 3), m, world.
+        """The offset from home to the start of robots ids (n,). (n, 3), m, world.
+
+        It leads to the middle of each robot's tile, a little above the platform.
         """
         return self.terrain.origin[self.level[ids], self.kind[ids]]
 
     def metrics(self, level: Array, kind: Array) -> dict[str, float]:
-        """Mean level, counted from 0, of robots on these levels and kinds (N,), of all and of those on each kind."""
+        """Mean level, counted from 0, of all robots and of the robots on each kind. level and kind are (N,)."""
         kinds = {
             f"terrain/level_{name}": float(level[kind == k].mean())
             for k, name in enumerate(self.terrain.kinds)

@@ -32,30 +32,31 @@ from rfx.settings.terms import bind
 
 
 class LeggedEnv(VectorEnv):
-    """num_envs robots that are asked to follow velocity commands.
+    """num_envs robots that learn to follow velocity commands.
 
-    Observation: "state" (num_envs, max_state_dim), what the robot observes, zero beyond its state_dim; with
-    critic_terms also "critic" (num_envs, width), those terms of envs/legged/privileged.py side by side, which only a
-    simulator knows. Both float32. Action (num_envs, action_dim) in [-1, 1], clipped.
-    Same-step autoreset, in Gymnasium's own layout: where an episode ends, the observation returned is the next
-    episode's first, info["final_obs"] holds the last one, and info["final_info"] the mean absolute errors of vx, vy
-    (m/s) and yaw rate (rad/s).
-    Where the task has terrain, an episode is truncated when its robot leaves it, and with a curriculum when it leaves
-    its own tile.
-    A simulation that MuJoCo gives up or warns about, or whose state, reward or observation is not finite, is truncated,
-    its reward is 0, it is flagged in info[FAILED] and started anew; what is not finite in its final observation is
-    replaced by 0.
-    Environment i of a seed s is, to the bit, environment 0 of seed s + i: with rows it holds only those of the
-    num_envs, as a part of them does that is to be reset with seed s + rows.start. render_mode="rgb_array" draws each
-    robot, with its command as a blue arrow and its velocity as an orange one. Without a config, or a robot, it is that
-    of configs/robot/{task}.yaml, with the keys of overrides replaced. Raises TypeError without either.
+    Observations are float32. "state" (num_envs, max_state_dim) is what the robot observes, zero beyond its state_dim.
+    With critic_terms there is also "critic" (num_envs, width): these terms of envs/legged/privileged.py side by side,
+    which only a simulator knows. Actions are (num_envs, action_dim) in [-1, 1], and are clipped to it.
+
+    Autoreset happens in the same step, in Gymnasium's layout. Where an episode ends, the returned observation is the
+    first of the next episode. info["final_obs"] holds the last observation of the ended one, and info["final_info"] its
+    mean absolute errors of vx, vy (m/s) and yaw rate (rad/s).
+    On terrain an episode is truncated when its robot leaves the terrain, or with a curriculum its own tile.
+
+    A simulation fails if MuJoCo gives it up or warns about it, or if its state, reward or observation is not finite. It
+    is truncated, flagged in info[FAILED] and started anew. Its reward is 0, and 0 replaces all numbers in its final
+    observation that are not finite.
+
+    Environment i of seed s is identical, bit for bit, to environment 0 of seed s + i. With rows, the object holds only
+    these rows of the num_envs environments, and must be reset with seed s + rows.start.
+
+    render_mode="rgb_array" draws each robot, with a blue arrow for its command and an orange one for its velocity.
+    configs/robot/{task}.yaml, with the keys in overrides replaced, supplies a config or robot that is not given.
+    Raises TypeError without a task if config or robot is missing.
     """
 
-    metadata = {
-        "autoreset_mode": AutoresetMode.SAME_STEP,
-        "render_modes": [*MODES],
-        "render_fps": 50,
-    }  # a robot may have another rate
+    # render_fps is a default: every environment sets its robot's control rate.
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": [*MODES], "render_fps": 50}
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class LeggedEnv(VectorEnv):
         num_envs = config.num_envs if num_envs is None else num_envs
         rows = range(num_envs) if rows is None else rows
         num_envs, num_all = len(rows), num_envs
-        self.config, self.robot, self.num_envs, self._num_all = config, robot, num_envs, num_all  # a part, and all
+        self.config, self.robot, self.num_envs, self._num_all = config, robot, num_envs, num_all
         terrain = Terrain(config.terrain) if config.terrain else None
         self.simulation = Simulation(
             robot,
@@ -106,9 +107,9 @@ class LeggedEnv(VectorEnv):
         ]
         self._pushes = [bind(pushes, name, parameters, num_inputs=2) for name, parameters in pushed.items()]
         self._streams = Streams(num_envs, purpose=0)
-        self._disturbances = Streams(
-            num_envs, purpose=1
-        )  # of these three: a seed draws the same commands and starts with and without them
+        # A stream of their own for randomization, pushes and noise: without them, a seed still draws the same commands
+        # and starts.
+        self._disturbances = Streams(num_envs, purpose=1)
         self.sensing = Sensing(self.state.robot, self.simulation.encoder_offset, noise, perfect=not (varied or noise))
         self._terminations = [bind(terminations, name, parameters) for name, parameters in config.terminations.items()]
         self._rewards = {name: WeightedReward.read(name, parameters) for name, parameters in config.rewards.items()}
@@ -119,7 +120,7 @@ class LeggedEnv(VectorEnv):
         self._action = np.zeros((num_envs, robot.action_dim), np.float32)
         self._command_steps = np.zeros(num_envs, np.int64)  # control steps until the command changes
         self._push_steps = np.zeros(num_envs, np.int64)  # control steps until the next push
-        self._length = np.zeros(num_envs, np.int64)  # not state.step: that one counts a random start age too
+        self._length = np.zeros(num_envs, np.int64)  # control steps; state.step also counts a random start age
         self._age = np.zeros(num_envs, np.int64)  # control steps since the environment was made, over all episodes
         self._error = np.zeros((num_envs, 3), np.float32)  # summed absolute velocity error of the episode
         self._metrics = Metrics(self._rewards, num_envs, self.step_s)
@@ -136,22 +137,22 @@ class LeggedEnv(VectorEnv):
 
     @property
     def state(self):
-        """The SimState of all environments: live arrays."""
+        """The SimState of all environments, as live arrays."""
         return self.simulation.state
 
     @property
     def num_threads(self) -> int:
-        """How many threads step the physics; no result depends on it."""
+        """How many threads step the physics; results do not depend on this number."""
         return self.simulation.batch.nthread
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Start every environment anew, or those in the mask options["reset_mask"] (num_envs,).
+        """Start every environment anew, or only those in the mask options["reset_mask"] (num_envs,), bool.
 
-        A seed makes all that follows repeatable.
+        A seed makes everything after the reset repeatable.
 
-        Raises TypeError or ValueError for a mask of another type or shape, or of no environment.
+        Raises TypeError for a mask of another type, and ValueError for one of another shape or without an environment.
         """
         super().reset(seed=seed)
         if seed is not None:
@@ -170,7 +171,7 @@ class LeggedEnv(VectorEnv):
         return self._observe(), {}
 
     def step(self, actions: Array) -> tuple[dict[str, Array], Array, Array, Array, dict[str, Any]]:
-        """One control step of every environment.
+        """Take one control step in every environment.
 
         Returns observation, reward (num_envs,) float32, terminated, truncated, info.
         """
@@ -221,14 +222,14 @@ class LeggedEnv(VectorEnv):
         return self._observe(), reward, terminated, truncated, info
 
     def render(self) -> tuple[Array, ...] | None:
-        """A picture (H, W, 3), uint8, of each robot as it is now; None without a render_mode.
+        """Draw each robot as it is now, a picture (H, W, 3), uint8, each; None without a render_mode.
 
         Raises RuntimeError without OpenGL.
         """
         return self._pictures.take()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Free what pictures are drawn with."""
+        """Free the renderer."""
         self._pictures.close()
 
     @property
@@ -237,37 +238,34 @@ class LeggedEnv(VectorEnv):
         return int(self._age[0]) * self._num_all
 
     def spread_pushes(self) -> None:
-        """Let the next push of every robot come at any moment, as where robots have walked for long: for play that is
-        short. After a reset.
+        """Spread the next pushes evenly over time, as if the robots had walked for long; call this after a reset.
+
+        Short evaluations need it: otherwise their first push comes late.
         """
         if self._pushes:
             self._push_steps[...] = np.ceil(self._push_steps * self._disturbances.random(self.num_envs))
 
     def metrics(self) -> dict[str, float]:
-        """Means by tag over everything since the last call: rewards, errors, falls; and the terrain's levels as they
-        are now.
-        """
+        """Mean rewards, errors and falls since the last call, and the robots' terrain levels now, by tag."""
         return self.summarize(self.measured())
 
     def measured(self) -> dict[str, Array]:
-        """What metrics are made of, a row for each environment, (num_envs, ...): sums since the last call, and
-        levels.
-        """
+        """Sums since the last call, and terrain levels now: arrays with a row for each environment, (num_envs, ...)."""
         levels = {"level": self.curriculum.level.copy(), "kind": self.curriculum.kind} if self.curriculum else {}
         return self._metrics.take() | levels
 
     def summarize(self, measured: Mapping[str, Array]) -> dict[str, float]:
-        """The metrics of what was measured in any number of environments, in their order."""
+        """Make metrics from the arrays of measured(), of any number of environments, in order."""
         return self._metrics.means(measured) | (
             self.curriculum.metrics(measured["level"], measured["kind"]) if self.curriculum else {}
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, as copies: arrays with a row for each environment, (num_envs, ...)."""
+        """Everything that the next step depends on, copied: arrays with a row for each environment, (num_envs, ...)."""
         return self.simulation.state_dict() | {name: array.copy() for name, array in self._counters().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, instead of a reset.
+        """Continue from the state that state_dict returned; no reset is needed.
 
         Raises ValueError for a state of another task or num_envs.
         """
@@ -294,14 +292,14 @@ class LeggedEnv(VectorEnv):
         )
 
     def _observe(self) -> dict[str, Array]:
-        """What the policy and, where it is privileged, its critic are given: new arrays."""
+        """The observations for the policy and, with critic_terms, for its critic, as new arrays."""
         observation = {"state": observe(self.sensing.state, out=self._observation).copy()}
         if self._critic_terms:
             observation["critic"] = np.concatenate([term(self.state) for term in self._critic_terms], axis=1)
         return observation
 
     def _final(self, observation: dict[str, Array], done: Array, failed: Array) -> dict[str, Any]:
-        """The info of a step in which episodes ended with these observations, which it may change."""
+        """The info of a step in which episodes ended with these observations; it may change the observations."""
         for values in observation.values():
             values[failed] = np.nan_to_num(values[failed], nan=0.0, posinf=0.0, neginf=0.0)
         final = np.full(self.num_envs, None, dtype=object)
@@ -320,8 +318,9 @@ class LeggedEnv(VectorEnv):
         }
 
     def _start(self, ids: Array) -> None:
-        """Begin new episodes in environments ids: other robots, noise from the reset terms, a new command, counters at
-        zero.
+        """Begin new episodes in environments ids.
+
+        Each gets a newly randomized robot, a start from the reset terms, a new command, and counters at zero.
         """
         if self._randomization:
             self._vary(ids)

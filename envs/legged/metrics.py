@@ -1,4 +1,4 @@
-"""What training is told of the walking task: means by tag, of everything since they were last read."""
+"""Training metrics of the walking task: means by tag since the last reading."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ERRORS = ("error_vx", "error_vy", "error_yaw_rate")  # mean absolute: m/s, m/s, 
 
 
 class Metrics:
-    """Sums over control steps and ended episodes of num_envs robots with these reward terms, apart for each robot.
+    """Sums over control steps and ended episodes, kept separately for each of num_envs robots.
 
-    Apart, so that the means over robots are those of all together, to the bit, where several of these have taken in a
-    part each.
+    rewards are the names of the reward terms. Separate sums make the means independent, bit for bit, of how the robots
+    are divided among several Metrics.
     """
 
     def __init__(self, rewards: Iterable[str], num_envs: int, step_s: float):
@@ -28,18 +28,18 @@ class Metrics:
         self._steps, self._episodes, self._falls, self._length = np.zeros((4, self._num_envs), np.int64)
 
     def add_step(self, error: Array) -> None:
-        """Take in a control step: error (N, 3), absolute, 0 for simulations that failed."""
+        """Add a control step. error (N, 3) is absolute, and 0 for simulations that failed."""
         self._error += error
         self._steps += 1
 
     def add_episodes(self, ended: Array, length: Array, fell: Array) -> None:
-        """Take in the episodes of robots that ended (N,): their control steps (N,), and whether by a fall (N,)."""
+        """Add the episodes that ended (N,), their length (N,) in control steps, and whether the robot fell (N,)."""
         self._episodes += ended
         self._falls += ended & fell
         self._length += np.where(ended, length, 0)
 
     def take(self) -> dict[str, Array]:
-        """The sums by name, a row for each robot; they begin anew."""
+        """Return the sums by name, a row for each robot, and start new sums."""
         sums = {f"reward/{name}": total for name, total in self.reward.items()} | {
             "error": self._error,
             "steps": self._steps,
@@ -51,8 +51,9 @@ class Metrics:
         return sums
 
     def means(self, sums: Mapping[str, Array]) -> dict[str, float]:
-        """The means by tag over what was taken: rewards per second, errors, and where episodes ended their falls and
-        length.
+        """Means by tag from the sums that `take` returned: rewards per second, and errors.
+
+        If any episode ended, also the falls per episode and the mean episode length.
         """
         tags: dict[str, float] = {}
         if steps := int(sums["steps"].sum()):
@@ -68,5 +69,5 @@ class Metrics:
         return tags
 
     def read(self) -> dict[str, float]:
-        """The means by tag; the sums begin anew."""
+        """Return the means by tag, and start new sums."""
         return self.means(self.take())

@@ -1,4 +1,4 @@
-"""What the walking task's render() gives: a picture of each robot, as it is at that moment."""
+"""Pictures for the walking task's render(): one of each robot, as it is at that moment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MODES = ("rgb_array",)
 
 
 class Pictures:
-    """Draws the robots of an environment, through OpenGL from the first picture on.
+    """Draws the robots of an environment; OpenGL starts with the first picture.
 
-    Raises ValueError for another mode.
+    Raises ValueError for an unknown mode.
     """
 
     def __init__(self, env: LeggedEnv, mode: str | None):
@@ -31,14 +31,14 @@ class Pictures:
         self._frames: Generator[Array] | None = None
 
     def take(self) -> tuple[Array, ...] | None:
-        """A picture (HEIGHT, WIDTH, 3), uint8, of each robot as it is now; None without a mode.
+        """Draw each robot as it is now, a picture (HEIGHT, WIDTH, 3), uint8, each; None without a mode.
 
         Raises RuntimeError without OpenGL.
         """
         if self._mode is None:
             return None
         if self._frames is None:
-            from envs.pictures.render import render_live  # which chooses OpenGL's kind for this process
+            from envs.pictures.render import render_live  # late: it chooses the OpenGL backend
 
             env = self._env
             model = load_model(env.robot, env.config.mjcf, visual=True, ground=env.simulation.ground)
@@ -46,14 +46,12 @@ class Pictures:
         return tuple(itertools.islice(self._frames, self._env.num_envs))
 
     def close(self) -> None:
-        """Free what OpenGL needed."""
+        """Free OpenGL's resources."""
         if self._frames is not None:
             self._frames.close()
 
     def _poses(self) -> Iterator[tuple[Array, Array, Array]]:
-        """Pose, commanded and actual velocity of each robot, at the moment of asking; after the last the first
-        again.
-        """
+        """Current pose, commanded velocity and actual velocity of each robot in turn, round and round."""
         simulation, state = self._env.simulation, self._env.state
         while True:
             for i in range(self._env.num_envs):

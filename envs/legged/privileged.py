@@ -1,7 +1,7 @@
-"""Privileged terms: what a critic may read in training and no robot can measure. Pure functions of SimState.
+"""Privileged terms: quantities that a critic may read in training, and that no robot can measure.
 
-`policy.critic_terms` lists those that the critic is given, in order. To add one, write a function here: (N, width),
-float32.
+They are pure functions of SimState. `policy.critic_terms` lists the terms that the critic reads, in order. To add a
+term, write a function here that returns (N, width), float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rfx.robot.state import Array
 
 
 def observation(state: SimState) -> Array:
-    """What the actor observes, as it truly is: without noise, encoder offsets and a tilted IMU. (N, state_dim)."""
+    """The actor's observation without noise, encoder offsets or a tilted IMU. (N, state_dim)."""
     return observe(state.robot)[:, : state.robot.config.state_dim]
 
 

@@ -1,5 +1,7 @@
-"""What grows over a run: from nothing at the first of two numbers of environment steps, summed over environments, to
-all of it at the last.
+"""Settings that grow over a run.
+
+A ramp is [first, last] in environment steps, summed over environments: the setting is 0 until first and complete from
+last on.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ Ramp = tuple[float, float]
 
 
 def ramped(ramp: Ramp | None, steps: int) -> float:
-    """The share that is there after so many steps, linear between the ramp's two; without a ramp, 1."""
+    """The share, from 0 to 1, that a setting has reached after steps; linear within the ramp, and 1 without a ramp."""
     if ramp is None:
         return 1.0
     first, last = ramp
@@ -18,7 +20,7 @@ def ramped(ramp: Ramp | None, steps: int) -> float:
 
 
 def check_ramp(key: str, ramp: Sequence[float] | None) -> None:
-    """Raises ValueError for anything but [first, last], naming the key."""
+    """Check that ramp is [first, last]. Raises ValueError that names the key."""
     if ramp is not None and not (len(ramp) == 2 and 0 <= ramp[0] < ramp[1]):
         raise ValueError(
             f"{key} is {list(ramp)}: it must be [first, last] of the environment steps between which it grows from nothing"

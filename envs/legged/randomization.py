@@ -1,9 +1,7 @@
 """Randomization terms: how each robot differs from the nominal one for an episode.
 
-Each writes into the Draw's arrays in place.
-
-A parameter is the [lowest, highest] of a uniform distribution, where a term says no other; `scale` multiplies the
-nominal value. Terms apply in the order given.
+Each term writes into the Draw's arrays in place. A parameter is the [lowest, highest] of a uniform distribution, unless
+its term says otherwise. `scale` multiplies the nominal value. Terms apply in the given order.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from rfx.robot.state import Array
 
 
 class Draw:
-    """n robots about to begin an episode: nominal, until terms change them."""
+    """num robots that are about to begin an episode: they are nominal until terms change them."""
 
     def __init__(self, model: mujoco.MjModel, num: int, num_joints: int):
         self.model, self.num = model, num
@@ -28,16 +26,16 @@ class Draw:
         self.fields: dict[str, Array] = {}
         self.encoder_offset = np.zeros((num, num_joints), np.float32)  # rad, measured minus true position
         self.imu_tilt = np.zeros((num, 3), np.float32)  # rad, rotation vector from the base's frame to the sensor's
-        self.latency_s = np.zeros(num)  # from an action to its effect
+        self.latency_s = np.zeros(num)  # s, from an action to its effect
 
     def field(self, name: str) -> Array:
-        """A field of MjModel, a row for each robot: the model's values until a term changes them. (n, ...)."""
+        """A field of MjModel with a row for each robot, (n, ...): the model's values until a term changes them."""
         if name not in self.fields:
             self.fields[name] = np.repeat(getattr(self.model, name)[None], self.num, axis=0)
         return self.fields[name]
 
     def of_dofs(self, factor: Array) -> Array:
-        """Factors (n, nv), with 1 for what is not the robot's, in place."""
+        """Set the factors (n, nv) of all degrees of freedom that are not the robot's to 1, in place."""
         factor[:, self.others[self.model.dof_bodyid]] = 1.0
         return factor
 
@@ -51,19 +49,19 @@ class Draw:
 
 
 def floor_friction(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
-    """Sliding friction of every contact."""
+    """Set the sliding friction of every contact."""
     write_sliding_friction(draw.field, rng.uniform(*coefficient, (draw.num, 1))[:, 0])
 
 
 def base_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """The trunk's mass, and its inertia with it."""
+    """Scale the trunk's mass, and its inertia with it."""
     factor = rng.uniform(*scale, draw.num)
     draw.field("body_mass")[:, draw.trunk] *= factor
     draw.field("body_inertia")[:, draw.trunk] *= factor[:, None]
 
 
 def payload(draw: Draw, rng: Streams, range_kg: Sequence[float]) -> None:
-    """A point mass at the trunk's centre of mass; a negative one lightens it.
+    """Add a point mass at the trunk's centre of mass; a negative mass makes the trunk lighter.
 
     Raises ValueError when no mass would be left.
     """
@@ -77,12 +75,12 @@ def payload(draw: Draw, rng: Streams, range_kg: Sequence[float]) -> None:
 
 
 def center_of_mass(draw: Draw, rng: Streams, range_m: Sequence[float]) -> None:
-    """The trunk's centre of mass, moved along each axis."""
+    """Move the trunk's centre of mass along each axis."""
     draw.field("body_ipos")[:, draw.trunk] += rng.uniform(*range_m, (draw.num, 3))
 
 
 def link_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """Mass and inertia of every link but the trunk."""
+    """Scale the mass and the inertia of every link but the trunk."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nbody))
     factor[:, draw.trunk] = factor[:, draw.others] = 1.0
     draw.field("body_mass")[...] *= factor
@@ -90,34 +88,34 @@ def link_mass(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
 
 
 def motor_strength(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """Torque that each motor gives for the torque it is asked for, and the most it gives."""
+    """Scale the torque that each motor produces for a requested torque, and its highest torque."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nu, 1))
     for name in ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange"):
         draw.field(name)[...] *= factor
 
 
 def kp(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """Position gain of each motor."""
+    """Scale the position gain of each motor."""
     factor = rng.uniform(*scale, (draw.num, draw.model.nu))
     draw.field("actuator_gainprm")[:, :, 0] *= factor
     draw.field("actuator_biasprm")[:, :, 1] *= factor
 
 
 def kd(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """Damping gain of each motor."""
+    """Scale the damping gain of each motor."""
     draw.field("actuator_biasprm")[:, :, 2] *= rng.uniform(*scale, (draw.num, draw.model.nu))
 
 
 def joint_friction(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """Dry friction of each joint."""
+    """Scale the dry friction of each joint."""
     draw.field("dof_frictionloss")[...] *= draw.of_dofs(rng.uniform(*scale, (draw.num, draw.model.nv)))
 
 
 def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> None:
-    """Viscous friction of a robot's joints, all alike, N m s/rad: models of one robot that were published differ in it
-    from 0.1 to 2.
+    """Set the viscous friction of a robot's joints, N m s/rad, to one value for all joints.
 
-    Log-uniform: of so wide a range most robots would else be the slow ones. Raises ValueError for a lowest of 0.
+    Published models of the same robot have values from 0.1 to 2. The value is drawn log-uniformly, because a uniform
+    draw from so wide a range would make most robots slow. Raises ValueError for a lowest of 0 or less.
     """
     lowest, highest = coefficient
     if not lowest > 0.0:
@@ -130,28 +128,29 @@ def joint_damping(draw: Draw, rng: Streams, coefficient: Sequence[float]) -> Non
 
 
 def joint_armature(draw: Draw, rng: Streams, scale: Sequence[float]) -> None:
-    """Rotor inertia of each motor, as seen at its joint."""
+    """Scale the rotor inertia of each motor, as seen at its joint."""
     draw.field("dof_armature")[...] *= draw.of_dofs(rng.uniform(*scale, (draw.num, draw.model.nv)))
 
 
 def encoder_offset(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:
-    """What each joint's encoder reads too much; the motor's own position control is off by it too."""
+    """Add an offset to each joint's encoder reading; the motor's own position control uses the same wrong reading."""
     draw.encoder_offset[...] += rng.uniform(*range_rad, draw.encoder_offset.shape)
 
 
 def imu_tilt(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:
-    """How far the IMU is turned about each axis against the base that it is mounted on."""
+    """Turn the IMU about each axis, relative to the base that it is mounted on."""
     draw.imu_tilt[...] += rng.uniform(*range_rad, draw.imu_tilt.shape)
 
 
 def imu_tilt_aside(draw: Draw, rng: Streams, range_rad: Sequence[float]) -> None:
-    """As imu_tilt, of a size in [lowest, highest] and to either side: no IMU is upright where the lowest is not 0."""
+    """Turn the IMU about each axis by an angle in [lowest, highest], to a random side; lowest > 0 tilts every IMU."""
     size = rng.uniform(*range_rad, draw.imu_tilt.shape)
     draw.imu_tilt[...] += np.where(rng.random(size.shape) < 0.5, -size, size)
 
 
 def action_latency(draw: Draw, rng: Streams, range_s: Sequence[float]) -> None:
-    """How long the motors go on with the last target after a new action: up to one control step, in whole physics
-    steps.
+    """Let the motors keep the last target for this time after a new action.
+
+    The time is at most one control step, in whole physics steps.
     """
     draw.latency_s[...] += rng.uniform(*range_s, draw.num)

@@ -1,4 +1,4 @@
-"""Reset terms: vary how episodes begin. Each writes into Start's arrays in place."""
+"""Reset terms, which vary how episodes begin. Each writes into Start's arrays in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rfx.robot.state import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """How n episodes begin, before noise: robots at rest in the default pose."""
+    """How n episodes begin: before the terms change it, robots rest in the default pose."""
 
     base_position_w: Array  # (n, 3), m
     base_quaternion: Array  # (n, 4), wxyz

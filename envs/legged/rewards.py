@@ -1,8 +1,7 @@
 """Reward terms: functions of SimState that return (N,), float32.
 
-The task's YAML names them, with a weight per second each.
-
-Velocity tracking after Rudin et al., "Learning to Walk in Minutes" (2021); the gait clock after Siekmann et al. (2021).
+The task's YAML names them and gives each a weight per second. Velocity tracking follows Rudin et al., "Learning to Walk
+in Minutes" (2021); the gait clock follows Siekmann et al. (2021).
 """
 
 from __future__ import annotations
@@ -30,23 +29,22 @@ def yaw_rate(state: SimState, variance: float = 0.25) -> Array:
 
 
 def mean_linear_velocity(state: SimState, variance: float = 0.25) -> Array:
-    """As linear_velocity, of the velocity's running mean: steps sway, and exploration shakes, which hides whether the
-    command is followed.
+    """The same as linear_velocity, for the running mean of the velocity.
+
+    Each step sways the base and exploration shakes it, which hides whether the robot follows its command.
     """
     error = state.mean_velocity_b[:, :2] - state.robot.velocity_command[:, :2]
     return np.exp(_square_sum(error) / np.float32(-variance))
 
 
 def mean_yaw_rate(state: SimState, variance: float = 0.25) -> Array:
-    """As yaw_rate, of the yaw rate's running mean."""
+    """The same as yaw_rate, for the running mean of the yaw rate."""
     error = state.mean_velocity_b[:, 2] - state.robot.velocity_command[:, 2]
     return np.exp(np.square(error) / np.float32(-variance))
 
 
 def yaw_sway(state: SimState) -> Array:
-    """Squared difference between the yaw rate and its running mean, (rad/s)^2: how much the base twists to and fro at
-    each step.
-    """
+    """Squared difference between the yaw rate and its running mean, (rad/s)^2: the base's twist at each step."""
     return np.square(state.robot.base_angular_velocity_b[:, 2] - state.mean_velocity_b[:, 2])
 
 
@@ -71,7 +69,7 @@ def base_height(state: SimState, target_m: float = 0.3) -> Array:
 
 
 def fall(state: SimState) -> Array:
-    """1 in the step in which a termination term ends the episode."""
+    """1 in the step in which a termination term ends the episode, else 0."""
     return state.fallen.astype(np.float32)
 
 
@@ -86,25 +84,26 @@ def action_rate(state: SimState) -> Array:
 
 
 def action_acceleration(state: SimState) -> Array:
-    """Sum of squared changes of the action's change: a - 2 a' + a'' over the last three control steps."""
+    """Sum of squared second differences of the action, a - 2 a' + a'', over the last three control steps."""
     return _square_sum(state.robot.last_action - np.float32(2.0) * state.previous_action + state.earlier_action)
 
 
 def gait_contact(state: SimState) -> Array:
-    """Share of the feet that are on the ground exactly when the gait clock wants them there."""
+    """Share of the feet whose contact is right: on the ground, or in the air, as the gait clock wants."""
     return (state.foot_contact != state.foot_swing).mean(axis=1, dtype=np.float32)
 
 
 def swing_height(state: SimState, target_m: float = 0.1, variance: float = 0.01) -> Array:
-    """exp(-(foot height - target_m)^2 / variance) over the feet that should swing, mean over all feet. variance in
-    m^2.
+    """exp(-(foot height - target_m)^2 / variance) for feet that should swing, else 0: the mean over all feet.
+
+    variance in m^2.
     """
     height = np.exp(np.square(state.foot_height - np.float32(target_m)) / np.float32(-variance))
     return np.where(state.foot_swing, height, np.float32(0.0)).mean(axis=1)
 
 
 def stand_still(state: SimState) -> Array:
-    """While the command is zero: sum of squared deviations of the joints from the default pose, rad^2. Else 0."""
+    """Sum of squared deviations of the joints from the default pose, rad^2, while the command is zero; else 0."""
     return np.where(state.robot.velocity_command.any(axis=1), np.float32(0.0), pose(state))
 
 
@@ -124,18 +123,18 @@ def joint_velocity(state: SimState) -> Array:
 
 
 def joint_limits(state: SimState, share: float = 0.9) -> Array:
-    """Sum over the joints of how far each is outside the middle share of its range, rad."""
+    """Sum over the joints of the distance to the middle part of their range, rad; share is that part's size."""
     low, high = state.robot.config.joint_range
     middle, reach = np.float32(0.5) * (low + high), np.float32(0.5 * share) * (high - low)
     return np.maximum(np.abs(state.robot.joint_position - middle) - reach, np.float32(0.0)).sum(axis=1)
 
 
 def foot_slip(state: SimState) -> Array:
-    """Sum over the feet on the ground of their squared horizontal velocity, (m/s)^2."""
+    """Sum of the squared horizontal velocities of the feet on the ground, (m/s)^2."""
     squared = np.square(state.foot_velocity_w[:, :, 0]) + np.square(state.foot_velocity_w[:, :, 1])
     return np.where(state.foot_contact, squared, np.float32(0.0)).sum(axis=1)
 
 
 def foot_impact(state: SimState) -> Array:
-    """Sum over the feet that touched down in this control step of their squared vertical velocity, (m/s)^2."""
+    """Sum of the squared vertical velocities of the feet that touched down in this control step, (m/s)^2."""
     return np.where(state.foot_landed, np.square(state.foot_velocity_w[:, :, 2]), np.float32(0.0)).sum(axis=1)

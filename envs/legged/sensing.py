@@ -1,4 +1,4 @@
-"""What a policy is told of the true state: by encoders that are off, an IMU that is tilted, and noise."""
+"""Simulated sensors: encoders with offsets, a tilted IMU, and noise."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MEASURED = {
     "joint_velocity": "joint_velocity",
     "base_angular_velocity": "base_angular_velocity_b",
     "projected_gravity": "projected_gravity_b",
-}  # observation terms and the fields of RobotState that they show
+}  # observation terms, and the field of RobotState that each shows
 
 
 class Sensing:
-    """The sensors of N robots. `state` is what they say: the true state itself where they are perfect.
+    """The sensors of N robots; `state` holds their readings. Perfect sensors read the true state itself.
 
-    noise has the width by observation term: uniform within +- it, drawn anew at every measurement. encoder_offset (N,
-    num_joints), rad, is shared with its owner. Raises ValueError for a term that shows nothing measured, or a negative
-    width.
+    noise maps an observation term to its width: noise is uniform within +- the width, and new at every measurement.
+    encoder_offset (N, num_joints), rad, is shared with its owner. Raises ValueError for a negative width, or for a term
+    that no sensor measures.
     """
 
     def __init__(self, true: RobotState, encoder_offset: Array, noise: Mapping[str, float], perfect: bool):
@@ -35,20 +35,18 @@ class Sensing:
                 raise ValueError(f"env.noise.{name} is {width!r}: it must be 0 or more")
         self._true, self._perfect, self._encoder_offset = true, perfect, encoder_offset
         self._noise = [(MEASURED[name], np.float32(width)) for name, width in noise.items()]
-        self.imu_rotation = np.tile(
-            np.eye(3, dtype=np.float32), (len(true.gait_phase), 1, 1)
-        )  # from the base's frame to the sensor's
+        # From the base frame to the sensor frame
+        self.imu_rotation = np.tile(np.eye(3, dtype=np.float32), (len(true.gait_phase), 1, 1))
         copies = {name: getattr(true, name).copy() for name in MEASURED.values()}
-        self.state = (
-            true if perfect else dataclasses.replace(true, **copies)
-        )  # command, action and clock are the same arrays
+        # The arrays of command, action and clock stay shared with the true state.
+        self.state = true if perfect else dataclasses.replace(true, **copies)
 
     def tilt_imu(self, ids: Array, rotation_vector: Array) -> None:
-        """Mount the IMUs of robots ids (n,) turned by rotation_vector (n, 3), rad."""
+        """Turn the IMUs of robots ids (n,) by rotation_vector (n, 3), rad, relative to the base."""
         self.imu_rotation[ids] = rotation_matrices(rotation_vector).transpose(0, 2, 1)
 
     def measure(self, rows: slice | Array, rng: Streams) -> None:
-        """Read the sensors of the robots in rows, with noise of the streams of all."""
+        """Read the sensors of the robots in rows. rng has the streams of all robots; each draws noise from its own."""
         if self._perfect:
             return
         true, said = self._true, self.state

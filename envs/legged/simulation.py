@@ -21,8 +21,9 @@ from rfx.robot.state import Array, advance, projected_gravity, stepping
 
 
 class Simulation:
-    """num_envs copies of one robot, controlled at the config's rate by actions in [-1, 1], all on one ground: by
-    default a plane.
+    """num_envs copies of one robot on one ground, controlled at the config's rate by actions in [-1, 1].
+
+    The default ground is a plane. Raises ValueError if timestep_s does not divide the control step.
     """
 
     def __init__(
@@ -65,9 +66,8 @@ class Simulation:
         )
         self._gait_offset = np.array([foot.gait_offset for foot in config.feet], np.float32)  # cycles
         self._stance_share = 1.0 - config.swing_share  # of the cycle
-        self._mean_share = np.float32(
-            min(1.0, self.control_step_s * 2.0 * config.gait_freq_hz)
-        )  # of the newest velocity, in the mean
+        # The weight of the newest velocity in the running mean
+        self._mean_share = np.float32(min(1.0, self.control_step_s * 2.0 * config.gait_freq_hz))
         self._last_foot_position = np.zeros((num_envs, len(config.feet), 3), np.float32)
         self._target, self._last_target = np.zeros((2, num_envs, len(config.joints)), np.float32)
         self.encoder_offset = np.zeros((num_envs, len(config.joints)), np.float32)  # rad, measured minus true position
@@ -78,8 +78,8 @@ class Simulation:
     def step(self, action: Array) -> Array:
         """Apply one action for one control step. action (N, num_joints) in [-1, 1].
 
-        Returns failed (N,), bool: simulations that MuJoCo gave up or warned about, or whose state is not finite. Reset
-        them.
+        Returns failed (N,), bool: True for a simulation that MuJoCo gave up or warned about, or whose state is not
+        finite. The caller must reset it.
         """
         state = self.state
         state.earlier_action[...] = state.previous_action
@@ -103,9 +103,7 @@ class Simulation:
         return self.failed
 
     def _drive(self, action: Array) -> None:
-        """Let one control step pass: MuJoCo's substeps under the targets that action asks for, the last ones before
-        they take effect.
-        """
+        """Step MuJoCo through one control step, with the last targets until the new action's targets take effect."""
         target = joint_targets(self.config, action, out=self._target)
         target -= self.encoder_offset
         if not self.latency.any():
@@ -117,10 +115,10 @@ class Simulation:
         control = np.repeat(self._ctrl[:, None], self.num_substeps, axis=1)
         for substep in range(self.num_substeps):
             control[:, substep, self._actuator] = np.where((self.latency <= substep)[:, None], target, last)
-        self.batch.rollout(self.num_substeps, control, record=())  # the same bits as step, and as quick
+        self.batch.rollout(self.num_substeps, control, record=())  # same result and speed as step
 
     def vary(self, ids: Array, draw: Draw) -> None:
-        """Make simulations ids (n,), sorted, robots of their own, until they are varied again. Reset them afterwards.
+        """Give simulations ids (n,), sorted, the drawn robots until the next call; reset them afterwards.
 
         Raises ValueError for a latency that is longer than a control step.
         """
@@ -138,9 +136,7 @@ class Simulation:
             self.batch.set_const(ids)  # 40 us each: what MuJoCo derives from masses and armatures
 
     def _note_robots(self, rows: slice | Array, fields: Mapping[str, Array]) -> None:
-        """Fill SimState's rows of what sets robots apart, from fields of MjModel that are theirs, or else the
-        model's.
-        """
+        """Write friction and mass into rows of SimState, from the robots' own fields of MjModel or else the model's."""
 
         def field(name: str) -> Array:
             return fields[name] if name in fields else getattr(self.model, name)[None]
@@ -149,14 +145,16 @@ class Simulation:
         self.state.trunk_mass[rows] = field("body_mass")[:, trunk_body(self.model)]
 
     def push(self, ids: Array, change: Array) -> None:
-        """Change the base's velocity of simulations ids (n,) by change (n, 6): m/s in the world's frame, rad/s in the
-        base's.
+        """Add change (n, 6) to the base velocity of simulations ids (n,).
+
+        change is m/s in the world frame, then rad/s in the base frame.
         """
         self._qvel[ids, self.base.velocity] += change
 
     def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
-        """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv): no action yet, gait phase zero,
-        step zero.
+        """Start simulations ids (n,), sorted, anew from qpos (n, nq) and qvel (n, nv).
+
+        Actions, gait phase and step begin at zero.
         """
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._qpos[ids], self._qvel[ids] = qpos, qvel
@@ -180,16 +178,15 @@ class Simulation:
         state.foot_landed[ids] = False
 
     def state_dict(self) -> dict[str, Array]:
-        """All that the next step depends on, as copies: MuJoCo's state rows, model fields of which each simulation has
-        its own, SimState.
+        """Everything that the next step depends on, copied: MuJoCo's state, randomized model fields, and SimState.
 
-        MuJoCo's derived fields and warning counters are not part of it: a call computes the former before anyone reads
-        them, and a simulation whose counter moved is reset, which clears it.
+        It leaves out MuJoCo's derived fields and warning counters. Every call computes the derived fields before
+        anything reads them. A simulation whose warning counter moved is reset, which clears the counter.
         """
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Go on from what state_dict returned.
+        """Continue from the state that state_dict returned.
 
         Raises ValueError for an entry that is missing, unknown or of another shape.
         """
@@ -219,42 +216,40 @@ class Simulation:
         return qpos, np.zeros((num, self.model.nv))
 
     def write_joints(self, qpos: Array, qvel: Array, position: Array, velocity: Array) -> None:
-        """Write joint positions and velocities (n, num_joints), in motor order, into rows of qpos and qvel, in
-        place.
-        """
+        """Write joint positions and velocities (n, num_joints), in motor order, into qpos and qvel, in place."""
         qpos[:, self._joint_qpos], qvel[:, self._joint_dof] = position, velocity
 
     @property
     def base_position_w(self) -> Array:
-        """Where the bases are now: a live view. (N, 3), m."""
+        """Positions of the bases, as a live view. (N, 3), m, world."""
         return self._qpos[:, self.base.position]
 
     @property
     def base_quaternion(self) -> Array:
-        """How the bases are turned now: a live view. (N, 4), wxyz."""
+        """Orientations of the bases, as a live view. (N, 4), wxyz."""
         return self._qpos[:, self.base.quaternion]
 
     @property
     def mass_kg(self) -> Array:
-        """What each robot weighs, its payload included. (N,)."""
+        """The mass of each robot, with its payload. (N,), kg."""
         own = self.batch.expanded("body_mass")
         masses = np.broadcast_to(self.model.body_mass, (len(self.failed), self.model.nbody)) if own is None else own
         return robot_mass_kg(self.model, masses)
 
     @property
     def joint_qpos(self) -> slice | Array:
-        """Where the joints stand in a row of qpos, in motor order."""
+        """The columns of qpos that hold the joint positions, in motor order."""
         return self._joint_qpos
 
     def _velocity(self) -> Array:
-        """What a velocity command asks for, as it is now: vx, vy, yaw rate in the base frame. (N, 3)."""
+        """The actual velocity in a command's terms: vx, vy in m/s, yaw rate in rad/s, base frame. (N, 3)."""
         state = self.state
         return np.concatenate([state.base_linear_velocity_b[:, :2], state.robot.base_angular_velocity_b[:, 2:]], axis=1)
 
     def _refresh(self, rows: slice | Array) -> None:
-        """Fill SimState's rows from MuJoCo's.
+        """Copy MuJoCo's state into rows of SimState.
 
-        Derived quantities (sensors, torque) are one substep old, as after mj_step.
+        Derived quantities (sensors, torque) are one substep old, as they are after mj_step.
         """
         state, robot, base = self.state, self.state.robot, self.base
         qpos, qvel = self._qpos[rows], self._qvel[rows]
@@ -264,9 +259,8 @@ class Simulation:
         )
         robot.joint_velocity[rows] = velocity
         robot.joint_position[rows] = qpos[:, self._joint_qpos]
-        robot.base_angular_velocity_b[rows] = qvel[
-            :, base.angular_velocity
-        ]  # a free joint's angular velocity is in the body frame
+        # MuJoCo gives a free joint's angular velocity in the body frame.
+        robot.base_angular_velocity_b[rows] = qvel[:, base.angular_velocity]
         quaternion = np.ascontiguousarray(qpos[:, base.quaternion].T, np.float32).T  # columns contiguous
         robot.projected_gravity_b[rows] = projected_gravity(quaternion)
         state.base_height[rows] = qpos[:, base.position][:, 2]
@@ -293,9 +287,7 @@ class Simulation:
 
 
 def rotate_inverse(quaternion: Array, vector: Array) -> Array:
-    """World vectors in the frame that quaternion (N, 4), wxyz, unit, turns: R(q)^T v. vector (N, 3) -> (N, 3),
-    float32.
-    """
+    """Turn world vectors (N, 3) into the body frame of unit quaternions (N, 4), wxyz: R(q)^T v. (N, 3), float32."""
     w, x, y, z = quaternion.T
     vx, vy, vz = vector.T
     # v + 2 u x (u x v - w v), u = (x, y, z): the rotation by the conjugate quaternion
@@ -308,7 +300,7 @@ def rotate_inverse(quaternion: Array, vector: Array) -> Array:
 
 
 def _as_slice(indices: Array) -> slice | Array:
-    """The same places as a slice where they are consecutive: a view is quicker than a gather."""
+    """Turn consecutive indices into a slice, because a view is faster than a gather."""
     indices = np.asarray(indices)
     if (np.diff(indices) == 1).all():
         return slice(int(indices[0]), int(indices[-1]) + 1)

@@ -12,11 +12,11 @@ from rfx.robot.state import Array
 
 
 class LeggedSingleEnv(gymnasium.Env):
-    """The vector environment with one row, without autoreset: observation {"state": (max_state_dim,)}, action
-    (action_dim,) in [-1, 1].
+    """One robot of LeggedEnv, without autoreset.
 
-    At an episode's end info has the figures that the vector environment puts into final_info. With
-    render_mode="rgb_array" render() gives a picture; after the last step of an episode it shows the next one's start.
+    The observation is {"state": (max_state_dim,)}, the action (action_dim,) in [-1, 1]. At an episode's end, info has
+    the figures that the vector environment puts into final_info. With render_mode="rgb_array" render() returns a
+    picture; after the last step of an episode it shows the start of the next one.
     """
 
     metadata = LeggedEnv.metadata
@@ -35,7 +35,7 @@ class LeggedSingleEnv(gymnasium.Env):
         return {name: values[0] for name, values in observation.items()}, {}
 
     def step(self, action: Array) -> tuple[dict[str, Array], float, bool, bool, dict[str, Any]]:
-        """One control step. action (action_dim,) in [-1, 1]."""
+        """Take one control step. action (action_dim,) in [-1, 1]."""
         observed, reward, terminated, truncated, info = self._env.step(np.asarray(action)[None])
         observation = {name: values[0] for name, values in observed.items()}
         figures: dict[str, Any] = {}
@@ -52,5 +52,5 @@ class LeggedSingleEnv(gymnasium.Env):
         return frames and frames[0]
 
     def close(self) -> None:
-        """Free what pictures are drawn with."""
+        """Free the renderer."""
         self._env.close()

@@ -1,4 +1,4 @@
-"""What only a simulator knows, around the RobotState that it shares with the robot."""
+"""The simulator's state of each robot: RobotState, which real robots have too, and what only a simulator knows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from rfx.robot.state import Array, RobotState
 
 @dataclass(frozen=True, kw_only=True)
 class SimState:
-    """N simulated robots.
+    """The state of N simulated robots.
 
-    Rewards, terminations and a privileged critic read it; the actor's observations read only `robot`.
-
-    The arrays are live: the simulation overwrites them in place at every control step. float32 unless noted.
+    Rewards, terminations and a privileged critic read it; the actor's observations read only `robot`. The arrays are
+    live: the simulation overwrites them in place at every control step. They are float32 unless noted.
     """
 
     robot: RobotState
@@ -27,14 +26,14 @@ class SimState:
     base_linear_velocity_b: Array  # (N, 3), m/s
     mean_velocity_b: Array  # (N, 3), vx, vy in m/s and yaw rate in rad/s, averaged over the last steps: see Simulation
     previous_action: Array  # (N, num_joints), the action before robot.last_action
-    earlier_action: Array  # (N, num_joints), the one before previous_action
+    earlier_action: Array  # (N, num_joints), the action before previous_action
     joint_torque: Array  # (N, num_joints), N m, over the last substep
     joint_acceleration: Array  # (N, num_joints), rad/s^2, mean over the control step
     foot_height: Array  # (N, num_feet), m, centre of the foot above the ground below it
     foot_velocity_w: Array  # (N, num_feet, 3), m/s, mean over the control step
     foot_contact: Array  # (N, num_feet), bool
-    foot_landed: Array  # (N, num_feet), bool: on the ground, and was not at the last control step
-    foot_swing: Array  # (N, num_feet), bool: the gait clock wants the foot in the air; never while it waits
+    foot_landed: Array  # (N, num_feet), bool: the foot touches the ground, and did not at the last control step
+    foot_swing: Array  # (N, num_feet), bool: the gait clock wants the foot in the air; never while the clock waits
     base_contact: Array  # (N,), bool: the trunk touches something
     floor_friction: Array  # (N,), sliding friction of the floor
     trunk_mass: Array  # (N,), kg, its payload included
@@ -71,7 +70,7 @@ class SimState:
         )
 
     def arrays(self) -> dict[str, Array]:
-        """The live arrays by field name, the robot's under `robot.`."""
+        """The live arrays by field name; the names of the robot's arrays begin with `robot.`."""
         robot = {
             f"robot.{f.name}": getattr(self.robot, f.name) for f in dataclasses.fields(self.robot) if f.name != "config"
         }
@@ -98,7 +97,10 @@ def load_arrays(arrays: Mapping[str, Array], values: Mapping[str, Array]) -> Non
 
 
 def masked_rows(mask: Any, num_envs: int) -> Array:
-    """Indices of the environments in Gymnasium's reset mask, checked as its own vector environments do."""
+    """Indices of the environments in Gymnasium's reset mask; checks it as Gymnasium's own vector environments do.
+
+    Raises TypeError for a mask that is no bool array, and ValueError for a wrong shape or an empty mask.
+    """
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         raise TypeError(
             f"got options['reset_mask'] of {getattr(mask, 'dtype', type(mask).__name__)}; expected a NumPy array of bool"

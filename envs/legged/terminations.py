@@ -1,4 +1,4 @@
-"""Termination terms: functions of SimState that return (N,), bool: the episode ends here, for good."""
+"""Termination terms: functions of SimState that return (N,), bool. True ends the episode as a failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from rfx.robot.state import Array
 
 
 def tipped_over(state: SimState, max_gravity_z: float = -0.5) -> Array:
-    """Projected gravity's z above max_gravity_z: tilted by more than acos(-max_gravity_z), 60 degrees by default."""
+    """The base is tilted by more than acos(-max_gravity_z), by default 60 degrees.
+
+    Then the z component of projected gravity is above max_gravity_z.
+    """
     return state.robot.projected_gravity_b[:, 2] > max_gravity_z
 
 

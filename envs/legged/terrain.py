@@ -11,17 +11,17 @@ from rfx.robot.height_field import HeightField
 from rfx.robot.state import Array
 from rfx.settings.terms import bind
 
-BORDER_M = 1.0  # of level ground around the tiles
-# above the platform at the start: legs that are drawn longer than the default pose would begin with their feet in the
-# ground
+BORDER_M = 1.0  # width of the level ground around the tiles
+# Robots start this high above the platform, because randomized joint angles can make legs longer than in the default
+# pose. Their feet would begin in the ground.
 DROP_M = 0.03
 
 
 class Terrain:
-    """The ground that a config describes, the same for the same config: level l of kind k is the tile at row l and
-    column k.
+    """The ground that a config describes; the same config always gives the same ground.
 
-    Raises ValueError for a kind or a parameter that does not exist, or heights that are not finite.
+    The tile at row l and column k is level l of kind k. Raises ValueError for a kind or a parameter that does not
+    exist, or heights that are not finite.
     """
 
     def __init__(self, config: TerrainConfig):
@@ -29,11 +29,10 @@ class Terrain:
         size_m, cell_m = config.tile_m, config.cell_m
         cells, border = round(size_m / cell_m), round(BORDER_M / cell_m)
         shape = np.array([self.num_levels * cells, len(self.kinds) * cells])
-        self.half_size_m = 0.5 * cell_m * shape[::-1]  # of all tiles, along x and y; their middle is the world's origin
+        self.half_size_m = 0.5 * cell_m * shape[::-1]  # of all tiles, along x and y; centred on the world's origin
         heights = np.zeros(shape + 2 * border + 1, np.float32)
-        self.origin = np.zeros(
-            (self.num_levels, len(self.kinds), 3)
-        )  # above the middle of each tile's platform, m, world
+        # Above the middle of each tile's platform, m, world
+        self.origin = np.zeros((self.num_levels, len(self.kinds), 3))
 
         line = (np.arange(cells + 1) - 0.5 * cells) * cell_m
         y, x = np.meshgrid(line, line, indexing="ij")

@@ -1,9 +1,8 @@
-"""Kinds of terrain: the ground of one tile, on its Tile's grid.
+"""Kinds of terrain: each function shapes the ground of one tile, and the task's YAML names the functions.
 
-Each returns heights (n, n), m, float64; the task's YAML names them.
-
-A range is [easiest, hardest]; the tile's difficulty says what lies between. The edge of a tile is level, at height 0,
-so that tiles join; its middle is a level platform, on which robots start.
+Each returns heights (n, n), m, float64, on the Tile's grid. A range is [easiest, hardest]; the tile's difficulty picks
+a value in it. The edge of a tile is level, at height 0, so that tiles join. Its middle is a level platform, on which
+robots start.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ import numpy as np
 
 from rfx.robot.state import Array
 
-PLATFORM_M = (
-    0.6  # from the middle of a tile to its platform's edge: the feet of a large quadruped are 0.45 m from its middle
-)
-EDGE_M = 0.3  # of level ground at a tile's edge
+# From the middle of a tile to its platform's edge; the feet of a large quadruped are 0.45 m from its middle.
+PLATFORM_M = 0.6
+EDGE_M = 0.3  # width of the level ground at a tile's edge
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A square of ground to be shaped."""
+    """A square of ground that a function shapes."""
 
     x: Array  # (n, n), m from the middle
     y: Array  # (n, n)
@@ -33,33 +31,34 @@ class Tile:
 
     @property
     def distance(self) -> Array:
-        """How far each point is from the platform, m: 0 on it; lines of equal distance are squares. (n, n)."""
+        """Distance of each point from the platform, 0 on it. (n, n), m. Lines of equal distance are squares."""
         return np.maximum(np.maximum(np.abs(self.x), np.abs(self.y)) - PLATFORM_M, 0.0)
 
     @property
     def reach(self) -> float:
-        """From the platform to the level edge, m."""
+        """Distance from the platform to the level edge, m."""
         return 0.5 * self.size_m - EDGE_M - PLATFORM_M
 
     def at(self, easiest_hardest: Sequence[float]) -> float:
-        """What lies at this tile's difficulty in a range."""
+        """The value in a range [easiest, hardest] at this tile's difficulty."""
         easiest, hardest = easiest_hardest
         return easiest + self.difficulty * (hardest - easiest)
 
 
 def slope_up(tile: Tile, angle_deg: Sequence[float] = (2.0, 22.0)) -> Array:
-    """All around, the ground rises away from a platform that lies low."""
+    """The ground rises on all sides from a low platform."""
     return -slope_down(tile, angle_deg)
 
 
 def slope_down(tile: Tile, angle_deg: Sequence[float] = (2.0, 22.0)) -> Array:
-    """All around, the ground falls away from a platform on top."""
+    """The ground falls on all sides from a high platform."""
     return np.maximum(tile.reach - tile.distance, 0.0) * np.tan(np.radians(tile.at(angle_deg)))
 
 
 def rough(tile: Tile, height_m: Sequence[float] = (0.01, 0.08), spacing_m: float = 0.2) -> Array:
-    """Bumps: random heights within +- height_m, spacing_m apart, interpolated between; they grow over the first half
-    metre.
+    """Bumps: random heights within +- height_m, spacing_m apart, with interpolation between them.
+
+    They grow over the first half metre.
     """
     num = int(np.ceil(tile.size_m / spacing_m)) + 2
     knots = tile.rng.uniform(-1.0, 1.0, (num, num))
@@ -74,7 +73,7 @@ def rough(tile: Tile, height_m: Sequence[float] = (0.01, 0.08), spacing_m: float
 
 
 def stairs_up(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: Sequence[float] = (0.28, 0.36)) -> Array:
-    """All around, steps of height_m rise away from a platform that lies low.
+    """Steps of height_m rise on all sides from a low platform.
 
     A tile's tread is drawn from tread_m [least, most].
     """
@@ -82,7 +81,7 @@ def stairs_up(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: Seq
 
 
 def stairs_down(tile: Tile, height_m: Sequence[float] = (0.02, 0.15), tread_m: Sequence[float] = (0.28, 0.36)) -> Array:
-    """All around, steps of height_m fall away from a platform on top.
+    """Steps of height_m fall on all sides from a high platform.
 
     A tile's tread is drawn from tread_m [least, most].
     """
@@ -97,11 +96,11 @@ def gaps(
     depth_m: Sequence[float] = (0.03, 0.25),
     spacing_m: Sequence[float] = (0.7, 1.0),
 ) -> Array:
-    """Trenches all around the platform, width_m wide, depth_m deep; spacing_m [least, most] from one's begin to the
-    next's.
+    """Trenches around the platform, width_m wide and depth_m deep.
 
-    A height field has no holes and no vertical walls: a foot that steps into a trench finds a bottom, and a wall is a
-    cell wide. The width is that between the middles of the walls, to the next number of cells.
+    From the start of one trench to the start of the next it is spacing_m [least, most]. A height field has no holes and
+    no vertical walls: a foot that steps into a trench finds a bottom, and a wall is a cell wide. The width is measured
+    between the middles of the walls, and rounded to whole cells.
     """
     period = tile.rng.uniform(*spacing_m)
     along = tile.distance - 0.4 * period

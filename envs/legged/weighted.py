@@ -1,6 +1,4 @@
-"""A reward term as a task's configuration has it: with its parameters, its weight per second, and how that grows over a
-run.
-"""
+"""A reward term with its parameters, its weight per second, and the ramp of its weight over a run."""
 
 from __future__ import annotations
 
@@ -17,8 +15,10 @@ from rfx.settings.terms import bind
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """term gives (N,) of a SimState; weight is per second, from the last of ramp's environment steps on, 0 until the
-    first, linear between.
+    """A reward term and its weight; term turns a SimState into (N,), float32.
+
+    weight is per second. With a ramp [first, last], in environment steps, the weight is 0 until first, grows linearly,
+    and is complete from last on.
     """
 
     term: Callable[[SimState], Array]
@@ -27,7 +27,7 @@ class WeightedReward:
 
     @classmethod
     def read(cls, name: str, parameters: Mapping[str, Any]) -> WeightedReward:
-        """The entry called name. Raises ValueError for a wrong name, parameter, weight or ramp."""
+        """Make the reward from its entry in the YAML. Raises ValueError for a wrong name, parameter, weight or ramp."""
         own = {key: value for key, value in parameters.items() if key not in ("weight", "ramp")}
         weight, ramp = parameters.get("weight"), parameters.get("ramp")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
@@ -36,5 +36,5 @@ class WeightedReward:
         return cls(bind(rewards, name, own), float(weight), ramp and tuple(ramp))
 
     def weight_after(self, steps: int) -> float:
-        """The weight once all environments of a run have made so many steps, summed over them."""
+        """The weight after this many environment steps of a run, summed over all its environments."""
         return self.weight * ramped(self.ramp, steps)

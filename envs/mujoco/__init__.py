@@ -1,5 +1,6 @@
-"""Gymnasium's MuJoCo tasks, version 5, in batches: a vector environment steps all of its simulations with one call."""
+"""Gymnasium's MuJoCo tasks, version 5, in batches: a vector environment steps all its simulations with one call."""
 
+# By name: the class, and the length of an episode in steps
 TASKS = {
     "HalfCheetah": ("runners:HalfCheetahEnv", 1000),
     "Hopper": ("runners:HopperEnv", 1000),
@@ -11,4 +12,4 @@ TASKS = {
     "Pusher": ("arms:PusherEnv", 100),
     "InvertedPendulum": ("pendulums:InvertedPendulumEnv", 1000),
     "InvertedDoublePendulum": ("pendulums:InvertedDoublePendulumEnv", 1000),
-}  # by name: the class, and steps of an episode
+}

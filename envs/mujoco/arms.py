@@ -1,4 +1,4 @@
-"""Reacher and Pusher, in batches: arms that are paid for being near. Formulas are gymnasium.envs.mujoco's."""
+"""Reacher and Pusher, in batches: arms that earn rewards for being near. Formulas are gymnasium.envs.mujoco's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 from envs.mujoco.batched import ALL, BatchedMujocoEnv, Options, Rows
 from rfx.robot.state import Array
 
-MAX_GOAL_M, MIN_PUSH_M = 0.2, 0.17  # of Reacher's target from the origin; of Pusher's object from its goal
+# Largest distance of Reacher's target from the origin; smallest distance of Pusher's object from its goal
+MAX_GOAL_M, MIN_PUSH_M = 0.2, 0.17
 VELOCITY_NOISE = 0.005  # rad/s
 
 
 class ArmEnv(BatchedMujocoEnv):
-    """A task that reads where bodies are: derived, and so a substep old."""
+    """A task that reads positions of bodies. MuJoCo derives them, so they are a substep old."""
 
     def bind(self) -> None:
         self._xpos = self.batch.bind("xpos")
@@ -26,7 +27,7 @@ class ArmEnv(BatchedMujocoEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class ReacherOptions(Options):
-    """Reacher's."""
+    """Reacher's options."""
 
     xml_file: str = "reacher.xml"
     frame_skip: int = 2
@@ -35,7 +36,7 @@ class ReacherOptions(Options):
 
 
 class ReacherEnv(ArmEnv):
-    """Distance of the fingertip from a target that is drawn anew for each episode, and control cost."""
+    """Reacher: costs for control, and for the fingertip's distance from a target, which every episode draws anew."""
 
     options_type = ReacherOptions
 
@@ -66,7 +67,7 @@ class ReacherEnv(ArmEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class PusherOptions(Options):
-    """Pusher's."""
+    """Pusher's options."""
 
     xml_file: str = "pusher_v5.xml"
     frame_skip: int = 5
@@ -76,7 +77,7 @@ class PusherOptions(Options):
 
 
 class PusherEnv(ArmEnv):
-    """Distances of the object from its goal and of the arm's tip from the object, and control cost."""
+    """Pusher: costs for control, and for the distances from object to goal and from the arm's tip to the object."""
 
     options_type = PusherOptions
 

@@ -1,6 +1,6 @@
-"""What the batched MuJoCo tasks share: simulations, episodes, autoreset, info.
+"""The base of the batched MuJoCo tasks: simulations, episodes, autoreset and info.
 
-A task's own numbers are in the modules beside this one.
+The tasks themselves are in the modules beside this one.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from rfx.settings.terms import nearest
 
 Rows = slice | Array
 ALL = slice(None)
-ASSETS = (
-    Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-)  # found without importing that package, which needs an extra
+# Found by path, because importing that package needs an extra.
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What Gymnasium's constructor takes too, by the same names; a task adds its own, and says its defaults."""
+    """Arguments with the names of Gymnasium's constructors; a task adds its own arguments, and sets the defaults."""
 
-    xml_file: str  # of Gymnasium's assets, or a path
-    frame_skip: int  # physics steps of one environment step
+    xml_file: str  # one of Gymnasium's assets, or a path
+    frame_skip: int  # physics steps in one environment step
 
 
 class BatchedMujocoEnv(VectorEnv):
-    """num_envs simulations of one of Gymnasium's MuJoCo tasks on a thread pool, equal to 1e-6 to a SyncVectorEnv of
-    Gymnasium's own.
+    """num_envs simulations of one of Gymnasium's MuJoCo tasks on a thread pool.
 
-    Spaces, options, observation, reward, termination, reset noise and info are those of the task in Gymnasium. With
-    reset(seed=s) environment i draws as Gymnasium's does after reset(seed=s + i). Same-step autoreset. A simulation
-    that MuJoCo gives up, or whose observation is not finite, is truncated with a reward of 0, flagged in info[FAILED]
-    and started anew. A subclass gives the class of its options and the methods below that raise NotImplementedError.
-    Raises TypeError for an option that the task does not have.
+    Results equal a SyncVectorEnv of Gymnasium's own task to 1e-6: the same spaces, options, observations, rewards,
+    termination, reset noise and info. After reset(seed=s), environment i draws the same numbers as Gymnasium's
+    environment after reset(seed=s + i). Autoreset happens in the same step. A simulation that MuJoCo gives up, or whose
+    observation is not finite, is truncated with a reward of 0, flagged in info[FAILED] and started anew.
+
+    A subclass sets options_type, and defines the methods below that raise NotImplementedError. Raises ValueError for a
+    render_mode, and TypeError for an option that the task does not have.
     """
 
     metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
@@ -69,7 +69,7 @@ class BatchedMujocoEnv(VectorEnv):
             if name not in fields:
                 raise TypeError(f"{type(self).__name__} has no option {name!r}: {nearest(name, fields)}")
         self.options, self.num_envs, self.max_episode_steps = self.options_type(**options), num_envs, max_episode_steps
-        with quiet_mujoco():  # of an attribute that half_cheetah.xml still has
+        with quiet_mujoco():  # half_cheetah.xml has an obsolete attribute
             self.model = mujoco.MjModel.from_xml_path(str(model_path(self.options.xml_file)))
         self.step_s = self.model.opt.timestep * self.options.frame_skip
         self.batch = self._make_batch(threads)
@@ -89,42 +89,40 @@ class BatchedMujocoEnv(VectorEnv):
 
     @property
     def num_threads(self) -> int:
-        """How many threads step the physics; no result depends on it."""
+        """How many threads step the physics; results do not depend on this number."""
         return self.batch.nthread
 
     def bind(self) -> None:
-        """Bind what the task reads beside qpos, qvel and ctrl. Called once."""
+        """Bind the MuJoCo fields that the task reads, besides qpos, qvel and ctrl. Called once."""
 
     def start(self, rng: np.random.Generator) -> tuple[Array, Array]:
-        """qpos (nq,) and qvel (nv,) that an episode begins with, drawn from rng in Gymnasium's order."""
+        """Draw the first qpos (nq,) and qvel (nv,) of an episode from rng, in Gymnasium's order."""
         raise NotImplementedError
 
     def noisy_start(self, rng: np.random.Generator, scale: float, *, normal: bool = False) -> tuple[Array, Array]:
-        """The model's own qpos and qvel with uniform noise within scale, of the velocities normal noise where they have
-        that.
-        """
+        """Add uniform noise within +- scale to the model's qpos and qvel; with normal, qvel gets normal noise."""
         qpos = self.init_qpos + rng.uniform(-scale, scale, self.model.nq)
         noise = scale * rng.standard_normal(self.model.nv) if normal else rng.uniform(-scale, scale, self.model.nv)
         return qpos, self.init_qvel + noise
 
     def observe(self, rows: Rows) -> Array:
-        """Observations (n, D), float64, of environments rows."""
+        """The observations (n, D), float64, of the environments in rows."""
         raise NotImplementedError
 
     def remember(self) -> Any:
-        """What `outcome` must know of the state before the step."""
+        """Return what `outcome` needs from the state before the step."""
         return None
 
     def outcome(self, action: Array, before: Any) -> tuple[Array, Array, dict[str, Array]]:
-        """Reward (N,), terminated (N,) and info of a step. action (N, nu); before is what `remember` returned."""
+        """The reward (N,), terminated (N,) and info of a step. action (N, nu); before is the result of `remember`."""
         raise NotImplementedError
 
     def start_info(self, rows: Rows) -> dict[str, Array]:
-        """Info of environments rows that have just begun an episode, an array of n rows each."""
+        """The info of the environments in rows, which have just begun an episode: arrays of n rows."""
         return {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin an episode in every environment. seed is that of the first, the others' are the numbers after it."""
+        """Begin an episode in every environment. The first one uses seed, the others seed + 1, seed + 2, ..."""
         super().reset(seed=seed)
         if seed is not None:
             self._rngs = [
@@ -134,10 +132,11 @@ class BatchedMujocoEnv(VectorEnv):
         return self.observe(ALL), self._told(self.start_info(ALL), self._everywhere)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """One step of every environment. actions (N, nu) within the action space; MuJoCo clips them. Rewards are
-        float64.
+        """Take one step in every environment. actions (N, nu); MuJoCo clips them to the action space.
+
+        Rewards are float64.
         """
-        action = np.asarray(actions)  # of the type that it came in, as Gymnasium computes control costs
+        action = np.asarray(actions)  # keeps the dtype, because Gymnasium computes control costs in it
         if action.shape != self.ctrl.shape:
             raise ValueError(f"got actions of shape {action.shape}; expected {self.ctrl.shape}")
         before = self.remember()
@@ -180,13 +179,13 @@ class BatchedMujocoEnv(VectorEnv):
         return observation, reward, terminated, truncated, told
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: arrays (copies), and the random generators' states."""
+        """Everything that the next step depends on: copies of arrays, and the random generators' states."""
         return {name: array.copy() for name, array in self.arrays().items()} | {
             "rngs": [rng.bit_generator.state for rng in self._rngs]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, instead of a reset.
+        """Continue from the state that state_dict returned; no reset is needed.
 
         Raises ValueError for a state of another task or num_envs.
         """
@@ -195,18 +194,18 @@ class BatchedMujocoEnv(VectorEnv):
             rng.bit_generator.state = value
 
     def arrays(self) -> dict[str, Array]:
-        """Live arrays of the state, by name."""
+        """The live arrays of the state, by name."""
         return {"mujoco": self.batch.state, "steps": self._steps}
 
     def _make_batch(self, threads: int) -> Batch:
         return Batch(self.model, self.num_envs, threads)
 
     def _advance(self) -> None:
-        """Let one environment step pass."""
+        """Step the physics through one environment step."""
         self.batch.step(nstep=self.options.frame_skip)
 
     def _begin(self, ids: Array) -> None:
-        """Start environments ids (n,), sorted, anew, each with its own generator's noise."""
+        """Start environments ids (n,), sorted, anew, each with noise from its own generator."""
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         for i in ids:
             self.qpos[i], self.qvel[i] = self.start(self._rngs[i])
@@ -214,14 +213,14 @@ class BatchedMujocoEnv(VectorEnv):
         self._steps[ids] = 0
 
     def _told(self, info: Mapping[str, Array], rows: Array) -> dict[str, Any]:
-        """info in Gymnasium's layout: every array beside the mask of the rows that it holds for."""
+        """Put info into Gymnasium's layout, where each array has a mask of the rows for which it is valid."""
         return {**info, **{f"_{name}": rows for name in info}}
 
 
 def model_path(xml_file: str) -> Path:
-    """Where a model is: one of Gymnasium's assets by name, or a path that begins with a dot, a slash or ~.
+    """The path of a model: one of Gymnasium's assets by name, or a path that begins with a dot, a slash or ~.
 
-    Raises OSError if it is not there.
+    Raises FileNotFoundError, an OSError, if there is no such file.
     """
     path = Path(xml_file).expanduser() if xml_file.startswith((".", "/", "~")) else ASSETS / xml_file
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Ant and Humanoid, in batches: bodies with a free root whose contact forces are observed, and cost.
+"""Ant and Humanoid, in batches: bodies with a free root, which observe contact forces and pay for them.
 
 Formulas are gymnasium.envs.mujoco's.
 """
@@ -18,11 +18,11 @@ from rfx.robot.state import Array
 
 
 class ContactForceEnv(BatchedMujocoEnv):
-    """A task that reads cfrc_ext, the external force on every body (N, nbody, 6), which mj_step leaves to
-    mj_rnePostConstraint.
+    """A task that reads cfrc_ext, the external force on every body. (N, nbody, 6).
 
-    Gymnasium calls that after the step, when contacts are those of the integrator's last stage. The batch has no call
-    for it, so each simulation's data is copied out. At an episode's start it is zero.
+    mj_step does not compute it; mj_rnePostConstraint does. Gymnasium calls that after the step, with the contacts of
+    the integrator's last stage. The batch has no such call, so each simulation's data is copied out. cfrc_ext is zero
+    at an episode's start.
     """
 
     def bind(self) -> None:
@@ -56,7 +56,7 @@ class ContactForceEnv(BatchedMujocoEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class AntOptions(Options):
-    """Ant's."""
+    """Ant's options."""
 
     xml_file: str = "ant.xml"
     frame_skip: int = 5
@@ -74,7 +74,7 @@ class AntOptions(Options):
 
 
 class AntEnv(ContactForceEnv):
-    """Forward velocity of the main body and a reward for being healthy, less control and contact cost."""
+    """Ant: rewards for the main body's forward velocity and for being healthy, minus control and contact costs."""
 
     options_type = AntOptions
 
@@ -83,9 +83,8 @@ class AntEnv(ContactForceEnv):
         main = self.options.main_body
         self._main = self.model.body(main).id
         self._xpos = self.batch.bind("xpos")
-        self._position = np.zeros(
-            (self.num_envs, 2)
-        )  # of the main body, as of the last step: derived, and so a substep old
+        # Of the main body after the last step. MuJoCo derives it, so it is a substep old.
+        self._position = np.zeros((self.num_envs, 2))
 
     def arrays(self) -> dict[str, Array]:
         return super().arrays() | {"position": self._position}
@@ -132,7 +131,7 @@ class AntEnv(ContactForceEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class HumanoidOptions(Options):
-    """Humanoid's."""
+    """Humanoid's options."""
 
     xml_file: str = "humanoid.xml"
     frame_skip: int = 5
@@ -152,7 +151,7 @@ class HumanoidOptions(Options):
 
 
 class HumanoidEnv(ContactForceEnv):
-    """Forward velocity of the centre of mass and a reward for being healthy, less control and contact cost."""
+    """Humanoid: rewards for the mass centre's forward velocity and for health, minus control and contact costs."""
 
     options_type = HumanoidOptions
 
@@ -163,7 +162,8 @@ class HumanoidEnv(ContactForceEnv):
             self.batch.bind(name) for name in ("qfrc_actuator", "ten_length", "ten_velocity")
         )
         self._mass_share = self.model.body_mass / self.model.body_mass.sum()
-        self._center = np.zeros((self.num_envs, 2))  # of mass, as of the last step: derived, and so a substep old
+        # Centre of mass after the last step. MuJoCo derives the positions, so it is a substep old.
+        self._center = np.zeros((self.num_envs, 2))
 
     def arrays(self) -> dict[str, Array]:
         return super().arrays() | {"center": self._center}

@@ -12,13 +12,14 @@ import numpy as np
 from envs.mujoco.batched import BatchedMujocoEnv, Options, Rows
 from rfx.robot.state import Array
 
-MAX_ANGLE_RAD, MIN_TIP_M = 0.2, 1.0  # of the pole, of the double pole's tip above the cart: beyond it is fallen
-LIMIT = 10.0  # of the double pendulum's observed velocities and force
+# A pole has fallen beyond this angle, a double pole when its tip is not above this height over the cart.
+MAX_ANGLE_RAD, MIN_TIP_M = 0.2, 1.0
+LIMIT = 10.0  # observed velocities and force of the double pendulum are clipped to +- this
 
 
 @dataclass(frozen=True, kw_only=True)
 class InvertedPendulumOptions(Options):
-    """InvertedPendulum's."""
+    """InvertedPendulum's options."""
 
     xml_file: str = "inverted_pendulum.xml"
     frame_skip: int = 2
@@ -26,7 +27,7 @@ class InvertedPendulumOptions(Options):
 
 
 class InvertedPendulumEnv(BatchedMujocoEnv):
-    """A reward of 1 for every step that the pole stands."""
+    """InvertedPendulum: a reward of 1 for every step in which the pole stands."""
 
     options_type = InvertedPendulumOptions
 
@@ -44,7 +45,7 @@ class InvertedPendulumEnv(BatchedMujocoEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class InvertedDoublePendulumOptions(Options):
-    """InvertedDoublePendulum's."""
+    """InvertedDoublePendulum's options."""
 
     xml_file: str = "inverted_double_pendulum.xml"
     frame_skip: int = 5
@@ -53,7 +54,7 @@ class InvertedDoublePendulumOptions(Options):
 
 
 class InvertedDoublePendulumEnv(BatchedMujocoEnv):
-    """A reward for standing, less penalties for the tip's distance from its highest place and for velocities."""
+    """InvertedDoublePendulum: a reward for standing, minus penalties for velocity and for a tip that is not on top."""
 
     options_type = InvertedDoublePendulumOptions
 

@@ -1,4 +1,4 @@
-"""HalfCheetah, Hopper, Walker2d and Swimmer, in batches: planar bodies that are paid for getting ahead.
+"""HalfCheetah, Hopper, Walker2d and Swimmer, in batches: planar bodies that earn rewards for forward velocity.
 
 Formulas are gymnasium.envs.mujoco's.
 """
@@ -13,12 +13,12 @@ import numpy as np
 from envs.mujoco.batched import ALL, BatchedMujocoEnv, Options, Rows
 from rfx.robot.state import Array
 
-MAX_VELOCITY = 10.0  # of Hopper's and Walker2d's observations
+MAX_VELOCITY = 10.0  # velocities in Hopper's and Walker2d's observations are clipped to +- this
 
 
 @dataclass(frozen=True, kw_only=True)
 class HalfCheetahOptions(Options):
-    """HalfCheetah's."""
+    """HalfCheetah's options."""
 
     xml_file: str = "half_cheetah.xml"
     frame_skip: int = 5
@@ -29,7 +29,7 @@ class HalfCheetahOptions(Options):
 
 
 class HalfCheetahEnv(BatchedMujocoEnv):
-    """Forward velocity less control cost; no termination."""
+    """HalfCheetah: forward velocity minus control cost, without termination."""
 
     options_type = HalfCheetahOptions
 
@@ -57,7 +57,7 @@ class HalfCheetahEnv(BatchedMujocoEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class Walker2dOptions(Options):
-    """Walker2d's."""
+    """Walker2d's options."""
 
     xml_file: str = "walker2d_v5.xml"
     frame_skip: int = 4
@@ -72,7 +72,7 @@ class Walker2dOptions(Options):
 
 
 class Walker2dEnv(HalfCheetahEnv):
-    """HalfCheetah's reward, and one for being healthy: high enough, and upright."""
+    """Walker2d: HalfCheetah's reward, and one for being healthy, which means high enough and upright."""
 
     options_type = Walker2dOptions
 
@@ -103,7 +103,7 @@ class Walker2dEnv(HalfCheetahEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class HopperOptions(Options):
-    """Hopper's."""
+    """Hopper's options."""
 
     xml_file: str = "hopper.xml"
     frame_skip: int = 4
@@ -119,7 +119,7 @@ class HopperOptions(Options):
 
 
 class HopperEnv(Walker2dEnv):
-    """The same on one leg, with other limits, and limits for every joint and velocity."""
+    """Hopper: Walker2d's task on one leg, with other limits, and limits for every joint and velocity."""
 
     options_type = HopperOptions
 
@@ -132,7 +132,7 @@ class HopperEnv(Walker2dEnv):
 
 @dataclass(frozen=True, kw_only=True)
 class SwimmerOptions(Options):
-    """Swimmer's."""
+    """Swimmer's options."""
 
     xml_file: str = "swimmer.xml"
     frame_skip: int = 4
@@ -143,7 +143,7 @@ class SwimmerOptions(Options):
 
 
 class SwimmerEnv(BatchedMujocoEnv):
-    """Forward velocity less control cost, in a viscous fluid; no termination."""
+    """Swimmer: forward velocity minus control cost, in a viscous fluid, without termination."""
 
     options_type = SwimmerOptions
 

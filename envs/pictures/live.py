@@ -1,6 +1,6 @@
-"""A live page: pictures of a running simulation in the browser, and key presses back.
+"""A live page: the browser shows pictures of a running simulation and sends key presses back.
 
-On this computer only, unless told otherwise.
+By default only this computer can open it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rfx.robot.state import Array
 from rfx.system.extras import missing
 from rfx.system.screen import has_screen, require_screen
 
-WAIT_S = 5.0  # that a request for the next picture waits for it
+WAIT_S = 5.0  # a request for the next picture waits this long for it
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>TITLE</title><style>
@@ -68,9 +68,9 @@ addEventListener("keydown", event => {
 
 
 def has_window(asked: bool | None) -> bool:
-    """Whether to open a window, which was asked for or not, or None: where there is a screen.
+    """Whether to open a window; asked is the user's wish, and with None the answer is whether there is a screen.
 
-    Raises ValueError where there is none.
+    Raises ValueError if the user wants a window and there is no screen.
     """
     if asked:
         require_screen("window=true", "leave it out, for a page in the browser")
@@ -78,11 +78,10 @@ def has_window(asked: bool | None) -> bool:
 
 
 class LivePage:
-    """Serves the page until it is left; a context manager. publish gives it pictures, press gets the keys that are
-    pressed.
+    """Serves the page inside a `with` block; publish shows pictures, and press is called with each pressed key.
 
-    keys are (key, what it does), one button each. port 0 takes a free one. Raises OSError where the address cannot be
-    had, ImportError naming the extra without Pillow, which it draws with.
+    keys has a (key, label) for each button. port 0 takes a free port. Raises OSError if the address is not available,
+    and ImportError that names the extra if Pillow is missing, which encodes the pictures.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class LivePage:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}/"
 
@@ -138,8 +137,9 @@ class LivePage:
         self._server.server_close()
 
     def publish(self, frame: Array, state: dict[str, Any]) -> None:
-        """Show frame (H, W, 3), uint8, with state's command and velocity, three numbers each or none, and note,
-        text.
+        """Show frame (H, W, 3), uint8, with the entries of state.
+
+        These are command and velocity, three numbers each or none, and note, a text.
         """
         with self._fresh:
             self._number += 1
@@ -169,7 +169,7 @@ class LivePage:
 
 
 def jpeg(frame: Array) -> bytes:
-    """A picture (H, W, 3), uint8, as JPEG."""
+    """Encode a picture (H, W, 3), uint8, as JPEG."""
     from PIL import Image
 
     data = io.BytesIO()

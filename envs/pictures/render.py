@@ -1,4 +1,4 @@
-"""Pictures and videos of a robot's motion, headless through EGL."""
+"""Pictures and videos of a robot's motion; without a screen it draws through EGL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rfx.drivers.base import base_addresses
 from rfx.robot.state import Array
 from rfx.system.extras import missing
 
-AHEAD_M = 0.03  # from the foremost point of the base to where arrows begin
+AHEAD_M = 0.03  # arrows begin this far ahead of the foremost point of the base
 COMMANDED_RGBA, ACTUAL_RGBA = (0.05, 0.45, 0.95, 1.0), (1.0, 0.5, 0.05, 1.0)
 
 
@@ -35,13 +35,13 @@ def render_frames(
     commanded_velocity: Array | None = None,
     actual_velocity: Array | None = None,
 ) -> Iterator[Array]:
-    """Pictures of a motion, one for each row of qpos (T, nq): uint8 arrays (height, width, 3).
+    """Draw a motion, one picture for each row of qpos (T, nq): uint8 arrays (height, width, 3).
 
-    Load the model with `load_model(..., visual=True)` for the robot's looks; without them its collision geoms are
-    drawn.
-    Velocities (T, 3), vx and vy in m/s and yaw rate in rad/s in the base frame, are drawn on the floor as arrows from
-    the nose along the way it would go in half a second: blue the commanded one, orange the actual one.
-    Raises ValueError for shapes or a camera that do not fit, RuntimeError where OpenGL is missing.
+    Load the model with `load_model(..., visual=True)` to see the robot's visual geoms; otherwise the pictures show its
+    collision geoms.
+    Velocities (T, 3) are vx and vy in m/s and yaw rate in rad/s, in the base frame. They appear on the floor as arrows
+    from the nose, along its path over half a second: blue for the commanded velocity, orange for the actual one.
+    Raises ValueError for wrong shapes or an unknown camera, and RuntimeError if OpenGL is missing.
     """
     qpos = np.asarray(qpos)
     if qpos.ndim != 2 or qpos.shape[1] != model.nq:
@@ -66,8 +66,9 @@ def render_live(
     height: int = 720,
     camera: str = "tracking",
 ) -> Iterator[Array]:
-    """As render_frames, of poses that come one after the other: qpos (nq,), and the commanded and actual velocity (3,),
-    or None.
+    """The same as render_frames, for poses that arrive one after the other.
+
+    A pose is qpos (nq,), and the commanded and the actual velocity (3,), or None for either.
     """
     cameras = [model.camera(index).name for index in range(model.ncam)]
     if camera not in {*cameras, "tracking"}:
@@ -76,9 +77,9 @@ def render_live(
 
 
 def write_video(path: str | Path, frames: Iterable[Array], fps_hz: float) -> None:
-    """Write pictures (H, W, 3), uint8, H and W even, as an H.264 video that browsers play.
+    """Write pictures (H, W, 3), uint8, with even H and W, as an H.264 video that browsers play.
 
-    Raises ImportError naming the extra when it is missing, ValueError for no frame at all or an odd size.
+    Raises ImportError that names a missing extra, and ValueError for an odd size or no frames.
     """
     try:
         import imageio_ffmpeg
@@ -112,7 +113,7 @@ def write_video(path: str | Path, frames: Iterable[Array], fps_hz: float) -> Non
 
 
 def write_picture(path: str | Path, frame: Array) -> None:
-    """Write one picture (H, W, 3), uint8, as PNG. Raises ImportError naming the extra when it is missing."""
+    """Write one picture (H, W, 3), uint8, as PNG. Raises ImportError that names a missing extra."""
     try:
         from matplotlib.image import imsave
     except ImportError as error:
@@ -122,9 +123,9 @@ def write_picture(path: str | Path, frame: Array) -> None:
 
 
 class _Canvas:
-    """An off-screen OpenGL buffer and the scene that is drawn into it.
+    """An off-screen OpenGL buffer, and the scene to draw into it.
 
-    mujoco.Renderer would do, but it takes the OpenGL of the moment at which mujoco was first imported.
+    mujoco.Renderer is not usable here, because it fixes the OpenGL backend when mujoco is first imported.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int):
@@ -137,10 +138,10 @@ class _Canvas:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self.scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 200)
-        atexit.register(self.close)  # before OpenGL itself ends: whoever draws may be collected later
+        atexit.register(self.close)  # the owner may be collected only after OpenGL has ended
 
     def draw(self) -> Array:
-        """The scene as a picture (height, width, 3), uint8."""
+        """Draw the scene as a picture (height, width, 3), uint8."""
         self._gl.make_current()
         frame = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
         mujoco.mjr_render(self._rect, self.scene, self._context)
@@ -159,7 +160,7 @@ class _Canvas:
 
 
 def _open_gl(width: int, height: int):
-    """A current OpenGL context of the kind that MUJOCO_GL names."""
+    """Make an OpenGL context of the kind in MUJOCO_GL, and make it current. Raises RuntimeError without OpenGL."""
     kind = os.environ.get("MUJOCO_GL", "").lower()
     try:
         module = importlib.import_module(f"mujoco.{kind}" if kind in ("egl", "osmesa") else "mujoco.gl_context")
@@ -177,7 +178,7 @@ def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: muj
     data, options, base = mujoco.MjData(model), mujoco.MjvOption(), _base(model)
     nose_m = _foremost(model, base) + AHEAD_M
     if not np.any((model.geom_group < 3) & (model.geom_bodyid > 0)):
-        options.geomgroup[3] = 1  # a model without looks: draw what collides
+        options.geomgroup[3] = 1  # no visual geoms: draw the collision geoms
     try:
         for qpos, *velocities in poses:
             data.qpos[:] = qpos
@@ -198,7 +199,7 @@ def _frames(model: mujoco.MjModel, poses: Iterable, canvas: _Canvas, camera: muj
 
 
 def _base(model: mujoco.MjModel) -> int:
-    """The robot's body that floats, in a model that load_model did not make the first that does, or the first one."""
+    """The robot's base; in a model that is not from load_model, the first floating body, or else the first body."""
     if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SENSOR, "base_touch") >= 0:
         return base_addresses(model).body
     free = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
@@ -216,7 +217,7 @@ def _foremost(model: mujoco.MjModel, body: int) -> float:
 
 
 def _camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
-    """The model's camera of that name; `tracking` follows the base also in models that have none."""
+    """The model's camera called name; `tracking` follows the base even in a model without such a camera."""
     camera = mujoco.MjvCamera()
     camera.fixedcamid = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
     if camera.fixedcamid >= 0:
@@ -228,8 +229,9 @@ def _camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
 
 
 def _way_of_the_nose(position: Array, rotation: Array, velocity: Array, nose_m: float) -> Array:
-    """Where the nose, nose_m ahead of the base, goes over half a second at a velocity (vx, vy, yaw rate) in the base
-    frame. (11, 2), m, world.
+    """The path of the nose over half a second at a velocity (vx, vy, yaw rate) in the base frame. (11, 2), m, world.
+
+    The nose is nose_m ahead of the base.
     """
     seconds = np.linspace(0.0, 0.5, 11)
     heading = np.arctan2(rotation[3], rotation[0]) + velocity[2] * seconds
@@ -246,13 +248,11 @@ def _way_of_the_nose(position: Array, rotation: Array, velocity: Array, nose_m: 
 
 
 def _ground_height(model: mujoco.MjModel, data: mujoco.MjData, base: int, way: Array) -> Array:
-    """Height of the floor below a way (K, 2). (K,), m."""
+    """Height of the floor below the points of a path (K, 2). (K,), m."""
     if not model.nhfield:
         return np.zeros(len(way))
-    above, groups = (
-        data.xpos[base, 2] + 1.0,
-        np.array([1, 0, 0, 0, 0, 0], np.uint8),
-    )  # the floor's group; the robot's geoms have others
+    # Group 0 is the floor's; the robot's geoms are in other groups.
+    above, groups = (data.xpos[base, 2] + 1.0, np.array([1, 0, 0, 0, 0, 0], np.uint8))
     distance = [
         mujoco.mj_ray(
             model, data, np.append(point, above), np.array([0.0, 0.0, -1.0]), groups, 1, -1, np.zeros(1, np.int32)
@@ -263,7 +263,7 @@ def _ground_height(model: mujoco.MjModel, data: mujoco.MjData, base: int, way: A
 
 
 def _add_arrow(scene: mujoco.MjvScene, way: Array, rgba: tuple, height_m: Array) -> None:
-    """Draw an arrow along a way (K, 2), height_m (K,) high, if it leads anywhere."""
+    """Draw an arrow along a path (K, 2) at height_m (K,); a path shorter than 2 cm gets none."""
     if np.linalg.norm(np.diff(way, axis=0), axis=1).sum() < 0.02:
         return
     last = way[-1] - way[-2]

@@ -1,6 +1,4 @@
-"""The YAML files in configs/, laid over each other as Hydra does it on the command line, for those who use them from
-Python.
-"""
+"""Composes the YAML files in configs/ for Python code, in the way that Hydra composes them on the command line."""
 
 from __future__ import annotations
 
@@ -16,12 +14,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def compose(group: str, name: str) -> dict[str, Any]:
-    """What configs/{group}/{name}.yaml says, with the files that its defaults list names: later entries of the list lie
-    over earlier ones.
+    """Compose configs/{group}/{name}.yaml with the files in its defaults list; later entries override earlier ones.
 
-    An entry is the name of a file beside it, {/GROUP: NAME}, or _self_, where the file's own values lie; without _self_
-    they lie on top.
-    Raises ValueError for a name that no file has, or a file that says a key twice.
+    An entry is the name of a file beside it, {/GROUP: NAME}, or _self_. _self_ is the place of the file's own values;
+    without it they override all entries.
+    Raises ValueError for an unknown name, or a file with the same key twice.
     """
     path = CONFIGS / group / f"{name}.yaml"
     if not path.is_file():
@@ -41,7 +38,7 @@ def compose(group: str, name: str) -> dict[str, Any]:
 
 
 def gym_family(id: str) -> str:
-    """The file of configs/gym/ for a Gymnasium environment's id, such as rfx/HalfCheetah-v5."""
+    """The name of the file in configs/gym/ for a Gymnasium environment's id, such as rfx/HalfCheetah-v5."""
     name = re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2])
     families = read_yaml(CONFIGS / "gym_families.yaml")
     return next((family for family, names in families.items() if name in names), "other")
@@ -53,6 +50,6 @@ def options(group: str) -> list[str]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One tree of mappings over another: what stands in both is taken from above, mappings key by key."""
+    """Merge two trees of mappings, key by key; where both have a value, the value in above wins."""
     shared = [key for key, value in above.items() if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)]
     return {**below, **above, **{key: merged(below[key], above[key]) for key in shared}}

@@ -1,1 +1,1 @@
-"""The algorithm: collect, estimate advantages, update. Arrays and a VectorEnv; no environment and no robot by name."""
+"""PPO: collect, estimate advantages, update. It works on arrays and any VectorEnv, and knows no robot by name."""

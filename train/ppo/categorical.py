@@ -1,6 +1,6 @@
-"""PPO where an action is one of several choices: drawing one, and the loss with its gradient.
+"""PPO for discrete actions: drawing a choice, and the loss with its gradient.
 
-In a Rollout, action is then the choice as a row of zeros and a one, and mean holds the log-probabilities of all
+With discrete actions, a Rollout's action holds choices one-hot, and its mean holds the log-probabilities of all
 choices.
 """
 
@@ -17,16 +17,16 @@ from train.ppo.losses import Minibatch
 
 
 def log_softmax(logits: Array) -> Array:
-    """Log-probabilities (N, A) of choices with these logits (N, A)."""
+    """Turn logits (N, A) into the log-probabilities (N, A) of the choices."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def draw(log_probability: Array, rng: Streams) -> tuple[Array, Array, Array]:
-    """A choice for each row of log-probabilities (N, A): as an index (N,), as a row of zeros and a one (N, A), and its
-    log-probability (N,).
+    """Draw a choice from each row of log-probabilities (N, A), by the Gumbel-max trick.
 
-    The largest of the log-probabilities, each with Gumbel noise of its own, is distributed as they say.
+    Returns the choices as indices (N,), the choices one-hot (N, A), and their log-probabilities (N,). The trick adds
+    independent Gumbel noise to each log-probability and takes the largest sum.
     """
     choice = (log_probability + rng.gumbel(log_probability.shape)).argmax(axis=1)
     rows = np.arange(len(choice))
@@ -38,8 +38,9 @@ def draw(log_probability: Array, rng: Streams) -> tuple[Array, Array, Array]:
 def categorical_loss(
     output: Tensor, batch: Minibatch, *, clip: float, value_coefficient: float, entropy_coefficient: float
 ) -> tuple[Tensor, Tensor]:
-    """As `train.ppo.losses.ppo_loss`, for choices. output (B, A + 1) is [logits | value]. Returns the loss () and its
-    TERMS (6,).
+    """The loss of `train.ppo.losses.ppo_loss` for discrete actions. output (B, A + 1) is [logits | value].
+
+    Returns the loss () and its TERMS (6,).
     """
     num_actions = batch.action.shape[1]
     log_probability, value = output[:, :num_actions].log_softmax(axis=1), output[:, num_actions]
@@ -55,7 +56,7 @@ def categorical_loss(
 
 
 def categorical_gradient(output: Tensor, batch: Minibatch, **coefficients: float) -> tuple[Tensor, Tensor]:
-    """The gradient of categorical_loss at output (B, A + 1), and its TERMS (6,). Arguments as there."""
+    """The gradient of categorical_loss at output (B, A + 1), and its TERMS (6,). It takes the same arguments."""
     output = output.detach()
     loss, terms = categorical_loss(output, batch, **coefficients)
     return loss.gradient(output)[0], terms
@@ -75,10 +76,10 @@ def bind_gradient(
     value_coefficient: float,
     entropy_coefficient: float,
 ) -> Callable[[], None]:
-    """categorical_gradient in NumPy, on arrays that are read and written when it is called; with a few choices a kernel
-    would gain nothing.
+    """Make a function that computes categorical_gradient in NumPy, and reads and writes these arrays at each call.
 
-    d_output (B, A + 1) and terms (6,) are written; old (B, A) are the log-probabilities when action (B, A) was drawn.
+    It writes d_output (B, A + 1) and terms (6,). old (B, A) holds the log-probabilities from which action (B, A) was
+    drawn. With few choices, a C kernel would not be faster.
     """
     share = np.float32(1.0 / len(output))
 
@@ -89,9 +90,8 @@ def bind_gradient(
         bounded = ratio.clip(1.0 - clip, 1.0 + clip)
         free, held = ratio * advantage, bounded * advantage
         entropy = -(probability * log_probability).sum(axis=1)
-        d_log_prob = np.where(
-            free > held, np.float32(0.0), -share * free
-        )  # of the choice; where the bound holds, nothing moves
+        # For the log-probability of the choice; the gradient is 0 where the clipped ratio counts.
+        d_log_prob = np.where(free > held, np.float32(0.0), -share * free)
         d_output[:, :-1] = d_log_prob[:, None] * (action - probability)
         d_output[:, :-1] += (entropy_coefficient * share) * probability * (log_probability + entropy[:, None])
         d_output[:, -1] = 2.0 * value_coefficient * share * error

@@ -1,4 +1,4 @@
-"""Whether the trainer can learn in an environment."""
+"""A check that the trainer can learn in an environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 
 def check_env(env: VectorEnv, privileged: bool) -> None:
-    """Raises ValueError for an environment that the trainer cannot learn in, saying what it lacks."""
+    """Raises ValueError, which says what is missing, for an environment that the trainer cannot learn in."""
     if (mode := env.metadata.get("autoreset_mode")) is not AutoresetMode.SAME_STEP:
         raise ValueError(
             f"got an environment with autoreset mode {mode}; expected AutoresetMode.SAME_STEP: make it in that mode"

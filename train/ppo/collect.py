@@ -22,8 +22,9 @@ LOG_SQRT_2PI = np.float32(0.5 * math.log(2.0 * math.pi))
 
 
 class Episodes:
-    """Return and length of the episodes of num_envs environments: of those that go on, and of those that ended since
-    they were last read.
+    """Returns and lengths of the episodes of num_envs environments.
+
+    It has the running episodes, and those that ended since the last `read`.
     """
 
     def __init__(self, num_envs: int):
@@ -36,14 +37,14 @@ class Episodes:
         self._failed = 0
 
     def add_rollout(self, rollout: Rollout) -> None:
-        """Take in all steps of a rollout."""
+        """Add all steps of a rollout."""
         for reward, done, failed in zip(rollout.reward, rollout.terminated | rollout.truncated, rollout.failed):
             self.add(reward, done, failed)
 
     def add(self, reward: Array, done: Array, failed: Array) -> None:
-        """Take in an environment step, (N,) each. Episodes whose simulation failed are counted, and no more."""
+        """Add an environment step, (N,) each. Episodes whose simulation failed are only counted."""
         self.running_return += reward
-        self.running_length += done | ~failed  # one that failed without an end was no step of an episode
+        self.running_length += done | ~failed  # a failed step without an end belongs to no episode
         if done.any():
             sound = done & ~failed
             self._returns += self.running_return[sound].tolist()
@@ -52,8 +53,9 @@ class Episodes:
             self.running_return[done], self.running_length[done] = 0.0, 0
 
     def read(self) -> dict[str, float]:
-        """Means over the episodes that ended, by tag, where there were any, and how many simulations failed; counting
-        begins anew.
+        """Return the means over the ended episodes, by tag, and the number of failed simulations; then start anew.
+
+        The means are missing if no episode ended.
         """
         metrics: dict[str, float] = {"episode/failed_simulations": self._failed}
         if self._lengths:
@@ -62,11 +64,11 @@ class Episodes:
         return metrics
 
     def state_dict(self) -> dict[str, Array]:
-        """Return and length so far of the episodes that go on, as copies."""
+        """The returns and lengths so far of the running episodes, copied."""
         return {"return": self.running_return.copy(), "length": self.running_length.copy()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Go on from what state_dict returned."""
+        """Continue from the state that state_dict returned."""
         self.running_return, self.running_length = state["return"].copy(), state["length"].copy()
 
 
@@ -82,13 +84,14 @@ def collect(
     critic_normalizer: ObservationNormalizer | None = None,
     first: int = 0,
 ) -> tuple[dict[str, Array], Array]:
-    """Act for as many steps as the rollout holds, writing it in place.
+    """Act for as many steps as the rollout holds, and write the rollout in place.
 
-    observation has the environment's current `parts`, the last that history, where the policy reads one, was given.
-    critic_normalizer is that of a privileged critic's observations. Actions are drawn from the policy's Gaussian with
-    noise from rng and scored as drawn, before the environment clips them; or, of choices, by their probabilities.
-    first is the number of the first environment in the run. Returns the observation after the last step, and its
-    value (N,). Raises TrainingBroken for an observation or a reward that is not finite, before the policy acts on it.
+    observation is the environment's current observation, by `parts`. history, if the policy reads one, must already
+    contain it. critic_normalizer normalizes a privileged critic's observations. Continuous actions are drawn from the
+    policy's Gaussian with noise from rng, and their log-probability is taken before the environment clips them.
+    Discrete actions are drawn by their probabilities. first is the number of the first environment in the run.
+    Returns the observation after the last step, and its value (N,). Raises TrainingBroken for an observation or a
+    reward that is not finite, before the policy acts on it.
     """
     state_dim = rollout.raw_observation.shape[2]
     act = _draw_choice if learner.categorical else _gaussian(learner)
@@ -120,15 +123,16 @@ def collect(
 
 
 def check_finite(told: Mapping[str, Array], first: int = 0, rows: Array | None = None) -> None:
-    """Raises TrainingBroken where numbers (n, ...) that environments told, by name, are not all finite.
+    """Raises TrainingBroken unless all numbers that environments returned are finite.
 
-    rows (n,) are those environments, by default all of them; first is the number of the first one in the run.
+    told has the arrays (n, ...) by name. rows (n,) says which environments they are from, by default all. first is the
+    number of the first environment in the run.
     """
     for name, values in told.items():
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(values.sum()):
                 continue
-        for row, *entry in np.argwhere(~np.isfinite(values)):  # none where the sum alone is too large
+        for row, *entry in np.argwhere(~np.isfinite(values)):  # empty if only the sum overflows
             where = f"entry {', '.join(map(str, entry))} of its {name}" if entry else f"its {name}"
             number = first + int(row if rows is None else rows[row])
             given = values[(row, *entry)]
@@ -136,8 +140,9 @@ def check_finite(told: Mapping[str, Array], first: int = 0, rows: Array | None =
 
 
 def _gaussian(learner: PPO) -> Callable[[Rollout, int, Streams], Array]:
-    """A function that draws the actions (N, A) of a step from Gaussians around the rollout's means, and writes and
-    scores them there.
+    """Make a function that draws a step's actions (N, A) from Gaussians around the rollout's means.
+
+    The function writes the actions and their log-probabilities into the rollout.
     """
     log_std = learner.policy.log_std.numpy().astype(np.float32)
     std, log_normalization = np.exp(log_std), log_std.sum() + len(log_std) * LOG_SQRT_2PI
@@ -153,14 +158,15 @@ def _gaussian(learner: PPO) -> Callable[[Rollout, int, Streams], Array]:
 
 
 def _draw_choice(rollout: Rollout, t: int, rng: Streams) -> Array:
-    """The same for choices (N,), by the log-probabilities in place of means."""
+    """Draw a step's choices (N,) by their log-probabilities, which the rollout has in place of means."""
     choice, rollout.action[t], rollout.log_prob[t] = draw(rollout.mean[t], rng)
     return choice
 
 
 def parts(observation: Any) -> dict[str, Array]:
-    """An observation by part: `state`, which is all of it where the environment's space is a Box, and of a privileged
-    critic `critic`.
+    """An observation by part: `state`, and `critic` for a privileged critic.
+
+    `state` is the whole observation of an environment whose space is a Box.
     """
     return dict(observation) if isinstance(observation, Mapping) else {"state": observation}
 
@@ -173,9 +179,7 @@ def _look(
     history: ObservationHistory | None,
     critic_normalizer: ObservationNormalizer | None,
 ) -> list[Array]:
-    """Write what is observed at step t into the rollout, and return what the policy, and a privileged critic, are given
-    of it.
-    """
+    """Write the observation at step t into the rollout, and return the inputs of the policy and a privileged critic."""
     rollout.raw_observation[t] = observation["state"][:, : rollout.raw_observation.shape[2]]
     seen = rollout.raw_observation[t] if history is None else history.frames
     normalize_frames(normalizer, seen, rollout.observation[t])
@@ -187,16 +191,16 @@ def _look(
 
 
 def normalize_frames(normalizer: ObservationNormalizer, frames: Array, out: Array | None = None) -> Array:
-    """Observations (N, D), or the last k of each robot (N, k, D), normalized and side by side.
+    """Normalize observations (N, D), or the last k of each robot (N, k, D), which are then put side by side.
 
-    (N, D) or (N, k * D), in out if given.
+    Returns (N, D) or (N, k * D), in out if given.
     """
     rows = frames.reshape(-1, normalizer.state_dim)
     return normalizer.normalize(rows, out=None if out is None else out.reshape(rows.shape)).reshape(len(frames), -1)
 
 
 def _padded_value(learner: PPO, final: list[Array], templates: list[Array]) -> Array:
-    """Values (n,) of what n robots saw last, in batches of the shapes that inference is compiled for."""
+    """Values (n,) of the final observations of n robots, padded to the shapes that inference is compiled for."""
     batches = [np.zeros_like(template) for template in templates]
     for batch, rows in zip(batches, final):
         batch[: len(rows)] = rows

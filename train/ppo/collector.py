@@ -1,4 +1,4 @@
-"""Environments with all that a policy acts in them with: what they show now, their history, their noise."""
+"""Environments together with what collection needs: current observations, their history, and the action noise."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from train.ppo.rollout import Array, Rollout
 
 
 class Collector:
-    """All environments of a run, or some, of which first is the first: each behaves the same, to the bit, whichever
-    others are here.
+    """All environments of a run, or some of them, beginning with number first.
 
-    env_seed and noise_seed are the run's. state_dim is how many columns of the observations' state are real: None, all
-    of them.
+    Each environment behaves the same, bit for bit, whichever others are in this Collector. env_seed and noise_seed are
+    the run's seeds. state_dim is the number of real columns in the observations' state; None means all.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class Collector:
         history: int = 1,
     ):
         self.env, self.first = env, first
-        self.tell: Callable[[str], None] = lambda line: None  # workers say there who died; here nobody does
+        self.tell: Callable[[str], None] = lambda line: None  # subclasses with workers report dead workers here
         self.observation = parts(env.reset(seed=env_seed + first)[0])
         self.state_dim = state_dim or self.observation["state"].shape[1]
         self.noise = Streams(env.num_envs, noise_seed + first)
@@ -54,7 +53,7 @@ class Collector:
         normalizer: ObservationNormalizer,
         critic_normalizer: ObservationNormalizer | None = None,
     ) -> Array:
-        """Fill the rollout, whose environments are these. Returns the value of what is seen after it (N,)."""
+        """Fill the rollout in these environments. Returns the value (N,) of the observation after it."""
         self.observation, value = collect(
             self.env,
             forward,
@@ -69,14 +68,14 @@ class Collector:
         return value
 
     def metrics(self) -> dict[str, float]:
-        """What the environments tell of themselves since the last call, by tag."""
+        """The environments' own metrics since the last call, by tag."""
         read = getattr(self.env.unwrapped, "metrics", None)
         return read() if read else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next rollout depends on: arrays and lists with a row for each environment.
+        """Everything that the next rollout depends on: arrays and lists with a row for each environment.
 
-        Of an environment that can, also its state.
+        It includes the environments' state if they have a state_dict.
         """
         groups = {"noise": self.noise.state_dict()}
         if save := getattr(self.env, "state_dict", None):
@@ -86,10 +85,10 @@ class Collector:
         return {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that
-        begin anew.
+        """Continue from the state that state_dict returned, bit for bit.
 
-        Raises ValueError for the state of another task or num_envs.
+        Environments without a state_dict begin new episodes instead. Raises ValueError for the state of another task or
+        num_envs.
         """
         if load := getattr(self.env, "load_state_dict", None):
             load(part(state, "env."))
@@ -100,5 +99,5 @@ class Collector:
 
 
 def part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries whose names begin with prefix, without it."""
+    """The entries whose names begin with prefix; the prefix is removed from the names."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What PPO and its networks can be told."""
+"""The settings of PPO and its networks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ CRITICS = ("shared", "privileged")
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
-    """The network: its layers, what actor and critic read, and how widely it explores.
+    """The network: its layers, the inputs of actor and critic, and how widely the policy explores.
 
-    initial_std and final_std are the highest standard deviations of exploration at the start and the end of the run.
+    initial_std and final_std limit the standard deviation of exploration at the start and at the end of the run.
     """
 
-    hidden: tuple[int, ...] = (256, 256)  # widths of the actor's hidden layers, and of a critic that shares them
-    critic_hidden: tuple[int, ...] | None = None  # of a privileged critic's; null: as the actor's
+    hidden: tuple[int, ...] = (256, 256)  # widths of the actor's hidden layers; a shared critic uses the same layers
+    critic_hidden: tuple[int, ...] | None = None  # widths of a privileged critic's hidden layers; null: the actor's
     activation: str = "tanh"  # after every hidden layer
     network: str | None = None  # MODULE:CLASS, a network of the user's own in place of these layers: docs/nn.md
-    network_kwargs: Mapping[str, Any] = field(default_factory=dict)  # what its constructor takes beside
-    history: int = 1  # observations that the actor reads: the last ones
-    critic: str = "shared"  # or privileged: a network of its own, of critic_terms
-    critic_terms: tuple[str, ...] | None = (
-        None  # of what the task's environment can tell a privileged critic, in order; null: all of it
-    )
+    network_kwargs: Mapping[str, Any] = field(default_factory=dict)  # further arguments of its constructor
+    history: int = 1  # the actor reads this many last observations
+    critic: str = "shared"  # or privileged: the critic has its own network, which reads critic_terms
+    # The privileged quantities that the critic reads, in order; null: everything that the environment offers
+    critic_terms: tuple[str, ...] | None = None
     initial_std: float = 0.6
     final_std: float = 0.15
-    symmetric: bool = False  # acts to the left as it does to the right, exactly
+    symmetric: bool = False  # the policy treats left and right exactly alike
 
     def __post_init__(self) -> None:
         for name, widths in (("hidden", self.hidden), ("critic_hidden", self.critic_hidden)):
@@ -63,7 +62,7 @@ class PolicyConfig:
                 raise ValueError(f"policy.{name} is {getattr(self, name)}: it must be positive")
 
     def _check_network(self) -> None:
-        """Raises ValueError for settings that do not go with a network of the user's, or only go with one."""
+        """Raises ValueError for settings that a user's network excludes, or that need a user's network."""
         if self.network is None:
             if self.network_kwargs:
                 raise ValueError(
@@ -87,15 +86,14 @@ class PolicyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """What PPO can be told. Raises ValueError for a number out of range."""
+    """The settings of PPO. Raises ValueError for a number out of range."""
 
     num_epochs: int = 5
     num_minibatches: int = 4
     learning_rate: float = 1e-3
-    desired_kl: float | None = 0.02  # leads the learning rate; None: it stays as it is set
-    final_learning_rate: float | None = (
-        None  # where a rate that no KL leads ends, linearly over the run; None: it stays
-    )
+    desired_kl: float | None = 0.02  # the learning rate adapts to reach this KL; None: it does not adapt
+    # Learning rate at the end of the run, linear decay; needs desired_kl None. None: no decay
+    final_learning_rate: float | None = None
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2

@@ -1,4 +1,4 @@
-"""What ends a training run that cannot go on."""
+"""The error that ends a training run."""
 
 
 class TrainingBroken(RuntimeError):

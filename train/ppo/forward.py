@@ -1,6 +1,4 @@
-"""A policy that acts: its forward pass alone, for collection, which the learner has and every worker that collects for
-it.
-"""
+"""The forward pass of a policy, for collection; the learner and every collecting worker have one."""
 
 from __future__ import annotations
 
@@ -17,15 +15,15 @@ from rfx.nn.dense import Inference
 from rfx.robot.state import Array
 from train.ppo.categorical import log_softmax
 
-# That kernels compute: these classes alone, as a subclass may compute anything.
+# The classes that the kernels can compute. A subclass may compute anything, so it does not count.
 KERNEL_POLICIES = (ActorCritic, PrivilegedActorCritic, CategoricalActorCritic)
 
 
 class Forward:
-    """The forward pass of a policy: of one that is categorical, of choices, or not.
+    """The forward pass of a policy, with continuous or discrete actions.
 
-    rfx's own networks run in our kernels, where a row's result does not depend, in any bit, on how many rows it is
-    computed with; any other runs in plain tinygrad. Raises ValueError for weights that are not float32.
+    rfx's own networks run in C kernels. There, a row's result is the same, bit for bit, however many rows are computed
+    together. Any other network runs in plain tinygrad. Raises ValueError for weights that are not float32.
     """
 
     def __init__(self, policy: TrainablePolicy):
@@ -34,25 +32,23 @@ class Forward:
         own_memory(self.parameters)
         kernels_fit = type(policy) in KERNEL_POLICIES and kernels.usable(*self.parameters.values())
         self._uses_kernels = kernels_fit and kernels.compile_kernels()
-        self._inference: dict[
-            int, tuple[list[Array], Callable[[], Array]]
-        ] = {}  # inputs, and what computes output, by number of rows
+        # For each number of rows: the input arrays, and the function that computes the output
+        self._inference: dict[int, tuple[list[Array], Callable[[], Array]]] = {}
 
     def weights(self) -> dict[str, Array]:
-        """The policy's parameters by name, as copies."""
+        """The policy's parameters by name, copied."""
         return {name: tensor.numpy().copy() for name, tensor in self.parameters.items()}
 
     def take(self, weights: Mapping[str, Array]) -> None:
-        """Act with these weights from now on."""
+        """Copy these weights into the policy."""
         for name, tensor in self.parameters.items():
             upload(tensor, weights[name])
 
     def act(self, *inputs: Array) -> tuple[Array, Array]:
-        """Mean action (N, A), in [-1, 1], and value (N,), of observations (N, D) and, with a privileged critic, its (N,
-        P).
+        """Compute the mean action (N, A), in [-1, 1], and the value (N,).
 
-        A categorical policy gives the log-probability of each of its A choices in place of the mean. Compiled once for
-        each N.
+        inputs are observations (N, D), and a privileged critic's observations (N, P) if there is one. A categorical
+        policy gives the log-probability of each of its A choices in place of the mean. It compiles once for each N.
         """
         num_rows = len(inputs[0])
         if num_rows not in self._inference:
@@ -95,8 +91,9 @@ class Forward:
     def _networks(
         self, observation: Array, critic_observation: Array | None = None
     ) -> list[tuple[Array, list[Linear], int, slice]]:
-        """Of every network that makes up the policy's output: its input, hidden layers then heads, how many are hidden,
-        output columns.
+        """The networks that make up the policy's output.
+
+        Each is (input, layers with the hidden ones before the heads, number of hidden layers, output columns).
         """
         policy, num_actions = self.policy, self.policy.act_dim
         if not isinstance(policy, PrivilegedActorCritic):
@@ -109,9 +106,9 @@ class Forward:
 
 
 def own_memory(parameters: Mapping[str, Tensor]) -> None:
-    """Give every parameter memory of its own, which training writes.
+    """Give every parameter its own memory, which training writes.
 
-    Those of tinygrad's layers may be constants, or yet to be drawn. Raises ValueError for any that is not float32.
+    Parameters of tinygrad's layers may be constants, or not drawn yet. Raises ValueError for one that is not float32.
     """
     others = [f"{name} of {tensor.dtype.name}" for name, tensor in parameters.items() if tensor.dtype != dtypes.float32]
     if others:
@@ -124,12 +121,12 @@ def own_memory(parameters: Mapping[str, Tensor]) -> None:
 
 
 def layer_memory(layers: list[Linear]) -> tuple[list[Array], list[Array]]:
-    """Weights and biases of layers, as their memory."""
+    """The memory of the layers' weights, and of their biases."""
     return [kernels.memory(layer.weight) for layer in layers], [kernels.memory(layer.bias) for layer in layers]
 
 
 def allocate(*shape: int, dtype: DType = dtypes.float32) -> Tensor:
-    """A tensor with memory of its own, to upload into."""
+    """Make a tensor with its own memory, for `upload`."""
     tensor = Tensor.empty(*shape, dtype=dtype).realize()
     tensor.uop.buffer.ensure_allocated()
     return tensor

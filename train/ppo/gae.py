@@ -8,12 +8,12 @@ from train.ppo.rollout import Array, Rollout
 
 
 def gae(rollout: Rollout, last_value: Array, gamma: float, gae_lambda: float) -> None:
-    """Fill the rollout's returns and advantage, in place; the advantage is then normalized to mean 0 and standard
-    deviation 1.
+    """Fill the rollout's returns and advantage, in place; advantages have mean 0 and standard deviation 1.
 
     last_value (N,) is the value of the observation after the last step. A truncated episode bootstraps from the value
-    of its final observation (rollout.bootstrap), a terminated one from zero. A failed transition gets none, and passes
-    none on.
+    of its final observation (rollout.bootstrap), a terminated episode from zero. A failed transition has advantage 0,
+    and passes nothing on to earlier steps.
+
     Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (2016), equations 11
     to 16.
     """
@@ -29,6 +29,6 @@ def gae(rollout: Rollout, last_value: Array, gamma: float, gae_lambda: float) ->
     np.add(rollout.advantage, value, out=rollout.returns)
     sound = rollout.advantage[~rollout.failed] if rollout.failed.any() else rollout.advantage
     if not len(sound):
-        return  # replace_failed says so
+        return  # replace_failed raises the error
     mean, std = sound.mean(dtype=np.float64), sound.std(dtype=np.float64)
     rollout.advantage[...] = (rollout.advantage - np.float32(mean)) / np.float32(std + 1e-8)

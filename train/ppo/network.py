@@ -1,4 +1,4 @@
-"""The network of a run, as its configuration and its environment ask for it."""
+"""Makes the network of a run from its configuration and its environment."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from train.ppo.rollout import Array, Rollout
 
 
 class Shape:
-    """What the policy of a config observes and does, from what its environments show (by part, (N, D)) and their action
-    space.
+    """The sizes of a policy's inputs and outputs.
+
+    They come from an observation of its environments (by part, (N, D)), their action space, and state_dim.
     """
 
     def __init__(self, policy: PolicyConfig, observation: dict[str, Array], actions: gymnasium.Space, state_dim: int):
@@ -27,9 +28,9 @@ class Shape:
         self.critic_dim = observation["critic"].shape[1] if policy.critic == "privileged" else 0
 
     def network(self, rng: np.random.Generator | None = None) -> TrainablePolicy:
-        """A new network, its weights drawn from rng.
+        """Make a new network, with weights drawn from rng.
 
-        Raises ValueError for a class of the user's that PPO cannot train.
+        Raises ValueError for a user's class that PPO cannot train.
         """
         policy = self.policy
         options: dict[str, Any] = {"critic_dim": self.critic_dim} if self.critic_dim else {}
@@ -44,7 +45,7 @@ class Shape:
         return kind(self.state_dim, self.action_dim, hidden=list(policy.hidden), rng=rng, **options)
 
     def _own_network(self, name: str, options: Mapping[str, Any], rng: np.random.Generator | None) -> TrainablePolicy:
-        """The user's network, of the class called name."""
+        """Make the user's network, of the class called name."""
         arguments = self.policy.network_kwargs
         try:
             cls = find_foreign(name)
@@ -86,7 +87,7 @@ class Shape:
         return policy
 
     def rollout(self, num_steps: int, num_envs: int) -> Rollout:
-        """An empty one of num_steps steps of num_envs environments."""
+        """Make an empty rollout of num_steps steps of num_envs environments."""
         return Rollout.empty(
             num_steps,
             num_envs,

@@ -1,6 +1,4 @@
-"""Adam for PPO: the gradient's global norm clipped, the learning rate led by the KL divergence, non-finite steps
-skipped.
-"""
+"""Adam for PPO, with gradient clipping, a learning rate that follows the KL, and no step on non-finite gradients."""
 
 from __future__ import annotations
 
@@ -15,16 +13,17 @@ from rfx.nn.kernels import Kernel
 from train.ppo.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
-# The learning rate changes by this factor when the KL is above twice or below half the desired one, before the step:
-# rsl_rl's PPO.
+# Before a step, the learning rate falls by this factor if the KL is above twice desired_kl, and rises by it if the KL
+# is below half. As in rsl_rl's PPO.
 RATE_FACTOR, MIN_RATE, MAX_RATE = 1.5, 1e-5, 1e-2
-BLOCK = 4096  # parameters that one thread takes at a time
-SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # of the steps since the last reset
+BLOCK = 4096  # a thread takes this many parameters at a time
+SUMS = (*TERMS[:-1], "gradient_norm", "skipped_minibatches")  # over the steps since the last reset
 
 
 class Adam:
-    """The state of an optimizer of parameters, all on the device: moments, step and learning rate, and sums of what it
-    saw.
+    """Adam and its state on the device: moments, step, learning rate, and sums of loss terms.
+
+    It clips the global norm of the gradient, and skips a step whose loss or gradient is not finite.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Adam:
 
     @property
     def kernel(self) -> Kernel:
-        """One step in C; optimizer.c says what its buffers are."""
+        """One step as a C kernel; optimizer.c lists its buffers."""
         sizes = [parameter.numel() for parameter in self.parameters]
         desired_kl = -1.0 if self.desired_kl is None else self.desired_kl
         constants = {
@@ -67,7 +66,7 @@ class Adam:
         return sum(-(-parameter.numel() // BLOCK) for parameter in self.parameters)
 
     def bind(self, gradients: Sequence[np.ndarray], terms: np.ndarray) -> Callable[[], None]:
-        """`step` in C, on gradients that lie in these arrays when it is called."""
+        """Make a function that does `step` in C, on the gradients and terms in these arrays at each call."""
         own = [
             kernels.memory(tensor)
             for tensor in (*self.parameters, self.first_moment, self.second_moment, self.state, self.sums)
@@ -75,13 +74,12 @@ class Adam:
         return self.kernel.bind(*own, *gradients, terms, np.empty(2 * (self._num_blocks + 1), np.float32))
 
     def step(self, gradients: Sequence[Tensor], terms: Tensor) -> list[Tensor]:
-        """One step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`.
+        """Take one step on the gradients of a loss with these terms (6,), `train.ppo.losses.TERMS`.
 
-        Returns what changes, yet to be realized.
+        Returns the tensors that change, not yet realized.
         """
-        gradient = Tensor.cat(
-            *(g.contiguous().flatten() for g in gradients)
-        ).contiguous()  # contiguous: computed once, not for each use
+        # contiguous() makes tinygrad compute the gradient once, not once for each use.
+        gradient = Tensor.cat(*(g.contiguous().flatten() for g in gradients)).contiguous()
         norm, kl, terms = gradient.square().sum().sqrt().contiguous(), terms[TERMS.index("kl")], terms.contiguous()
         good = norm.isfinite() & terms[-1].isfinite()
         step, rate = self.state[0] + 1.0, self.state[1]

@@ -1,5 +1,6 @@
-"""Rewards divided by how far discounted returns spread, so that one learning rate and one value coefficient serve tasks
-of any scale.
+"""Reward scaling: divides rewards by the standard deviation of discounted returns.
+
+Then one learning rate and one value coefficient suit tasks of any scale.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import numpy as np
 
 from train.ppo.rollout import Array, Rollout
 
-EPSILON = 1e-8  # added to the variance, or as much as that itself where it is smaller, and not 0
-LARGEST = 10.0  # scaled reward, either way
+EPSILON = 1e-8  # added to the variance; a smaller variance that is not 0 is doubled instead
+LARGEST = 10.0  # scaled rewards are clipped to +- this
 
 
 class RewardScale:
     """Running variance of the discounted return so far, over num_envs environments.
 
-    Rewards are scaled, and not centred: that would pay or charge for every further step. Engstrom et al. 2020,
-    "Implementation Matters in Deep RL", section 3, optimization 2.
+    Rewards are scaled but not centred, because centring would pay or charge for every further step. Engstrom et al.
+    2020, "Implementation Matters in Deep RL", section 3, optimization 2.
     """
 
     def __init__(self, num_envs: int, gamma: float):
@@ -27,7 +28,7 @@ class RewardScale:
         self.running_return, self.mean, self.var, self.count = np.zeros(num_envs), 0.0, 1.0, 0
 
     def scale(self, rollout: Rollout) -> None:
-        """Take a rollout's rewards into the statistics, and scale them in place. Failed transitions do not count."""
+        """Add a rollout's rewards to the statistics, and scale them in place. Failed transitions do not count."""
         done, seen = rollout.terminated | rollout.truncated, []
         for reward, ended, failed in zip(rollout.reward, done, rollout.failed):
             self.running_return = np.where(failed, self.running_return, self.gamma * self.running_return + reward)
@@ -38,7 +39,7 @@ class RewardScale:
         np.clip(scaled, -LARGEST, LARGEST, out=rollout.reward, casting="same_kind")
 
     def _learn(self, returns: Array) -> None:
-        """Chan, Golub, LeVeque 1979, equation 2.1, as in rfx/policy/normalizer.py."""
+        """Update mean and variance by Chan, Golub, LeVeque 1979, equation 2.1, as in rfx/policy/normalizer.py."""
         if not len(returns):
             return
         total, delta = self.count + len(returns), returns.mean() - self.mean
@@ -46,10 +47,10 @@ class RewardScale:
         self.mean, self.var, self.count = float(self.mean + delta * len(returns) / total), float(squares / total), total
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next call depends on, as JSON types."""
+        """Everything that the next call depends on, as JSON types."""
         return {"running_return": self.running_return.tolist(), "mean": self.mean, "var": self.var, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned."""
+        """Continue from the state that state_dict returned."""
         self.running_return = np.array(state["running_return"])
         self.mean, self.var, self.count = state["mean"], state["var"], state["count"]

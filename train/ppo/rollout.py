@@ -1,4 +1,4 @@
-"""One rollout: what the policy saw and did over T steps of N environments, written in place."""
+"""A rollout: observations, actions and rewards of T steps in N environments, written in place."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from train.ppo.errors import TrainingBroken
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Arrays of T steps by N environments, float32; the trainer fills the first group, `gae` the second."""
+    """Arrays of T steps in N environments, float32; `gae` fills advantage and returns, the trainer all others."""
 
-    raw_observation: Array  # (T, N, D), as the environment gave it: what the normalizer learns from
-    observation: Array  # (T, N, history * D), normalized: exactly what the policy was given
-    raw_critic_observation: Array  # (T, N, P), what a privileged critic is given; width 0 without one
+    raw_observation: Array  # (T, N, D), as the environment gave it; the normalizer learns from it
+    observation: Array  # (T, N, history * D), normalized: exactly the policy's input
+    raw_critic_observation: Array  # (T, N, P), a privileged critic's observation; P is 0 without one
     critic_observation: Array  # (T, N, P), normalized
-    action: Array  # (T, N, A), the sample that was scored, before the environment clips it
-    mean: Array  # (T, N, A), of the Gaussian it came from
+    action: Array  # (T, N, A), as drawn, before the environment clips it
+    mean: Array  # (T, N, A), of the Gaussian that the action was drawn from
     log_prob: Array  # (T, N), of the action
     value: Array  # (T, N)
     reward: Array  # (T, N)
-    terminated: Array  # (T, N), bool: the episode ended here, for good
-    truncated: Array  # (T, N), bool: it was cut here, and would have gone on
-    failed: Array  # (T, N), bool: the simulation broke; nothing of this transition may be learned from
+    terminated: Array  # (T, N), bool: the episode ended in this step
+    truncated: Array  # (T, N), bool: the episode was cut off in this step, and could have continued
+    failed: Array  # (T, N), bool: the simulation failed; training must ignore this transition
     bootstrap: Array  # (T, N), value of the final observation where truncated, elsewhere 0
     advantage: Array  # (T, N)
     returns: Array  # (T, N), value targets
@@ -42,7 +42,7 @@ class Rollout:
         history: int = 1,
         critic_dim: int = 0,
     ) -> Rollout:
-        """A rollout of zeros."""
+        """Make a rollout of zeros."""
 
         def zeros(*shape: int, dtype=np.float32) -> Array:
             return np.zeros((num_steps, num_envs, *shape), dtype)
@@ -66,9 +66,9 @@ class Rollout:
         )
 
     def replace_failed(self, rng: np.random.Generator) -> int:
-        """Overwrite failed transitions with random sound ones, so that minibatches keep their shape; returns how many.
+        """Overwrite failed transitions with random sound ones, so that minibatches keep their shape.
 
-        Call it after `gae`. Raises TrainingBroken when no transition is sound.
+        Call it after `gae`. Returns the number of failed transitions. Raises TrainingBroken if no transition is sound.
         """
         num_failed = int(self.failed.sum())
         if num_failed:

@@ -1,11 +1,11 @@
-"""A policy that does to the left what it does to the right, exactly: an ordinary network whose weights are their own
-mirror image.
+"""A policy that treats left and right exactly alike: an ordinary network whose weights are their own mirror image.
 
-Of every hidden layer the second half of the units is the mirror image of the first: what unit i computes from an
-observation, unit i + H/2 computes from the mirrored one. The actor is then equivariant, the critic invariant, with the
-layers and the cost of any other network. Weights that begin so stay so, to the bit, if every gradient is made its own
-mirror image before the optimizer sees it: sums of two numbers do not depend on their order. Group-equivariant layers
-after Cohen and Welling 2016, "Group Equivariant Convolutional Networks".
+In every hidden layer of H units, the second half of the units mirrors the first half: unit i + H/2 computes from the
+mirrored observation what unit i computes from the observation. So the actor is equivariant and the critic invariant,
+with the layers and the cost of any other network. Weights that begin as their own mirror image stay so, bit for bit, if
+every gradient is made its own mirror image before the optimizer uses it. This is exact, because a sum of two numbers
+does not depend on their order. Group-equivariant layers after Cohen and Welling 2016, "Group Equivariant Convolutional
+Networks".
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from rfx.nn import kernels
 from rfx.nn.kernels import Kernel
 from rfx.robot.state import Array
 
-BLOCK = 4096  # numbers that one thread takes at a time
+BLOCK = 4096  # a thread takes this many numbers at a time
 
 
 class Symmetry:
-    """How the parameters of an actor-critic mirror: by name, the signed permutations of their rows and columns.
+    """The mirror images of an actor-critic's parameters: signed permutations of rows and columns, by name.
 
-    observation (D, D) and action (A, A) are signed permutations that mirror an observation and an action by
-    multiplication; hidden are the widths of the layers between, history is how many observations are read. What it has
-    no name for, as a privileged critic, stays as it is.
-    Raises ValueError for a hidden layer of an odd number of units.
+    observation (D, D) and action (A, A) are signed permutations; multiplying by them mirrors an observation or an
+    action. hidden has the widths of the hidden layers. history is the number of observations that the actor reads.
+    Parameters with other names, such as a privileged critic's, stay unchanged.
+    Raises ValueError for a hidden layer with an odd number of units.
     """
 
     def __init__(self, observation: Array, action: Array, hidden: Sequence[int], history: int = 1):
-        observation, action = observation.T, action.T  # columns that are multiplied, as weights are
+        observation, action = observation.T, action.T  # weights multiply column vectors
         if any(width % 2 for width in hidden):
             raise ValueError(
                 f"got hidden layers of {list(hidden)} units; expected even numbers: each unit of a symmetric policy has a mirror image"
@@ -52,8 +52,9 @@ class Symmetry:
         self._tensors: dict[str, tuple[Tensor | None, ...]] = {}
 
     def initial(self, name: str, values: Array) -> Array:
-        """Weights of the same scale that are their own mirror image: one half of the rows, or of the columns, is the
-        image of the other.
+        """Make weights of the same scale that are their own mirror image.
+
+        One half of the rows, or of the columns, becomes the image of the other half.
         """
         if name not in self._parts:
             return values
@@ -65,11 +66,10 @@ class Symmetry:
         return np.concatenate((values.take(range(half), axis), image.take(range(half, 2 * half), axis)), axis)
 
     def bind(self, gradients: Mapping[str, Array]) -> tuple[Callable[[], None], dict[str, Array]]:
-        """What makes symmetric gradients of those in these arrays, in C, and the arrays that it writes them to.
+        """Make a function that symmetrizes the gradients in these arrays, in C.
 
-        By the parameters' names.
-
-        What has no mirror image is the array it was.
+        Returns the function, and the arrays that it writes, by the parameters' names. A gradient without a mirror image
+        keeps its own array.
         """
         given = {name: gradient for name, gradient in gradients.items() if name in self._parts}
         means = {name: np.empty_like(gradient) for name, gradient in given.items()}
@@ -80,7 +80,7 @@ class Symmetry:
         return call, {name: means.get(name, gradient) for name, gradient in gradients.items()}
 
     def gradient(self, name: str, gradient: Tensor) -> Tensor:
-        """The mean of a gradient and its mirror image, in tinygrad: a new tensor."""
+        """The mean of a gradient and its mirror image, as a new tensor, in tinygrad."""
         if name not in self._parts:
             return gradient
         if name not in self._tensors:
@@ -90,7 +90,7 @@ class Symmetry:
         return ((gradient + (rows @ gradient if columns is None else rows @ gradient @ columns)) * 0.5).contiguous()
 
     def _image_places(self, name: str, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """Where each entry of a parameter's mirror image comes from, as a place in the flat parameter, and its sign."""
+        """For each entry of a parameter's mirror image: its source index in the flat parameter, and its sign."""
         numbered = self._image(name, np.arange(1.0, np.prod(shape) + 1.0).reshape(shape))
         return np.abs(numbered).astype(np.int32) - 1, np.sign(numbered).astype(np.float32)
 
@@ -100,8 +100,9 @@ class Symmetry:
 
 
 def mean_kernel(sizes: Sequence[int]) -> Kernel:
-    """The mean of arrays of these sizes and their images: buffers are the means, the arrays, and where images come from
-    with which sign.
+    """A kernel that averages arrays of these sizes with their mirror images.
+
+    Its buffers are the means, the arrays, and the source indices and signs of the images.
     """
     text = (
         kernels.program_text(constants={"PIECES": len(sizes), "BLOCK": BLOCK}, arrays={"size": sizes})

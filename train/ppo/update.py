@@ -27,8 +27,8 @@ OPTIONAL_FIELDS = ("critic_observation",)
 class PPO(Forward):
     """The learner: a policy's forward pass for collection, and its update on one rollout of batch_size samples.
 
-    With a symmetry the policy's weights become, and stay, their own mirror image. Raises ValueError unless the batch
-    splits into equal minibatches, and as Forward.
+    With a symmetry, the policy's weights become, and stay, their own mirror image. Raises ValueError if the batch does
+    not split into equal minibatches, or if weights are not float32.
     """
 
     def __init__(self, policy: TrainablePolicy, config: PPOConfig, batch_size: int, symmetry: Symmetry | None = None):
@@ -57,18 +57,17 @@ class PPO(Forward):
             **{name: allocate(batch_size, *([widths[name]] if name in widths else [])) for name in self._fields}
         )
         self._old_log_std = allocate(num_actions)
-        self._order = allocate(
-            num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32
-        )  # rows of every minibatch
-        self._position = allocate(1, dtype=dtypes.int32)  # of the next one
+        # The rows of every minibatch, and the index of the next minibatch
+        self._order = allocate(num_steps, batch_size // config.num_minibatches, dtype=dtypes.int32)
+        self._position = allocate(1, dtype=dtypes.int32)
         self._step = self._kernel_step() if self._uses_kernels else TinyJit(self._minibatch_step)
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> dict[str, float]:
-        """Run every epoch on the rollout, in fresh random minibatches.
+        """Run all epochs on the rollout, each in new random minibatches.
 
-        Returns the loss terms and gradient norm, means over the minibatches that were not skipped; the last learning
-        rate; and how many minibatches were skipped, because their loss or gradient was not finite. Raises ValueError
-        for a rollout of another size.
+        A minibatch whose loss or gradient is not finite is skipped. Returns the loss terms and the gradient norm, as
+        means over the other minibatches; the last learning rate; and the number of skipped minibatches. Raises
+        ValueError for a rollout of another size.
         """
         batch_size, order = self._rollout.action.shape[0], self._order
         if rollout.reward.size != batch_size:
@@ -93,7 +92,7 @@ class PPO(Forward):
         return metrics | {"learning_rate": float(self.optimizer.state.numpy()[1]), "skipped_minibatches": skipped}
 
     def _kernel_step(self) -> Callable[[], None]:
-        """The next minibatch of the order, in C: its rows, the forward pass, the loss, the gradient, Adam."""
+        """Make a function that trains on the next minibatch in C: rows, forward pass, loss, gradient, Adam."""
         num_rows, num_actions = self._order.shape[1], self.policy.act_dim
         sources = {name: kernels.memory(getattr(self._rollout, name)) for name in self._fields}
         batch = {name: np.empty((num_rows, *source.shape[1:]), np.float32) for name, source in sources.items()}
@@ -151,7 +150,7 @@ class PPO(Forward):
         return step
 
     def _minibatch_step(self) -> list[Tensor]:
-        """`_kernel_step` in plain tinygrad, on any device."""
+        """Train on the next minibatch in plain tinygrad, on any device."""
         log_std, weights = getattr(self.policy, "log_std", None), list(self.parameters.values())
         batch, advance = take_rows(self._rollout, self._order, self._position)
         inputs = (
@@ -173,7 +172,7 @@ class PPO(Forward):
 
     @property
     def _coefficients(self) -> dict[str, float]:
-        """What the loss can be told."""
+        """The settings of the loss."""
         return {name: getattr(self.config, name) for name in ("clip", "value_coefficient", "entropy_coefficient")}
 
     def state_dict(self) -> dict[str, Array]:
@@ -181,7 +180,10 @@ class PPO(Forward):
         return {name: tensor.numpy().copy() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Array]) -> None:
-        """Go on from what state_dict returned, bit for bit. Raises ValueError when a name or a shape differs."""
+        """Continue from the state that state_dict returned, bit for bit.
+
+        Raises ValueError if a name or a shape differs.
+        """
         own = self._state()
         if own.keys() != state.keys():
             raise ValueError(
@@ -193,13 +195,13 @@ class PPO(Forward):
             upload(tensor, state[name])
 
     def limit_std(self, highest: float) -> None:
-        """Lower the exploration's standard deviations to at most highest; choices have none."""
+        """Limit the standard deviations of exploration to highest; this does nothing for discrete actions."""
         if self.categorical:
             return
         upload(self.policy.log_std, np.minimum(self.policy.log_std.numpy(), math.log(highest)))
 
     def set_learning_rate(self, rate: float) -> None:
-        """Go on with another learning rate; desired_kl adapts it from there."""
+        """Set the learning rate; with desired_kl it adapts from there."""
         upload(self.optimizer.state, np.array([self.optimizer.state.numpy()[0], rate]))
 
     def _state(self) -> dict[str, Tensor]:
@@ -210,16 +212,17 @@ class PPO(Forward):
 
 
 def take_rows(rollout: Minibatch, order: Tensor, position: Tensor) -> tuple[Minibatch, Tensor]:
-    """The rows order[position] of every array, and position plus one, yet to be realized. order (steps, B), position
-    (1,), int32.
+    """Take the rows order[position] of every array, and add one to position; neither is realized yet.
+
+    order (steps, B) and position (1,) are int32.
     """
-    rows = order[position.squeeze()].contiguous()  # without it, tinygrad compares every row with every index
+    rows = order[position.squeeze()].contiguous()  # without contiguous, tinygrad compares every row with every index
     given = {name: source[rows] for name in BATCH_FIELDS if (source := getattr(rollout, name)) is not None}
     return Minibatch(**given), position.assign(position + 1)
 
 
 def rows_kernel(num_rows: int, widths: list[int]) -> Kernel:
-    """take_rows in C: buffers are the arrays taken, position, the arrays to take from, and order."""
+    """take_rows in C; its buffers are the arrays to fill, position, the arrays to take from, and order."""
     text = (
         kernels.program_text(
             constants={"ROWS": num_rows, "BLOCK": 256, "ARRAYS": len(widths)}, arrays={"width": widths}

@@ -1,4 +1,4 @@
-"""A training run as data: what `python -m train` composes from `configs/`, checked key by key."""
+"""A training run as data: the configuration that `python -m train` composes from `configs/`, checked key by key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train.task.task import find_task
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """How long to train, in what portions, and how often to look.
+    """How long to train, and how often to evaluate and to save.
 
     Steps are environment steps, summed over environments.
     """
@@ -29,7 +29,7 @@ class TrainerConfig:
     final_evaluation_envs: int = 256
     final_evaluation_s: float = 20.0
     checkpoint_every: int = 250_000  # steps
-    keep_checkpoints: int = 2  # the newest
+    keep_checkpoints: int = 2  # how many of the newest checkpoints to keep
 
     def __post_init__(self) -> None:
         for name in (f.name for f in dataclasses.fields(self)):
@@ -40,7 +40,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What a run that came to its end writes beside its policy folder."""
+    """What a run writes at its end, beside its policy folder."""
 
     onnx: bool = False  # policy.onnx, for other runtimes: docs/export.md
 
@@ -51,13 +51,12 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """Workers that collect for the learner, on this machine or on many, with Ray: docs/scale.md."""
+    """Workers that collect for the learner with Ray, on one machine or many: docs/scale.md."""
 
     workers: int = 2
-    threads: int = 0  # of each worker; 0: as many as let the workers of this machine share its cores
-    address: str | None = (
-        None  # of a Ray cluster, or auto for the one that this machine is part of; null: a Ray of its own
-    )
+    threads: int = 0  # threads of each worker; 0: a machine's workers share its cores evenly
+    # Address of a Ray cluster; auto: the cluster that this machine is part of; null: the run starts its own Ray
+    address: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("threads", 0)):
@@ -69,14 +68,14 @@ class ScaleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. env is the task's own: a dataclass that has num_envs."""
+    """One training run. env is the task's own dataclass, which has num_envs."""
 
-    task: str = "legged"  # of train.task.task.TASKS
+    task: str = "legged"  # a name in train.task.task.TASKS, or MODULE:CLASS
     seed: int = 0
-    threads: int = 0  # of the physics and the learner; 0: one for each core
+    threads: int = 0  # for the physics and the learner; 0: one for each core
     robot: str | None = None  # its name, or the folder of its files
-    name: str | None = None  # what the run is called; null: as the robot, or the environment, or the task
-    logger: str | tuple[str, ...] = "tensorboard"  # where metrics go beside metrics.csv: train/runs/loggers.py
+    name: str | None = None  # name of the run; null: the name of the robot, the environment or the task
+    logger: str | tuple[str, ...] = "tensorboard"  # gets the metrics, as metrics.csv does: train/runs/loggers.py
     env: Any
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -84,8 +83,8 @@ class TrainConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
     scale: ScaleConfig | None = None  # null: everything in this process
     start_from: str | None = None  # a run's folder, or latest: begin with its network and normalizers
-    resume: str | None = None  # a run's folder, or latest
-    resume_overrides: bool = False  # a configuration that differs from the checkpoint's is accepted
+    resume: str | None = None  # a run's folder, or latest: continue it
+    resume_overrides: bool = False  # accept a configuration that differs from the checkpoint's
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -117,18 +116,18 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """From plain values, as the YAML files hold them.
+        """Make a configuration from plain values, as the YAML files hold them.
 
-        Raises ValueError that names the key, the value and what is possible.
+        Raises ValueError that names the key, its value and the possible values.
         """
         return read(cls, {**values, "env": find_task(values.get("task", cls.task)).read_env(values)})
 
     @property
     def loggers(self) -> tuple[str, ...]:
-        """The names of the loggers, each once."""
+        """The names of the loggers, without duplicates."""
         return tuple(dict.fromkeys((self.logger,) if isinstance(self.logger, str) else self.logger))
 
     @property
     def title(self) -> str:
-        """What the run is called."""
+        """The run's name for people."""
         return self.name or self.robot or getattr(self.env, "id", None) or self.task

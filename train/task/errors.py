@@ -1,4 +1,4 @@
-"""Bad input as one clear line on stderr and exit code 2, for the three entries: train, evaluate, benchmark."""
+"""Turns bad input into one clear line on stderr and exit code 2, for the entries train, evaluate and benchmark."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from rfx.system.text import printable
 from train.ppo.errors import TrainingBroken
 
 SHOW_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
-GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # that come with no robot
-# Where a key that the YAML lacks may name a term, or an argument.
+GYM_KEYS = ("env.id", "env.batched", "env.kwargs")  # keys that exist with +robot=gym only
+# In these groups, a key that the YAML files lack may name a term or an argument.
 OPEN_GROUPS = (
     "env.commands.",
     "env.resets.",
@@ -37,8 +37,9 @@ OPEN_GROUPS = (
 
 
 class InputError(Exception):
-    """What the user gave cannot be used; the message is one line that says what was given, what is possible and what to
-    do.
+    """The user's input cannot be used.
+
+    The message is one line that says what was given, what is possible and what to do.
     """
 
 
@@ -48,7 +49,7 @@ class UnknownOption(Exception):
 
 @contextmanager
 def bad_input(prefix: str = "") -> Iterator[None]:
-    """Where the user's input is first used: what goes wrong here is theirs to correct, and becomes an InputError."""
+    """Turn errors into InputErrors where the user's input is first used, because the user can correct them."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -57,10 +58,11 @@ def bad_input(prefix: str = "") -> Iterator[None]:
 
 @contextmanager
 def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
-    """Around Hydra: what it says about an override or a folder ends the process with one line and exit code 2.
+    """Put this around Hydra: its errors about overrides or folders end the process with one line and exit code 2.
 
     config_name is the YAML file of the entry, without its suffix. With HYDRA_FULL_ERROR=1 the traceback is shown
-    instead; inside, that variable is always set, because nothing else keeps Hydra from reporting and exiting by itself.
+    instead. Inside the context that variable is always set, because nothing else stops Hydra from reporting errors and
+    exiting by itself.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -78,9 +80,10 @@ def exit_on_bad_command_line(config_name: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Around what Hydra runs: an InputError ends the process with one line and exit code 2.
+    """Put this around the function that Hydra runs: an InputError ends the process with one line and exit code 2.
 
-    TrainingBroken and OutsideError end it with one line and 1, Ctrl-C with 130, any other error with 1.
+    TrainingBroken and OutsideError end it with one line and exit code 1, Ctrl-C with 130, and any other error with a
+    traceback and 1.
     """
     try:
         yield
@@ -97,8 +100,9 @@ def exit_on_error() -> Iterator[None]:
 
 
 def explain(error: Exception, config_name: str, arguments: Sequence[str] | None = None) -> str:
-    """One line for what Hydra or OmegaConf says about arguments, by default this process's, with the nearest key or
-    option that exists.
+    """Turn Hydra's or OmegaConf's error about arguments into one line, which names the nearest existing key or option.
+
+    The default arguments are this process's.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     message = str(error)
@@ -136,9 +140,9 @@ def explain(error: Exception, config_name: str, arguments: Sequence[str] | None 
 
 @contextmanager
 def _options_in_one_line(config_name: str) -> Iterator[None]:
-    """Inside, a parser of options raises UnknownOption where it would print its usage.
+    """Let option parsers raise UnknownOption instead of printing their usage.
 
-    Hydra makes its own, so it is done to all.
+    This changes all parsers inside the context, because Hydra makes its own.
     """
 
     def error(parser: argparse.ArgumentParser, message: str) -> None:
@@ -152,9 +156,8 @@ def _options_in_one_line(config_name: str) -> Iterator[None]:
             )
         name, equals, value = option.lstrip("-").partition("=")
         if name in known_keys(config_name) or options(name):
-            after = (
-                sys.argv[sys.argv.index(option) + 1 :][:1] if option in sys.argv else []
-            )  # argparse took it for a setting
+            # Argparse took the word after the option for a setting; it is the option's value.
+            after = sys.argv[sys.argv.index(option) + 1 :][:1] if option in sys.argv else []
             value = value if equals else "".join(after) if after and not re.search("=|^-", after[0]) else "VALUE"
             plus = "+" if config_name == "train" and options(name) else ""  # a choice from a group
             raise UnknownOption(f"unknown option {option!r}: settings have no dashes, {plus}{name}={value}")
@@ -172,19 +175,18 @@ def _options_in_one_line(config_name: str) -> Iterator[None]:
 
 
 def unknown_key(key: str, config_name: str) -> str:
-    """One line for a key that the composed config does not have."""
+    """One line for a key that the composed configuration does not have."""
     keys = known_keys(config_name)
     if key.startswith(OPEN_GROUPS):
-        close = difflib.get_close_matches(
-            key, [other for other in keys if other != key], n=1, cutoff=0.9
-        )  # another robot's may be the same
+        # The key itself may be in keys, from another robot.
+        close = difflib.get_close_matches(key, [other for other in keys if other != key], n=1, cutoff=0.9)
         meant = f"did you mean {close[0]!r}? " if close else ""
         return f"this config has no {key!r}: {meant}To add a term or a parameter write a plus before it, +{key}=VALUE"
     return f"unknown key {key!r}: {_nearest(key, keys)}"
 
 
 def needs_robot(key: str) -> str:
-    """One line for a key that only comes with a robot, where none is chosen; it has the whole command."""
+    """One line for a key that needs a robot when no robot is chosen; it shows the whole command to type."""
     robots = ["gym"] if key.startswith(GYM_KEYS) else options("robot")
     others = [word for word in sys.argv[1:] if not word.startswith("robot=")]
     command = shlex.join(["python", "-m", "train", "+robot=NAME", *others])
@@ -192,7 +194,7 @@ def needs_robot(key: str) -> str:
 
 
 def known_keys(config_name: str) -> list[str]:
-    """Dotted keys in the YAML files of an entry; for the training entry those of every robot too."""
+    """Dotted keys in the YAML files of an entry; for the training entry also the keys of every robot."""
     trees = [read_yaml(CONFIGS / f"{config_name}.yaml")]
     if config_name == "train":
         trees += [*(compose("robot", robot) for robot in options("robot")), compose("tasks", "gym")]
@@ -203,7 +205,7 @@ def known_keys(config_name: str) -> list[str]:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message on one line, without OmegaConf's notes below it, and nothing in it that a terminal would obey."""
+    """The message on one line, without OmegaConf's notes and without control characters."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {str(Path(error.filename))!r}: {error.strerror.lower()}"
     lines = [
@@ -226,8 +228,9 @@ def _robot_given(arguments: Sequence[str]) -> bool:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    """The nearest of names, or one that ends alike; without either those beside it: of the same group, or at the
-    top.
+    """Suggest the nearest of names, or else one with the same last part, or else list possible names.
+
+    The list has the names of the same group, or the names without a group.
     """
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     close = close or [other for other in names if other.rpartition(".")[2] == name.rpartition(".")[2]]

@@ -1,4 +1,4 @@
-"""A configuration as one entry for each dotted key, as checkpoints, records and workers have it."""
+"""A configuration as a flat mapping of dotted keys, the form for checkpoints, records and workers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def values_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def config_of(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration that values_of told. Raises ValueError for one that cannot be made any more."""
+    """The configuration that values_of flattened. Raises ValueError for one that this version does not accept."""
     return TrainConfig.from_dict(tree_of(values))
 
 
 def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested as a configuration's YAML is, what values_of has with dotted keys."""
+    """Nest the dotted keys of values_of, as in a configuration's YAML."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *groups, name = key.split(".")
@@ -33,12 +33,12 @@ def tree_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As a file of JSON gives it back: with lists for tuples."""
+    """The values as a JSON file returns them: tuples become lists."""
     return json.loads(json.dumps(values))
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One entry for each dotted key."""
+    """Flatten nested mappings into one entry for each dotted key."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}

@@ -1,8 +1,8 @@
-"""The modules of a user's own terms, in a run's folder: copied when the run begins, and found there when it goes on.
+"""Copies of the user's own modules in a run's folder, so that a run always uses the code it was trained with.
 
-A run goes on, and is verified, evaluated and played, with its own copies: it was trained with these. With
-resume_overrides=true it goes on with the modules on Python's path. A copy that differs from the module on the path is
-told of in one line. A run's folder is code. A policy folder is not, and nothing is ever imported from one.
+A run copies them when it begins. It uses its copies when it is resumed, verified, evaluated and played. With
+resume_overrides=true it resumes with the modules on Python's path. One line reports each copy that differs from the
+module on the path. A run's folder contains code. A policy folder does not, and rfx never imports anything from one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from rfx.system.folders import replace_file
 from train.task.config import TrainConfig
 from train.task.task import Task
 
-MODULES = "modules"  # the folder of the copies in a run's, and the entry of their digests in its record
-Sources = Mapping[str, bytes]  # by the paths of the files in the folder that they are imported from
+MODULES = "modules"  # the folder of the copies in a run's folder, and the entry of their digests in its record
+Sources = Mapping[str, bytes]  # contents of files, by their paths in the folder that they are imported from
 
 
 def foreign_names_of(config: TrainConfig, task: Task) -> list[str]:
-    """Every MODULE:NAME that a run's configuration names, or what its robot observes."""
+    """Every MODULE:NAME in a run's configuration or in the observation terms of its robot."""
     return [*foreign_names([dataclasses.asdict(config), task.meaning()])]
 
 
 def sources_of(names: Iterable[str]) -> dict[str, bytes]:
-    """The files of the modules of these MODULE:NAME. Not of installed packages: Python finds them everywhere."""
+    """The files of the modules in these MODULE:NAME. Installed packages are left out: Python finds them everywhere."""
     files: dict[str, Path] = {}
     for top in {top_module(name) for name in names}:
         if not is_installed(found := source_files(top)):
@@ -47,16 +47,17 @@ def write_sources(folder: Path, sources: Sources) -> None:
 
 
 def keep_modules(run: Path, names: Iterable[str]) -> dict[str, str]:
-    """Copy the modules of these MODULE:NAME into a run's folder. Returns their digests by name. Raises OSError."""
+    """Copy the modules in these MODULE:NAME into a run's folder. Returns their digests by name. Raises OSError."""
     names = [*names]
     write_sources(run / MODULES, sources_of(names))
     return digests(names)
 
 
 def use_modules(run: Path, recorded: Mapping[str, str], tell: Callable[[str], None], *, own: bool = True) -> None:
-    """Let Python find the modules that a run's record names: the run's copies first, or without own last.
+    """Let Python find the modules that a run's record names.
 
-    recorded are the digests by the modules' names. tell is given a line for each module that differs.
+    The run's copies come before Python's path, or after it without own. recorded has the digests by the modules' names.
+    tell gets a line for each module that differs.
     """
     copies = (run / MODULES).absolute()
     if not recorded:
@@ -80,7 +81,7 @@ def use_modules(run: Path, recorded: Mapping[str, str], tell: Callable[[str], No
 
 
 def install_sources(sources: Sources) -> None:
-    """Let this process, which may be on another machine, import these files, before others of the same names."""
+    """Let this process import these files, before others of the same names; it may run on another machine."""
     if sources:
         folder = Path(tempfile.mkdtemp(prefix="rfx_modules_"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

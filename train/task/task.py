@@ -1,6 +1,4 @@
-"""What a run learns: the Task that the trainer asks for environments, judgements and exports, and the figures it tells
-of a policy.
-"""
+"""What a run learns: the Task, which makes environments, judges policies and exports them, and its figures."""
 
 from __future__ import annotations
 
@@ -22,40 +20,38 @@ from rfx.settings.terms import find_foreign, is_foreign, nearest
 if TYPE_CHECKING:
     from train.task.config import TrainConfig
 
-TASKS = {
-    "legged": "train.tasks.legged:LeggedTask",
-    "gym": "train.tasks.gym:GymTask",
-}  # by the name that a config's key `task` says
+# By the name that the key `task` of a configuration has
+TASKS = {"legged": "train.tasks.legged:LeggedTask", "gym": "train.tasks.gym:GymTask"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A number as people read it, with the name that files and logs have for it."""
+    """A number with a label, unit and format for people, and a name for files and logs."""
 
     name: str
     label: str
     unit: str = ""
     format: str = ".3f"
-    value: float = math.nan  # NaN: it could not be measured
-    main: bool = False  # one of the few that are shown where there is little room, as in the table of a sweep
+    value: float = math.nan  # NaN: no measurement
+    main: bool = False  # shown even where there is little room, as in the table of a sweep
 
     @property
     def text(self) -> str:
-        """The value for reading."""
+        """The formatted value, or "-" without a measurement."""
         return format(self.value, self.format) if math.isfinite(self.value) else "-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """How good a policy is: a score, of which lower is better, and the figures that say what that means."""
+    """How good a policy is: a score, where lower is better, and the figures behind it."""
 
-    score: float  # infinite where nothing could be measured
+    score: float  # infinite without a measurement
     figures: tuple[Figure, ...]
-    conditions: Mapping[str, Any]  # under which it was played, as JSON types
-    note: str  # the same in a few words
+    conditions: Mapping[str, Any]  # the conditions of the evaluation, as JSON types
+    note: str  # the conditions in a few words
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures, conditions and score by name, as JSON types; what could not be measured is None."""
+        """Figures, conditions and score by name, as JSON types; a number without a measurement is None."""
         values = dict(self.conditions) | {"score": self.score}
         values = {figure.name: figure.value for figure in self.figures} | values
         return {
@@ -64,81 +60,83 @@ class Judgement:
         }
 
     def metrics(self) -> dict[str, float]:
-        """Figures and score by tag, those that could be measured."""
+        """Figures and score by tag, without those that have no measurement."""
         values = {figure.name: figure.value for figure in self.figures} | {"score": self.score}
         return {f"evaluation/{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Judgement:
-        """The one that dataclasses.asdict told."""
+        """The Judgement that dataclasses.asdict turned into state."""
         return cls(**{**state, "figures": tuple(Figure(**figure) for figure in state["figures"])})
 
 
 class Task(Protocol):
-    """Everything that a run must know of what it learns; the trainer, train/ppo and train/runs know nothing else of it.
+    """Everything that a run knows about what it learns; the trainer, train/ppo and train/runs use nothing else.
 
-    A task is made once a run, from its TrainConfig, and may read all of it. To add one, write a class like
-    train/tasks/legged.py, and say task=MODULE:CLASS, as docs/terms.md shows. Its environments are Gymnasium vector
-    environments that reset in the same step, with actions of a Box in [-1, 1], which the environment clips (one
-    with other bounds goes through Gymnasium's RescaleAction), or of Discrete(n). Observations are a Box of one
-    axis, or a Dict of `state` and, for a privileged critic, `critic`. An environment may have state_dict and
-    load_state_dict, without which a run that goes on begins new episodes; metrics(), figures by tag since the last
-    call; and info[rfx.robot.state.FAILED], simulations that broke and are not learned from. A task may have a note, one more line
-    that a run begins with.
+    A run makes its task once, from its TrainConfig, and the task may read all of that. To add a task, write a class
+    like the one in train/tasks/legged.py, and set task=MODULE:CLASS, as docs/terms.md shows.
+
+    A task's environments are Gymnasium vector environments that reset in the same step. Actions are a Box in [-1, 1],
+    which the environment clips, or Discrete(n); wrap an environment with other bounds in Gymnasium's RescaleAction.
+    Observations are a Box of one axis, or a Dict of `state` and, for a privileged critic, `critic`.
+
+    An environment may have three extras. With state_dict and load_state_dict, a resumed run continues its episodes;
+    without them it begins new ones. metrics() returns figures by tag since the last call.
+    info[rfx.robot.state.FAILED] marks failed simulations, which training ignores.
+
+    A task may have a note: one more line that a run prints at its start.
     """
 
-    state_dim: (
-        int | None
-    )  # how many columns of the environment's state are real, the first; None: all, there is no padding
-    shown: tuple[
-        Figure, ...
-    ]  # which metrics of training a run shows while it goes on: names are tags, values are not set
+    # The first state_dim columns of the environment's state are real, the others padding; None: no padding
+    state_dim: int | None
+    # The training metrics that a run shows while it trains: their names are tags, their values are not set
+    shown: tuple[Figure, ...]
 
     def __init__(self, config: TrainConfig): ...
 
     @classmethod
     def read_env(cls, values: Mapping[str, Any]) -> Any:
-        """The `env` section of a run's plain values, checked, as a frozen dataclass that has num_envs.
+        """Check the `env` section of a run's plain values; returns a frozen dataclass that has num_envs.
 
-        Raises ValueError that names the key, the value and what is possible, also for what else of the values the task
-        cannot do with.
+        Raises ValueError that names the key, its value and the possible values, also for keys outside `env` that the
+        task cannot work with.
         """
 
     def make_env(self, rows: range | None = None) -> VectorEnv:
-        """The environments to learn in, env.num_envs of them; or the rows of these, of which a worker has some.
+        """Make the env.num_envs environments to learn in, or only the given rows of them, for a worker.
 
-        Environment i of a reset with seed s must be, to the bit, environment 0 of one with seed s + i, as in
-        Gymnasium's own vector environments. Only runs with `scale` give rows. Such environments tell metrics by
-        measured(), arrays with a row for each environment, and summarize(measured), which makes metrics of those of
-        all.
+        After a reset with seed s, environment i must be identical, bit for bit, to environment 0 after a reset with
+        seed s + i, as in Gymnasium's own vector environments. Only runs with `scale` give rows. Environments for
+        `scale` report metrics by two methods: measured() returns arrays with a row for each environment, and
+        summarize(measured) makes metrics from the arrays of all environments.
         """
 
     def judge(
         self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
     ) -> Judgement:
-        """Play a policy without exploration, on seeds that training never sees: short while it trains, longer where
-        final says so.
+        """Play a policy without exploration, on seeds that training never uses; with final, for longer.
 
-        after_step, if given, is called after every step, and may raise to end it.
+        after_step, if given, is called after every step, and may raise an exception to end the play.
         """
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
-        """Write the policy folder, with what is needed to run it. Raises OSError."""
+        """Write the policy folder, with everything that is needed to run the policy. Raises OSError."""
 
     def mirror(self) -> Mirror:
-        """The mirror that swaps left and right, for a symmetric policy. Raises ValueError where there is none."""
+        """The mirror that swaps left and right, for a symmetric policy. Raises ValueError if the task has no mirror."""
 
     def meaning(self) -> dict[str, Any]:
-        """What the numbers in observations and actions mean, as a tree of JSON types: only equal ones can share a
-        network.
+        """What the numbers in observations and actions mean, as a tree of JSON types.
+
+        Two runs can share a network only if their meanings are equal.
         """
 
     def commands(self, path: Path) -> Mapping[str, str]:
-        """What to do with the policy folder at path, by what it does: command lines that a run ends with."""
+        """Command lines for the policy folder at path, by purpose; a run prints them at its end."""
 
 
 def find_task(name: str) -> type[Task]:
-    """The task called name in TASKS, or a user's own, MODULE:CLASS. Raises ValueError naming the nearest."""
+    """The task called name in TASKS, or a user's own MODULE:CLASS. Raises ValueError that names the nearest."""
     if is_foreign(name):
         if not isinstance(task := find_foreign(name), type):
             raise ValueError(
@@ -152,9 +150,7 @@ def find_task(name: str) -> type[Task]:
 
 
 def figures_table(figures: Mapping[str, tuple[Figure, ...]]) -> Table:
-    """Figures of several policies side by side, one column each; the names of the columns are shown where there are
-    several.
-    """
+    """Make a table with a column of figures for each policy; it shows the columns' names if there are several."""
     table = Table(box=None, pad_edge=False, show_header=len(figures) > 1)
     table.add_column("")
     for name in figures:

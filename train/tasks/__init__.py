@@ -1,1 +1,1 @@
-"""The tasks that a run can learn: each is a train.task.task.Task."""
+"""The tasks that a run can learn; each is a train.task.task.Task."""

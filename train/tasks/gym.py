@@ -1,4 +1,4 @@
-"""Any Gymnasium environment as a task: learned in by its id, judged by its return."""
+"""Any Gymnasium environment as a task, chosen by its id; the return judges a policy."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from train.judge.learning_env import LearningEnv
 from train.task.config import TrainConfig
 from train.task.task import Figure, Judgement
 
-TRAINING_SEED, FINAL_SEED = (
-    1,
-    2,
-)  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
+# Seeds of the judgements that choose a policy. `python -m train.evaluate` uses other seeds, by default 0.
+TRAINING_SEED, FINAL_SEED = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GymConfig:
-    """The `env` section: which environment, how many, and what its constructor is given."""
+    """The `env` section: which environment, how many of it, and its constructor's arguments."""
 
     id: str | None = None
     num_envs: int = 64
-    batched: bool = True  # where envs/mujoco has the environment in batches, take that
-    kwargs: Mapping[str, Any] = field(default_factory=dict)  # of the constructor
+    batched: bool = True  # use the batched environment of envs/mujoco if it exists
+    kwargs: Mapping[str, Any] = field(default_factory=dict)  # arguments of the constructor
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -44,7 +42,7 @@ class GymConfig:
 
 
 class GymTask:
-    """The Task of a run whose config says `task: gym`."""
+    """The Task of a run with `task: gym`."""
 
     state_dim = None
     shown = (
@@ -57,7 +55,7 @@ class GymTask:
 
     @classmethod
     def read_env(cls, values: Mapping[str, Any]) -> GymConfig:
-        """The `env` section. Raises ValueError; also for a critic or a symmetry that only a robot can have."""
+        """Check the `env` section. Raises ValueError, also for a critic or a symmetry that only a robot can have."""
         policy = values.get("policy") or {}
         for key, possible in (("critic", "shared"), ("symmetric", False)):
             if policy.get(key, possible) != possible:
@@ -82,7 +80,7 @@ class GymTask:
         return f"{how}; it is registered without a time limit: judged episodes are cut after {LONGEST:,} steps"
 
     def make_env(self, rows: range | None = None) -> GymEnv:
-        """The environments to learn in, or the rows of them."""
+        """Make the environments to learn in, or only rows of them."""
         config = self.config.env
         num_envs = config.num_envs if rows is None else len(rows)
         return LearningEnv(
@@ -93,7 +91,7 @@ class GymTask:
     def judge(
         self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
     ) -> Judgement:
-        """One full episode in each of trainer.evaluation_envs environments, or of trainer.final_evaluation_envs."""
+        """Play a full episode in each of trainer.evaluation_envs, or trainer.final_evaluation_envs, environments."""
         return play_episodes(
             policy,
             self._final_env if final else self._training_env,
@@ -116,14 +114,12 @@ class GymTask:
         return LearningEnv(make(config.id, num_envs, config.kwargs), config.id)
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
-        """Write the policy folder, with the spaces and, in `env`, the environment's id and what its constructor was
-        given.
-        """
+        """Write the policy folder, with the spaces, and the environment's id and constructor arguments in `env`."""
         spaces = dataclasses.asdict(self._training_env.spaces)
         policy.policy.save(path, normalizer=policy.normalizer, training_info={**training_info, "spaces": spaces})
 
     def mirror(self) -> Mirror:
-        """There is none."""
+        """Raises ValueError, because a Gymnasium environment has no mirror."""
         raise ValueError(f"{self.config.env.id} has no mirror: set policy.symmetric=false")
 
     def meaning(self) -> dict[str, Any]:
@@ -134,5 +130,5 @@ class GymTask:
         }
 
     def commands(self, path: Path) -> dict[str, str]:
-        """How to judge the policy further, and to see it."""
+        """The commands that evaluate the policy and show it."""
         return {"evaluate": f"python -m train.evaluate policy={path}", "play": f"python -m train.play policy={path}"}

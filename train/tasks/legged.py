@@ -1,6 +1,4 @@
-"""The walking task: a legged robot that is asked to follow velocity commands, and judged by its falls and its velocity
-errors.
-"""
+"""The walking task: a legged robot follows velocity commands; falls and velocity errors judge a policy."""
 
 from __future__ import annotations
 
@@ -26,10 +24,9 @@ from train.judge.play import PolicyAct, evaluation_env, evaluation_seed
 from train.task.config import TrainConfig
 from train.task.task import Figure, Judgement
 
-TRAINING_SEED, FINAL_SEED = (
-    1,
-    2,
-)  # of judgements that choose a policy; `python -m train.evaluate` judges it on others, seed 0 by default
+# Seeds of the judgements that choose a policy. `python -m train.evaluate` uses other seeds, by default 0.
+TRAINING_SEED, FINAL_SEED = (1, 2)
+# Sections of EnvConfig, and the modules of their terms
 SECTIONS = {
     "commands": commands,
     "resets": resets,
@@ -37,18 +34,13 @@ SECTIONS = {
     "pushes": pushes,
     "terminations": terminations,
     "rewards": rewards,
-}  # of EnvConfig, and where their terms are
-UNLIKE_MAY_BE = (
-    "name",
-    "mjcf",
-    "cameras",
-    "feet",
-    "hardware",
-)  # entries of a RobotConfig that change no observation and no action
+}
+# Entries of a RobotConfig that change no observation and no action
+UNLIKE_MAY_BE = ("name", "mjcf", "cameras", "feet", "hardware")
 
 
 class LeggedTask:
-    """The Task of a run whose config says `task: legged`, with `robot` and the `env` of envs/legged/config.py."""
+    """The Task of a run with `task: legged`; it needs `robot`, and its `env` is defined in envs/legged/config.py."""
 
     shown = (
         Figure(name="episode/length_s", label="length", unit="s", format=".1f"),
@@ -64,9 +56,9 @@ class LeggedTask:
 
     @classmethod
     def read_env(cls, values: Mapping[str, Any]) -> EnvConfig:
-        """The `env` section, every key and the parameters of every term checked.
+        """Check every key of the `env` section, and the parameters of every term.
 
-        Raises ValueError; also where no robot is given.
+        Raises ValueError, also if no robot is given.
         """
         if not values.get("robot"):
             raise ValueError(f"no robot given: choose one with +robot=NAME, possible are {', '.join(options('robot'))}")
@@ -79,14 +71,14 @@ class LeggedTask:
 
     @property
     def critic_terms(self) -> tuple[str, ...]:
-        """The terms that a privileged critic is given, by name and in order; none for a shared one."""
+        """The names of the terms that a privileged critic reads, in order; empty for a shared critic."""
         policy = self.config.policy
         if policy.critic != "privileged":
             return ()
         return policy.critic_terms or tuple(available(privileged))
 
     def make_env(self, rows: range | None = None) -> LeggedEnv:
-        """The robots to learn with, or the rows of them."""
+        """Make the robots to learn with, or only rows of them."""
         return LeggedEnv(
             config=self.config.env,
             robot=self.robot,
@@ -98,8 +90,9 @@ class LeggedTask:
     def judge(
         self, policy: LoadedPolicy, *, final: bool = False, after_step: Callable[[], None] | None = None
     ) -> Judgement:
-        """Play a policy on seeded commands under all that disturbs its training; on terrain where the task has some,
-        drawn anew.
+        """Play a policy on seeded commands with the disturbances of training.
+
+        A task with terrain is judged on terrain drawn from another seed.
         """
         settings = self.config.trainer
         env, duration_s = (
@@ -130,28 +123,26 @@ class LeggedTask:
         )
 
     def export(self, policy: LoadedPolicy, path: Path, training_info: Mapping[str, Any]) -> None:
-        """Write the policy folder, with the robot that it is for."""
+        """Write the policy folder, with the policy's robot."""
         policy.policy.save(path, robot_config=self.robot, normalizer=policy.normalizer, training_info=training_info)
 
     def mirror(self) -> Mirror:
-        """Left and right of the robot, swapped."""
+        """The mirror that swaps the robot's left and right."""
         return Mirror(self.robot)
 
     def meaning(self) -> dict[str, Any]:
-        """Terms in their order, and what the robot is but for its name and hardware."""
+        """The critic's terms in order, and the robot's entries that change observations or actions."""
         robot = {key: value for key, value in self.robot.to_dict().items() if key not in UNLIKE_MAY_BE}
         joints = {joint["name"]: joint for joint in robot.pop("joints")}
         return {"robot": robot | {"joints": joints}, "policy": {"critic_terms": list(self.critic_terms)}}
 
     def commands(self, path: Path) -> dict[str, str]:
-        """How to judge the policy further, and how to run it."""
+        """The commands that evaluate the policy and run it."""
         return {"evaluate": f"python -m train.evaluate policy={path}", "deploy": f"rfx deploy {path} --robot sim"}
 
 
 def check_entries(env: Mapping[str, Any]) -> None:
-    """Raises ValueError for a term that is given a value in place of its parameters; it says which key takes the
-    value.
-    """
+    """Raises ValueError for a term with a value in place of its parameters; it names the key that takes the value."""
     for section, module in SECTIONS.items():
         entries = env.get(section)
         for name, value in entries.items() if isinstance(entries, Mapping) else ():
@@ -164,9 +155,9 @@ def check_entries(env: Mapping[str, Any]) -> None:
 
 
 def check_terms(config: EnvConfig) -> None:
-    """Raises ValueError for a term that is unknown, or whose parameter is not of the type that its function asks for.
+    """Raises ValueError for an unknown term, or a parameter that does not have its function's type.
 
-    And for an entry with a dot in its name, which a run could not write down: dots lead from group to group.
+    Also raises it for an entry with a dot in its name, because dots separate groups where a run saves its settings.
     """
     for section, module in SECTIONS.items():
         for name, parameters in getattr(config, section).items():
@@ -181,7 +172,7 @@ def check_terms(config: EnvConfig) -> None:
 
 
 def _hints(term: Callable) -> dict[str, Any]:
-    """The types that a term asks for; none where one is a name that the term's module does not have."""
+    """The types of a term's parameters; empty if an annotation cannot be resolved in the term's module."""
     try:
         return typing.get_type_hints(term)
     except (NameError, AttributeError, TypeError):
