@@ -71,7 +71,7 @@ class _Compiled:
         return self.model.geom_pos[self._ids[geom]]
 
     def encloses(self, site: mujoco.MjsSite, geoms: Sequence[mujoco.MjsGeom]) -> bool:
-        """Whether a site encloses all of geoms, which belong to its body; False without any geom."""
+        """Whether a site encloses all of geoms; False without a geom, or if one is on another body."""
         points = [surface(self.model, self._data, self._ids[geom]) for geom in geoms if geom.parent is site.parent]
         return 0 < len(points) == len(geoms) and bool(
             inside(self.model, self._data, self._ids[site], np.concatenate(points), SITE_M).all()
