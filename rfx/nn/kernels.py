@@ -144,7 +144,7 @@ def memory(tensor: Tensor) -> np.ndarray:
 def usable(*tensors: Tensor) -> bool:
     """Whether kernels can work on these tensors, which must be float32 on the CPU.
 
-    Says once why not, where that costs speed.
+    Says so once if RFX_PLAIN or a tensor's device is the reason why not.
     """
     if os.environ.get("RFX_PLAIN", "0") not in ("", "0"):
         return _refuse("RFX_PLAIN is set")
