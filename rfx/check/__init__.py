@@ -1,5 +1,6 @@
-"""Is a robot's folder right? robot.yaml held against the MJCF, and both against MuJoCo's physics: what `rfx
-check-robot` says.
+"""Checks of a robot's folder, for `rfx check-robot`.
+
+They compare robot.yaml with the MJCF, and both with MuJoCo's physics.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from rfx.robot.files import find_mjcf, load_robot
 
 
 def check_robot(source: str | Path) -> list[Check]:
-    """All checks of the robot in a folder, or of that name; those that need what an earlier one found missing are left
-    out.
+    """Run all checks of the robot in a folder, or of the robot with this name.
 
-    Takes about three seconds. Raises ValueError and OSError for files that cannot be read, or a robot.yaml that
-    contradicts itself.
+    A check is left out if it needs something that an earlier check found missing. Takes about three seconds. Raises
+    ValueError and OSError for files that cannot be read, or a robot.yaml that contradicts itself.
     """
     config = load_robot(source)
     file = mujoco.MjSpec.from_file(str(find_mjcf(config))).compile()

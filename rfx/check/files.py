@@ -1,4 +1,4 @@
-"""robot.yaml held against what the MJCF says: names, ranges, torque limits, the observation's width."""
+"""Compares robot.yaml with the MJCF: names, ranges, torque limits, the observation's width."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rfx.robot.observe import observation_width
 from rfx.settings.terms import nearest
 
 ONE_DOF = (mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE)
-RANGE_RAD, TORQUE_SHARE = 1e-3, 0.01  # that robot.yaml and the MJCF may differ by: figures are rounded
+RANGE_RAD, TORQUE_SHARE = 1e-3, 0.01  # robot.yaml and the MJCF may differ by this: figures are rounded
 
 
 def check_observation(config: RobotConfig) -> Check:
-    """The observation has terms, and the width that robot.yaml says where it says one.
+    """Check that the observation has terms, and the width in robot.yaml if one is given.
 
-    That it fits the padding RobotConfig requires.
+    RobotConfig already requires that it fits the padding.
     """
     width, found = observation_width(config), []
     if not config.observation_terms:
@@ -41,7 +41,7 @@ def check_observation(config: RobotConfig) -> Check:
 
 
 def check_joints(config: RobotConfig, file: mujoco.MjModel) -> Check:
-    """Names, ranges and torque limits of robot.yaml are those of the MJCF, or within them."""
+    """Check that names, ranges and torque limits in robot.yaml equal those in the MJCF, or lie within them."""
     found, names = [], [file.joint(joint).name for joint in np.flatnonzero(np.isin(file.jnt_type, ONE_DOF))]
     for joint in config.joints:
         if joint.name not in names:
@@ -91,7 +91,7 @@ def _range_findings(joint: JointConfig, file: mujoco.MjModel) -> Iterable[Findin
 
 
 def _torque_limits(file: mujoco.MjModel, joint: int) -> list[tuple[float, str]]:
-    """Torque limits, N m, that the file has for a joint, each with the attribute that says it."""
+    """Torque limits, N m, of a joint in the file, each with the attribute that sets it."""
     limits = []
     if file.jnt_actfrclimited[joint]:
         limits.append((float(np.abs(file.jnt_actfrcrange[joint]).max()), "actuatorfrcrange"))
@@ -101,16 +101,15 @@ def _torque_limits(file: mujoco.MjModel, joint: int) -> list[tuple[float, str]]:
         gear = abs(file.actuator_gear[actuator, 0])
         if file.actuator_forcelimited[actuator]:
             limits.append((float(gear * np.abs(file.actuator_forcerange[actuator]).max()), "forcerange"))
-        if (
-            file.actuator_ctrllimited[actuator] and file.actuator_biastype[actuator] == mujoco.mjtBias.mjBIAS_NONE
-        ):  # of a motor: a torque
+        # The control of a plain motor is a torque.
+        if file.actuator_ctrllimited[actuator] and file.actuator_biastype[actuator] == mujoco.mjtBias.mjBIAS_NONE:
             gain = gear * abs(file.actuator_gainprm[actuator, 0])
             limits.append((float(gain * np.abs(file.actuator_ctrlrange[actuator]).max()), "ctrlrange"))
     return limits
 
 
 def check_feet_names(config: RobotConfig, file: mujoco.MjModel) -> Check:
-    """Every foot's geoms or site are in the MJCF."""
+    """Check that every foot's geoms or site are in the MJCF."""
     sites = [file.site(site).name for site in range(file.nsite)]
     geoms = [file.geom(geom).name for geom in colliding_ids(file)]
     found = []

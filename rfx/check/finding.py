@@ -1,4 +1,4 @@
-"""What a check of a robot's files finds."""
+"""Results of the checks of a robot's files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 OK, WARNING, MISTAKE = "ok", "warning", "mistake"
-VERDICTS = (OK, WARNING, MISTAKE)  # from good to bad
+VERDICTS = (OK, WARNING, MISTAKE)  # from best to worst
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong (a mistake) or may be (a warning), and what mends it."""
+    """One thing that is wrong (a mistake) or may be wrong (a warning), and how to mend it."""
 
     verdict: str
     text: str
@@ -28,15 +28,15 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        """That of the worst finding; ok without any."""
+        """Verdict of the worst finding; ok without findings."""
         return max((finding.verdict for finding in self.findings), key=VERDICTS.index, default=OK)
 
 
 def mistake(text: str, mend: str) -> Finding:
-    """A finding that must be mended before training."""
+    """Make a finding that must be mended before training."""
     return Finding(verdict=MISTAKE, text=text, mend=mend)
 
 
 def warning(text: str, mend: str) -> Finding:
-    """A finding that may be meant."""
+    """Make a finding that may be intended."""
     return Finding(verdict=WARNING, text=text, mend=mend)

@@ -1,5 +1,6 @@
-"""What robot.yaml says of the gait, the control rate and the gains: whether a robot can walk so, and whether anything
-holds its joints.
+"""Checks of the gait, the control rate and the gains in robot.yaml.
+
+They tell whether a robot can walk with them, and whether anything holds its joints.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from rfx.check.finding import Check, Finding, mistake, warning
 from rfx.check.physics import TIMESTEPS_S
 from rfx.robot.config import RobotConfig
 
-PHASES = np.linspace(0.0, 1.0, 200, endpoint=False)  # of the gait cycle
-UNIT_FACTOR = 10.0  # between the gains of the two files: more is another unit, and no other tuning
+PHASES = np.linspace(0.0, 1.0, 200, endpoint=False)  # phases of the gait cycle
+UNIT_FACTOR = 10.0  # a larger factor between the two files' gains means another unit, not other tuning
 BOTH_SIDES = ("kp", "kd", "max_torque_nm", "max_velocity_rad_s")
 
 
 def check_gait(config: RobotConfig) -> Check:
-    """Feet take their steps within the cycle, and some foot is always on the ground.
+    """Check that feet step within the gait cycle and that some foot is always on the ground.
 
-    A physics step divides the control step.
+    It also checks that a physics step divides the control step.
     """
     found = [
         mistake(
@@ -32,7 +33,7 @@ def check_gait(config: RobotConfig) -> Check:
         if not 0.0 <= foot.gait_offset < 1.0
     ]
     offsets = np.array([foot.gait_offset for foot in config.feet])
-    cycle = (PHASES[:, None] + offsets) % 1.0  # as the environment counts it: first on the ground, then in the air
+    cycle = (PHASES[:, None] + offsets) % 1.0  # like the environment: first on the ground, then in the air
     on_ground = int((cycle < 1.0 - config.swing_share - 1e-9).sum(axis=1).min()) if len(offsets) else 0
     if len(offsets) and config.gait_freq_hz and not on_ground:
         found.append(
@@ -57,7 +58,7 @@ def check_gait(config: RobotConfig) -> Check:
 
 
 def check_gains(config: RobotConfig, file: mujoco.MjModel) -> Check:
-    """Every joint is held and damped, in the units that rfx has, and on the left as on the right."""
+    """Check that every joint is held and damped, in rfx's units, and equally on the left and on the right."""
     found: list[Finding] = []
     for joint in config.joints:
         index = file.joint(joint.name).id
@@ -97,7 +98,7 @@ def check_gains(config: RobotConfig, file: mujoco.MjModel) -> Check:
 
 
 def _stiffness(file: mujoco.MjModel, joint: int) -> Iterable[float]:
-    """Stiffnesses of the file's own position actuators on a joint, N m/rad."""
+    """Stiffness of each position actuator that the file itself has on a joint, N m/rad."""
     for actuator in np.flatnonzero(
         (file.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT) & (file.actuator_trnid[:, 0] == joint)
     ):

@@ -1,4 +1,4 @@
-"""The robot's shape at its default pose: feet on the floor, left the mirror image of right."""
+"""Checks of the robot's shape at its default pose: feet on the floor, left side the mirror image of the right."""
 
 from __future__ import annotations
 
@@ -16,18 +16,14 @@ from rfx.robot.config import JointConfig, RobotConfig
 from rfx.robot.mirror import Mirror
 from rfx.robot.state import Array
 
-FOOT_M = 0.003  # that a foot may be above the floor
-PLACE_M, CENTER_M, AXIS_RAD, MASS_SHARE = (
-    0.002,
-    0.005,
-    0.02,
-    0.01,
-)  # that left and right may differ by: cables and covers do
-MIDDLE_M = 0.01  # bodies whose centre of mass is nearer to the plane between left and right belong to neither side
+FOOT_M = 0.003  # a foot may be this far above the floor
+# Left and right may differ by this: cables and covers do.
+PLACE_M, CENTER_M, AXIS_RAD, MASS_SHARE = (0.002, 0.005, 0.02, 0.01)
+MIDDLE_M = 0.01  # a body whose centre of mass is closer to the middle plane belongs to neither side
 
 
 def check_feet(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
-    """At the default pose all feet are on the floor and nothing else is, and a foot's site encloses its geoms."""
+    """Check that only the feet touch the floor at the default pose, and that a foot's site encloses its geoms."""
     found, heights, of_feet = [], [], []
     for foot, site in zip(config.feet, map(model.site, foot_sites(model, config))):
         geoms = foot_geoms(model, foot)
@@ -77,11 +73,10 @@ def check_feet(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) 
 
 
 def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData) -> Check:
-    """The joints' mirror images are their reflections in the plane between left and right, by place, axis, mass and
-    centre of mass.
+    """Check that each joint's mirror image is its reflection in the plane between left and right.
 
-    Axes and places that mirror each other at one pose, itself its own image, do so at all: a pose is a product of
-    rotations about them.
+    Place, axis, mass and centre of mass are compared at one pose that is its own mirror image. If axes and places
+    mirror each other there, they do so at every pose, because a pose is a product of rotations about them.
     """
     if not any(joint.mirror for joint in config.joints):
         return Check(
@@ -131,7 +126,7 @@ def check_mirror(config: RobotConfig, model: mujoco.MjModel, data: mujoco.MjData
 def _mirror_findings(
     config: RobotConfig, joint: JointConfig, model: mujoco.MjModel, data: mujoco.MjData
 ) -> Iterable[Finding]:
-    if joint.name > str(joint.mirror):  # a pair is looked at once
+    if joint.name > str(joint.mirror):  # each pair is checked once
         return
     pair = f"{joint.name} and {joint.mirror}" if joint.name != joint.mirror else joint.name
     one, other = model.joint(joint.name).id, model.joint(joint.mirror).id
@@ -159,22 +154,23 @@ def _mirror_findings(
 
 
 def _away_m(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> float:
-    """How far the centre of mass of the body that a joint moves is from being the reflection of another's, m."""
+    """Distance between the centre of mass of one joint's body and the reflection of the other's, m."""
     return float(np.linalg.norm(reflected(data.xipos[model.jnt_bodyid[joint]]) - data.xipos[model.jnt_bodyid[image]]))
 
 
 def _sign(model: mujoco.MjModel, data: mujoco.MjData, joint: int, image: int) -> int | None:
-    """mirror_sign of two joints that are each other's reflection: 1 if equal angles are, -1 if opposite ones; None if
-    they are not at all.
+    """mirror_sign of two joints: 1 if equal angles mirror each other, -1 if opposite angles do.
+
+    None if the joints are not each other's reflection.
     """
     hinge = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE
     axis, offset = reflected(data.xaxis[joint]), reflected(data.xanchor[joint]) - data.xanchor[image]
-    along = float(axis @ data.xaxis[image]) * (-1.0 if hinge else 1.0)  # a reflection turns rotations around
+    along = float(axis @ data.xaxis[image]) * (-1.0 if hinge else 1.0)  # a reflection reverses rotations
     if abs(along) < np.cos(AXIS_RAD) or hinge and np.linalg.norm(np.cross(offset, axis)) > PLACE_M:
         return None
     return 1 if along > 0 else -1
 
 
 def reflected(vector: Array) -> Array:
-    """A vector's reflection in the plane between left and right. (3,), of a robot that stands level at the origin."""
+    """Reflect a vector (3,) in the plane between left and right of a robot that stands level at the origin. (3,)."""
     return vector * (1.0, -1.0, 1.0)

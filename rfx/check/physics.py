@@ -1,4 +1,4 @@
-"""Whether the robot stands under its gains, what torque that takes, and how quickly it is simulated."""
+"""Checks whether the robot stands under its gains, what torque that takes, and how fast it is simulated."""
 
 from __future__ import annotations
 
@@ -18,44 +18,42 @@ from rfx.drivers.mjcf import disabled, load_model, motor_addresses, quiet_mujoco
 from rfx.robot.config import RobotConfig
 from rfx.robot.state import Array
 
-STAND_S, SETTLED_S = 5.0, 1.0  # how long it is to stand, and over how much of that, the last, it is judged
+STAND_S, SETTLED_S = 5.0, 1.0  # the robot stands for STAND_S; only the last SETTLED_S count
 TIMESTEPS_S = (0.002, 0.005, 0.01)
-DOWN_SHARE, TILT_RAD = 0.25, 0.15  # of its height that it sinks by; how far it leans
+DOWN_SHARE, TILT_RAD = 0.25, 0.15  # a robot that sinks by more than this share of its height, or leans more, is down
 TORQUE_WARNING, TORQUE_MISTAKE = 0.6, 0.9  # shares of max_torque_nm that standing takes
-BESIDE_SHARE = 0.25  # of its height, by which a centre of mass may be beside the middle of the feet
+BESIDE_SHARE = 0.25  # share of the height; the centre of mass may be this far from the middle of the feet
 NUM_SIMULATIONS, SPEED_S = 64, 1.0
 GRAVITY_M_S2, GRAVITY_SPREAD_M_S2 = 9.81, 0.05  # 9.78 at the equator, 9.83 at the poles
-AIR_KG_M3, AIR_PA_S = 2.0, 1e-4  # more than air has at sea level: 1.2 and 2e-5
+AIR_KG_M3, AIR_PA_S = 2.0, 1e-4  # upper limits; air at sea level has 1.2 and 2e-5
 FELT = ("gravity", "limit", "frictionloss", "spring", "damper")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stand:
-    """How a robot stands under its gains at one physics step, over the last second: worst values."""
+    """Worst values over the last second of a robot that stands under its gains, at one physics step."""
 
     timestep_s: float
-    sunk_share: float  # of its height at the default pose
+    sunk_share: float  # share of the height at the default pose
     tilt_rad: float
-    error_rad: Array  # of each joint, from its target
-    torque_share: Array  # of each joint's max_torque_nm
+    error_rad: Array  # each joint's distance from its target
+    torque_share: Array  # each joint's torque as a share of max_torque_nm
     broke: bool  # MuJoCo gave up on the simulation
 
     @property
     def fell(self) -> bool:
-        """Whether this is no standing."""
+        """Whether the robot did not stay standing."""
         return self.broke or not (self.sunk_share <= DOWN_SHARE and self.tilt_rad <= TILT_RAD)
 
     def action_share(self, config: RobotConfig) -> float:
-        """How much of the range of an action it takes to make up for what a joint gives way by; of the joint that takes
-        most.
-        """
+        """Share of an action's range that makes up for the joint's error, for the joint that needs most."""
         return float((self.error_rad / config.action_scale).max())
 
 
 def stand(config: RobotConfig, timestep_s: float, *, stiffer: float = 1.0, tireless: bool = False) -> Stand:
     """Let the robot stand under its gains from the default pose, for 5 s.
 
-    stiffer multiplies kp, and its root kd; tireless motors have no torque limit.
+    stiffer multiplies kp, and its square root multiplies kd. tireless motors have no torque limit.
     """
     joints = tuple(
         dataclasses.replace(joint, kp=stiffer * joint.kp, kd=math.sqrt(stiffer) * joint.kd) for joint in config.joints
@@ -89,8 +87,10 @@ def stand(config: RobotConfig, timestep_s: float, *, stiffer: float = 1.0, tirel
 
 
 def check_world(model: mujoco.MjModel) -> Check:
-    """Gravity is the earth's on every part of the robot, the medium is air, and nothing is off that a real robot
-    feels.
+    """Check that the simulated world is like the real one.
+
+    Gravity is the earth's on every part of the robot, the medium is air, and no effect that a real robot feels is
+    switched off.
     """
     found, gravity, own = [], model.opt.gravity, robot_bodies(model)
     if np.abs(gravity - (0.0, 0.0, -GRAVITY_M_S2)).max() > GRAVITY_SPREAD_M_S2:
@@ -124,8 +124,9 @@ def check_world(model: mujoco.MjModel) -> Check:
 
 
 def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
-    """It stands under its gains at every physics step, and actions can lift it to its default pose; falling at the
-    longest only is a warning.
+    """Check that the robot stands under its gains at every physics step, and that actions can lift it to its pose.
+
+    The pose is the default pose. If the robot falls only at the longest physics step, this is a warning.
     """
     found, fell = [], [stand for stand in stands if stand.fell]
     worst = max(fell or stands, key=lambda stand: (stand.broke, stand.sunk_share, stand.tilt_rad))
@@ -143,7 +144,7 @@ def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
                 "lower kp and kd, or more armature in the MJCF, allow longer steps",
             )
         )
-    elif worst.action_share(config) > 1.0:  # soft legs are no fault as long as a policy can stand up straight on them
+    elif worst.action_share(config) > 1.0:  # soft legs are fine as long as a policy can stand up straight on them
         weakest = config.joints[int((worst.error_rad / config.action_scale).argmax())]
         found.append(
             warning(
@@ -163,7 +164,7 @@ def check_standing(config: RobotConfig, stands: Sequence[Stand]) -> Check:
 
 
 def _mend_of_fall(config: RobotConfig) -> str:
-    """What lets a robot stand that falls, found by trying: stronger motors, its weight over its feet, stiffer gains."""
+    """Find by trial what keeps a falling robot up: stronger motors, its weight over its feet, or stiffer gains."""
     if not stand(config, TIMESTEPS_S[0], tireless=True).fell:
         return "with motors as strong as need be it stands: raise max_torque_nm, or save mass"
     model = load_model(config)
@@ -190,7 +191,7 @@ def _steps(stands: Sequence[Stand]) -> str:
 
 
 def check_torque(config: RobotConfig, stand: Stand) -> Check:
-    """Standing leaves the motors torque to walk with."""
+    """Check that standing leaves the motors enough torque to walk."""
     worst, joint = float(stand.torque_share.max()), config.joints[int(stand.torque_share.argmax())]
     found, text = [], f"{joint.name} needs {worst:.0%} of its max_torque_nm {joint.max_torque_nm:g} to stand"
     if worst > TORQUE_WARNING:
@@ -205,7 +206,7 @@ def check_torque(config: RobotConfig, stand: Stand) -> Check:
 
 
 def check_speed(config: RobotConfig, model: mujoco.MjModel) -> Check:
-    """Control steps a second of 64 simulations that stand, on all cores."""
+    """Measure how many control steps a second 64 standing simulations make, on all cores."""
     batch = Batch(model, NUM_SIMULATIONS, 0)
     home, num_substeps = model.key("home"), max(1, round(1.0 / config.control_freq_hz / model.opt.timestep))
     batch.reset(np.arange(NUM_SIMULATIONS), stage=mujoco.mjtStage.mjSTAGE_NONE)

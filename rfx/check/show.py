@@ -1,4 +1,4 @@
-"""The checks of a robot, as a table and one line for each finding; and its picture."""
+"""Prints the checks of a robot as a table with one line for each finding, and draws the robot."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ WIDTH, HEIGHT = 960, 720  # pixels
 
 
 def report(source: str | Path, picture: str | None, console: Console) -> None:
-    """Check the robot in a folder, or of that name, print the result, draw the picture.
+    """Check the robot in a folder, or the robot with this name, then print the result and draw the picture.
 
-    Raises ValueError if there is any mistake, and as check_robot.
+    Raises ValueError if there is a mistake, and like check_robot.
     """
     checks = check_robot(source)
     show(checks, console)
@@ -43,7 +43,7 @@ def report(source: str | Path, picture: str | None, console: Console) -> None:
 
 
 def show(checks: Sequence[Check], console: Console) -> None:
-    """Print the table, and below it what was found, each with its mend."""
+    """Print the table, and below it each finding with how to mend it."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in checks:
         table.add_row(check.name, f"[{COLORS[check.verdict]}]{check.verdict}[/]", check.measured)
@@ -55,7 +55,7 @@ def show(checks: Sequence[Check], console: Console) -> None:
 
 
 def draw(config: RobotConfig, path: str | Path, qpos: Array | None = None) -> None:
-    """Write a picture of the robot at its default pose, or as qpos (nq,) says, as PNG.
+    """Write a picture of the robot at its default pose, or at qpos (nq,), as PNG.
 
     Raises RuntimeError without OpenGL.
     """
@@ -74,12 +74,12 @@ def draw(config: RobotConfig, path: str | Path, qpos: Array | None = None) -> No
     camera, options = mujoco.MjvCamera(), mujoco.MjvOption()
     camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = data.qpos[position], distance_m, 130.0, -15.0
     if not np.any((model.geom_group < 3) & (model.geom_bodyid > 0)):
-        options.geomgroup[3] = 1  # a model without looks: draw what collides
+        options.geomgroup[3] = 1  # a model without visual geoms: draw the colliding geoms
     try:
         with warnings.catch_warnings(action="ignore"), mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
             renderer.update_scene(data, camera, options)
             picture = renderer.render()
-    except Exception as error:  # a missing library surfaces as any
+    except Exception as error:  # a missing library can raise any exception
         raise RuntimeError(
             f"no OpenGL to draw with: {error}; without a screen set MUJOCO_GL=egl, and install libegl1 and libgl1"
         ) from error
@@ -87,7 +87,7 @@ def draw(config: RobotConfig, path: str | Path, qpos: Array | None = None) -> No
 
 
 def png(picture: Array) -> bytes:
-    """A picture (H, W, 3), uint8, as a PNG file: https://www.w3.org/TR/png/."""
+    """Encode a picture (H, W, 3), uint8, as a PNG file: https://www.w3.org/TR/png/."""
     height, width, _ = picture.shape
 
     def chunk(kind: bytes, content: bytes) -> bytes:

@@ -1,5 +1,6 @@
-"""The command line: `rfx inspect`, `check-robot`, `export`, `push`, `deploy`, `preflight`, `interfaces`, `emulate-go2`,
-`replay`.
+"""The command line of rfx.
+
+`rfx inspect`, `check-robot`, `export`, `push`, `deploy`, `preflight`, `interfaces`, `emulate-go2`, `replay`.
 """
 
 from __future__ import annotations
@@ -19,22 +20,16 @@ from rfx.system.extras import mend
 from rfx.system.screen import draw_without_screen, require_screen
 from rfx.system.text import printable
 
-COMMANDS = "rfx.commands"  # the entry points of the trainer's commands
-ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    ImportError,
-    TypeError,
-    ArithmeticError,
-)  # what wrong input or a wrong machine leads to
+COMMANDS = "rfx.commands"  # group of entry points for the trainer's commands
+# Wrong input, or a machine that lacks something, raises one of these.
+ERRORS = (OSError, ValueError, RuntimeError, ImportError, TypeError, ArithmeticError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns the exit status: 0, also after Ctrl-C, or with one line of what was wrong 1, or 2 for an extra that is
-    missing.
+    Returns the exit status: 0 on success or after Ctrl-C, 1 after an error, 2 if an extra is missing. An error is told
+    in one line.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments and (others := entry_points(group=COMMANDS, name=arguments[0])):
@@ -43,15 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     search_working_directory()
     try:
-        signal.signal(
-            signal.SIGTERM, signal.default_int_handler
-        )  # a terminated run ends as one that was interrupted: damped
+        # A terminated run ends like an interrupted one: the robot is damped.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         options.command(options)
     except KeyboardInterrupt:
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # all is left by now: a second one would only end this line in a traceback
+        # Everything is closed by now. A second signal would only add a traceback to this line.
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)
     except ERRORS as error:
@@ -62,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """What a policy folder says of itself."""
+    """Print what a policy folder says about itself."""
     from rfx.policy.folder import inspect_policy
 
     info = inspect_policy(options.path)
@@ -93,8 +85,9 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write a policy for other runtimes: an ONNX file, normalizer inside, or the folder that Unitree's C++ deployment
-    takes.
+    """Write a policy for other runtimes.
+
+    The result is an ONNX file with the normalizer inside, or the folder that Unitree's C++ deployment takes.
     """
     if options.onnx is None and options.unitree is None:
         raise ValueError("got nothing to write; expected --onnx, --unitree FOLDER, or both")
@@ -112,7 +105,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def push(options: argparse.Namespace) -> None:
-    """Upload a policy folder to the Hugging Face Hub, with a page written from what it says."""
+    """Upload a policy folder to the Hugging Face Hub, with a page written from the folder's contents."""
     from rfx.commands.model_card import card_files
     from rfx.policy.folder import push_policy
     from rfx.policy.hub import check_repo_id
@@ -131,7 +124,7 @@ def push(options: argparse.Namespace) -> None:
 
 
 def check_robot(options: argparse.Namespace) -> None:
-    """What is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
+    """Print what is wrong with a robot's two files, robot.yaml and MJCF, and how to mend it."""
     if options.picture:
         draw_without_screen()
     from rich.console import Console
@@ -142,7 +135,7 @@ def check_robot(options: argparse.Namespace) -> None:
 
 
 def preflight(options: argparse.Namespace) -> None:
-    """Check everything that can be checked before a Go2 moves; nothing is commanded."""
+    """Check everything that can be checked before a Go2 moves, without any command to it."""
     from rfx.drivers.go2.operator.preflight import run
 
     interface = go2_interface(options)
@@ -151,7 +144,7 @@ def preflight(options: argparse.Namespace) -> None:
 
 
 def interfaces(options: argparse.Namespace) -> None:
-    """This computer's network interfaces, the one first that leads to a Go2."""
+    """Print this computer's network interfaces; the interface that leads to a Go2 comes first."""
     from rfx.drivers.go2.wire.interfaces import interfaces as found
 
     for interface in found():
@@ -159,7 +152,7 @@ def interfaces(options: argparse.Namespace) -> None:
 
 
 def emulate_go2(options: argparse.Namespace) -> None:
-    """A MuJoCo Go2 behind the real DDS topics."""
+    """Run a MuJoCo Go2 behind the real DDS topics."""
     if options.viewer:
         require_screen("--viewer", "leave it out")
     from rfx.drivers.go2.emulator.emulator import run
@@ -168,7 +161,7 @@ def emulate_go2(options: argparse.Namespace) -> None:
 
 
 def replay(options: argparse.Namespace) -> None:
-    """What a Go2's log of its last seconds says."""
+    """Print what a Go2's log of its last seconds says."""
     if options.viewer:
         require_screen("--viewer", "leave it out, or plot with --plot FILE")
     from rfx.drivers.go2.operator.replay import describe, plot, recompute, show
@@ -186,12 +179,12 @@ def replay(options: argparse.Namespace) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line that holds text from a policy, a log or the hub: a terminal must not obey it."""
+    """Print a line with text from a policy, a log or the hub, without control codes that a terminal would obey."""
     print(printable(line), flush=True)
 
 
 def beside(source: str, suffix: str) -> str:
-    """The name of a file beside the policy folder source; in the current folder for one from the hub."""
+    """Name of a file beside the policy folder source, or in the current folder for a policy from the hub."""
     source = (
         source.rstrip("/").partition("@")[0].rpartition("/")[2] if source.startswith("hf://") else source.rstrip("/")
     )
@@ -199,12 +192,12 @@ def beside(source: str, suffix: str) -> str:
 
 
 def _others() -> str:
-    """What the help says of commands that take their own settings."""
+    """Text of the help about commands that take their own settings."""
     return "With settings of their own: " + ", ".join(sorted(entry.name for entry in entry_points(group=COMMANDS)))
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:
-    """What each of these commands takes, by its name."""
+    """Return the argument parser of each of these commands, by name."""
     return next(action.choices for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
 
 

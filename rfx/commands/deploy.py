@@ -1,4 +1,4 @@
-"""`rfx deploy`: a policy folder on a robot, simulated or real."""
+"""`rfx deploy`: runs a policy folder on a robot, simulated or real."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 GO2_ONLY = ("interface", "domain", "log", "no_motion_switcher", "silent_publishers", "restore")
 SIM_ONLY = ("viewer",)
-AXES = {"vx": "vx", "vy": "vy", "yaw_rate": "yaw"}  # of a velocity command, and the options that fix them
+AXES = {"vx": "vx", "vy": "vy", "yaw_rate": "yaw"}  # axes of a velocity command, and the options that fix them
 
 
 def deploy(options: argparse.Namespace, clock: Clock = WALL_CLOCK) -> None:
-    """Run a policy folder on a robot; a real one is led by its remote."""
+    """Run a policy folder on a robot; an operator leads a real robot with its remote."""
     from rfx.loading.loaded_policy import load_policy
 
     check_options(options)
@@ -44,7 +44,7 @@ def deploy(options: argparse.Namespace, clock: Clock = WALL_CLOCK) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `rfx deploy` takes."""
+    """Add the arguments of `rfx deploy`."""
     parser.add_argument("path", help="a policy folder, hf://owner/name, or an .onnx file that rfx exported")
     parser.add_argument(
         "--robot", default="sim", help="go2, sim, mock, or the name of a registered driver (default: sim)"
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where a Go2 is."""
+    """Add the arguments that say where a Go2 is on the network."""
     parser.add_argument(
         "--interface",
         help="go2: network interface, as `rfx interfaces` lists them; lo for a simulator (default: the one that leads "
@@ -91,7 +91,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raise ValueError for an option that the robot asked for does not have."""
+    """Raise ValueError for an option that does not apply to the chosen robot."""
     given = [
         name
         for robot, names in (("go2", GO2_ONLY), ("sim", SIM_ONLY))
@@ -115,16 +115,17 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def walks_route(options: argparse.Namespace) -> bool:
-    """Whether the simulated robot walks a route: it does where nothing says another velocity."""
+    """Whether the simulated robot walks the route; it does unless an option sets another velocity."""
     given = [options.velocity, options.vx, options.vy, options.yaw]
     return options.robot == "sim" and all(value is None for value in given)
 
 
 def trained_velocity(training_info: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """The lowest and highest vx, vy (m/s) and yaw rate (rad/s) that a policy was trained to follow, by name; what its
-    folder does not say is left out.
+    """Return the lowest and highest vx, vy (m/s) and yaw rate (rad/s) that a policy was trained to follow, by name.
+
+    Ranges that its folder does not record are left out.
     """
-    env = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
+    env = training_info.get("env", training_info.get("task"))  # older folders, from before tasks had names, say `task`
     commands = env.get("commands") if isinstance(env, Mapping) else None
     found: dict[str, tuple[float, float]] = {}
     for parameters in commands.values() if isinstance(commands, Mapping) else ():
@@ -136,9 +137,7 @@ def trained_velocity(training_info: Mapping[str, Any]) -> dict[str, tuple[float,
 
 
 def check_velocity(options: argparse.Namespace, trained: Mapping[str, tuple[float, float]]) -> None:
-    """Raise ValueError for a fixed velocity that the policy was never trained to follow: nobody knows what it does
-    then.
-    """
+    """Raise ValueError for a fixed velocity outside the policy's training: nobody knows what the policy would do."""
     for axis, option in AXES.items():
         value, (low, high) = getattr(options, option), trained.get(axis, (-np.inf, np.inf))
         if value is not None and (value < min(low, 0.0) or value > max(high, 0.0)):
@@ -148,7 +147,7 @@ def check_velocity(options: argparse.Namespace, trained: Mapping[str, tuple[floa
 
 
 def go2_interface(options: argparse.Namespace) -> str:
-    """The network interface asked for, or the only one that leads to a robot, saying so."""
+    """Return the chosen network interface, or else the only one that leads to a robot, and print which."""
     from rfx.drivers.go2.wire.interfaces import robot_interface
 
     if options.interface is not None:
@@ -159,7 +158,7 @@ def go2_interface(options: argparse.Namespace) -> str:
 
 
 def _run(policy: Any, options: argparse.Namespace, clock: Clock) -> None:
-    """On a robot that needs no leading: it begins at once, and ends after options.duration."""
+    """Run on a robot without an operator: begin at once, and end after options.duration."""
     from rfx.drivers.session import Session
 
     robot = _robot(policy, options)
@@ -183,7 +182,7 @@ def _run(policy: Any, options: argparse.Namespace, clock: Clock) -> None:
                 return policy(observation)
 
             decide.reset = policy.reset
-            stack.callback(print)  # ends the line of the velocity: what is told after it begins on one of its own
+            stack.callback(print)  # end the line of the velocity, so that later output begins on a new line
         stack.enter_context(robot)
         session = Session(robot, decide, rate_hz=robot.config.control_freq_hz, clock=clock)
         stack.callback(lambda: print(timing(session.stats, robot)))
@@ -191,7 +190,7 @@ def _run(policy: Any, options: argparse.Namespace, clock: Clock) -> None:
 
 
 def _show(policy: Any, options: argparse.Namespace) -> None:
-    """In a simulator, along a route; in real time only where somebody looks.
+    """Run along a route in a simulator, in real time only if somebody watches.
 
     Raises RuntimeError for a policy that falls or does not walk.
     """
@@ -220,7 +219,7 @@ def _show(policy: Any, options: argparse.Namespace) -> None:
 
 
 def describe_leg(result: LegResult) -> str:
-    """A leg of the route in one line: commanded and reached velocity."""
+    """Describe a leg of the route in one line: commanded and reached velocity."""
     line = f"{result.leg.name:9} {result.leg.duration_s:3g} s  commanded {_velocity(result.leg.command)}"
     if result.num_settled:
         line += f"  reached {_velocity(result.reached)}"
@@ -228,7 +227,7 @@ def describe_leg(result: LegResult) -> str:
 
 
 def describe_walk(results: Sequence[LegResult]) -> str:
-    """A whole route in one line: steps, falls and mean errors."""
+    """Describe a whole route in one line: steps, falls and mean errors."""
     line = f"{sum(result.num_steps for result in results)} steps, {sum(result.num_falls for result in results)} falls"
     settled = [result for result in results if result.num_settled]
     if settled:
@@ -242,7 +241,7 @@ def _velocity(values: Iterable[float]) -> str:
 
 
 def _lead(policy: Any, options: argparse.Namespace) -> None:
-    """On a Go2, led by its remote or the terminal."""
+    """Run on a Go2, led by its remote or the terminal."""
     from rfx.drivers.go2.driver.driver import Go2
     from rfx.drivers.go2.operator.deployment import Deployment
     from rfx.drivers.keyboard import HELP, Keyboard
@@ -258,10 +257,8 @@ def _lead(policy: Any, options: argparse.Namespace) -> None:
         motion_switcher=not options.no_motion_switcher,
         silent_publishers=options.silent_publishers,
     )
-    for number in (
-        signal.SIGTSTP,
-        signal.SIGHUP,
-    ):  # stopped, or killed with its terminal, the robot would drop: it lies down instead
+    # If this process were stopped, or killed with its terminal, the robot would drop. It lies down instead.
+    for number in (signal.SIGTSTP, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
         keyboard = None
@@ -291,7 +288,7 @@ def _fixed(options: argparse.Namespace) -> tuple[float, float, float]:
 
 
 def _robot(policy: Any, options: argparse.Namespace, **given: Any) -> Any:
-    """The robot asked for, of the policy's own gains and pose where that is possible; given: more options of it."""
+    """Make the chosen robot, with the policy's own gains and pose if possible. given are more options for it."""
     from rfx.drivers.robot import make_robot
 
     if options.robot == "sim":
@@ -304,7 +301,7 @@ def _robot(policy: Any, options: argparse.Namespace, **given: Any) -> Any:
 
 
 def timing(stats: Any, robot: Any) -> str:
-    """How well a run kept time, in one line."""
+    """Describe the timing of a run in one line."""
     text = (
         f"{stats.iterations} steps, {stats.overruns} overruns, period {stats.mean_period_s * 1e3:.2f} ms, jitter "
         + ", ".join(f"{name} {getattr(stats, f'{name}_jitter_s') * 1e3:.2f}" for name in ("p50", "p95", "p99", "max"))

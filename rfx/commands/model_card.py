@@ -1,4 +1,4 @@
-"""The page that a policy has on the Hugging Face Hub, written from what its folder says."""
+"""Writes a policy's page on the Hugging Face Hub from the contents of its folder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ tags:
 
 
 def card_files(source: str | Path, repo_id: str, tell: Callable[[str], None]) -> dict[str, bytes]:
-    """The card of the policy folder source, and its picture where the robot can be simulated and drawn; else tell is
-    told why not.
+    """Make the card of the policy folder source, and a picture if the robot can be simulated and drawn.
 
-    Raises as `inspect_policy`.
+    Without a picture, tell is called with the reason. Raises like `inspect_policy`.
     """
     folder, files = local_folder(source), {}
     info = inspect_policy(folder)
@@ -47,8 +46,9 @@ def card_files(source: str | Path, repo_id: str, tell: Callable[[str], None]) ->
 def model_card(
     info: PolicyInfo, repo_id: str, evaluation: Mapping[str, Any] | None = None, picture: bool = False
 ) -> str:
-    """The card in Markdown: the robot and its task, the evaluation's figures as they are, and how to run it. picture:
-    there is PICTURE.
+    """Write the card in Markdown: the robot and its task, the unchanged figures of the evaluation, and how to run it.
+
+    picture says whether the file PICTURE exists.
     """
     robot, training = info.robot_config, info.training_info
     about = {
@@ -86,8 +86,10 @@ def model_card(
 
 
 def find_evaluation(info: PolicyInfo) -> Mapping[str, Any] | None:
-    """The figures of evaluation.json beside the policy folder, unless it says to be of another, or else those that
-    training wrote into it.
+    """Find the figures of a policy's evaluation.
+
+    They come from evaluation.json beside the policy folder. If that file is missing or names another policy, they are
+    the figures that training wrote into the folder.
     """
     path = info.path.parent / "evaluation.json"
     try:
@@ -101,7 +103,7 @@ def find_evaluation(info: PolicyInfo) -> Mapping[str, Any] | None:
 
 
 def _walking(folder: Path) -> bytes:
-    """A picture of the robot as it walks under the policy, as PNG."""
+    """Draw the robot while it walks under the policy, as PNG."""
     from rfx.check.show import draw
     from rfx.drivers.sim import SimRobot
     from rfx.loading.loaded_policy import load_policy
@@ -117,7 +119,7 @@ def _walking(folder: Path) -> bytes:
 
 
 def _figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Its numbers; groups of them, as the commands, as JSON. What compares it with another policy is left out."""
+    """Numbers of an evaluation, without comparisons to other policies; groups of numbers, like commands, as JSON."""
     numbers = {
         name: f"{value:.4g}" if isinstance(value, float) else value
         for name, value in evaluation.items()
@@ -136,7 +138,7 @@ def _range(values: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value from the folder as Markdown that is text and nothing else."""
+    """Return a value from the folder as Markdown that shows as plain text."""
     return "".join(
         "\\" + character if character in "\\`*_[]|#" else character
         for character in html.escape(printable(value), quote=False)

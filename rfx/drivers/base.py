@@ -1,4 +1,4 @@
-"""Where a robot's floating base is in a model that may hold more than the robot."""
+"""Finds a robot's floating base in a model that may hold more than the robot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BaseAddresses:
 
 
 def find_base(spec: mujoco.MjSpec, config: RobotConfig) -> mujoco.MjsBody:
-    """The body with the free joint that all of the config's joints hang on. Raises ValueError unless there is one."""
+    """Find the body whose free joint carries all of the config's joints. Raises ValueError unless there is one."""
     bases = {}
     for name in config.joint_names:
         body = spec.joint(name).parent
@@ -42,15 +42,15 @@ def find_base(spec: mujoco.MjSpec, config: RobotConfig) -> mujoco.MjsBody:
 
 
 def trunk_body(model: mujoco.MjModel) -> int:
-    """The body that carries the robot's load, whose contacts `base_touch` feels.
+    """Id of the body that carries the robot's load; `base_touch` feels its contacts.
 
-    It may be another than the one that floats.
+    It need not be the floating body.
     """
     return int(model.site_bodyid[model.sensor("base_touch").objid[0]])
 
 
 def base_addresses(model: mujoco.MjModel) -> BaseAddresses:
-    """Addresses of the base of a model of load_model's."""
+    """Addresses of the base in a model from load_model."""
     body = int(model.body_rootid[trunk_body(model)])
     joint = model.body_jntadr[body]
     qpos, qvel = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
@@ -65,10 +65,10 @@ def base_addresses(model: mujoco.MjModel) -> BaseAddresses:
 
 
 def robot_bodies(model: mujoco.MjModel) -> Array:
-    """Which bodies of a model of load_model's are the robot's. (nbody,), bool."""
+    """Mask of the robot's bodies in a model from load_model. (nbody,), bool."""
     return model.body_rootid == base_addresses(model).body
 
 
 def robot_mass_kg(model: mujoco.MjModel, body_mass: Array) -> Array:
-    """What robots weigh whose model has masses body_mass (..., nbody). (...), kg."""
+    """Total mass of the robot for each set of masses body_mass (..., nbody). (...), kg."""
     return np.where(robot_bodies(model), body_mass, 0.0).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""What a robot touches: the world and never itself, with what friction, and on which ground.
+"""Contacts of a robot: it touches the world and never itself, with a given friction, on a given ground.
 
 A geom collides by its contype and conaffinity, or because a <pair> of the file names it. A pair has its own friction.
 """
@@ -15,14 +15,14 @@ from rfx.robot.height_field import HeightField
 from rfx.robot.state import Array
 
 PLANE, HFIELD = mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD
-GROUND_DEPTH_M = 0.5  # of what is below the lowest height of a height field
-STIFF_SOLREF = [0.01, 1.0]  # s, critically damped (MuJoCo takes 2 time steps at least)
-STIFF_SOLIMP = [0.9, 0.95, 0.001, 0.5, 2.0]  # MuJoCo's own
-SUNK_M = 0.003  # that a foot may be in the floor at the default pose
+GROUND_DEPTH_M = 0.5  # depth of a height field below its lowest height
+STIFF_SOLREF = [0.01, 1.0]  # s, critically damped (MuJoCo uses at least 2 time steps)
+STIFF_SOLIMP = [0.9, 0.95, 0.001, 0.5, 2.0]  # MuJoCo's default
+SUNK_M = 0.003  # a foot may be this far inside the floor at the default pose
 
 
 def colliding(spec: mujoco.MjSpec, geoms: Iterable[mujoco.MjsGeom]) -> list[mujoco.MjsGeom]:
-    """Those of the geoms that collide with anything."""
+    """Return the geoms that collide with anything."""
     paired = {name for pair in spec.pairs for name in (pair.geomname1, pair.geomname2)}
     return [geom for geom in geoms if geom.contype or geom.conaffinity or geom.name and geom.name in paired]
 
@@ -35,17 +35,17 @@ def colliding_ids(model: mujoco.MjModel) -> list[int]:
 
 
 def is_part(body: mujoco.MjsBody, base: mujoco.MjsBody) -> bool:
-    """Whether a body is the base or hangs on it."""
+    """Whether a body is the base or one of its descendants."""
     while body is not None and body is not base:
         body = body.parent
     return body is base
 
 
 def touch_world_only(spec: mujoco.MjSpec, base: mujoco.MjsBody) -> None:
-    """Let the robot's geoms collide with the world's and not with each other; add a lit floor where there is none.
+    """Let the robot's geoms collide with the world and not with each other; add a lit floor if there is none.
 
-    Touch sensors then mean the world. The world is all that does not hang on the base. What moves in it touches the
-    robot and all of the world.
+    Touch sensors then feel only the world. The world is everything that does not hang on the base. Its moving objects
+    touch the robot and all of the world.
     """
     own = {geom.name for geom in spec.geoms if geom.name and is_part(geom.parent, base)}
     for pair in [pair for pair in spec.pairs if pair.geomname1 in own and pair.geomname2 in own]:
@@ -67,16 +67,16 @@ def _moves(body: mujoco.MjsBody) -> bool:
 
 
 def _floors(spec: mujoco.MjSpec, base: mujoco.MjsBody) -> list[mujoco.MjsGeom]:
-    """The geoms that collide and stand still."""
+    """Return the geoms that collide and stand still."""
     return [geom for geom in colliding(spec, spec.geoms) if not is_part(geom.parent, base) and not _moves(geom.parent)]
 
 
 def lay(spec: mujoco.MjSpec, base: mujoco.MjsBody, ground: HeightField) -> None:
-    """Put the ground where the flat floor is, and make every contact stiff.
+    """Replace the flat floor by the ground, and make every contact stiff.
 
-    To MuJoCo a height field is prisms, side by side. A foot whose middle is below the surface is pushed sideways, out
-    of one prism and into the next, and stays in the ground, even where it is level. MuJoCo's own time constant of 20 ms
-    lets a landing foot of the Go2 2 cm in, of its radius of 22 mm.
+    MuJoCo treats a height field as prisms, side by side. A foot whose centre is below the surface is pushed sideways,
+    out of one prism and into the next, and stays in the ground, even where the ground is level. With MuJoCo's default
+    time constant of 20 ms a landing foot of the Go2, whose radius is 22 mm, sinks in by 2 cm.
     """
     floors = _floors(spec, base)
     if not all(geom.type == PLANE and geom.parent is spec.worldbody and geom.frame is None for geom in floors):
@@ -103,19 +103,19 @@ def lay(spec: mujoco.MjSpec, base: mujoco.MjsBody, ground: HeightField) -> None:
 
 
 def write_heights(model: mujoco.MjModel, ground: HeightField) -> None:
-    """Write the ground's heights again: where all are equal, MuJoCo's compiler takes them for zero."""
+    """Write the ground's heights again: MuJoCo's compiler sets them to zero where all are equal."""
     model.hfield(model.geom_dataid[floor_id(model)]).data[...] = _elevation(ground)[0]
 
 
 def _elevation(ground: HeightField) -> tuple[Array, float]:
-    """The heights as MuJoCo has them: shares (R, C), from 0 to 1, of the range in m that they are spread over."""
+    """Heights in MuJoCo's form: shares (R, C) from 0 to 1 of the range of heights, and that range in m."""
     above = ground.heights - ground.heights.min()
     range_m = max(float(above.max()), 1e-3)
     return (above / np.float32(range_m)).astype(np.float32), range_m
 
 
 def free_name(name: str, elements: Iterable) -> str:
-    """The name, or the next one with underscores behind that none of the elements has."""
+    """Return the name, with underscores added until no element has it."""
     taken = {element.name for element in elements}
     while name in taken:
         name += "_"
@@ -123,16 +123,18 @@ def free_name(name: str, elements: Iterable) -> str:
 
 
 def floor_id(model: mujoco.MjModel) -> int:
-    """The geom that the robot stands on: of those that collide and stand still the first plane or height field, or the
-    first.
+    """Id of the geom that the robot stands on.
+
+    It is the first plane or height field among the geoms that collide and stand still, or else the first such geom.
     """
     still = [geom for geom in colliding_ids(model) if model.body_weldid[model.geom_bodyid[geom]] == 0]
     return next((geom for geom in still if model.geom_type[geom] in (PLANE, HFIELD)), still[0])
 
 
 def check_floor(model: mujoco.MjModel, feet: Iterable[int]) -> None:
-    """Raise ValueError unless a floor is at z = 0, where the feet's lowest point is in the keyframe `home`, 0.1 mm
-    below.
+    """Raise ValueError unless the floor is at z = 0.
+
+    In the keyframe `home` the lowest point of the feet is 0.1 mm below that.
     """
     feet, data = set(feet), mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
@@ -158,8 +160,8 @@ def check_floor(model: mujoco.MjModel, feet: Iterable[int]) -> None:
 def write_sliding_friction(field: Callable[[str], Array], coefficient: Array) -> None:
     """Make coefficient (...) the sliding friction of every contact.
 
-    It stands in every geom, whichever of two a model lets decide, and in every pair. field gives live arrays by their
-    name in MjModel: geom_friction (..., ngeom, 3) and pair_friction (..., npair, 5).
+    Every geom and every pair gets it, so that it does not matter which of two geoms decides. field gives live arrays by
+    their name in MjModel: geom_friction (..., ngeom, 3) and pair_friction (..., npair, 5).
     """
     field("geom_friction")[..., 0] = coefficient[..., None]
     if (pairs := field("pair_friction")).size:
@@ -167,16 +169,15 @@ def write_sliding_friction(field: Callable[[str], Array], coefficient: Array) ->
 
 
 def set_sliding_friction(spec: mujoco.MjSpec, coefficient: float) -> None:
-    """As write_sliding_friction, in a file that is yet to be compiled."""
+    """Do the same as write_sliding_friction in a spec that is not compiled yet."""
     for contact, tangents in [*((geom, 1) for geom in spec.geoms), *((pair, 2) for pair in spec.pairs)]:
         contact.friction[:tangents] = coefficient
 
 
 def sliding_friction(field: Callable[[str], Array], model: mujoco.MjModel, floor: int, foot: int) -> Array:
-    """Sliding friction between the floor and a foot's geom: of the pair that names both, or of the geom that decides.
+    """Sliding friction between the floor and a foot's geom. (...).
 
-    (...).
-
+    It comes from the pair that names both, or else from the geom that decides.
     field gives arrays by their name in MjModel, as for write_sliding_friction.
     Source of the rule: https://mujoco.readthedocs.io/en/stable/modeling.html#contact-parameters
     """

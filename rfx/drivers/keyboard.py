@@ -1,5 +1,6 @@
-"""The keyboard of a terminal as a remote control: a velocity command that fades without key presses, and keys for the
-robot's states.
+"""The keyboard of a terminal as a remote control, for the velocity command and the robot's states.
+
+The velocity command fades without key presses.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from rfx.drivers.robot import MAX_VELOCITY_COMMAND
 
 STEP = 0.1  # m/s and rad/s per key press
 KEYS = {"w": (0, STEP), "s": (0, -STEP), "a": (1, STEP), "d": (1, -STEP), "q": (2, STEP), "e": (2, -STEP)}
-HOLD_S, FADE_S = 3.0, 1.0  # a command stays as it is for a while after the last key, then fades to zero
+HOLD_S, FADE_S = 3.0, 1.0  # after the last key a command holds for HOLD_S, then fades to zero over FADE_S
 FORWARD, BACK = "\n", "\x7f"  # Enter, Backspace
 HELP = "keys: w/s forward and back, a/d left and right, q/e turn, space stands still; without a key the command fades; Ctrl-C ends"
 
 
 class Keyboard:
-    """Reads single key presses while it is entered; the terminal is put back on the way out.
+    """Context manager that reads single key presses, and restores the terminal on exit.
 
-    Raises OSError when input is no terminal.
-
-    limits bound the velocity command: what is pressed beyond them counts for nothing, so the way back is as short as it
-    looks.
+    limits bound the velocity command. Key presses beyond them do not count, so the first press back takes effect at
+    once. Raises OSError when input is no terminal.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Keyboard:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._settings)
 
     def read(self) -> tuple[float, float, float]:
-        """vx, vy (m/s) and yaw rate (rad/s) after the keys pressed since the last call. Never waits."""
+        """Read the keys pressed since the last call, and return vx, vy (m/s) and yaw rate (rad/s). Never waits."""
         now_s = self._clock.now()
         while select.select([self._descriptor], [], [], 0.0)[0] and (data := os.read(self._descriptor, 64)):
             for key in data.decode(errors="ignore"):
@@ -64,7 +63,7 @@ class Keyboard:
         return vx, vy, yaw_rate
 
     def moves(self) -> list[str]:
-        """FORWARD and BACK, as pressed since the last call and noticed by read."""
+        """Return the FORWARD and BACK keys that read has seen since the last call, in order."""
         moves, self._moves = self._moves, []
         return moves
 

@@ -1,9 +1,8 @@
-"""From a robot's MJCF to a MuJoCo model that a RobotConfig drives: gains, torque limits and addresses, all by joint
-name.
+"""Loads a robot's MJCF as a MuJoCo model that a RobotConfig drives.
 
-The file may be anyone's. What rfx's task needs and the file lacks (position actuators, a floor, foot sites, sensors, a
-home keyframe) is added here; what it says about the robot's body (masses, joint damping, contact shapes and friction)
-stays its own.
+Gains, torque limits and addresses are matched by joint name. The file need not be written for rfx. This module adds
+what rfx's tasks need and the file lacks: position actuators, a floor, foot sites, sensors, a home keyframe. Masses,
+joint damping, contact shapes and friction of the robot stay as in the file.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from rfx.robot.files import find_mjcf
 from rfx.robot.height_field import HeightField
 
 SPHERE = mujoco.mjtGeom.mjGEOM_SPHERE
-NEEDED = ("constraint", "contact", "actuation", "sensor")  # of MuJoCo's flags, for a robot that walks and feels
+NEEDED = ("constraint", "contact", "actuation", "sensor")  # MuJoCo flags without which no robot walks or feels
 OF_A_JOINT = (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MotorAddresses:
-    """Where each motor of the config, in motor order, lives in a model. Three int arrays (num_joints,)."""
+    """Addresses of the config's motors in a model, in motor order. Three int arrays (num_joints,)."""
 
     qpos: np.ndarray  # into qpos
     qvel: np.ndarray  # into qvel and every other array over degrees of freedom
@@ -46,18 +45,17 @@ def load_model(
     visual: bool = False,
     ground: HeightField | None = None,
 ) -> mujoco.MjModel:
-    """The model at path, by default the config's own, its joints driven by position actuators with the config's gains
-    and limits.
+    """Load the model at path, with position actuators that have the config's gains and limits.
 
-    path may be menagerie:NAME too (find_mjcf).
-    Its keyframe `home` is the config's default pose with the feet on the floor, at the origin. The robot touches the
-    world only, never itself. The world may hold more than a floor: the robot is what hangs on the free joint above the
-    config's joints.
-    Geoms and materials that are there for looks are left out unless visual: they would cost a tenth of the speed. The
-    states of both are the same, so that a motion of the one can be drawn with the other. ground takes the place of the
-    file's flat floor, and has its friction and looks.
-    Raises FileNotFoundError without such a file, ValueError for one that lacks the config's joints, feet, a floating
-    base, or a level floor at z = 0 where it has any.
+    path defaults to the config's own file; it may also be menagerie:NAME (find_mjcf).
+    The model's keyframe `home` is the config's default pose at the origin, with the feet on the floor. The robot
+    touches only the world, never itself. The world may hold more than a floor: the robot is everything on the free
+    joint above the config's joints.
+    Geoms and materials for looks are left out unless visual is set: they would cost a tenth of the speed. Models with
+    and without them have the same states, so one model can draw the motion of the other. ground replaces the file's
+    flat floor, and takes over its friction and looks.
+    Raises FileNotFoundError if there is no such file. Raises ValueError if the model lacks the config's joints, its
+    feet or a floating base, or if it has a floor that is not level at z = 0.
     """
     path = find_mjcf(config, path)
     if not timestep_s > 0.0:
@@ -70,9 +68,8 @@ def load_model(
             f"{path} disables {', '.join(gone)}, without which no robot walks: take the flag out of its option"
         )
     spec.option.timestep = timestep_s
-    spec.option.integrator = (
-        mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    )  # the actuators' damping is stiff at long time steps
+    # The actuators' damping is stiff at long time steps.
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     _check_joints([joint.name for joint in spec.joints], config)
     if not config.feet:
         raise ValueError(f"robot {config.name!r} names no feet: expected feet in its robot.yaml")
@@ -97,7 +94,7 @@ def load_model(
 
 
 def disabled(flags: int) -> list[str]:
-    """What disableflags switch off, as the MJCF calls it."""
+    """Names, as in the MJCF, of what disableflags switch off."""
     return [
         name.removeprefix("mjDSBL_").lower()
         for name, bit in mujoco.mjtDisableBit.__members__.items()
@@ -106,7 +103,7 @@ def disabled(flags: int) -> list[str]:
 
 
 def _drop_missing_looks(spec: mujoco.MjSpec) -> None:
-    """Take meshes that neither collide nor weigh, and textures, out of a file where their own files are missing."""
+    """Remove textures, and meshes that neither collide nor weigh, where their files are missing."""
     folders = {
         kind: Path(spec.modelfiledir) / folder
         for kind, folder in (("mesh", spec.meshdir), ("texture", spec.texturedir))
@@ -131,7 +128,7 @@ def _drop_missing_looks(spec: mujoco.MjSpec) -> None:
 
 
 def _is_light(spec: mujoco.MjSpec, geom: mujoco.MjsGeom) -> bool:
-    """Whether no mass follows from a geom."""
+    """Whether a geom adds no mass."""
     low, high = spec.compiler.inertiagrouprange
     given = (
         geom.parent.explicitinertial
@@ -166,10 +163,10 @@ def _check_joints(names: list[str], config: RobotConfig) -> None:
 
 
 def _foot_geoms(spec: mujoco.MjSpec, config: RobotConfig, foot: FootConfig) -> list[mujoco.MjsGeom]:
-    """The collision geoms of a foot: those that the config names, or that collide on the body of its site.
+    """Collision geoms of a foot: the geoms in the config, or the geoms that collide on the body of the foot's site.
 
-    In a file that has neither, as one that was not written for this robot.yaml, they are those of the lowest collision
-    sphere below the joint that carries the foot in the robot's own file.
+    A file that was not written for this robot.yaml may have neither. Then the foot is the lowest collision sphere below
+    the joint that carries the foot in the robot's own file.
     """
     if geoms := colliding(spec, [geom for geom in spec.geoms if geom.name in foot.geoms]):
         return geoms
@@ -188,7 +185,7 @@ def _foot_geoms(spec: mujoco.MjSpec, config: RobotConfig, foot: FootConfig) -> l
 
 
 def _joint_above(config: RobotConfig, foot: FootConfig) -> str:
-    """The last of the config's joints between the base and a foot in the robot's own file."""
+    """Name of the last of the config's joints between the base and a foot in the robot's own file."""
     spec = mujoco.MjSpec.from_file(str(find_mjcf(config)))
     place = spec.site(foot.site) if foot.site else spec.geom(foot.geoms[0])
     if place is None:
@@ -206,7 +203,7 @@ def _joint_above(config: RobotConfig, foot: FootConfig) -> str:
 
 
 def _drive(spec: mujoco.MjSpec, config: RobotConfig) -> None:
-    """Make every joint's actuator a PD one: force = kp (target - position) - kd velocity, within the torque limit."""
+    """Give every joint a PD actuator: force = kp (target - position) - kd velocity, within the torque limit."""
     for joint in config.joints:
         there = [
             actuator for actuator in spec.actuators if actuator.target == joint.name and actuator.trntype in OF_A_JOINT
@@ -220,21 +217,18 @@ def _drive(spec: mujoco.MjSpec, config: RobotConfig) -> None:
         actuator.trntype = mujoco.mjtTrn.mjTRN_JOINT
         actuator.set_to_position(kp=joint.kp, kv=joint.kd)
         actuator.gear = [1, 0, 0, 0, 0, 0]
-        actuator.ctrllimited = (
-            mujoco.mjtLimited.mjLIMITED_FALSE
-        )  # a motor's control was a torque; joint_targets clips positions
-        actuator.actlimited, actuator.actrange, actuator.actdim = (
-            mujoco.mjtLimited.mjLIMITED_FALSE,
-            [0, 0],
-            -1,
-        )  # it has no state of its own
+        # The file's control limits may be limits of a torque. joint_targets clips positions.
+        actuator.ctrllimited = mujoco.mjtLimited.mjLIMITED_FALSE
+        # The actuator has no state of its own.
+        actuator.actlimited, actuator.actrange, actuator.actdim = (mujoco.mjtLimited.mjLIMITED_FALSE, [0, 0], -1)
         actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
         actuator.forcerange = [-joint.max_torque_nm, joint.max_torque_nm]
 
 
 def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> None:
-    """Write the keyframe `home`: default pose, level, the lowest foot 0.1 mm into the floor (at z = 0) so that it is in
-    contact.
+    """Write the keyframe `home`: the default pose, level, on the floor at z = 0.
+
+    The lowest foot is 0.1 mm inside the floor, so that it is in contact.
     """
     addresses, data = motor_addresses(model, config), mujoco.MjData(model)
     base = base_addresses(model)
@@ -249,8 +243,9 @@ def _set_home(model: mujoco.MjModel, config: RobotConfig, feet: list[int]) -> No
 
 @contextmanager
 def quiet_mujoco() -> Iterator[None]:
-    """Keep MuJoCo's line for every simulation that breaks off the console and out of MUJOCO_LOG.TXT: the caller reports
-    them.
+    """Suppress MuJoCo's line for every simulation that breaks, on the console and in MUJOCO_LOG.TXT.
+
+    The caller reports broken simulations.
     """
     was = mujoco.MjLogConfig.get()
     quiet = mujoco.MjLogConfig.get()

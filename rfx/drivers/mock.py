@@ -14,19 +14,18 @@ from rfx.robot.config import JointConfig, RobotConfig, joint_targets
 from rfx.robot.observe import observe
 from rfx.robot.state import RobotState, advance
 
-NATURAL_FREQUENCY_RAD_S = 25.0  # of a joint: settled within a quarter of a second, as a Go2's under its PD gains
+NATURAL_FREQUENCY_RAD_S = 25.0  # a joint settles within a quarter of a second, like a Go2's joint under its PD gains
 RESET_NOISE_RAD = 0.02
 
 
 class MockRobot:
-    """num_envs robots, each with action_dim joints of second-order dynamics that follow position actions; the base
-    stands still.
+    """num_envs robots whose joints follow position actions with second-order dynamics; the base stands still.
 
-    Without a config, an action is the joint position in rad, and the state is joint positions (rad), velocities (rad/s)
-    and the last action, cut or zero-filled to state_dim. With a config, widths, joints, action rule and observation
-    terms are the config's. tensors is "numpy", "tinygrad" or "torch"; by default the first of torch, tinygrad and numpy
-    that is installed. seed draws the small offsets from the default pose that a reset starts with. Raises ValueError
-    for widths that do not fit.
+    Each robot has action_dim joints. Without a config, an action is the joint position in rad, and the state is joint
+    positions (rad), velocities (rad/s) and the last action, cut or zero-filled to state_dim. With a config, the config
+    gives widths, joints, action rule and observation terms. tensors is "numpy", "tinygrad" or "torch"; the default is
+    the first of torch, tinygrad and numpy that is installed. seed sets the small random offsets from the default pose
+    after a reset. Raises ValueError for widths that do not fit.
     """
 
     def __init__(
@@ -65,8 +64,9 @@ class MockRobot:
         self.reset()
 
     def observe(self) -> dict[str, Array]:
-        """What the robots sense now: {"state": (num_envs, max_state_dim)}, float32, zero beyond state_dim; a new array
-        each time.
+        """Return what the robots sense now: {"state": (num_envs, max_state_dim)}, float32.
+
+        The state is zero beyond state_dim. Each call returns a new array.
         """
         state = observe(self.state) if self.config.observation_terms else self._plain_state()
         return {
@@ -76,10 +76,11 @@ class MockRobot:
         }
 
     def act(self, action: Any) -> None:
-        """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim),
-        clipped to [-1, 1].
+        """Apply an action for one control step.
 
-        Raises ValueError and stops for another shape or values that are not finite, RuntimeError while stopped.
+        action is (num_envs, action_dim), or padded (num_envs, max_action_dim); it is clipped to [-1, 1].
+        For another shape or values that are not finite, it stops and raises ValueError. Raises RuntimeError while
+        stopped.
         """
         if self._stopped:
             raise RuntimeError("the robot is stopped: call reset() first")
@@ -93,8 +94,9 @@ class MockRobot:
         advance(self.state, values)
 
     def reset(self, env_ids: Iterable[int] | None = None) -> None:
-        """Stand near the default pose, at rest, with no last action and the gait clock at zero: all robots, or those of
-        env_ids.
+        """Let all robots, or the robots in env_ids, stand near the default pose.
+
+        They are at rest, with no last action and the gait clock at zero.
         """
         ids = np.arange(self.num_envs) if env_ids is None else np.asarray(list(env_ids), np.intp)
         if ids.size and not (0 <= ids.min() and ids.max() < self.num_envs):
@@ -107,7 +109,7 @@ class MockRobot:
         self._stopped = False
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at, base frame, m/s and rad/s; only observed.
+        """Set the velocity command, base frame, m/s and rad/s. The robot only observes it.
 
         Raises ValueError for a value that is not finite.
         """
@@ -128,7 +130,7 @@ class MockRobot:
         self.stop()
 
     def _move(self, duration_s: float) -> None:
-        """Let time pass: q'' = w^2 (target - q) - 2 w q', critically damped, by its exact solution."""
+        """Advance time with the exact solution of q'' = w^2 (target - q) - 2 w q', which is critically damped."""
         omega = NATURAL_FREQUENCY_RAD_S
         position, velocity = self.state.joint_position, self.state.joint_velocity
         error = position - self._target

@@ -1,4 +1,4 @@
-"""Keeping time in a loop that must not be late: clock, a thread's priority, and whether another process is at work."""
+"""Tools for loops that must not be late: a clock, real-time priority, and a watch over another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 MCL_CURRENT, MCL_FUTURE = 1, 2  # Linux, sys/mman.h
-SPIN_S = 0.0003  # the end of a wait is spent spinning: the kernel wakes a sleeper up to some 0.1 ms late
+SPIN_S = 0.0003  # a wait ends with this much spinning: the kernel wakes a sleeper up to some 0.1 ms late
 
 
 def sleep_until(deadline_s: float, spin_s: float = SPIN_S) -> None:
@@ -25,7 +25,7 @@ def sleep_until(deadline_s: float, spin_s: float = SPIN_S) -> None:
 
 
 class Thread(Protocol):
-    """What a clock's threads can be asked, as threading.Thread can."""
+    """A thread of a clock; threading.Thread is one."""
 
     @property
     def ident(self) -> int | None: ...
@@ -35,22 +35,22 @@ class Thread(Protocol):
 
 
 class Clock(Protocol):
-    """The time that something with a deadline goes by, and the threads that go by it too.
+    """The time for everything that has deadlines, and the threads that follow it.
 
-    Tests turn one by hand (tests/virtual_clock.py).
+    Tests move a clock by hand (tests/virtual_clock.py).
     """
 
     def now(self) -> float:
-        """Seconds since some moment; never less than before."""
+        """Seconds since some fixed moment; the value never goes down."""
 
     def sleep(self, seconds: float) -> None:
-        """Return after seconds; with 0, after others who wait for the processor had a chance."""
+        """Return after seconds; with 0, let waiting threads run first."""
 
     def sleep_until(self, deadline_s: float) -> None:
         """Return at deadline_s of now(), or at once when it has passed."""
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
-        """A thread that goes by this clock, which is yet to be started; it does not keep the process from ending."""
+        """Make a thread that follows this clock. It is not started yet, and the process may end while it runs."""
 
 
 class WallClock:
@@ -65,11 +65,11 @@ class WallClock:
         time.sleep(seconds)
 
     def sleep_until(self, deadline_s: float) -> None:
-        """As exactly as can be: the end of the wait is spent spinning."""
+        """Return at deadline_s as exactly as possible: the wait ends with spinning."""
         sleep_until(deadline_s)
 
     def thread(self, target: Callable[[], None], name: str) -> Thread:
-        """A daemon thread."""
+        """Make a daemon thread."""
         return threading.Thread(target=target, name=name, daemon=True)
 
 
@@ -78,9 +78,9 @@ WALL_CLOCK = WallClock()
 
 @contextmanager
 def realtime_priority(priority: int) -> Iterator[bool]:
-    """Within it, this thread runs before all ordinary ones, where the system permits (SCHED_FIFO).
+    """Context in which this thread runs before all ordinary threads (SCHED_FIFO).
 
-    Yields whether it does.
+    Yields whether the system permits it.
     """
     try:
         before = os.sched_getscheduler(0), os.sched_getparam(0)
@@ -95,10 +95,9 @@ def realtime_priority(priority: int) -> Iterator[bool]:
 
 
 def lock_memory() -> bool:
-    """Keep all memory of this process, now and later, in real memory: a page that must be fetched first can take many
-    milliseconds.
+    """Keep all present and future memory of this process in RAM.
 
-    Returns whether the system permits it (Linux: RLIMIT_MEMLOCK).
+    Fetching a page from disk can take many milliseconds. Returns whether the system permits it (Linux: RLIMIT_MEMLOCK).
     """
     try:
         return ctypes.CDLL(None).mlockall(MCL_CURRENT | MCL_FUTURE) == 0
@@ -107,7 +106,7 @@ def lock_memory() -> bool:
 
 
 class Watch(Protocol):
-    """Another process, as one sees it that depends on it."""
+    """Another process, seen by a process that depends on it."""
 
     def is_alive(self) -> bool: ...
     def is_stopped(self) -> bool: ...
@@ -115,9 +114,9 @@ class Watch(Protocol):
 
 
 class ProcessWatch:
-    """Whether this process's parent, by its number, lives and runs.
+    """Watches this process's parent, given by its process number.
 
-    What the system does not tell (outside Linux) counts as running.
+    Where the system does not tell its state (outside Linux), the parent counts as running.
     """
 
     def __init__(self, pid: int):
@@ -128,19 +127,19 @@ class ProcessWatch:
             self._status = None
 
     def is_alive(self) -> bool:
-        """Whether it still is this process's parent."""
+        """Whether the process still is this process's parent."""
         return os.getppid() == self._pid
 
     def is_stopped(self) -> bool:
-        """Whether a signal or a debugger has stopped it."""
+        """Whether a signal or a debugger has stopped the process."""
         if self._status is None:
             return False
         try:
             return os.pread(self._status, 512, 0).rpartition(b")")[2].split()[0] in (b"T", b"t")
-        except (OSError, IndexError):  # it is gone
+        except (OSError, IndexError):  # the process is gone
             return False
 
     def kill(self) -> None:
-        """End it at once, where it still is this process's parent."""
+        """End the process at once if it still is this process's parent."""
         if self.is_alive():
             os.kill(self._pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What every robot does, simulated or real, and how a driver is found by its name."""
+"""The interface of every robot, simulated or real, and the registry that finds a driver by its name."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from rfx.settings.terms import nearest
 Factory = TypeVar("Factory", bound=Callable[..., "Robot"])
 
 
-MAX_VELOCITY_COMMAND = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s: what the walking tasks train for
+MAX_VELOCITY_COMMAND = (1.0, 0.4, 0.8)  # vx, vy m/s, yaw rate rad/s: the walking tasks' range
 
 
 @runtime_checkable
 class Robot(Protocol):
-    """A robot that a policy can drive. State and action widths are the real ones; max_ widths are the padded ones.
+    """A robot that a policy can drive.
 
-    The order of calls is reset, then observe and act in turn at the control rate, then stop. As a context manager it
-    stops on the way out, however that happens, and lets go of what it holds. A robot that takes its time to come to
-    rest has a method `damp` too, for when something is wrong: motors without stiffness, at once.
+    state_dim and action_dim are the real widths; max_state_dim and max_action_dim are the padded widths.
+    Call reset first, then observe and act in turn at the control rate, then stop. Used as a context manager, the robot
+    always stops on exit and releases what it holds. A robot that needs time to come to rest also has a method `damp`
+    for emergencies: it takes the stiffness out of the motors at once.
     """
 
     @property
@@ -43,14 +44,16 @@ class Robot(Protocol):
     def max_action_dim(self) -> int: ...
 
     def observe(self) -> dict[str, Any]:
-        """What the robot senses now: "state" (num_envs, max_state_dim), zero beyond state_dim, and whatever else it
-        has.
+        """Return what the robot senses now.
+
+        The dictionary holds "state" (num_envs, max_state_dim), which is zero beyond state_dim. A robot may add more
+        entries.
         """
 
     def act(self, action: Any) -> None:
-        """Apply an action for one control step. action (num_envs, action_dim) or padded (num_envs, max_action_dim),
-        clipped to [-1, 1].
+        """Apply an action for one control step.
 
+        action is (num_envs, action_dim), or padded (num_envs, max_action_dim); it is clipped to [-1, 1].
         Raises ValueError for another shape or a value that is not finite, RuntimeError while the robot is stopped.
         """
 
@@ -61,19 +64,19 @@ class Robot(Protocol):
         """
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at from now on, base frame, m/s and rad/s.
+        """Set the velocity to walk at from now on, base frame, m/s and rad/s.
 
         Raises ValueError for a value that is not finite.
         """
 
     def stop(self) -> None:
-        """Come to rest safely, from now on, and stay so until reset.
+        """Come to rest safely and stay at rest until reset.
 
-        May be called at any time, again, and during reset from another thread.
+        May be called at any time and repeatedly, and from another thread during reset.
 
-        A robot for which that takes time, as to lie down, may have a method abort besides, for when there is none. One
-        that must not be stopped in mid-stride may have a method brake: it commands zero velocity from then on, whatever
-        is asked, and returns for how many seconds the policy should go on before stop.
+        A robot that needs time to stop, for example to lie down, may also have a method `abort`, which stops at once.
+        A robot that must not be stopped in mid-stride may have a method `brake`. It commands zero velocity from then
+        on, whatever is asked, and returns how many seconds the policy should go on before stop.
         """
 
     def __enter__(self) -> Robot: ...
@@ -82,7 +85,7 @@ class Robot(Protocol):
 
 
 class SingleRobot:
-    """What a simulated and a real robot have in common: one RobotState, observed by the terms that its config names."""
+    """Base class of one simulated or real robot: it observes one RobotState through the terms in its config."""
 
     num_envs = 1
 
@@ -93,7 +96,7 @@ class SingleRobot:
         self.max_state_dim, self.max_action_dim = config.max_state_dim, config.max_action_dim
 
     def command(self, vx: float, vy: float, yaw_rate: float) -> None:
-        """The velocity to walk at from now on, base frame, m/s and rad/s, limited to max_velocity_command.
+        """Set the velocity to walk at from now on, base frame, m/s and rad/s, limited to max_velocity_command.
 
         Raises ValueError for a value that is not finite.
         """
@@ -104,7 +107,7 @@ class SingleRobot:
         )
 
     def _set_command(self, velocity: list[float]) -> None:
-        self.state.velocity_command[0] = velocity  # all at once: another thread may be looking
+        self.state.velocity_command[0] = velocity  # all at once: another thread may be reading
 
     def _clear(self) -> None:
         """Forget the last action and start the gait clock at zero."""
@@ -119,7 +122,7 @@ class SingleRobot:
 
 
 def checked_action(action: Any, num_envs: int, action_dim: int, max_action_dim: int) -> Array:
-    """The action without padding, clipped to [-1, 1]. (num_envs, action_dim), float32, a new array.
+    """Return the action without padding, clipped to [-1, 1]. (num_envs, action_dim), float32, a new array.
 
     Raises ValueError for a shape other than (num_envs, action_dim) or (num_envs, max_action_dim), and for values that
     are not finite.
@@ -145,10 +148,10 @@ _DRIVERS: dict[str, Callable[..., Robot] | str] = {
 
 
 def register_driver(name: str, factory: Factory | None = None) -> Any:
-    """Make a robot known by name: `register_driver("spot", Spot)`, or as a decorator `@register_driver("spot")`.
+    """Register a robot by name: `register_driver("spot", Spot)`, or as a decorator `@register_driver("spot")`.
 
-    factory takes keyword options and returns a Robot. An installed package registers its own with an entry point of the
-    group `rfx.drivers`. Raises ValueError for a name that is taken.
+    factory takes keyword options and returns a Robot. An installed package registers its robots with entry points of
+    the group `rfx.drivers`. Raises ValueError for a name that is taken.
     """
     if factory is None:
         return lambda decorated: register_driver(name, decorated)
@@ -159,7 +162,7 @@ def register_driver(name: str, factory: Factory | None = None) -> Any:
 
 
 def make_robot(name: str, **options: Any) -> Robot:
-    """The robot called name, made with options. Raises ValueError for an unknown name, naming the nearest."""
+    """Make the robot called name with options. Raises ValueError for an unknown name, suggesting the nearest one."""
     installed = {entry.name: entry for entry in entry_points(group="rfx.drivers")}
     if name not in _DRIVERS and name not in installed:
         raise ValueError(f"unknown robot {name!r}: {nearest(name, {*_DRIVERS, *installed})}")

@@ -13,15 +13,15 @@ from rfx.drivers.session import PolicyFunction
 from rfx.drivers.sim import SimRobot
 from rfx.robot.state import Array
 
-SETTLE_S = 1.0  # after a command changes, as in the evaluations of training: what comes before counts for no error
-DOWN_HEIGHT = 0.5  # of the standing height: a lower base has fallen
-DOWN_GRAVITY_Z = -0.5  # of projected gravity: a base that is tilted by more than 60 degrees has fallen
-WALKING_SHARE = 0.5  # of the commanded speed: a robot that reaches less does not walk
+SETTLE_S = 1.0  # errors count from this long after a change of command, as in the evaluations of training
+DOWN_HEIGHT = 0.5  # share of the standing height; a robot whose base is lower has fallen
+DOWN_GRAVITY_Z = -0.5  # z of projected gravity; a robot that is tilted by more than 60 degrees has fallen
+WALKING_SHARE = 0.5  # share of the commanded speed; a slower robot does not walk
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """A part of a route: one velocity command, vx, vy m/s, yaw rate rad/s, for duration_s."""
+    """A part of a route: one velocity command (vx, vy in m/s, yaw rate in rad/s) for duration_s."""
 
     name: str
     command: tuple[float, float, float]
@@ -38,29 +38,30 @@ ROUTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class LegResult:
-    """How a robot walked a leg.
+    """Result of one leg of a route.
 
-    Velocities and errors over the time from SETTLE_S on, base frame, m/s and rad/s; nan for a shorter leg.
+    Velocities and errors are in the base frame, m/s and rad/s, over the time after SETTLE_S; nan for a shorter leg.
     """
 
     leg: Leg
     num_steps: int
-    num_settled: int  # steps that reached and error are means of
+    num_settled: int  # number of steps in the means reached and error
     reached: Array  # (3,), mean velocity
     error: Array  # (3,), mean absolute difference to the command
     num_falls: int
 
     @property
     def is_walk(self) -> bool:
-        """Whether the robot reached at least half of the speed that the leg asked for; True where it asked for none, or
-        was too short.
+        """Whether the robot reached at least half of the commanded speed.
+
+        True for a leg that commands no speed or is too short.
         """
         command = np.array(self.leg.command)
         return not self.reached @ command < WALKING_SHARE * (command @ command)
 
 
 def cut_route(route: Sequence[Leg], duration_s: float) -> Iterator[Leg]:
-    """The legs of a route, again and again, until duration_s is over; the last of them is cut."""
+    """Repeat the legs of a route until duration_s is over; the last leg is cut short."""
     for leg in itertools.cycle(route):
         if duration_s <= 1e-9:
             return
@@ -70,12 +71,12 @@ def cut_route(route: Sequence[Leg], duration_s: float) -> Iterator[Leg]:
 
 
 def walk(robot: SimRobot, policy: PolicyFunction, legs: Iterator[Leg] | Sequence[Leg]) -> Iterator[LegResult]:
-    """Let a policy walk one leg after the other, yielding each result at its end.
+    """Let a policy walk one leg after the other, and yield the result at the end of each leg.
 
-    A robot that falls is put on its feet, and goes on.
+    A robot that falls is put back on its feet and goes on.
 
-    Time is the simulation's: a robot that is not paced walks as fast as it is computed. Raises as the robot and the
-    policy do.
+    Time is simulated time: without pacing, the robot walks as fast as the computer allows. Raises what the robot and
+    the policy raise.
     """
     _reset(robot, policy)
     least_height = DOWN_HEIGHT * robot.physics.base_position_w[2]
@@ -105,7 +106,7 @@ def walk(robot: SimRobot, policy: PolicyFunction, legs: Iterator[Leg] | Sequence
 
 
 def base_velocity(robot: SimRobot) -> Array:
-    """Velocity of the base: vx, vy m/s and yaw rate rad/s, base frame. (3,)."""
+    """Velocity of the base in its own frame: vx, vy in m/s and yaw rate in rad/s. (3,)."""
     rotation = np.zeros(9)
     mujoco.mju_quat2Mat(rotation, robot.physics.base_quaternion)
     linear = rotation.reshape(3, 3).T @ robot.physics.base_linear_velocity_w

@@ -1,6 +1,7 @@
-"""What rfx's task measures in a model: an IMU, a touch sensor and a position per foot, a touch sensor of the trunk.
+"""The sensors of rfx's tasks in a model: an IMU, touch and position of each foot, touch of the trunk.
 
-Sensors are found by name, their sites through them: a site of the file that is only called like ours is left as it is.
+We find sensors by name, and sites through their sensors. A site of the file that only shares a name with ours stays as
+it is.
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ from rfx.robot.config import FootConfig, RobotConfig
 
 SPHERE, BOX = mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_BOX
 SITE = mujoco.mjtObj.mjOBJ_SITE
-SITE_M = 1e-4  # that a geom may be outside its site
-FOOT_SPARE_M, TRUNK_SPARE_M = (
-    0.002,
-    0.005,
-)  # that a site is larger than what it encloses, as contacts lie at the surface
+SITE_M = 1e-4  # a geom may reach this far out of its site
+# A site is this much larger than the geoms inside it, because contacts lie at their surface.
+FOOT_SPARE_M, TRUNK_SPARE_M = (0.002, 0.005)
 
 
 def add_sensors(
     spec: mujoco.MjSpec, config: RobotConfig, base: mujoco.MjsBody, feet: dict[str, list[mujoco.MjsGeom]]
 ) -> None:
-    """Add what the file lacks of rfx's sensors, and of their sites. feet are each foot's geoms, by its name."""
+    """Add rfx's sensors and their sites where the file lacks them. feet maps each foot's name to its geoms."""
     file = _Compiled(spec)
     imu, trunk = _imu(spec, file, base), _trunk(spec, file, base)
     _sense(spec, "imu_accelerometer", mujoco.mjtSensor.mjSENS_ACCELEROMETER, imu)
@@ -45,7 +44,7 @@ def foot_sites(model: mujoco.MjModel, config: RobotConfig) -> list[int]:
 
 
 def foot_geoms(model: mujoco.MjModel, foot: FootConfig) -> list[int]:
-    """Ids of the geoms of a foot: those that its config names, or that collide on the body of its site."""
+    """Ids of a foot's geoms: the geoms in its config, or the geoms that collide on the body of its site."""
     if foot.geoms:
         return [model.geom(name).id for name in foot.geoms]
     body = model.site(foot.site).bodyid[0]
@@ -53,7 +52,7 @@ def foot_geoms(model: mujoco.MjModel, foot: FootConfig) -> list[int]:
 
 
 class _Compiled:
-    """What a spec says, as MuJoCo takes it. Elements are found by their place in the spec: they need no name."""
+    """The compiled form of a spec. Elements are found by their place in the spec, so they need no name."""
 
     def __init__(self, spec: mujoco.MjSpec):
         copy = spec.copy()
@@ -64,15 +63,15 @@ class _Compiled:
         self._ids = {mine: theirs.id for mine, theirs in pairs}
 
     def place(self, site: mujoco.MjsSite) -> tuple[np.ndarray, bool]:
-        """Where a site is in its body's frame, (3,), m, and whether it is turned as its body is."""
+        """Position of a site in its body's frame, (3,), m, and whether the two have the same orientation."""
         return self.model.site_pos[self._ids[site]], abs(self.model.site_quat[self._ids[site], 0]) > 1.0 - 1e-9
 
     def center(self, geom: mujoco.MjsGeom) -> np.ndarray:
-        """Where a geom is in its body's frame. (3,), m."""
+        """Position of a geom in its body's frame. (3,), m."""
         return self.model.geom_pos[self._ids[geom]]
 
     def encloses(self, site: mujoco.MjsSite, geoms: Sequence[mujoco.MjsGeom]) -> bool:
-        """Whether a site encloses geoms of its own body, at least one."""
+        """Whether a site encloses all of geoms; False without a geom, or if one is on another body."""
         points = [surface(self.model, self._data, self._ids[geom]) for geom in geoms if geom.parent is site.parent]
         return 0 < len(points) == len(geoms) and bool(
             inside(self.model, self._data, self._ids[site], np.concatenate(points), SITE_M).all()
@@ -84,9 +83,9 @@ class _Compiled:
 
 
 def _sense(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtSensor, site: str) -> None:
-    """Let there be a sensor of that name and kind at the site.
+    """Make sure that a sensor of this name and kind is at the site.
 
-    One of the file's that is only called so loses its name.
+    Another sensor of the file with this name loses the name.
     """
     for sensor in spec.sensors:
         if sensor.name == name:
@@ -98,7 +97,7 @@ def _sense(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtSensor, site: str) ->
 
 
 def _imu(spec: mujoco.MjSpec, file: _Compiled, base: mujoco.MjsBody) -> str:
-    """The site `imu`, if it is on the base and turned as it is, or else one of ours."""
+    """Name of the site `imu` if it is on the base with the base's orientation, or else of a new site."""
     position = np.zeros(3)
     if (site := spec.site("imu")) is not None and site.parent is base:
         position, upright = file.place(site)
@@ -110,10 +109,10 @@ def _imu(spec: mujoco.MjSpec, file: _Compiled, base: mujoco.MjsBody) -> str:
 
 
 def _trunk(spec: mujoco.MjSpec, file: _Compiled, base: mujoco.MjsBody) -> str:
-    """The site `trunk`, if it encloses all that collides of its body, a part of the robot; or one of ours around the
-    base.
+    """Name of the site `trunk`, or of a new site around the base.
 
-    A base of which nothing collides is not felt.
+    The file's site counts if it is on a part of the robot and encloses all colliding geoms of its body. A base without
+    colliding geoms feels no touch.
     """
     site = spec.site("trunk")
     if site is not None and is_part(site.parent, base) and file.encloses(site, colliding(spec, site.parent.geoms)):
@@ -128,8 +127,9 @@ def _trunk(spec: mujoco.MjSpec, file: _Compiled, base: mujoco.MjsBody) -> str:
 
 
 def _sole(spec: mujoco.MjSpec, file: _Compiled, foot: FootConfig, geoms: list[mujoco.MjsGeom]) -> str:
-    """The site that the config names, or that is called after the foot and encloses its geoms; or one of ours around
-    them.
+    """Name of a foot's site.
+
+    It is the site in the config, or a site that has the foot's name and encloses its geoms, or a new site around them.
     """
     name, body = foot.site or f"{foot.name}_foot", geoms[0].parent
     if (site := spec.site(name)) is not None:

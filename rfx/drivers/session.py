@@ -1,4 +1,4 @@
-"""The control loop: observe, decide, act, at a fixed rate, with its timing on record."""
+"""The control loop: it observes, decides and acts at a fixed rate and records its timing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import numpy as np
 from rfx.drivers.realtime import WALL_CLOCK, Clock, Thread, realtime_priority
 from rfx.drivers.robot import Robot
 
-JOIN_S = 0.02  # how often stop() asks a robot that is still in its reset to stop
+JOIN_S = 0.02  # while a robot resets, stop() repeats its request at this interval
 PolicyFunction = Callable[[dict[str, Any]], Any]
-PRIORITY = 10  # of the loop's thread, where the system permits
-MAX_PERIODS = 1_000_000  # what statistics remember: over five hours at 50 Hz
+PRIORITY = 10  # real-time priority of the loop's thread, where the system permits it
+MAX_PERIODS = 1_000_000  # statistics cover this many periods: over five hours at 50 Hz
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStats:
-    """How well a session kept time. Jitter is the absolute difference between a period and the target period."""
+    """Timing of a session. Jitter is the absolute difference between a period and the target period."""
 
     iterations: int
     overruns: int  # steps that were still busy when the next was due
@@ -40,8 +40,9 @@ class SessionStats:
 
 
 class Rhythm:
-    """Absolute deadlines, period_s apart: being late moves no later one, and whole periods that were missed are left
-    out.
+    """Absolute deadlines, period_s apart.
+
+    A late step does not move later deadlines. Whole periods that were missed are skipped.
     """
 
     def __init__(self, period_s: float, clock: Clock = WALL_CLOCK):
@@ -51,32 +52,31 @@ class Rhythm:
         self.begin()
 
     def begin(self) -> None:
-        """The first step is now; a pause before it is no period."""
+        """Start the rhythm: the first step is now, and the pause before it does not count as a period."""
         self.begun_s = self.due_s = self._clock.now()
         self._last_s: float | None = None
 
     def step(self) -> None:
-        """A step begins."""
+        """Mark the beginning of a step."""
         now_s = self._clock.now()
         if self._last_s is not None:
             self._periods.append(now_s - self._last_s)
         self._last_s = now_s
 
     def wait(self) -> None:
-        """The step is done: return when the next is due."""
+        """Mark the end of a step, and return when the next step is due."""
         self.steps += 1
         self.due_s += self.period_s
         late_s = self._clock.now() - self.due_s
         if late_s > 0.0:
             self._overruns += 1
-            self.due_s += self.period_s * (
-                late_s // self.period_s
-            )  # leave out the steps that were missed, keep the rhythm
+            # Skip the missed steps and keep the rhythm.
+            self.due_s += self.period_s * (late_s // self.period_s)
         self._clock.sleep_until(self.due_s)
 
     @property
     def last_period_s(self) -> float:
-        """nan before there was one."""
+        """Length of the last period, s; nan before the first one is complete."""
         return self._periods[-1] if self._periods else float("nan")
 
     @property
@@ -98,16 +98,16 @@ class Rhythm:
 
 
 class Session:
-    """Runs a policy on a robot at rate_hz: in the background between start and stop, or in the calling thread with run.
+    """Runs a policy on a robot at rate_hz, in the background (start and stop) or in the calling thread (run).
 
-    policy takes what robot.observe() returns and returns an action. Starting resets the robot (a real one stands up),
-    then calls the policy on live observations for warmup_s, and at least once, without acting: a network is compiled by
-    then. A policy that has a method reset, as one with a history does, is reset before that, and again before the first
-    step. clock is what it goes by.
-    However a session ends, it stops the robot, a walking one that has a method brake not before it has braked, and
-    after an exception aborts what it does where it has a method abort. An exception in the loop is raised as
-    RuntimeError, with its cause, by run, by stop, or on leaving the context. Raises ValueError for a rate that is not
-    positive or a warm-up that is negative.
+    policy takes what robot.observe() returns and returns an action. The session first resets the robot; a real robot
+    stands up. Then it calls the policy on live observations for warmup_s, at least once, without acting, so that the
+    network is compiled before the first step. If the policy has a method reset, as a policy with a history does, the
+    session calls it before the warm-up and again before the first step. clock gives the time.
+    A session always stops the robot at its end. If the robot has a method brake, a walking robot brakes first. After an
+    exception the session calls the robot's method abort instead of stop, if there is one. run, stop, or leaving the
+    context then raises RuntimeError with the exception as its cause. Raises ValueError for a rate that is not positive
+    or a warm-up that is negative.
     """
 
     def __init__(
@@ -131,18 +131,18 @@ class Session:
         self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Begin in a thread of its own, and return at once. Raises RuntimeError while the session runs."""
+        """Start the loop in a thread of its own and return at once. Raises RuntimeError while the session runs."""
         self._begin()
         self._thread = self._clock.thread(lambda: self._loop(float("inf")), "rfx-session")
         self._thread.start()
 
     def stop(self) -> None:
-        """End the loop and stop the robot, also in the middle of its reset.
+        """End the loop and stop the robot, even in the middle of its reset.
 
-        May be called again. Raises RuntimeError when the loop had failed.
+        May be called repeatedly. Raises RuntimeError if the loop failed.
         """
         self._stop_asked = True
-        if self._is_resetting:  # a real robot's takes many seconds
+        if self._is_resetting:  # a real robot's reset takes many seconds
             self.robot.stop()
         if self._thread is not None and self._thread.ident != threading.get_ident():
             while self._thread.is_alive():
@@ -164,12 +164,12 @@ class Session:
 
     @property
     def is_running(self) -> bool:
-        """Whether the loop is at work."""
+        """Whether the loop is running."""
         return self._running
 
     @property
     def step_count(self) -> int:
-        """Actions sent since the start."""
+        """Number of actions sent since the start."""
         return self._rhythm.steps
 
     @property
@@ -185,7 +185,7 @@ class Session:
         try:
             self.stop()
         except RuntimeError:
-            if value is None:  # an exception of the caller's own goes first
+            if value is None:  # the caller's own exception goes first
                 raise
 
     def _begin(self) -> None:
@@ -202,7 +202,7 @@ class Session:
             self._warm_up()
             self._reset_policy()
             gc.collect()
-            gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
+            gc.freeze()  # a full collection over the objects of networks and libraries would take many milliseconds
             with realtime_priority(PRIORITY):
                 try:
                     self._steps(duration)
@@ -215,9 +215,8 @@ class Session:
             ended = True
             raise
         except Exception as error:
-            if not (
-                self._stop_asked and self._is_resetting
-            ):  # stopped in its reset, a robot says that it does not stand
+            # A robot that is stopped during its reset reports that it does not stand: this is no failure.
+            if not (self._stop_asked and self._is_resetting):
                 self._error = error
         finally:
             gc.unfreeze()
@@ -257,9 +256,9 @@ class Session:
         self._rhythm.wait()
 
     def _brake(self) -> None:
-        """Go on until a robot that walks stands on the spot, where it knows how to brake.
+        """Run the policy until a walking robot stands on the spot, if the robot has a method brake.
 
-        Interrupted, it is aborted.
+        If this is interrupted, the robot is aborted.
         """
         if not self.step_count or not hasattr(self.robot, "brake"):
             return
@@ -287,5 +286,5 @@ def run(
     *,
     clock: Clock = WALL_CLOCK,
 ) -> SessionStats:
-    """Run a policy on a robot for duration seconds, or until Ctrl-C. Returns the timing. Raises as Session.run does."""
+    """Run a policy on a robot for duration seconds, or until Ctrl-C. Returns the timing. Raises like Session.run."""
     return Session(robot, policy, rate_hz=rate_hz, clock=clock).run(duration)

@@ -12,7 +12,7 @@ from rfx.robot.state import Array
 
 
 def lowest_point(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
-    """Height of a geom's lowest point in the world, m: of a height field or distance field that of its bounding box."""
+    """Height of a geom's lowest point in the world, m; the bounding box stands for a height or distance field."""
     z, size, (x_up, y_up, z_up) = data.geom_xpos[geom, 2], model.geom_size[geom], np.abs(data.geom_xmat[geom, 6:9])
     kind, types = model.geom_type[geom], mujoco.mjtGeom
     if kind == types.mjGEOM_SPHERE:
@@ -30,7 +30,7 @@ def lowest_point(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float
 
 
 def surface(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Array:
-    """Points on a geom's surface that reach as far as it does. (K, 3), m, world."""
+    """Points on a geom's surface that reach as far as the geom in every direction. (K, 3), m, world."""
     kind, size, types = model.geom_type[geom], model.geom_size[geom], mujoco.mjtGeom
     ways = np.array([way for way in itertools.product((-1.0, 0.0, 1.0), repeat=3) if any(way)])
     round_ = ways / np.linalg.norm(ways, axis=1, keepdims=True)
@@ -52,7 +52,7 @@ def surface(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Array:
 
 
 def inside(model: mujoco.MjModel, data: mujoco.MjData, site: int, points: Array, spare_m: float) -> Array:
-    """Which points (K, 3), m, world, a site encloses, made larger by spare_m. (K,), bool."""
+    """Mask of the points (K, 3), m, world, inside a site that is enlarged by spare_m. (K,), bool."""
     points = (points - data.site_xpos[site]) @ data.site_xmat[site].reshape(3, 3)
     size, kind, types = model.site_size[site] + spare_m, model.site_type[site], mujoco.mjtGeom
     if kind == types.mjGEOM_SPHERE:
@@ -68,7 +68,7 @@ def inside(model: mujoco.MjModel, data: mujoco.MjData, site: int, points: Array,
 
 
 def box_around(model: mujoco.MjModel, geoms: Sequence[int], spare_m: float) -> tuple[Array, Array]:
-    """Centre and half sizes of a box, in the body's frame, that holds geoms of one body with spare_m to spare.
+    """Centre and half sizes, in the body's frame, of a box around geoms of one body with spare_m to spare.
 
     Two (3,), m.
     """

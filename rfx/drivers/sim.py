@@ -1,4 +1,4 @@
-"""One robot in MuJoCo: the physics, and the Robot around it."""
+"""One robot in MuJoCo: its physics, and a Robot that drives it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LEVEL = (1.0, 0.0, 0.0, 0.0)
 
 
 class Physics:
-    """One robot whose motors obey the law of real ones: torque = tau + kp (position - q) + kd (velocity - dq), within
-    their limits.
+    """Physics of one robot whose motors obey the law of real motors.
 
+    torque = tau + kp (position - q) + kd (velocity - dq), within the motors' limits.
     Arrays over motors are (num_joints,), in the config's motor order. viewer shows the robot in a window.
     """
 
@@ -48,15 +48,16 @@ class Physics:
         if viewer:
             if not is_installed("glfw"):
                 raise missing("the viewer", "glfw")
-            from mujoco import viewer as window  # here, because it loads a display library
+            from mujoco import viewer as window  # imported here because it loads a display library
 
             self._viewer = window.launch_passive(self.model, self.data)
 
     def place(
         self, joint_position: Array, *, height: float | None = None, quaternion: Array | tuple[float, ...] = LEVEL
     ) -> None:
-        """Put the robot down at rest: joints (num_joints,) rad, base height m (default: standing), base orientation
-        wxyz.
+        """Put the robot down at rest.
+
+        Joint positions (num_joints,) in rad, height of the base in m (default: standing), orientation of the base wxyz.
         """
         mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key("home").id)
         if height is not None:
@@ -69,8 +70,9 @@ class Physics:
     def set_motors(
         self, position: Array, *, kp: Array, kd: Array, velocity: Array | float = 0.0, torque: Array | float = 0.0
     ) -> None:
-        """What the motors do from now on: position rad, velocity rad/s, torque N m, gains kp N m/rad and kd N m
-        s/rad.
+        """Set what the motors do from now on.
+
+        position rad, velocity rad/s, torque N m, gains kp N m/rad and kd N m s/rad.
         """
         model, motors = self.model, self._motors.actuator
         model.actuator_gainprm[motors, 0] = kp
@@ -84,12 +86,12 @@ class Physics:
         self.data.qvel[self._base.linear_velocity] += velocity
 
     def step(self, num_steps: int = 1) -> None:
-        """Let num_steps timesteps pass."""
+        """Advance the simulation by num_steps timesteps."""
         mujoco.mj_step(self.model, self.data, num_steps)
         self.sync()
 
     def sync(self) -> None:
-        """Bring the viewer, where there is one, up to date."""
+        """Update the viewer, if there is one."""
         if self._viewer is not None:
             self._viewer.sync()
 
@@ -100,53 +102,52 @@ class Physics:
 
     @property
     def joint_position(self) -> Array:
-        """rad."""
+        """Joint positions, rad."""
         return self.data.qpos[self._motors.qpos]
 
     @property
     def joint_velocity(self) -> Array:
-        """rad/s."""
+        """Joint velocities, rad/s."""
         return self.data.qvel[self._motors.qvel]
 
     @property
     def joint_torque(self) -> Array:
-        """N m, over the last timestep."""
+        """Motor torques over the last timestep, N m."""
         return self.data.actuator_force[self._motors.actuator]
 
     @property
     def base_position_w(self) -> Array:
-        """(3,), m."""
+        """Position of the base in the world. (3,), m."""
         return self.data.qpos[self._base.position]
 
     @property
     def base_quaternion(self) -> Array:
-        """(4,), wxyz."""
+        """Orientation of the base. (4,), wxyz."""
         return self.data.qpos[self._base.quaternion]
 
     @property
     def base_linear_velocity_w(self) -> Array:
-        """(3,), m/s."""
+        """Velocity of the base in the world's frame. (3,), m/s."""
         return self.data.qvel[self._base.linear_velocity]
 
     @property
     def base_angular_velocity_b(self) -> Array:
-        """(3,), rad/s: what a gyroscope measures."""
+        """Angular velocity in the base's frame, as a gyroscope measures it. (3,), rad/s."""
         return self.data.qvel[self._base.angular_velocity]
 
     @property
     def base_acceleration_b(self) -> Array:
-        """(3,), m/s^2: what an accelerometer measures, gravity included, over the last timestep."""
+        """Acceleration over the last timestep, gravity included, as an accelerometer measures it. (3,), m/s^2."""
         return self.data.sensordata[self._accelerometer : self._accelerometer + 3]
 
 
 class SimRobot(SingleRobot):
-    """One simulated robot, of a config or of a name that load_robot knows. act advances the simulation by one control
-    step.
+    """One simulated robot, made from a config or from a name that load_robot knows.
 
-    realtime paces act by clock; otherwise a step takes as long as it takes to compute (a Session paces too). viewer
-    opens a window. timestep_s is the physics step. ground, which is level at height 0 around the origin, takes the flat
-    floor's place. Commands are limited to max_velocity_command, vx, vy m/s, yaw rate rad/s. Raises ValueError when
-    timestep_s does not divide the control step.
+    act advances the simulation by one control step. With realtime, act follows clock; otherwise a step takes only its
+    computing time (a Session paces steps too). viewer opens a window. timestep_s is the physics step. ground replaces
+    the flat floor; it must be level at height 0 around the origin. Commands are limited to max_velocity_command, vx, vy
+    m/s, yaw rate rad/s. Raises ValueError when timestep_s does not divide the control step.
     """
 
     def __init__(
@@ -183,7 +184,10 @@ class SimRobot(SingleRobot):
         self._stopped, self._due_s = False, self._clock.now()
 
     def observe(self) -> dict[str, Array]:
-        """{"state": (1, max_state_dim)}, float32. Raises FloatingPointError when the simulation is no longer finite."""
+        """Return {"state": (1, max_state_dim)}, float32.
+
+        Raises FloatingPointError when the simulation is no longer finite.
+        """
         observation = self._observation()
         if not np.isfinite(observation["state"]).all():
             self.stop()
@@ -195,7 +199,7 @@ class SimRobot(SingleRobot):
     def act(self, action: Any) -> None:
         """Apply an action for one control step.
 
-        Raises ValueError and stops for a wrong one, RuntimeError while stopped.
+        For a wrong action it stops and raises ValueError. Raises RuntimeError while stopped.
         """
         if self._stopped:
             raise RuntimeError("the robot is stopped: call reset() first")
@@ -212,7 +216,7 @@ class SimRobot(SingleRobot):
             self._pace()
 
     def stop(self) -> None:
-        """Motors off until reset."""
+        """Switch the motors off until reset."""
         self._stopped = True
         self.physics.set_motors(self.physics.joint_position, kp=0.0 * self._kp, kd=self._kd)
 

@@ -1,5 +1,6 @@
-"""Networks that choose one of several actions: their outputs are unnormalized log-probabilities (logits), one for each
-choice.
+"""Networks that choose one of several actions.
+
+They have one output for each choice: its unnormalized log-probability (logit).
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from rfx.policy.actor import chain, check_activation, width
 
 @register_policy
 class CategoricalMLP(MLP):
-    """An MLP without tanh after the last layer: the largest of its act_dim outputs is the choice.
+    """An MLP without tanh after the last layer; the index of the largest of its act_dim outputs is the choice.
 
-    Arguments are MLP's.
+    It takes the arguments of MLP.
     """
 
     chooses = True
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Logits. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        """Compute logits. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
         return self._before_tanh(obs)
 
 
 @register_policy
 class CategoricalActorCritic(TrainablePolicy):
-    """Actor and critic on one backbone, for PPO, as ActorCritic, but for act_dim choices.
+    """Actor and critic on one backbone, for PPO, that chooses one of act_dim actions.
 
-    The first choices are nearly even. Weight names are ActorCritic's, without log_std. Raises ValueError for a width or
-    history that is not a positive integer, or for an unknown activation.
+    At first all choices are nearly equally likely. Weight names are those of ActorCritic, without log_std. Raises
+    ValueError for a width or history that is not a positive integer, or for an unknown activation.
     """
 
     chooses = True
@@ -60,15 +61,15 @@ class CategoricalActorCritic(TrainablePolicy):
         Tensor.realize(*self.parameters())
 
     def output(self, obs: Tensor) -> Tensor:
-        """[logits | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as `forward`."""
+        """Compute [logits | value] for PPO. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises like `forward`."""
         _check_width(obs, self.obs_dim, self.history)
         return _pass(obs, self.backbone, (self.actor_head, self.critic_head), self.activation)
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell.
+        """Infer obs_dim (times history), act_dim and hidden from the shapes of `backbone.{i}` and the heads.
 
-        Raises ValueError otherwise.
+        Raises ValueError for other shapes.
         """
         sizes = chain(shapes, "backbone")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
@@ -80,5 +81,5 @@ class CategoricalActorCritic(TrainablePolicy):
         return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "hidden": sizes[1:]}
 
     def actor(self) -> CategoricalMLP:
-        """The network that makes the same choices, with weights of its own."""
+        """Return a network that makes the same choices, with its own copy of the weights."""
         return _exported(self, CategoricalMLP)

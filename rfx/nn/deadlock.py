@@ -1,4 +1,4 @@
-"""Keeps tinygrad 0.13.0 from waiting for itself, in processes that run compiled graphs on the CPU."""
+"""Prevents a deadlock of tinygrad 0.13.0 in processes that run compiled graphs on the CPU."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from tinygrad.runtime import ops_cpu
 
 @functools.cache
 def avoid_deadlock() -> None:
-    """Let buffers that 0.13.0's own worker thread frees wait for the next thread that frees one.
+    """Make tinygrad's worker thread leave the freeing of buffers to the next thread that frees one.
 
-    Other versions are left alone.
-
-    Its _free waits until the device is idle, and where Python's garbage collector happens to run in the worker and
-    meets a compiled graph, that is never.
+    Only version 0.13.0 is changed. Its _free waits until the device is idle. When Python's garbage collector happens to
+    run in the worker thread and frees a compiled graph, the device never becomes idle.
     """
-    if not hasattr(ops_cpu, "CPUComputeQueue"):  # from 0.14.0 on the worker runs C alone, where no garbage is collected
+    if not hasattr(ops_cpu, "CPUComputeQueue"):  # since 0.14.0 the worker runs only C, without garbage collection
         return
     free, deferred = ops_cpu.CPUAllocator._free, []
 

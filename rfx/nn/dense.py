@@ -1,6 +1,7 @@
-"""The one thing every rfx network computes: linear layers with an activation between them.
+"""Linear layers with an activation between them: the computation of every rfx network.
 
-`mlp` is plain tinygrad, for any device. `Inference` and `Training` are the same in C (dense.c), over arrays in memory.
+`mlp` is plain tinygrad, for any device. `Inference` and `Training` compute the same in C (dense.c), on arrays in
+memory.
 """
 
 from __future__ import annotations
@@ -18,18 +19,16 @@ from rfx.nn.threads import MAX_THREADS
 from rfx.policy.actor import ACTIVATIONS
 from rfx.system.compiler import ensure_compiler
 
-# Of one tile: a multiple of every register block. In training its activations fit a 1 MB L2 cache beside the weights;
-# for inference it is
-# smaller, as a few hundred rows must share out evenly among the threads.
+# Rows of one tile, a multiple of every register block. In training a tile's activations fit a 1 MB L2 cache beside the
+# weights. Tiles for inference are smaller, because a few hundred rows must be spread evenly over the threads.
 TRAINING_ROWS, INFERENCE_ROWS = 96, 24
-MAX_CHUNKS = (
-    16  # partial weight gradients, each as large as the network; no more threads than this share the backward pass
-)
-PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest there
+# Number of partial weight gradients, each as large as the network. At most this many threads share the backward pass.
+MAX_CHUNKS = 16
+PAD, PANEL = 16, 32  # floats: PAD as in dense.c, PANEL the widest panel there
 
 
 def _relu(x: Tensor) -> Tensor:
-    return (x < 0.0).where(0.0, x)  # Tensor.relu makes zero of NaN, which would hide that training broke
+    return (x < 0.0).where(0.0, x)  # Tensor.relu turns NaN into zero, which would hide broken training
 
 
 def _elu(x: Tensor) -> Tensor:
@@ -47,11 +46,11 @@ def mlp(
     biases: Sequence[Tensor | Sequence[Tensor]],
     activation: str = "tanh",
 ) -> Tensor:
-    """linear -> activation -> ... -> linear, differentiable.
+    """Compute linear -> activation -> ... -> linear, differentiable.
 
-    x (B, in), weights (out, in), biases (out,); returns (B, out of the last). The last of weights and biases may be
-    sequences, heads: their outputs come side by side, (B, sum of their outs). Raises ValueError for layers that do not
-    fit.
+    x (B, in), weights (out, in), biases (out,); returns (B, out of the last layer). The last entry of weights and of
+    biases may be a sequence, one element for each head; the outputs of the heads are then side by side, (B, sum of
+    their outs). Raises ValueError for layers that do not fit.
     """
     ensure_compiler()
     weight_heads, bias_heads = ([last] if isinstance(last, Tensor) else [*last] for last in (weights[-1], biases[-1]))
@@ -65,7 +64,7 @@ def mlp(
 
 
 def _check_shapes(x: Tensor | np.ndarray, weights: Sequence, biases: Sequence, num_hidden: int) -> None:
-    """Raise ValueError unless every layer takes what the one before it gives: a kernel would read beyond its memory."""
+    """Raise ValueError unless each layer fits the one before it: otherwise a kernel would read beyond its memory."""
     inputs = [x.shape[-1], *(weight.shape[0] for weight in weights[:num_hidden])]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if (
@@ -81,12 +80,11 @@ def _check_shapes(x: Tensor | np.ndarray, weights: Sequence, biases: Sequence, n
 
 
 class Inference:
-    """A network's output in C: each call computes out (B, sum of the heads' outs) anew from what x (B, in) and the
-    weights then hold.
+    """Computes a network's output in C.
 
-    weights (out, in) and biases (out,) are those of the hidden layers, num_hidden of them, then those of the heads. All
-    arrays are float32 and contiguous; out may be some columns of such an array. Raises ValueError for layers that do
-    not fit.
+    Each call reads x (B, in) and the weights as they are then, and writes out (B, sum of the heads' outs). weights
+    (out, in) and biases (out,) list the num_hidden hidden layers first, then the heads. All arrays are float32 and
+    contiguous; out may be some columns of such an array. Raises ValueError for layers that do not fit.
     """
 
     def __init__(
@@ -106,11 +104,11 @@ class Inference:
 
 
 class Training:
-    """A network's output in C, as Inference computes it, and the gradients of weights and biases from d_out, that of
-    the output.
+    """Computes a network's output and its gradients in C.
 
-    d_out lies in memory as out does; d_weights and d_biases are written, as contiguous as weights and biases. Raises as
-    Inference.
+    The forward pass is that of Inference. The backward pass reads d_out, the gradient of the output, and writes
+    d_weights and d_biases. d_out has the memory layout of out; d_weights and d_biases are contiguous, like weights and
+    biases. Raises like Inference.
     """
 
     def __init__(
@@ -150,7 +148,7 @@ def _round_up(number: int, multiple: int) -> int:
 class Pass:
     """The sizes of one network pass, and its kernels.
 
-    A piece is one weight matrix with its bias: a hidden layer, or a head.
+    A piece is one weight matrix with its bias: a hidden layer or a head.
     """
 
     batch: int
@@ -172,7 +170,7 @@ class Pass:
         rows: int,
         activation: str = "tanh",
     ) -> Pass:
-        """The pass over these arrays. Raises ValueError where they do not fit together."""
+        """Make the pass for these arrays. Raises ValueError where they do not fit together."""
         _check_shapes(x, weights, biases, num_hidden)
         if out.shape != (len(x), sum(len(w) for w in weights[num_hidden:])) or not len(x):
             raise ValueError(
@@ -196,7 +194,7 @@ class Pass:
 
     @functools.cached_property
     def widths(self) -> tuple[int, ...]:
-        """Of every layer, input to output."""
+        """Widths of all layers, input to output."""
         return (*self.piece_inputs[: self.num_hidden + 1], sum(self.piece_outputs[self.num_hidden :]))
 
     @functools.cached_property
@@ -205,15 +203,18 @@ class Pass:
 
     @functools.cached_property
     def row_stride(self) -> int:
-        """Of activation tiles; one PAD more than they need, since rows a power of two apart would share few cache
-        lines.
+        """Row stride of activation tiles, in floats.
+
+        It is one PAD more than needed, because rows a power of two apart would share few cache lines.
         """
         return _round_up(max(self.widths), PAD) + PAD
 
     @functools.cached_property
     def num_chunks(self) -> int:
-        """Of partial gradients: at least two tiles each, so that adding them up stays cheap (2% of the backward pass;
-        8% of one tile each).
+        """Number of partial gradients.
+
+        Each covers at least two tiles, so that their sum stays cheap: 2% of the backward pass, against 8% with one tile
+        each.
         """
         return next(c for c in (16, 8, 4, 2, 1) if c <= MAX_CHUNKS and (c == 1 or 2 * c <= self.num_tiles))
 
@@ -223,7 +224,7 @@ class Pass:
 
     @functools.cached_property
     def packed_size(self) -> int:
-        """Of the weights in the kernels' own order, and of biases; forward or backward, whichever takes more."""
+        """Floats for weights in the kernels' own order and for biases: the larger of forward and backward pass."""
         pairs = [*zip(self.widths, self.widths[1:])]
         return max(sum(_round_up(b, PANEL) * (a + 1) for a, b in pairs), sum(_round_up(a, PANEL) * b for a, b in pairs))
 
@@ -236,7 +237,10 @@ class Pass:
         return max(self.num_tiles * self.num_hidden * self.rows * self.row_stride, 1)
 
     def scratch(self) -> np.ndarray:
-        """Memory for one kernel at a time, on a cache line. It becomes real where threads use it."""
+        """Allocate scratch memory for one kernel at a time, aligned to a cache line.
+
+        The system provides pages only where threads use them.
+        """
         size = self.packed_size + MAX_THREADS * self.tile_space
         memory = np.empty(size + PAD, np.float32)
         begin = -memory.ctypes.data % (4 * PAD) // 4
@@ -244,7 +248,7 @@ class Pass:
 
     @functools.cached_property
     def text(self) -> str:
-        """dense.c with this pass's constants."""
+        """Text of dense.c with this pass's constants."""
         constants = {
             "ACTIVATION": self.activation.upper(),
             "LAYERS": self.num_hidden + 1,
@@ -269,5 +273,5 @@ class Pass:
         return kernels.program_text("vector.c", "dense.c", constants=constants, arrays=arrays)
 
     def kernel(self, name: str) -> Kernel:
-        """One of the functions that end dense.c, which tell their buffers: inference, forward, backward."""
+        """One of the functions at the end of dense.c, inference, forward or backward; comments there list buffers."""
         return Kernel(name, self.text)

@@ -1,7 +1,7 @@
-"""Our own C kernels: compiled when they are first needed, called on arrays in memory, on threads of our own.
+"""Our own C kernels: compiled at first use, called on arrays in memory, run on our own threads.
 
-Where kernels cannot run (tensors on another device, no compiler, RFX_PLAIN=1), `usable` is False, says so once, and
-callers take their plain tinygrad path.
+Where kernels cannot run (tensors on another device, no compiler, RFX_PLAIN=1), `usable` returns False and says so once.
+Callers then use plain tinygrad.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from rfx.system import compiler
 
 
 def _cores() -> int:
-    """The cores that this process may use, or the environment variable CPU_COUNT."""
+    """Number of cores that this process may use, or the environment variable CPU_COUNT."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(int(os.environ.get("CPU_COUNT") or available or 1), 1)
 
 
 _num_threads = _cores()
-_pool: Pool | None = None  # started by the first call of a kernel
+_pool: Pool | None = None  # the first call of a kernel starts it
 _starting = threading.Lock()
 
 
 def num_threads() -> int:
-    """How many threads kernels run on."""
+    """Number of threads that kernels run on."""
     return _num_threads
 
 
 def set_num_threads(count: int) -> None:
-    """Run kernels on this many threads from now on; no result depends on it. Raises ValueError below 1."""
+    """Run kernels on count threads from now on; results do not depend on it. Raises ValueError below 1."""
     global _num_threads
     if count < 1:
         raise ValueError(f"got {count} threads, expected at least 1")
@@ -76,7 +76,7 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
 def program_text(
     *files: str | Path, constants: Mapping[str, object], arrays: Mapping[str, Iterable[int]] = MappingProxyType({})
 ) -> str:
-    """C text of constants, arrays of int, and files after each other; a plain file name is one beside this."""
+    """Join constants, arrays of int and files into one C text; a plain file name means a file beside this module."""
     lines = [f"#define {name} {value}" for name, value in constants.items()]
     lines += [f"static const int {name}[] = {{{', '.join(map(str, values))}}};" for name, values in arrays.items()]
     return "\n".join([*lines, *(_read(Path(__file__).parent / file) for file in files)])
@@ -89,8 +89,9 @@ def _read(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A C function `name(float* const* buffers, Pool* pool)` in text, which threads.c comes before; it calls nothing
-    from elsewhere.
+    """A C function `name(float* const* buffers, Pool* pool)` in text.
+
+    threads.c is put before the text. The function calls nothing else.
     """
 
     name: str
@@ -98,14 +99,15 @@ class Kernel:
 
     @functools.cached_property
     def source(self) -> str:
-        """The whole program, which begins with the one function that others see."""
+        """The whole program; it begins with the one public function."""
         threads = _read(Path(__file__).with_name("threads.c"))
         return f"{threads}\n{self.text}\nvoid rfx_{self.name}(float* const* buffers, Pool* pool) {{ {self.name}(buffers, pool); }}\n"
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], None]:
-        """The kernel on these arrays, its buffers in order, to be called any number of times; it keeps them alive.
+        """Return a function that runs the kernel on these arrays, its buffers in order.
 
-        Arrays of float32 or int32. Raises RuntimeError where the kernel does not build: ask compile_kernels first.
+        The function may be called any number of times, and keeps the arrays alive. Arrays are float32 or int32. Raises
+        RuntimeError if the kernel does not build: call compile_kernels first.
         """
         if wrong := [array.dtype for array in arrays if array.dtype not in (np.float32, np.int32)]:
             raise TypeError(
@@ -134,13 +136,16 @@ def _loaded(source: str) -> CompiledKernel:
 
 
 def memory(tensor: Tensor) -> np.ndarray:
-    """The memory of a realized tensor on the CPU, as an array that changes with it."""
+    """View of a realized CPU tensor's memory as an array."""
     view = tensor.uop.buffer.ensure_allocated().as_memoryview(allow_zero_copy=True)
     return np.frombuffer(view, np.int32 if tensor.dtype == dtypes.int32 else np.float32).reshape(tensor.shape)
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether kernels can work on these tensors: float32 on the CPU. Says once where that is not for lack of speed."""
+    """Whether kernels can work on these tensors, which must be float32 on the CPU.
+
+    Says so once if RFX_PLAIN or a tensor's device is the reason why not.
+    """
     if os.environ.get("RFX_PLAIN", "0") not in ("", "0"):
         return _refuse("RFX_PLAIN is set")
     others = {str(tensor.device) for tensor in tensors} - {"CPU"}
@@ -149,14 +154,14 @@ def usable(*tensors: Tensor) -> bool:
     return all(tensor.dtype == dtypes.float32 for tensor in tensors)
 
 
-CACHE = "rfx_kernels"  # a table of tinygrad's cache
-_binaries: dict[str, bytes | None] = {}  # by source; None where it does not build
+CACHE = "rfx_kernels"  # table in tinygrad's cache
+_binaries: dict[str, bytes | None] = {}  # binary by source; None if the source does not build
 
 
 def compile_kernels(*kernels: Kernel) -> bool:
-    """Compile kernels, those that are not in tinygrad's cache in parallel.
+    """Compile kernels in parallel, unless they are in tinygrad's cache.
 
-    Returns whether all of them build; says once if not.
+    Returns whether all of them build; says so once if not.
     """
     sources, target = (
         dict.fromkeys(kernel.source for kernel in (WORK, *kernels)),
@@ -166,9 +171,8 @@ def compile_kernels(*kernels: Kernel) -> bool:
         if binary := diskcache_get(CACHE, target + source):
             _binaries[source] = binary
     if new := [source for source in sources if source not in _binaries]:
-        with ThreadPoolExecutor(
-            len(new)
-        ) as pool:  # the compiler is a process of its own; the cache, of this thread only
+        # The compiler runs as a separate process; only this thread may use the cache.
+        with ThreadPoolExecutor(len(new)) as pool:
             _binaries.update(zip(new, pool.map(_compile, new)))
         for source in new:
             if _binaries[source] is not None:

@@ -1,13 +1,14 @@
-"""The networks: MLP, ActorCritic, PrivilegedActorCritic, and their Go2 sizes.
+"""The networks MLP, ActorCritic and PrivilegedActorCritic, and their sizes for the Go2.
 
 Every forward pass goes through `rfx.nn.dense.mlp`.
 
-Weight names, as saved, `.bias` beside each `.weight`: `layers.{i}.weight` (MLP); `backbone.{i}.weight`,
-`actor_head.weight`, `critic_head.weight`, `log_std` (ActorCritic); the same with `critic.{i}.weight` in place of the
-critic's head (PrivilegedActorCritic).
+Saved weight names, with a `.bias` beside each `.weight`:
+MLP: `layers.{i}.weight`.
+ActorCritic: `backbone.{i}.weight`, `actor_head.weight`, `critic_head.weight`, `log_std`.
+PrivilegedActorCritic: the same, with `critic.{i}.weight` instead of the critic's head.
 
-A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). Weights tell
-neither k nor the activation of the hidden layers.
+A network with a history of k reads the last k observations, oldest first, side by side: (B, k * obs_dim). The weights
+do not tell k or the activation of the hidden layers.
 """
 
 from __future__ import annotations
@@ -30,11 +31,10 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 
 def _linear(num_inputs: int, num_outputs: int, rng: np.random.Generator, scale: float = 1.0) -> Linear:
-    """A linear layer; weights and biases uniform within scale / sqrt(num_inputs), as tinygrad and torch have it."""
+    """A linear layer with weights and biases uniform within scale / sqrt(num_inputs), as in tinygrad and torch."""
     bound = scale / math.sqrt(num_inputs)
-    layer = Linear.__new__(
-        Linear
-    )  # its __init__ draws from tinygrad's global random state, and compiles kernels to do so
+    # Linear.__init__ draws from tinygrad's global random state, and compiles kernels for it.
+    layer = Linear.__new__(Linear)
     layer.weight = Tensor(rng.uniform(-bound, bound, (num_outputs, num_inputs)).astype(np.float32))
     layer.bias = Tensor(rng.uniform(-bound, bound, num_outputs).astype(np.float32))
     return layer
@@ -49,7 +49,7 @@ def _check_width(obs: Tensor, obs_dim: int, history: int = 1) -> None:
 
 
 def _pass(obs: Tensor, layers: Sequence[Linear], heads: Sequence[Linear], activation: str) -> Tensor:
-    """layers with the activation after each, then heads side by side. (B, in) -> (B, sum of the heads' outs)."""
+    """Run layers with the activation after each, then heads side by side. (B, in) -> (B, sum of the heads' outs)."""
     return mlp(
         obs,
         [*(layer.weight for layer in layers), [head.weight for head in heads]],
@@ -59,8 +59,8 @@ def _pass(obs: Tensor, layers: Sequence[Linear], heads: Sequence[Linear], activa
 
 
 def _exported(policy: TrainablePolicy, kind: type[MLP]) -> MLP:
-    """The MLP, of this kind, of an actor-critic's actor, with weights of its own."""
-    # What is as by default is left out: an older rfx reads such a folder too.
+    """Return the actor of an actor-critic as an MLP of this kind, with its own copy of the weights."""
+    # Arguments with default values are left out, so that an older rfx can read the folder too.
     options = {"history": policy.history} if policy.history > 1 else {}
     options |= {"activation": policy.activation} if policy.activation != "tanh" else {}
     exported = kind(policy.obs_dim, policy.act_dim, policy.hidden, **options)
@@ -71,12 +71,12 @@ def _exported(policy: TrainablePolicy, kind: type[MLP]) -> MLP:
 
 @register_policy
 class MLP(Policy):
-    """Multilayer perceptron with an activation (tanh, elu or relu) after every layer but the last, which has tanh.
+    """Multilayer perceptron with tanh after the last layer, so that actions lie in [-1, 1].
 
-    With tanh, actions lie in [-1, 1]. obs_dim and act_dim are the widths of observation and action, hidden those
-    between (default 256, 256); history is how many observations it reads. rng draws the initial weights: equal
-    generators make equal networks. Without it, every network is another. Raises ValueError for a width or history that
-    is not a positive integer, or for an unknown activation.
+    The activation (tanh, elu or relu) follows every other layer. obs_dim and act_dim are the widths of observation and
+    action, hidden the widths of the layers between (default 256, 256); history is the number of observations it reads.
+    rng draws the initial weights: equal generators make equal networks. Without rng, every network is different. Raises
+    ValueError for a width or history that is not a positive integer, or for an unknown activation.
     """
 
     def __init__(
@@ -96,19 +96,22 @@ class MLP(Policy):
         Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        """Compute actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim).
+
+        Raises ValueError for another shape.
+        """
         return self._before_tanh(obs).tanh()
 
     def _before_tanh(self, obs: Tensor) -> Tensor:
-        """The output of the last layer. Raises as `forward`."""
+        """Output of the last layer. Raises like `forward`."""
         _check_width(obs, self.obs_dim, self.history)
         return mlp(obs, [layer.weight for layer in self.layers], [layer.bias for layer in self.layers], self.activation)
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim and hidden, as the shapes of `layers.{i}` tell.
+        """Infer obs_dim (times history), act_dim and hidden from the shapes of `layers.{i}`.
 
-        Raises ValueError where they do not.
+        Raises ValueError for other shapes.
         """
         sizes = chain(shapes, "layers")
         if not sizes:
@@ -118,12 +121,13 @@ class MLP(Policy):
 
 @register_policy
 class ActorCritic(TrainablePolicy):
-    """Actor and critic on one backbone, for PPO: a Gaussian of state-independent width around the actor's mean action.
+    """Actor and critic on one backbone, for PPO.
 
-    obs_dim and act_dim are the widths of observation and action, hidden those of the backbone (default 256, 256);
-    history is how many observations it reads. activation and rng are MLP's; initial_std is the standard deviation that
-    log_std (act_dim,) starts from. The actor head starts a hundred times smaller than usual, so that the first actions
-    are near zero.
+    Actions come from a Gaussian around the actor's mean action; its width does not depend on the state. obs_dim and
+    act_dim are the widths of observation and action, hidden the widths of the backbone (default 256, 256); history is
+    the number of observations it reads. activation and rng are as in MLP. log_std (act_dim,) starts from the standard
+    deviation initial_std. The weights of the actor head start a hundred times smaller than usual, so that the first
+    actions are near zero.
     Raises ValueError for a width or history that is not a positive integer, a standard deviation that is not positive,
     or an unknown activation.
     """
@@ -150,26 +154,26 @@ class ActorCritic(TrainablePolicy):
         Tensor.realize(*self.parameters())
 
     def forward_actor_critic(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1). Raises ValueError for
-        another shape.
+        """Compute mean action and value. obs (B, history * obs_dim) -> (B, act_dim) in [-1, 1], (B, 1).
+
+        Raises ValueError for another shape.
         """
         both = self.output(obs)
         return both[:, : self.act_dim].tanh(), both[:, self.act_dim :]
 
     def output(self, obs: Tensor) -> Tensor:
-        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim) -> (B, act_dim + 1). Raises as
-        `forward`.
+        """Compute [mean before tanh | value] for PPO. obs (B, history * obs_dim) -> (B, act_dim + 1).
+
+        Raises like `forward`.
         """
         _check_width(obs, self.obs_dim, self.history)
         return _pass(obs, self.backbone, (self.actor_head, self.critic_head), self.activation)
 
     def get_action_and_value(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """An action with its log probability, the entropy and the value. obs (B, history * obs_dim) -> (B, act_dim),
-        three times (B,).
+        """Return an action, its log probability, the entropy and the value.
 
-        Without an action, one is drawn from the Gaussian (tinygrad's random state); it is not clipped. Natural
-        logarithms.
-        Raises ValueError for another shape.
+        obs (B, history * obs_dim) -> (B, act_dim), three times (B,). Without an action, one is drawn from the Gaussian
+        (tinygrad's random state) and not clipped. Logarithms are natural. Raises ValueError for another shape.
         """
         mean, value = self.forward_actor_critic(obs)
         if action is None:
@@ -183,9 +187,9 @@ class ActorCritic(TrainablePolicy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim and hidden, as the shapes of `backbone.{i}` and the heads tell.
+        """Infer obs_dim (times history), act_dim and hidden from the shapes of `backbone.{i}` and the heads.
 
-        Raises ValueError otherwise.
+        Raises ValueError for other shapes.
         """
         sizes = chain(shapes, "backbone")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
@@ -197,17 +201,17 @@ class ActorCritic(TrainablePolicy):
         return {"obs_dim": (sizes or [num_inputs])[0], "act_dim": act_dim, "hidden": sizes[1:]}
 
     def actor(self) -> MLP:
-        """The MLP that computes the same actions, with weights of its own: what a robot needs of this network."""
+        """Return an MLP for the robot: it computes the same actions, with its own copy of the weights."""
         return _exported(self, MLP)
 
 
 @register_policy
 class PrivilegedActorCritic(TrainablePolicy):
-    """An actor as ActorCritic's, and a critic that is a network of its own and reads what only a simulator knows: (B,
-    critic_dim).
+    """An actor like ActorCritic's, with a separate critic network that reads simulator-only observations.
 
-    critic_hidden are the widths of the critic's layers, by default the actor's; the other arguments are ActorCritic's.
-    Pinto et al. 2018, "Asymmetric Actor Critic for Image-Based Robot Learning". Raises as ActorCritic.
+    These privileged observations are (B, critic_dim). critic_hidden are the widths of the critic's layers, by default
+    the actor's; the other arguments are those of ActorCritic. Source: Pinto et al. 2018, "Asymmetric Actor Critic for
+    Image-Based Robot Learning". Raises like ActorCritic.
     """
 
     def __init__(
@@ -230,20 +234,23 @@ class PrivilegedActorCritic(TrainablePolicy):
         self.backbone = [_linear(a, b, rng) for a, b in zip(sizes[:-2], sizes[1:-1])]
         self.actor_head = _linear(sizes[-2], sizes[-1], rng, scale=0.01)
         self.critic = [_linear(a, b, rng) for a, b in zip(critic_sizes[:-1], critic_sizes[1:])]
-        # Last, as ActorCritic.
+        # Last, as in ActorCritic.
         super().__init__(obs_dim, act_dim, critic_dim=critic_dim, history=history, initial_std=initial_std)
         Tensor.realize(*self.parameters())
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Mean actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim). Raises ValueError for another shape."""
+        """Compute mean actions in [-1, 1]. obs (B, history * obs_dim) -> (B, act_dim).
+
+        Raises ValueError for another shape.
+        """
         _check_width(obs, self.obs_dim, self.history)
         return _pass(obs, self.backbone, [self.actor_head], self.activation).tanh()
 
     def output(self, obs: Tensor, critic_obs: Tensor) -> Tensor:
-        """[mean before tanh | value], what PPO learns on. obs (B, history * obs_dim), critic_obs (C, critic_dim) -> (B,
-        act_dim + 1).
+        """Compute [mean before tanh | value] for PPO.
 
-        C may be less than B: the values of the other rows are 0. Raises ValueError for another shape.
+        obs (B, history * obs_dim), critic_obs (C, critic_dim) -> (B, act_dim + 1). C may be less than B: the values of
+        the other rows are 0. Raises ValueError for another shape.
         """
         _check_width(obs, self.obs_dim, self.history)
         _check_width(critic_obs, self.critic_dim)
@@ -253,9 +260,9 @@ class PrivilegedActorCritic(TrainablePolicy):
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """obs_dim (times history), act_dim, critic_dim and widths, as the shapes tell.
+        """Infer obs_dim (times history), act_dim, critic_dim and the layers' widths from the shapes.
 
-        Raises ValueError where they do not.
+        Raises ValueError for other shapes.
         """
         sizes, critic_sizes = chain(shapes, "backbone"), chain(shapes, "critic")
         num_inputs, act_dim = width(shapes, "actor_head", sizes[-1] if sizes else None)
@@ -273,16 +280,16 @@ class PrivilegedActorCritic(TrainablePolicy):
         }
 
     def actor(self) -> MLP:
-        """The MLP that computes the same actions, as ActorCritic's: a robot needs no critic."""
+        """Return an MLP for the robot, like ActorCritic.actor; a robot needs no critic."""
         return _exported(self, MLP)
 
 
 class JitPolicy(Policy):
-    """A policy behind TinyJit: the first call of a shape traces, later ones replay.
+    """Wraps a policy in TinyJit: the first call with a shape is traced, later calls replay it.
 
-    Saves and loads as the policy inside.
+    Saving and loading apply to the policy inside.
 
-    Every Policy compiles its own calls; this class is for a policy whose `__call__` does not. Raises TypeError unless
+    Policy compiles its own calls; use this class for a policy whose own `__call__` does not. Raises TypeError unless
     policy is a Policy.
     """
 
@@ -292,24 +299,24 @@ class JitPolicy(Policy):
         self.policy, self.history, self.chooses = policy, policy_history(policy), policy.chooses
 
     def forward(self, obs: Tensor) -> Tensor:
-        """What the policy inside computes. obs (B, obs_dim) -> (B, act_dim)."""
+        """Run the policy inside. obs (B, obs_dim) -> (B, act_dim)."""
         return self.policy.forward(obs)
 
     def save(self, path: str | Path, **bundle: Any) -> Path:
-        """Save the policy inside, as `Policy.save` does."""
+        """Save the policy inside with `Policy.save`."""
         return self.policy.save(path, **bundle)
 
     @classmethod
     def load(cls, path: str | Path) -> JitPolicy:
-        """The policy at path, wrapped anew. Raises as `Policy.load` does."""
+        """Load the policy at path and wrap it. Raises like `Policy.load`."""
         return cls(Policy.load(path))
 
 
 def go2_mlp(hidden: Sequence[int] | None = None) -> MLP:
-    """An MLP for the Go2: 48 observations, 12 joint actions."""
+    """Make an MLP for the Go2: 48 observations, 12 joint actions."""
     return MLP(48, 12, hidden)
 
 
 def go2_actor_critic(hidden: Sequence[int] | None = None, **options) -> ActorCritic:
-    """An ActorCritic for the Go2: 48 observations, 12 joint actions; options are ActorCritic's keywords."""
+    """Make an ActorCritic for the Go2: 48 observations, 12 joint actions; options are keywords of ActorCritic."""
     return ActorCritic(48, 12, hidden, **options)

@@ -1,5 +1,6 @@
-"""The base class of policies: calls compiled for each input shape, and policy folders that know the class and its
-arguments.
+"""The base class of policies, and how policies are saved and loaded.
+
+Calls are compiled for each input shape. A policy folder records the class and its constructor arguments.
 """
 
 from __future__ import annotations
@@ -34,18 +35,14 @@ class Policy:
 
     A subclass defines `forward` and an ordinary `__init__`, whose arguments are recorded.
 
-    Every tinygrad Tensor that an attribute holds, directly, in lists or in layers, is a weight; its attribute path is
-    its name.
+    Every tinygrad Tensor in an attribute, directly or inside lists and layers, is a weight. Its attribute path is its
+    name.
     """
 
-    chooses = False  # True: of the outputs, one for each choice, the largest is the choice
-    __slots__ = (
-        "_arguments",
-        "_compiled",
-        "_buffers",
-        "__dict__",
-        "__weakref__",
-    )  # not in __dict__, where tinygrad looks for weights
+    # True for a policy with one output for each choice: it chooses the action with the largest output.
+    chooses = False
+    # Slots keep these out of __dict__, where tinygrad looks for weights.
+    __slots__ = ("_arguments", "_compiled", "_buffers", "__dict__", "__weakref__")
 
     def __new__(cls, *args, **kwargs):
         ensure_compiler()
@@ -56,9 +53,8 @@ class Policy:
     def __init__(self):
         pass
 
-    def __reduce__(
-        self,
-    ):  # copied and pickled as it is loaded: constructed, then given the weights; a copied Tensor would not train
+    def __reduce__(self):
+        # A copied Tensor would not train. So a copy or unpickled policy is constructed, then given the weights.
         return _rebuild, (
             type(self),
             self._arguments,
@@ -66,16 +62,17 @@ class Policy:
         )
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Observations to actions, differentiable. obs (B, obs_dim) -> (B, act_dim). Raises NotImplementedError unless
-        overridden.
+        """Compute actions from observations, differentiable. obs (B, obs_dim) -> (B, act_dim).
+
+        Raises NotImplementedError unless overridden.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward(obs)")
 
     def __call__(self, obs: Tensor) -> Tensor:
-        """Run inference. obs (B, obs_dim) -> (B, act_dim), in memory of its own, without gradient.
+        """Run inference without gradient. obs (B, obs_dim) -> (B, act_dim), in new memory.
 
-        Compiled for each shape from its second call on. Raises TypeError unless obs is a tinygrad Tensor, otherwise as
-        `forward`.
+        Calls are compiled for each shape, from the second call with it on. Raises TypeError unless obs is a tinygrad
+        Tensor, otherwise like `forward`.
         """
         if not isinstance(obs, Tensor):
             raise TypeError(
@@ -83,22 +80,20 @@ class Policy:
             )
         if weights := self.parameters():
             Tensor.realize(*weights)
-        if (
-            buffers := tuple(weight.uop.base for weight in weights)
-        ) != self._buffers:  # replaced, where training would write in place
+        # Weights were replaced; training writes in place and keeps the buffers.
+        if (buffers := tuple(weight.uop.base for weight in weights)) != self._buffers:
             self._compiled, self._buffers = {}, buffers
         key = (obs.shape, obs.dtype, obs.device)
         if key not in self._compiled:
             avoid_deadlock()
             self._compiled[key] = TinyJit(lambda x: self.forward(x).clone())
-        if not (
-            obs.uop.has_buffer_identity() and obs.uop.is_realized
-        ):  # a compiled call takes whole buffers, no views and no constants
+        # A compiled call takes whole buffers, no views and no constants.
+        if not (obs.uop.has_buffer_identity() and obs.uop.is_realized):
             obs = obs.clone().realize()
         return _copy(self._compiled[key](obs))
 
     def parameters(self) -> list[Tensor]:
-        """Every weight, in the order of its name's first appearance."""
+        """Return all weights, in the order in which their names first appear."""
         return list(get_state_dict(self).values())
 
     def save(
@@ -109,12 +104,12 @@ class Policy:
         normalizer: ObservationNormalizer | None = None,
         training_info: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Save as a folder at path that describes itself; an older policy there stays until the new one is whole.
+        """Save the policy as a self-describing folder at path, and return path.
 
-        Returns path.
+        An older policy at path stays until the new one is complete.
 
         Raises ValueError for weights that are not finite, or a robot_config or normalizer that does not fit the policy;
-        TypeError for constructor arguments or training_info that JSON cannot hold; FileExistsError where path holds
+        TypeError for constructor arguments or training_info that JSON cannot hold; FileExistsError if path holds
         anything but a policy.
         """
         weights = {name: tensor.numpy() for name, tensor in get_state_dict(self).items()}
@@ -132,12 +127,12 @@ class Policy:
 
     @classmethod
     def load(cls: type[P], path: str | Path) -> P:
-        """The policy in the folder at path, or in a bare .safetensors file whose shapes tell the constructor's
-        arguments.
+        """Load the policy in the folder at path, or in a bare .safetensors file.
 
-        Called on Policy, the class is the one of the recorded name: a registered one, or else that of the recorded
-        module, which is imported; called on a subclass, it is that subclass. No code is run from the folder. Raises
-        FileNotFoundError, or ValueError that says what does not fit.
+        For a bare file the constructor's arguments follow from the shapes. Policy.load finds the class by its recorded
+        name: first among the registered classes, then in the recorded module, which it imports. A subclass's load makes
+        an instance of that subclass. No code in the folder is run. Raises FileNotFoundError, or ValueError that says
+        what does not fit.
         """
         if Path(path).is_file():
             weights = read_weights(path)
@@ -147,7 +142,7 @@ class Policy:
 
     @classmethod
     def from_info(cls: type[P], info: PolicyInfo) -> P:
-        """The policy whose folder `rfx.inspect_policy` has read. Raises as `load`."""
+        """Load the policy whose folder `rfx.inspect_policy` has read. Raises like `load`."""
         weights = info.read_weights()
         with naming(info.path):
             policy = _build(policy_class(info) if cls is Policy else cls, info.arguments, weights)
@@ -156,16 +151,15 @@ class Policy:
 
     @classmethod
     def infer_arguments(cls, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-        """The constructor arguments that weights of these shapes tell; none unless a subclass knows better.
+        """Infer constructor arguments from the shapes of the weights; Policy itself infers none.
 
-        Of a class that takes a history, obs_dim is the width of all its observations together: weights do not tell how
-        many they are.
-        Raises ValueError where no arguments give these weights.
+        For a class with a history, the result's obs_dim is the width of all observations together: the weights do not
+        tell how many observations there are. Raises ValueError if no arguments give these weights.
         """
         return {}
 
     def _named_arguments(self) -> dict[str, Any]:
-        """The constructor's arguments by name, random generators left out: what they drew is in the weights."""
+        """Constructor arguments by name, without random generators: their draws are already in the weights."""
         signature = inspect.signature(type(self).__init__)
         arguments = signature.bind(self, *self._arguments[0], **self._arguments[1]).arguments
         return {
@@ -174,17 +168,15 @@ class Policy:
 
 
 def register_policy(cls: type[P]) -> type[P]:
-    """Register a policy class under its name, so that `Policy.load` finds it; a class decorator.
+    """Class decorator that registers a policy class under its name, so that `Policy.load` finds it.
 
     Raises TypeError for anything but a subclass of Policy, ValueError for a name that another class has.
     """
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
         raise TypeError(f"got {cls!r}; expected a subclass of rfx.nn.Policy")
     known = _registered.get(cls.__name__, cls)
-    if (known.__module__, known.__qualname__) != (
-        cls.__module__,
-        cls.__qualname__,
-    ):  # a class that is defined again replaces itself
+    # A class that is defined again replaces itself.
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(
             f"the name {cls.__name__} is taken by {known.__module__}.{known.__qualname__}; choose another name"
         )
@@ -193,7 +185,7 @@ def register_policy(cls: type[P]) -> type[P]:
 
 
 def registered_policy(name: str) -> type[Policy]:
-    """The policy class registered under name. Raises ValueError that names the nearest."""
+    """Return the policy class registered under name. Raises ValueError that suggests the nearest name."""
     if name not in _registered:
         raise ValueError(
             f"no policy class {name!r} is registered; {nearest(name, _registered)}: import the module that defines it, "
@@ -203,9 +195,9 @@ def registered_policy(name: str) -> type[Policy]:
 
 
 def policy_class(info: PolicyInfo) -> type[Policy]:
-    """The class of the policy in a folder: the registered one, or else that of its module, which is imported.
+    """Find the class of the policy in a folder: first among registered classes, then by importing its module.
 
-    The module must be importable here, and must not lie in the folder, from which no code is run. Raises ValueError.
+    Raises ValueError if the module cannot be imported here or lies in the folder: no code in the folder is run.
     """
     known = _registered.get(info.policy_type)
     if info.module is None or known is not None and known.__module__ == info.module:
@@ -219,7 +211,7 @@ def policy_class(info: PolicyInfo) -> type[Policy]:
     try:
         cls = find_foreign(path)
     except ValueError as error:
-        if known is not None:  # registered from where the module is now
+        if known is not None:  # its module has moved since, and registered it
             return known
         raise ValueError(f"this policy needs its class {path}, and a policy folder holds no code: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Policy)):
@@ -228,17 +220,17 @@ def policy_class(info: PolicyInfo) -> type[Policy]:
 
 
 def _module_of(cls: type[Policy]) -> str | None:
-    """The module that others can import cls from; None for a class of rfx, or one that no module gives by its name."""
+    """Module from which others can import cls; None for a class of rfx or a class that cannot be imported by name."""
     module = cls.__module__
     importable = getattr(sys.modules.get(module), cls.__name__, None) is cls and module != "__main__"
     return module if importable and not module.startswith("rfx.") else None
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A copy of a realized tensor; Tensor.clone does the same by scheduling a kernel, ten times slower."""
+    """Copy a realized tensor; Tensor.clone schedules a kernel for this and is ten times slower."""
     source = tensor.uop.buffer
     copy = Buffer(source.device, source.size, source.dtype).allocate()
-    if hasattr(copy, "copy_from"):  # tinygrad 0.14 has this in place of copyin
+    if hasattr(copy, "copy_from"):  # tinygrad 0.14 has copy_from instead of copyin
         copy.copy_from(source)
     else:
         copy.copyin(source.as_memoryview(allow_zero_copy=True))
@@ -246,7 +238,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
-    """The registered class whose arguments these weights tell. Raises ValueError when there is none."""
+    """Find the registered class that can infer its arguments from these weights. Raises ValueError without one."""
     shapes = {name: array.shape for name, array in weights.items()}
     for policy_class in _registered.values():
         try:
@@ -261,14 +253,14 @@ def _class_for(weights: Mapping[str, np.ndarray]) -> type[Policy]:
 
 
 def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> P:
-    """An instance with these weights.
+    """Make an instance with these weights.
 
-    Inferred arguments come first, so that a wrong one is refused before memory is taken for it.
+    Arguments are inferred first, so that a wrong argument is refused before memory is allocated for it.
     """
     signature = inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
     teller = next(base for base in cls.__mro__ if "infer_arguments" in vars(base))
     inferred = {}
-    if cls.__init__ is teller.__init__:  # else a subclass with a constructor of its own
+    if cls.__init__ is teller.__init__:  # not so for a subclass with its own constructor
         inferred = _each(
             cls.infer_arguments({name: array.shape for name, array in weights.items()}), arguments.get("history", 1)
         )
@@ -287,7 +279,7 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
     try:
         policy = cls(*bound.args, **bound.kwargs)
         tensors = get_state_dict(policy)
-    except Exception as error:  # whatever a user's constructor raises
+    except Exception as error:  # a user's constructor may raise anything
         raise ValueError(
             f"{cls.__name__} cannot be built from the recorded arguments {reprlib.repr(arguments)}: {error}"
         ) from error
@@ -301,9 +293,9 @@ def _build(cls: type[P], arguments: Mapping[str, Any], weights: Mapping[str, np.
 
 
 def _each(inferred: Mapping[str, Any], history: Any) -> dict[str, Any]:
-    """Inferred arguments, obs_dim that of each of history observations.
+    """Return inferred arguments with obs_dim as the width of one of history observations.
 
-    Raises ValueError for a history that the weights do not have.
+    Raises ValueError for a history that does not fit the weights.
     """
     width = inferred.get("obs_dim", 0)
     if isinstance(history, bool) or not isinstance(history, int) or history < 1 or width % history:
@@ -315,7 +307,7 @@ def _each(inferred: Mapping[str, Any], history: Any) -> dict[str, Any]:
 
 
 def _rebuild(cls: type[P], arguments: tuple[tuple, dict], weights: Mapping[str, np.ndarray]) -> P:
-    """A copy of a policy. arguments are its constructor's, positional and by keyword."""
+    """Make a copy of a policy from its constructor's positional and keyword arguments, and its weights."""
     policy = cls(*arguments[0], **arguments[1])
     _set_weights(get_state_dict(policy), weights)
     return policy
@@ -328,9 +320,8 @@ def _set_weights(tensors: Mapping[str, Tensor], weights: Mapping[str, np.ndarray
     """
     for name, tensor in tensors.items():
         with np.errstate(over="ignore"):
-            array = weights[name].astype(
-                tensor.dtype.fmt or np.float32, casting="same_kind"
-            )  # bfloat16 is saved as float32
+            # bfloat16 is saved as float32.
+            array = weights[name].astype(tensor.dtype.fmt or np.float32, casting="same_kind")
         check_finite({name: array}, "weights")
         tensor.replace(Tensor(array, device=tensor.device).cast(tensor.dtype).contiguous())
     if tensors:

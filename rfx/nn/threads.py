@@ -1,4 +1,4 @@
-"""The threads that our kernels share (threads.c), and how compiled code gets into memory."""
+"""The threads that our kernels share (threads.c), and the loading of compiled code into memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 from tinygrad.runtime.support.elf import jit_loader
 
-MAX_THREADS = 64  # that a kernel runs on, however many there are: as many have scratch memory
+MAX_THREADS = 64  # a kernel runs on at most this many threads: only these have scratch memory
 
-CompiledKernel = Callable[[int, int], None]  # of the addresses of its buffers and of the pool
-_code: list[mmap.mmap] = []  # compiled kernels, which stay for good
+CompiledKernel = Callable[[int, int], None]  # takes the addresses of its buffers and of the pool
+_code: list[mmap.mmap] = []  # compiled kernels; they are never freed
 
 
 class _Pool(ctypes.Structure):
-    """The beginning of threads.c's Pool; the rest is zero at first."""
+    """The first fields of Pool in threads.c; the other fields start as zero."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("lock", "unlock", "wait", "wake_all", "yield")),
@@ -29,12 +29,17 @@ class _Pool(ctypes.Structure):
 
 
 class Pool:
-    """Threads that sleep until a kernel has tasks for them. work is what each of them runs for good, worker.c's
-    kernel.
+    """Threads that sleep until a kernel has tasks for them.
+
+    Each thread runs work, the kernel in worker.c, forever.
     """
 
     def __init__(self, work: CompiledKernel):
-        self._work, self._num_started, self._memory = work, 0, mmap.mmap(-1, mmap.PAGESIZE)  # on a page: on cache lines
+        self._work, self._num_started, self._memory = (
+            work,
+            0,
+            mmap.mmap(-1, mmap.PAGESIZE),
+        )  # a page start is aligned to cache lines
         self._fields, library = _Pool.from_buffer(self._memory), ctypes.CDLL(None)
         self.address = ctypes.addressof(self._fields)
         names = (
@@ -50,7 +55,7 @@ class Pool:
         library.pthread_cond_init(ctypes.c_void_p(self.address + _Pool.condition.offset), None)
 
     def use(self, num_threads: int) -> None:
-        """Let kernels run on this many threads, the one that calls them among these; call it while none runs."""
+        """Let kernels run on num_threads threads, including the calling one. Call this while no kernel runs."""
         num_threads = min(num_threads, MAX_THREADS)
         self._fields.threads = num_threads
         for i in range(self._num_started + 1, num_threads):
@@ -59,8 +64,9 @@ class Pool:
 
 
 def load(binary: bytes) -> CompiledKernel:
-    """The function that an object file begins with, in memory; ctypes lets other Python threads run during its
-    calls.
+    """Load the function at the beginning of an object file into memory.
+
+    ctypes lets other Python threads run during its calls.
     """
     image, apple = jit_loader(binary), sys.platform == "darwin"
     code = mmap.mmap(
@@ -75,7 +81,7 @@ def load(binary: bytes) -> CompiledKernel:
     address = ctypes.addressof(ctypes.c_char.from_buffer(code))
     if apple:
         ctypes.CDLL(None).pthread_jit_write_protect_np(1)
-    if platform.machine().lower() in ("arm64", "aarch64"):  # whose instruction cache does not see what was written
+    if platform.machine().lower() in ("arm64", "aarch64"):  # their instruction cache does not see new code
         flush = ctypes.CDLL(None if apple else "libgcc_s.so.1")["__clear_cache"]
         flush(ctypes.c_void_p(address), ctypes.c_void_p(address + len(image)))
     _code.append(code)

@@ -11,11 +11,11 @@ from rfx.observation import arrays
 
 
 class TorchJitPolicy(Policy):
-    """A model saved with `torch.jit.save`, called with observation dictionaries of torch tensors.
+    """A model saved with `torch.jit.save`, called with dictionaries of torch tensors as observations.
 
-    obs_keys are the entries that, joined along their last axis, are the model's input. A TorchScript file holds code:
-    open only one you trust. It stays the .pt file it is; a policy folder cannot hold it. Raises ImportError without
-    torch, FileNotFoundError, or ValueError for a file that is no TorchScript.
+    The model's input is the entries obs_keys, joined along their last axis. A TorchScript file holds code: open only a
+    file that you trust. The model stays in its .pt file; a policy folder cannot hold it. Raises ImportError without
+    torch, FileNotFoundError, or ValueError for a file that is not TorchScript.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class TorchJitPolicy(Policy):
                 raise ValueError(f"{model_path} is not a TorchScript file: {error}") from error
 
     def forward(self, obs: Mapping[str, Any]) -> Any:
-        """Actions for a dictionary of torch tensors, each (B, width) -> what the model returns, (B, act_dim).
+        """Compute actions for a dictionary of torch tensors. Each (B, width) -> the model's output, (B, act_dim).
 
-        Raises KeyError for a missing entry, TypeError for what is not a dictionary of torch tensors, RuntimeError
-        without a model.
+        Raises KeyError for a missing entry, TypeError unless obs is a dictionary of torch tensors, RuntimeError without
+        a model.
         """
         torch = arrays.import_torch()
         if self.model is None:
@@ -58,12 +58,12 @@ class TorchJitPolicy(Policy):
         return self.model(torch.cat([obs[key].to(self.device) for key in self.obs_keys], dim=-1))
 
     def __call__(self, obs: Mapping[str, Any]) -> Any:
-        """Run inference, without gradient. As `forward`."""
+        """Run `forward` without gradient."""
         with arrays.import_torch().inference_mode():
             return self.forward(obs).clone()
 
     def parameters(self) -> list[Any]:
-        """The model's weights, torch tensors."""
+        """Return the model's weights, torch tensors."""
         return [] if self.model is None else list(self.model.parameters())
 
     def save(self, path: str | Path, **bundle: Any) -> Path:
@@ -74,5 +74,5 @@ class TorchJitPolicy(Policy):
 
     @classmethod
     def load(cls, path: str | Path) -> TorchJitPolicy:
-        """The TorchScript model in the .pt file at path. Raises as the constructor."""
+        """Load the TorchScript model in the .pt file at path. Raises like the constructor."""
         return cls(path)

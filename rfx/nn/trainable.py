@@ -1,4 +1,4 @@
-"""The base of every network that PPO trains: rfx's own actor-critics, and those that users write."""
+"""The base class of every network that PPO trains: rfx's own actor-critics and those of users."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ HIDDEN = (256, 256)
 
 
 class TrainablePolicy(Policy):
-    """A network that PPO trains: an actor and a critic, for actions in [-1, 1] or, where `chooses` is True, choices.
+    """A network that PPO trains, with an actor and a critic.
 
-    A subclass calls this constructor, makes its layers and defines `output`. Its actions come from a Gaussian around
-    tanh of the mean; log_std (act_dim,), which does not depend on the observation, starts from initial_std. Choices
-    have none. history is how many observations it reads. critic_dim is the width of what a privileged critic reads, 0
-    without one; a subclass with such a critic defines `forward` too. Raises ValueError for a width or history that is
-    not a positive integer, or a standard deviation that is not positive.
+    Its actions lie in [-1, 1]; if `chooses` is True, it chooses one of act_dim actions instead. A subclass calls this
+    constructor, makes its layers and defines `output`. Actions come from a Gaussian around tanh of the mean. log_std
+    (act_dim,) does not depend on the observation and starts from initial_std; networks that choose have no log_std.
+    history is the number of observations the network reads. critic_dim is the width of a privileged critic's
+    observation, 0 without one; a subclass with such a critic also defines `forward`. Raises ValueError for a width or
+    history that is not a positive integer, or a standard deviation that is not positive.
     """
 
     def __init__(self, obs_dim: int, act_dim: int, *, critic_dim: int = 0, history: int = 1, initial_std: float = 0.6):
@@ -32,25 +33,28 @@ class TrainablePolicy(Policy):
             self.log_std = _log_std(self.act_dim, initial_std)
 
     def output(self, obs: Tensor, critic_obs: Tensor | None = None) -> Tensor:
-        """[mean before tanh, or logits | value], what PPO learns on.
+        """Compute [mean before tanh, or logits | value] for PPO.
 
-        obs (B, history * obs_dim) -> (B, act_dim + 1), float32. critic_obs (B, critic_dim) is given with a privileged
-        critic only. Raises NotImplementedError unless overridden.
+        obs (B, history * obs_dim) -> (B, act_dim + 1), float32. critic_obs (B, critic_dim) is given only to a
+        privileged critic. Raises NotImplementedError unless overridden.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define output(obs)")
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Mean actions in [-1, 1], or logits. obs (B, history * obs_dim) -> (B, act_dim). Raises as `output`."""
+        """Compute mean actions in [-1, 1], or logits. obs (B, history * obs_dim) -> (B, act_dim).
+
+        Raises like `output`.
+        """
         mean = self.output(obs)[:, : self.act_dim]
         return mean if self.chooses else mean.tanh()
 
     def actor(self) -> Policy:
-        """What a robot needs of this network, with weights of its own: here a copy of all of it."""
+        """Return the part of this network that a robot needs, with its own weights; by default a full copy."""
         return copy.deepcopy(self)
 
 
 def layer_sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None, history: int = 1) -> list[int]:
-    """Widths of all layers, input to output. Raises ValueError unless all, and history, are positive integers."""
+    """Widths of all layers, input to output. Raises ValueError unless they and history are positive integers."""
     sizes = [obs_dim, *(HIDDEN if hidden is None else hidden), act_dim]
     if not all(
         isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in [*sizes, history]
@@ -63,9 +67,9 @@ def layer_sizes(obs_dim: int, act_dim: int, hidden: Sequence[int] | None, histor
 
 
 def _log_std(act_dim: int, initial_std: float) -> Tensor:
-    """Logarithms of the standard deviations that exploration starts from.
+    """Logarithms of the initial standard deviations for exploration. (act_dim,).
 
-    Raises ValueError for one that is not positive.
+    Raises ValueError unless initial_std is positive.
     """
     if not 0.0 < initial_std < math.inf:
         raise ValueError(f"got initial_std {initial_std}; expected a positive finite number")

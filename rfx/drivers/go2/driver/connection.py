@@ -1,4 +1,4 @@
-"""The driver's side of the sender: its process, the mailboxes between them, and whether it is at work."""
+"""The driver's connection to the sender: the process, the mailboxes between them, and whether it works."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from rfx.robot.config import RobotConfig
 
 REFRESH_S = 0.001
 START_S = 30.0  # for the sender's interpreter and imports, on a busy machine
-# without a word from the sender, by what it last said it does
+# Longest silence of the sender, by its last phase.
 SILENT_S = {Phase.CONNECTING: 2.0, Phase.DONE: float("inf")}
 SETTLED = (Phase.IDLE, Phase.FAULT, Phase.DONE)  # damped, or nothing is sent
 
 
 class Process(Protocol):
-    """What is asked of the sender's process; subprocess.Popen has it."""
+    """The sender's process; subprocess.Popen is one."""
 
     returncode: int | None
 
@@ -43,7 +43,7 @@ class Process(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StartedSender:
-    """A sender's process, the memory that it shares with the driver (mailbox.mailboxes), and the bell it waits for."""
+    """A sender's process, the memory that it shares with the driver (mailbox.mailboxes), and its doorbell."""
 
     process: Process
     memory: mmap.mmap
@@ -54,13 +54,13 @@ StartSender = Callable[[RobotConfig, dict[str, Any]], StartedSender]
 
 
 def start_sender(config: RobotConfig, options: dict[str, Any]) -> StartedSender:
-    """Start one in a process of its own. options: sender.SenderOptions without memory, doorbell and driver_pid."""
+    """Start a sender in its own process. options: sender.SenderOptions without memory, doorbell and driver_pid."""
     descriptor, memory = create_memory(config)
     bell_end, our_end = os.pipe()
     options = options | {"memory": descriptor, "doorbell": bell_end, "driver_pid": os.getpid()}
-    # It finds rfx wherever this process did. Nothing there multiplies matrices, and each thread of OpenBLAS would take
-    # 32 MB: locked, and so much longer for the system to take apart before it closes the socket that tells of a killed
-    # sender, or guard.
+    # PYTHONPATH lets the sender find rfx where this process found it. The sender multiplies no matrices. Each thread of
+    # OpenBLAS would lock 32 MB. The system would need longer to free this memory before it closes the socket that tells
+    # of a killed sender or guard.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "rfx.drivers.go2.sender.sender", json.dumps(options)],
@@ -74,7 +74,7 @@ def start_sender(config: RobotConfig, options: dict[str, Any]) -> StartedSender:
 
 
 def why_none_started() -> str:
-    """For a sender that could say nothing itself."""
+    """Find the reason why a sender ended without a report."""
     try:
         importlib.import_module("rfx.drivers.go2.wire.dds")
     except ImportError as error:
@@ -83,7 +83,7 @@ def why_none_started() -> str:
 
 
 class Connection:
-    """A sender that was started for one robot, which it takes over first. `command` is the record it is sent."""
+    """A sender that runs for one robot. It first takes over the robot. `command` is the record to send to it."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Connection:
     ):
         self.command = np.zeros((), command_dtype(config))
         self._limits, self._clock = limits, clock
-        self._lock = threading.Lock()  # a request may come from another thread than the one that steps
+        self._lock = threading.Lock()  # another thread than the stepping one may make a request
         self._began_s = clock.now()
         told = {"config": config.to_dict(), "limits": dataclasses.asdict(limits), "log_path": str(log_path)}
         started = start(config, options | told)
@@ -107,33 +107,33 @@ class Connection:
 
     @property
     def phase(self) -> Phase:
-        """What the sender last said that it does."""
+        """The sender's phase, from its last report."""
         return Phase(self.state["phase"])
 
     @property
     def reason(self) -> str:
-        """Why, where that is a fault or lying down."""
+        """The reason for a fault or for lying down."""
         return self.state["reason"].decode(errors="replace")
 
     @property
     def state(self) -> np.void:
-        """What the sender last reported (mailbox.state_dtype)."""
+        """The sender's last report (mailbox.state_dtype)."""
         return self._states.read()
 
     @property
     def is_running(self) -> bool:
-        """Whether the sender's process is there."""
+        """Whether the sender's process runs."""
         return self.process.poll() is None
 
     def request(self, request: Request) -> None:
-        """Send the command record, with this request, at once."""
+        """Send the command record with this request at once."""
         with self._lock:
             self.command["time_s"], self.command["request"] = self._clock.now(), request
             self._commands.write(self.command)
         self._doorbell.ring()
 
     def newest_state(self) -> np.void:
-        """What the sender reports after a look at the robot now; if that takes too long, what it reported last."""
+        """Ask the sender for a new report on the robot and return it, or the last report if that takes too long."""
         state, until_s = self.state, self._clock.now() + REFRESH_S
         number = self._states.number
         self._doorbell.ring()
@@ -143,9 +143,9 @@ class Connection:
         return state
 
     def check(self) -> None:
-        """Kill a sender that said nothing for too long, as it could go on any time, and raise RuntimeError.
+        """Kill a sender that was silent for too long, and raise RuntimeError.
 
-        Its guard damps.
+        The silent sender could resume at any time. Its guard damps.
         """
         state = self.state
         heard_s, limit_s = float(state["alive_s"]), SILENT_S.get(Phase(state["phase"]), self._limits.guard_timeout_s)
@@ -153,7 +153,7 @@ class Connection:
             heard_s, limit_s = self._began_s, START_S
         if (silent_s := self._clock.now() - heard_s) <= limit_s or not self.is_running:
             return
-        self._clock.sleep(0.01)  # this whole process may have been away: a word that has come meanwhile counts
+        self._clock.sleep(0.01)  # this process itself may have been stopped: a report that came meanwhile counts
         if float(self.state["alive_s"]) > heard_s or not self.is_running:
             return
         self.process.kill()
@@ -161,7 +161,7 @@ class Connection:
         raise RuntimeError(f"the Go2's sender stood still for {silent_s * 1e3:.0f} ms and was killed; its guard damps")
 
     def wait_until_settled(self, timeout_s: float) -> None:
-        """Until the robot is damped, or the sender gone or found standing still, in which cases the guard damps."""
+        """Wait until the robot is damped, or until the sender is gone or stands still: then the guard damps."""
         deadline_s = self._clock.now() + timeout_s
         while self.phase not in SETTLED and self.is_running and self._clock.now() < deadline_s:
             try:
@@ -171,13 +171,13 @@ class Connection:
             self._clock.sleep(0.002)
 
     def close(self) -> None:
-        """Have the sender damp for a while and end; one that does not end is terminated, then killed."""
+        """Let the sender damp for a while and end. If it does not end, terminate it, then kill it."""
         for end, wait_s in (
             (self.process.terminate, self._limits.damping_s + 15.0),
             (self.process.kill, 5.0),
             (lambda: None, None),
         ):
-            try:  # it damps on SIGTERM too; after SIGKILL its guard does
+            try:  # the sender damps on SIGTERM too; after SIGKILL its guard damps
                 self.process.wait(timeout=wait_s)
                 break
             except subprocess.TimeoutExpired:

@@ -1,6 +1,4 @@
-"""The Go2 as a Robot: it fills the RobotState from what the sender reports, and hands the sender the policy's
-targets.
-"""
+"""The Go2 as a Robot: it reads its RobotState from the sender's reports, and gives the policy's targets to the sender."""
 
 from __future__ import annotations
 
@@ -32,31 +30,31 @@ STAND_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the sender last said: what it does, and how the robot is."""
+    """The sender's last report: its phase and the condition of the robot."""
 
     phase: Phase
-    reason: str  # of a fault, or of lying down
-    state_age_s: float  # of the last LowState
-    buttons: int  # of the remote, a sum of remote.BUTTONS
+    reason: str  # why there is a fault, or why the robot lies down
+    state_age_s: float  # age of the last LowState
+    buttons: int  # pressed buttons of the remote, a sum of remote.BUTTONS
     remote_seen: bool  # the remote has sent something
-    battery: int  # charge in %, mailbox.UNKNOWN where a simulator does not say
-    hottest: tuple[str, int]  # joint, and its motor's temperature in degrees C
+    battery: int  # charge in %; mailbox.UNKNOWN if a simulator does not report it
+    hottest: tuple[str, int]  # joint with the hottest motor, and its temperature in degrees C
 
 
 class Go2(SingleRobot):
     """The Unitree Go2, real or behind `rfx emulate-go2`.
 
-    The first reset connects; leaving the context lies it down and disconnects.
+    The first reset connects. Leaving the context lets the robot lie down, then disconnects.
 
-    config is a policy's own, within pose.adopt's bounds: its gains, scale and default pose count, limits are the
-    robot's. interface is the network interface of the robot: its Ethernet, or "lo" for a simulator. domain is the DDS
-    domain, by default 1 on loopback and 0 elsewhere. velocity_from is "api" (command) or "remote" (the sticks).
-    log_path is where the last seconds before an end are written, and the whole run beside it (log.Recorder).
-    motion_switcher=False is for simulators that have none: nobody is asked to let go of the motors then.
-    silent_publishers other publishers of rt/lowcmd are tolerated as long as they send nothing. restore has the robot's
-    own controller take the motors again when it is closed without a fault: the one of this name, or with "" the one
-    that let go of them. clock and start are for tests, which turn the one and keep the sender in their own process with
-    the other.
+    config is the policy's config, within the bounds of pose.adopt: gains, scale and default pose are the policy's,
+    limits are the robot's. interface is the network interface of the robot: its Ethernet, or "lo" for a simulator.
+    domain is the DDS domain, by default 1 on loopback and 0 elsewhere. velocity_from is "api" (command) or "remote"
+    (the sticks). The last seconds before an end are written to log_path, and the whole run beside it (log.Recorder).
+    motion_switcher=False is for simulators without a motion switcher: then no controller is asked to release the
+    motors. silent_publishers is the number of other publishers of rt/lowcmd that are tolerated while they send nothing.
+    restore names the robot's own controller that takes the motors again when this robot is closed without a fault; ""
+    means the controller that released them. Tests use clock to control time, and start to keep the sender in their own
+    process.
 
     Keep the robot on the ground, in the open, with somebody at its remote: L2+B damps.
     Raises ValueError for a config out of bounds and for options that do not fit together.
@@ -94,18 +92,18 @@ class Go2(SingleRobot):
             "interface": interface,
         }
         self._restore, self._clock, self._start = restore, clock, start
-        self.left_without = ""  # the robot's own controller, which let go of the motors and has not taken them again
+        self.left_without = ""  # the robot's own controller that released the motors and has not taken them again
         self._connection: Connection | None = None
-        self._lock = threading.Lock()  # stop() may be called from another thread than the one that steps
+        self._lock = threading.Lock()  # another thread than the stepping one may call stop()
         self._failure, self._is_stopping, self._is_braking, self._remote_seen = "", False, False, False
-        self._wanted = [0.0, 0.0, 0.0]  # the velocity that state.velocity_command goes to
+        self._wanted = [0.0, 0.0, 0.0]  # state.velocity_command moves to this velocity
         self._latencies_s: list[float] = []
 
     def connect(self) -> None:
-        """Start the sender and wait until it has the robot to itself and has damped it for limits.lead_s.
+        """Start the sender and wait until it alone commands the robot and has damped it for limits.lead_s.
 
-        Raises ModuleNotFoundError without the extra `go2`, ConnectionError with the reason when the robot cannot be
-        had, or when it is stopped or closed meanwhile.
+        Raises ModuleNotFoundError without the extra `go2`. Raises ConnectionError with the reason when the robot cannot
+        be taken over, or is stopped or closed meanwhile.
         """
         if self._connection is not None:
             raise RuntimeError("the Go2 is connected already")
@@ -121,7 +119,7 @@ class Go2(SingleRobot):
             while connection.phase == Phase.CONNECTING and connection.is_running:
                 connection.check()
                 self._clock.sleep(0.005)
-            phase = connection.phase  # before the reason
+            phase = connection.phase  # read before the reason
             reason = connection.reason or ("it was stopped" if self._is_stopping else why_none_started())
         except RuntimeError as error:
             phase, reason = Phase.DONE, str(error)
@@ -134,9 +132,9 @@ class Go2(SingleRobot):
             raise ConnectionError(f"no Go2 in DDS domain {self.domain} on {self.interface!r}: {reason}")
 
     def reset(self) -> None:
-        """Stand up from the measured pose, connecting first where need be.
+        """Stand up from the measured pose, and connect first if necessary.
 
-        Raises ConnectionError, or RuntimeError when it stops instead.
+        Raises ConnectionError if it cannot connect, RuntimeError if the robot stops instead of standing up.
         """
         if self._connection is None:
             self.connect()
@@ -151,7 +149,7 @@ class Go2(SingleRobot):
             self._clock.sleep(0.002)
 
     def stand(self) -> None:
-        """Begin to stand up, or go back to standing from walking, and return at once.
+        """Begin to stand up, or change from walking to standing, and return at once.
 
         Raises RuntimeError after a fault.
         """
@@ -160,24 +158,24 @@ class Go2(SingleRobot):
         self._request(Request.STAND)
 
     def brake(self) -> float:
-        """Command zero velocity from now on, whatever is asked, until it stands anew.
+        """Command zero velocity from now on, whatever is asked, until the robot stands again.
 
-        Returns limits.brake_s, for which the policy should go on.
+        Returns limits.brake_s; the policy should go on for this time.
 
-        For before stand, lie and stop: of the default run's policies one fell in 12 of 80 ends when its legs were taken
-        from it while it walked at up to 1 m/s, and in 3 of 60 when it was told to stand from one step to the next; in
-        none of 120 when it braked.
+        Call it before stand, lie and stop. A policy of the default run walked at up to 1 m/s. It fell in 12 of 80 ends
+        when its legs were taken from it while it walked, in 3 of 60 when it was told to stand from one step to the
+        next, and in none of 120 when it braked.
         """
         self._is_braking = True
         return self.limits.brake_s
 
     def lie(self) -> None:
-        """Begin to lie down, and return at once: damping follows. Raises RuntimeError after a fault."""
+        """Begin to lie down, and return at once; damping follows. Raises RuntimeError after a fault."""
         self._connected()
         self._request(Request.LIE)
 
     def look(self) -> Report:
-        """What the sender last said. Raises RuntimeError after a fault or before connecting."""
+        """Return the sender's last report. Raises RuntimeError after a fault or before connecting."""
         connection = self._connected()
         state = connection.state
         self._remote_seen = self._remote_seen or bool(state["remote"].any())
@@ -193,7 +191,7 @@ class Go2(SingleRobot):
         )
 
     def observe(self) -> dict[str, Array]:
-        """{"state": (1, max_state_dim)}, float32, of the newest LowState.
+        """Return {"state": (1, max_state_dim)}, float32, from the newest LowState.
 
         Raises RuntimeError after a fault or before reset.
         """
@@ -212,18 +210,17 @@ class Go2(SingleRobot):
         return observation
 
     def act(self, action: Any) -> None:
-        """Hand the sender the targets of one control step.
+        """Give the sender the targets of one control step.
 
-        A wrong action damps for good: ValueError. RuntimeError when not standing.
+        A wrong action damps for good and raises ValueError. Raises RuntimeError when the robot does not stand.
 
-        When the robot lies down of itself, as with an empty battery, this returns to the caller only once it lies, with
-        a RuntimeError.
+        If the robot lies down by itself, for example with an empty battery, this raises RuntimeError once it lies.
         """
         connection = self._connected()
         if (phase := connection.phase) == Phase.LYING_DOWN:
             connection.wait_until_settled(self._lying_s)
         if phase not in (Phase.STANDING, Phase.POLICY) or self._is_stopping:
-            self._connected()  # says why, where the sender has damped only since the first look
+            self._connected()  # raises with the reason, if the sender has damped since the first check
             raise RuntimeError(f"the Go2 is {connection.phase.name}: call reset() first")
         try:
             values = self._action(action)
@@ -237,11 +234,11 @@ class Go2(SingleRobot):
         self._latencies_s.append(float(connection.state["latency_s"]))
 
     def stop(self) -> None:
-        """Lie down: to the default pose, then onto folded legs; then damp until the next reset.
+        """Lie down by way of the default pose onto folded legs, then damp until the next reset.
 
         Returns once damping is being sent.
 
-        While connecting, it gives up. Interrupted (Ctrl-C), it damps at once. May be called from another thread.
+        While it connects, this ends the attempt. On Ctrl-C it damps at once. May be called from another thread.
         """
         if (connection := self._connection) is None:
             return
@@ -254,7 +251,7 @@ class Go2(SingleRobot):
             raise
 
     def abort(self) -> None:
-        """Damp at once: the robot drops, held back by its motors.
+        """Damp at once: the robot drops, and its motors slow the fall.
 
         Returns once damping is being sent, or the sender is gone.
         """
@@ -267,7 +264,7 @@ class Go2(SingleRobot):
     def close(self) -> None:
         """Damp for limits.damping_s and disconnect.
 
-        Raises RuntimeError when the robot's own controller was to be restored and was not.
+        Raises RuntimeError if the robot's own controller should have been restored and was not.
         """
         if (connection := self._connection) is None:
             return
@@ -280,8 +277,9 @@ class Go2(SingleRobot):
             raise RuntimeError(connection.reason)
 
     def latency_s(self) -> tuple[float, float]:
-        """LowState in to the first LowCmd that the policy made of it: median and 99th percentile, s. nan before the
-        second step.
+        """Time from a LowState to the policy's first LowCmd for it: median and 99th percentile, s.
+
+        nan before the second step.
         """
         values = self._latencies_s[2:]
         return tuple(np.percentile(values, (50, 99)).tolist()) if values else (np.nan, np.nan)
@@ -307,8 +305,9 @@ class Go2(SingleRobot):
         self.state.velocity_command[...] = 0.0
 
     def _follow_command(self, battery: int) -> None:
-        """Let the policy's command go to what is wanted, within limits.command_s: to zero before the sender lies it
-        down of itself, too.
+        """Move the policy's velocity command to the wanted one, within limits.command_s.
+
+        It also goes to zero before the sender lets the robot lie down by itself.
         """
         is_empty = UNKNOWN < battery <= self.limits.least_charge
         command, wanted = (
@@ -320,12 +319,12 @@ class Go2(SingleRobot):
 
     @property
     def _lying_s(self) -> float:
-        """How long lying down takes at most, with some to spare."""
+        """Upper limit of the time for lying down, s, with a margin."""
         return self.limits.collect_s + self.limits.lie_s + 2.0 * self.limits.settle_s + 2.0
 
     def _request(self, request: Request) -> None:
         with self._lock:
-            if self._failure:  # nothing takes that back, or overwrites it before the sender has seen it
+            if self._failure:  # nothing may take a failure back, or overwrite it before the sender sees it
                 request = Request.FAIL
             elif self._is_stopping and request in (Request.STAND, Request.POLICY):  # another thread has just stopped it
                 raise RuntimeError("the Go2 was stopped: call reset() first")
@@ -333,21 +332,21 @@ class Go2(SingleRobot):
                 connection.request(request)
 
     def _fail(self, reason: str, cause: ValueError | None = None) -> None:
-        """Have the sender damp for good, and raise: the cause's kind, or RuntimeError."""
+        """Let the sender damp for good, and raise an error of the cause's kind, or RuntimeError without a cause."""
         with self._lock:
             self._failure, self._connection.command["reason"] = reason, reason.encode()[:REASON_SIZE]
         self._request(Request.FAIL)
         raise (ValueError if cause else RuntimeError)(reason) from cause
 
     def _connected(self) -> Connection:
-        """The connection.
+        """Return the connection.
 
-        Raises RuntimeError when there is none, or the sender damped for good, stands still, or is gone.
+        Raises RuntimeError if there is none, or if the sender has damped for good, stands still, or is gone.
         """
         connection = self._connection
         if connection is None:
             raise RuntimeError("the Go2 is not connected: call reset() first")
-        is_running = connection.is_running  # before the phase: a sender says why it ends before it does
+        is_running = connection.is_running  # read before the phase: a sender says why it ends, then ends
         if self._failure or connection.phase in (Phase.FAULT, Phase.DONE):
             raise RuntimeError(f"the Go2 was damped: {self._failure or connection.reason}; log: {self.log_path}")
         connection.check()

@@ -1,7 +1,7 @@
-"""What must never happen on a Go2, as pure functions: rules on a snapshot, and limits on joint targets.
+"""Safety of a Go2, as pure functions: rules on a snapshot, and limits on joint targets.
 
-The sender calls these before every command it sends. A rule returns None, or one line that says what is wrong: then the
-sender damps.
+The sender calls these before every command. A rule returns None if all is well. Otherwise it returns one line that says
+what is wrong, and the sender damps.
 """
 
 from __future__ import annotations
@@ -23,52 +23,55 @@ MOVING = (Phase.STANDING_UP, Phase.STANDING, Phase.POLICY, Phase.LYING_DOWN)  # 
 
 @dataclass(frozen=True, kw_only=True)
 class SafetyLimits:
-    """Where the driver draws the line, and how it stands up and damps."""
+    """Limits at which the driver damps or lies down, and constants for how it stands up, lies down and damps."""
 
-    state_timeout_s: float = 0.05  # without LowState, while the motors are stiff
-    idle_state_timeout_s: float = 3.0  # without LowState, while they are not
-    guard_timeout_s: float = 0.05  # of the sender, before its guard takes over
-    policy_timeout_s: float = 0.09  # without a policy step: damping is on the wire before 100 ms
-    stand_timeout_s: float = 60.0  # standing without a word from the driver, then it lies down
-    slow_policy_factor: float = 1.5  # times the control period, on average over slow_policy_s: then it lies down
+    state_timeout_s: float = 0.05  # longest time without LowState while the motors are stiff
+    idle_state_timeout_s: float = 3.0  # longest time without LowState while the motors are not stiff
+    guard_timeout_s: float = 0.05  # longest silence of the sender before its guard takes over
+    policy_timeout_s: float = 0.09  # longest time without a policy step; damping is sent before 100 ms are over
+    stand_timeout_s: float = 60.0  # the robot lies down after standing this long without a word from the driver
+    # The robot lies down if policy steps, averaged over slow_policy_s, take longer than this times the control period.
+    slow_policy_factor: float = 1.5
     slow_policy_s: float = 1.0
-    tilt_rad: float = 1.05  # 60 degrees, where training ends an episode too
-    joint_velocity_factor: float = (
-        2.0  # times the joint's max_velocity_rad_s: simulated gaits touch 1.6 as a foot lands
-    )
-    joint_velocity_smoothing_s: float = 0.01  # time constant: a foot that lands kicks its joints for a few milliseconds
-    temperature_c: float = 85.0  # motor; our own choice, below where magnets and windings suffer
+    tilt_rad: float = 1.05  # 60 degrees; training ends an episode there too
+    # Largest joint velocity, as a factor of max_velocity_rad_s. Simulated gaits reach 1.6 when a foot lands.
+    joint_velocity_factor: float = 2.0
+    joint_velocity_smoothing_s: float = 0.01  # time constant; a landing foot kicks its joints for a few milliseconds
+    temperature_c: float = 85.0  # of a motor; our own choice, below the damage to magnets and windings
     target_velocity_factor: float = 4.0  # a target moves at most this times the joint's max_velocity_rad_s
-    interpolation_s: float = 0.004  # two ticks, over which a target moves to the policy's next one
-    quaternion_norm: float = 0.1  # how far it may be from 1
-    stand_charge: int = 20  # %, below it does not stand up
-    least_charge: int = 10  # %, at it it lies down
-    low_charge_s: float = 1.0  # for how long that must be reported
-    lead_s: float = 0.3  # of damping before anything else: a robot may meet the writer late
+    interpolation_s: float = 0.004  # two ticks; a target moves to the policy's next target in this time
+    quaternion_norm: float = 0.1  # the norm may differ from 1 by this
+    stand_charge: int = 20  # %; below this charge the robot does not stand up
+    least_charge: int = 10  # %; at this charge the robot lies down
+    low_charge_s: float = 1.0  # a low charge counts after this long
+    lead_s: float = 0.3  # damping lasts this long before anything else: a robot may meet the writer late
     stand_s: float = 1.2  # Unitree's examples stand up in about this time
-    stand_velocity_rad_s: float = 2.0  # slower than stand_s where a joint has far to go
-    rest_velocity_rad_s: float = 0.3  # below it a joint counts as at rest
-    settle_s: float = 0.5  # what a motion waits at most for the joints to come to rest
+    stand_velocity_rad_s: float = 2.0  # standing up takes longer than stand_s if a joint would move faster than this
+    rest_velocity_rad_s: float = 0.3  # a joint below this velocity counts as at rest
+    settle_s: float = 0.5  # a motion waits at most this long for the joints to come to rest
     stand_error_rad: float = 0.3  # a robot with a joint further from the default pose does not stand
-    command_s: float = 0.4  # in which the velocity command goes from zero to the greatest, or back
-    # for which the policy goes on, commanded to stand, before a planned end: the steps that are left, and the sway
-    # after them
+    command_s: float = 0.4  # the velocity command takes this long from zero to its maximum, or back
+    # Before a planned end the policy goes on for this long with a command of zero. This covers the last steps and the
+    # sway after them.
     brake_s: float = 0.8
-    collect_s: float = 0.5  # from wherever the policy left the legs to the default pose, to stand or before lying down
-    lie_s: float = 1.5  # onto folded legs, from the default pose or wherever standing up had got to
+    collect_s: float = 0.5  # from the policy's last pose to the default pose, to stand or before lying down
+    lie_s: float = 1.5  # onto folded legs, from the default pose or from an unfinished stand
     stand_kp: float = 60.0  # N m/rad, Unitree's examples
     stand_kd: float = 5.0  # N m s/rad, Unitree's examples
     damping_kd: float = 2.0  # N m s/rad, Unitree's examples
-    damping_s: float = 2.0  # how long damping is sent on the way out
+    damping_s: float = 2.0  # damping is sent for this long before the sender ends
     service_timeout_s: float = 5.0  # for an answer of the robot's services
-    lie_down_timeout_s: float = 10.0  # for its own controller to lie it down, before it is released
-    release_timeout_s: float = 30.0  # for its own controller to let go
+    lie_down_timeout_s: float = 10.0  # for the robot's own controller to lie down, before it is released
+    release_timeout_s: float = 30.0  # for the robot's own controller to release the motors
     max_velocity_command: tuple[float, float, float] = MAX_VELOCITY_COMMAND
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything the sender knows at one moment. Times are time.monotonic(), arrays (num_joints,) in motor order."""
+    """Everything that the sender knows at one moment.
+
+    Times are time.monotonic(); arrays are (num_joints,) in motor order.
+    """
 
     now_s: float
     phase: Phase
@@ -81,15 +84,15 @@ class Snapshot:
     gyroscope: Array  # (3,), rad/s
     quaternion: Array  # (4,), wxyz
     buttons: int
-    other_publishers: int  # of rt/lowcmd
+    other_publishers: int  # number of other publishers of rt/lowcmd
     driver_alive: bool
-    driver_failure: str  # what the driver reports, or nothing
-    policy_time_s: float  # of the driver's last word: in Phase.POLICY the last policy step
-    target: Array  # what it asked for, rad
-    other_names: str = ""  # who they are
+    driver_failure: str  # failure that the driver reports, or ""
+    policy_time_s: float  # time of the driver's last word; in Phase.POLICY, of the last policy step
+    target: Array  # positions that the driver asked for, rad
+    other_names: str = ""  # names of the other publishers
     num_damaged: int = 0  # LowStates with a wrong checksum since the last intact one
     battery: int = UNKNOWN  # charge, %
-    driver_stopped: bool = False  # as SIGSTOP or a debugger stops a process
+    driver_stopped: bool = False  # stopped by SIGSTOP or a debugger
     guard_failure: str = ""
 
 
@@ -97,32 +100,32 @@ Rule = Callable[[Snapshot, SafetyLimits, RobotConfig], str | None]
 
 
 def driver_failed(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The policy raised, gave a wrong action, or was asked to fail."""
+    """Rule against a policy that raised, gave a wrong action, or was asked to fail."""
     return now.driver_failure or None
 
 
 def driver_gone(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The process that runs the policy has ended, was killed, or crashed."""
+    """Rule against a policy's process that has ended, was killed, or crashed."""
     return None if now.driver_alive else "the policy's process is gone"
 
 
 def driver_stopped(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The process that runs the policy stands still: nobody could end what the robot does."""
+    """Rule against a policy's process that stands still: nobody could end what the robot does."""
     return "the policy's process was stopped" if now.driver_stopped and now.phase in MOVING else None
 
 
 def guard_failed(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """Nobody would damp if the sender ended now."""
+    """Rule against a guard that has failed: nobody would damp if the sender ended now."""
     return now.guard_failure or None
 
 
 def remote_stop(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """L2 and B together on the remote. (A robot that is damped anyway only stays so: the controller sees to that.)"""
+    """Rule for L2 and B together on the remote. The controller keeps a robot damped that is damped already."""
     return "L2+B on the remote" if now.phase in MOVING and now.buttons & EMERGENCY == EMERGENCY else None
 
 
 def other_publisher(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """Somebody else may command the motors."""
+    """Rule against another publisher that may command the motors."""
     if not now.other_publishers:
         return None
     who = f" ({now.other_names})" if now.other_names else ""
@@ -130,7 +133,7 @@ def other_publisher(now: Snapshot, limits: SafetyLimits, config: RobotConfig) ->
 
 
 def stale_state(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The robot has not reported for too long; longer is not too long while the motors are not stiff."""
+    """Rule against a robot that has not reported for too long; while the motors are not stiff, the limit is higher."""
     age_s, limit_s = (
         now.now_s - now.state_time_s,
         limits.state_timeout_s if now.phase in MOVING else limits.idle_state_timeout_s,
@@ -142,7 +145,7 @@ def stale_state(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str
 
 
 def silent_policy(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The policy has not made a step for too long."""
+    """Rule against a policy that has not made a step for too long."""
     age_s, limit_s = now.now_s - now.policy_time_s, limits.policy_timeout_s
     return (
         f"no policy step for {age_s * 1e3:.0f} ms, limit {limit_s * 1e3:.0f} ms"
@@ -152,7 +155,7 @@ def silent_policy(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> s
 
 
 def not_finite(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """A measurement or a target is not a number."""
+    """Rule against a measurement or a target that is not finite."""
     for name in ("joint_position", "joint_velocity", "gyroscope", "quaternion"):
         if not np.isfinite(getattr(now, name)).all():
             return f"LowState's {name.replace('_', ' ')} is not finite"
@@ -162,7 +165,7 @@ def not_finite(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str 
 
 
 def no_orientation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The orientation is none: zeros, say, would count as level."""
+    """Rule against a quaternion that is no orientation: zeros, for example, would count as level."""
     norm = float(np.linalg.norm(now.quaternion))
     return (
         f"LowState's quaternion has norm {norm:.2f}; expected 1" if abs(norm - 1.0) > limits.quaternion_norm else None
@@ -170,7 +173,7 @@ def no_orientation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> 
 
 
 def tilted(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The body leans too far: it has fallen or is about to."""
+    """Rule against a body that leans too far: it has fallen or is about to fall."""
     if now.phase not in MOVING:
         return None
     quaternion = np.asarray(now.quaternion, np.float32)
@@ -180,7 +183,7 @@ def tilted(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | No
 
 
 def too_fast(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """A joint turns faster than it ever should."""
+    """Rule against a joint that turns faster than it ever should."""
     if now.phase not in MOVING:
         return None
     limit = limits.joint_velocity_factor * config.joint_array("max_velocity_rad_s")
@@ -188,7 +191,7 @@ def too_fast(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | 
 
 
 def too_hot(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """A motor is too hot to go on. (A simulator reports 0.)"""
+    """Rule against a motor that is too hot to go on; a simulator reports 0."""
     if now.phase not in MOVING:
         return None
     limit = np.full(len(now.temperature), limits.temperature_c)
@@ -213,7 +216,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def violation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str | None:
-    """The first rule's complaint, or None when all is well."""
+    """Return the message of the first broken rule, or None when all is well."""
     for rule in RULES:
         reason = rule(now, limits, config)
         if reason:
@@ -222,7 +225,7 @@ def violation(now: Snapshot, limits: SafetyLimits, config: RobotConfig) -> str |
 
 
 def smoothed_speed(speed: Array, joint_velocity: Array, elapsed_s: float, limits: SafetyLimits) -> Array:
-    """speed, one more measurement of joint_velocity later: a first-order low pass of its absolute value.
+    """Update speed, a first-order low pass of the absolute joint velocity, with one more measurement.
 
     All (num_joints,), rad/s.
     """
@@ -242,11 +245,11 @@ def limit_target(
     limits: SafetyLimits,
     config: RobotConfig,
 ) -> Array:
-    """The position to send, nearest to target, that is within joint limits, moves no faster than allowed, and asks for
-    no more torque than the motor may give: |kp (position - q) - kd dq| <= max_torque_nm. All (num_joints,), rad.
+    """Return the position nearest to target that satisfies the limits of joints, torque and rate.
 
-    Where the measured state leaves no position that satisfies all, joint limits go before torque, and torque before
-    rate.
+    It is within the joint limits, moves no faster than allowed, and asks for no more torque than the motor may give:
+    |kp (position - q) - kd dq| <= max_torque_nm. All (num_joints,), rad.
+    If no position satisfies all limits in the measured state, joint limits go before torque, and torque before rate.
     """
     low, high = config.joint_range
     reach = limits.target_velocity_factor * config.joint_array("max_velocity_rad_s") * np.float32(elapsed_s)
