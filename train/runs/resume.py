@@ -29,7 +29,7 @@ RECORD = "run.json"
 OVERRIDES = "overrides"  # key in the record for the command line's overrides
 SWEEP = "multirun.yaml"  # file in the folder of a sweep; the folder of a single run has none
 BEGINNING = 3  # number of first iterations whose fingerprints are recorded
-# FREE: keys that may differ, because they change no result or are read only when a run begins. FIXED: keys that may not.
+# FREE keys may differ, because they change no result or are read only when a run begins. FIXED keys may not.
 FREE = (
     "name",
     "logger",

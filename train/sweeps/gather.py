@@ -43,7 +43,8 @@ class Inbox:
     def take(self, num: int, attempt: int, new: Files, names: Collection[str]) -> bool:
         """Write the new files of run num, then remove the files that are not in names.
 
-        In this order an old checkpoint stays until the next one is there. Returns False, and does nothing, for an attempt that was declared dead. Raises OSError.
+        In this order an old checkpoint stays until the next one is there. Returns False, and does nothing, for an
+        attempt that was declared dead. Raises OSError.
         """
         if attempt < self._attempts.get(num, 0):
             return False
