@@ -1,23 +1,23 @@
 """PPO: rollout, GAE, losses, update, trainer loop, checkpoints, metrics, evaluation, benchmark.
 
-From Python: `from train import train`, docs/loop.md. Names load on first use, so that `import train` stays quick.
+From Python: `from train import train`, see docs/loop.md. Names load on first use, so that `import train` stays quick.
 """
 
 import importlib
 import os
 from pathlib import Path
 
-# OpenBLAS threads spin after a product, on the cores that mujoco.batch needs: an evaluation of 256 robots takes 35 s
-# with two, 10 s with one.
-# NumPy reads this when it is first imported; products that pay for threads run in rfx.nn.
+# OpenBLAS threads keep spinning after a matrix product, on the cores that mujoco.batch needs. An evaluation of 256
+# robots takes 35 s with two OpenBLAS threads and 10 s with one. NumPy reads this variable when it is first imported.
+# Matrix products that gain from threads run in rfx.nn.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# tinygrad's device: alone it would try one GPU driver after the other (0.3 s), and take a GPU where there is one. The
-# CPU is faster for
-# networks as small as a policy. tinygrad reads this when it is first imported.
+# Device of tinygrad. Without this setting tinygrad tries one GPU driver after the other (0.3 s) and takes a GPU if it
+# finds one. The CPU is faster for networks as small as a policy. tinygrad reads this variable when it is first
+# imported.
 os.environ.setdefault("DEV", "CPU")
 
-# python -m train.evaluate is train/commands/evaluate.py, as it always was.
+# `python -m train.evaluate` runs train/commands/evaluate.py. This keeps the old module names working.
 __path__.append(str(Path(__file__).with_name("commands")))
 _MODULE_OF = {
     "train": "train.commands.from_python",

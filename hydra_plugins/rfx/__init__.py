@@ -1,9 +1,9 @@
-"""What Hydra is taught: seeds=N, hydra/launcher=ray and hydra/sweeper=optuna.
+"""Hydra plugins of rfx: seeds=N, hydra/launcher=ray and hydra/sweeper=optuna.
 
-Hydra takes plugins from the package hydra_plugins alone.
+Hydra finds plugins only in the package hydra_plugins.
 
-It imports this file whenever it starts, so what is slow is imported on use. The work is done in train/sweeps/search.py
-and train/sweeps/jobs.py, which know no Hydra.
+Hydra imports this file at every start, so slow modules are imported on use. The work is done in train/sweeps/search.py
+and train/sweeps/jobs.py, which do not depend on Hydra.
 """
 
 from __future__ import annotations
@@ -25,38 +25,39 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, every combination of the values given; with seeds=N each of them N times."""
+    """Hydra's basic sweeper: it runs every combination of the given values, and with seeds=N runs each N times."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """As Sweeper's."""
+        """Run the sweep, as Sweeper.sweep does."""
         from train.sweeps.points import every_seed
 
         every = every_seed(arguments, self.config.seed, self.config.seeds)
         return super().sweep(
             [argument for argument in every if argument.partition("=")[0] != "seeds"]
-        )  # a run is the same beside fewer or more
+        )  # a run's result does not depend on the number of seeds
 
 
 class RayLauncher(Launcher):
-    """Runs are jobs of a Ray cluster, train/sweeps/jobs.py. The keyword arguments are those of its JobsConfig."""
+    """Runs are jobs of a Ray cluster, see train/sweeps/jobs.py. The keyword arguments are the fields of JobsConfig."""
 
     def __init__(self, **settings: Any):
         self._given = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """As Launcher's."""
+        """Set up the launcher, as Launcher.setup does."""
         from train.sweeps.jobs import JobsConfig
 
-        self._settings = JobsConfig(**self._given)  # here, as Hydra wraps what __init__ raises in words of its own
+        self._settings = JobsConfig(**self._given)  # not in __init__: Hydra would replace the message of its errors
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """As Launcher's."""
+        """Launch the jobs, as Launcher.launch does."""
         return [done for _, done in self.stream(enumerate(job_overrides, initial_job_idx))]
 
     def stream(self, jobs: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, JobReturn]]:
-        """Run jobs, (number, overrides), which are taken when there is room for them; yields what has ended as it
-        ends.
+        """Run jobs, (number, overrides), and yield the result of each job when it ends.
+
+        A job is taken from jobs only when the cluster has room for it.
         """
         from train.sweeps.jobs import run_jobs
 
@@ -86,8 +87,8 @@ class RayLauncher(Launcher):
 
 
 def _run(context: HydraContext, task_function: TaskFunction, config: DictConfig, sweep: Path) -> None:
-    """One run, in the folder of its number in sweep; in a process that has not started Hydra."""
-    version.setbase("1.3")  # as train/commands/train.py: an earlier one would change into the run's folder
+    """Do one run, in its numbered folder inside sweep; the process must not have started Hydra before."""
+    version.setbase("1.3")  # as train/commands/train.py: an older version would change into the run's folder
     setup_globals()
     with open_dict(config):
         config.hydra.sweep.dir = str(sweep)
@@ -102,13 +103,13 @@ def _run(context: HydraContext, task_function: TaskFunction, config: DictConfig,
 
 
 class OptunaSweeper(Sweeper):
-    """A search over ranges of keys, train/sweeps/search.py. The keyword arguments are those of its SearchConfig."""
+    """A search over ranges of keys, see train/sweeps/search.py. The keyword arguments are those of SearchConfig."""
 
     def __init__(self, **settings: Any):
         self._given = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """As Sweeper's."""
+        """Set up the sweeper, as Sweeper.setup does."""
         from hydra.core.plugins import Plugins
 
         from train.sweeps.search import SearchConfig
@@ -120,7 +121,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """As Sweeper's."""
+        """Run the search, as Sweeper.sweep does."""
         from train.sweeps.search import Search
 
         overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(arguments)
@@ -151,7 +152,7 @@ class OptunaSweeper(Sweeper):
 
 
 def _values(override: Override) -> dict[str, Any]:
-    """What a key may be: {"choices": [...]}, or {"low": ..., "high": ..., "step": ..., "log": ...}, as JSON types."""
+    """Values of a key as JSON types: {"choices": [...]}, or {"low": ..., "high": ..., "step": ..., "log": ...}."""
     swept = override.value()
     if isinstance(swept, IntervalSweep):
         return {"low": swept.start, "high": swept.end, "step": None, "log": "log" in swept.tags}

@@ -1,1 +1,1 @@
-"""How fast it all is, beside others on the same machine."""
+"""Speed measurements, with comparisons to other software on the same machine."""

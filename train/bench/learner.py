@@ -1,9 +1,8 @@
-"""`python -m train.bench.learner`: the learner beside PyTorch on the same update, and one observation's inference
-beside others.
+"""`python -m train.bench.learner`: compares our learner with PyTorch, and our inference with other runtimes.
 
 Both learners do the same update on the same rollout: network 64-256-256-(12 + 1), five epochs of four minibatches in
-random order, the loss with its KL, clipped gradient norm, Adam, a learning rate led by the KL. They take turns in one
-process, on the same number of threads.
+random order, the loss with its KL, clipped gradient norm, Adam, a learning rate adapted to the KL. They take turns in
+one process, with the same number of threads. Inference is measured for one observation at a time.
 """
 
 from __future__ import annotations
@@ -25,14 +24,15 @@ from train.ppo.rollout import Rollout
 from train.ppo.update import PPO
 
 OBSERVATION_DIM, NUM_ACTIONS, HIDDEN = 64, 12, [256, 256]
-ROUNDS = {1536: 15, 6144: 9, 24576: 5}  # by minibatch size
-PAUSE_S = 0.05  # between turns, for the other's threads to fall asleep
-TURNS, CALLS_A_TURN, SPACING_S = 8, 250, 0.001  # of inference
+ROUNDS = {1536: 15, 6144: 9, 24576: 5}  # number of rounds by minibatch size
+PAUSE_S = 0.05  # between turns, so that the other's threads fall asleep
+TURNS, CALLS_A_TURN, SPACING_S = 8, 250, 0.001  # for inference
 
 
 def measure_learner(tell: Callable[[str], None] = lambda doing: None) -> dict[str, float]:
-    """Medians by flat name: update samples/s at each minibatch size, and inference latency in us; PyTorch and ONNX
-    Runtime if installed.
+    """Medians by flat name: update samples/s at each minibatch size, and inference latency in us.
+
+    Includes PyTorch and ONNX Runtime if they are installed.
     """
     figures: dict[str, float] = {}
     for minibatch, rounds in ROUNDS.items():
@@ -43,8 +43,9 @@ def measure_learner(tell: Callable[[str], None] = lambda doing: None) -> dict[st
 
 
 def compare_updates(minibatch: int, rounds: int) -> dict[str, float]:
-    """Samples/s of an update, ours and PyTorch's, and how many times as fast ours is: medians over rounds of one update
-    each, in turn.
+    """Samples/s of an update, ours and PyTorch's, and the ratio ours / PyTorch's.
+
+    Each is the median over rounds in which each learner does one update in turn.
     """
     config, rollout = PPOConfig(), example_rollout(4, minibatch)
     num_samples = config.num_epochs * rollout.reward.size
@@ -56,7 +57,7 @@ def compare_updates(minibatch: int, rounds: int) -> dict[str, float]:
     if importlib.util.find_spec("torch"):
         learners["torch_"] = TorchPPO(learners[""].state_dict(), config)
     times: dict[str, list[float]] = {name: [] for name in learners}
-    for i in range(-3, rounds):  # the first ones compile and warm up
+    for i in range(-3, rounds):  # the first rounds compile and warm up
         for name, learner in learners.items():
             time.sleep(PAUSE_S)
             begin = time.perf_counter()
@@ -70,7 +71,7 @@ def compare_updates(minibatch: int, rounds: int) -> dict[str, float]:
 
 
 def example_rollout(num_steps: int, num_envs: int) -> Rollout:
-    """Random numbers where an update reads, of the sizes that a run has them in."""
+    """A rollout of a run's sizes, with random numbers in the arrays that an update reads."""
     rng, rollout = np.random.default_rng(0), Rollout.empty(num_steps, num_envs, OBSERVATION_DIM, NUM_ACTIONS)
     for name in (field.name for field in fields(Minibatch)):
         getattr(rollout, name)[:] = 0.3 * rng.standard_normal(getattr(rollout, name).shape)
@@ -79,7 +80,7 @@ def example_rollout(num_steps: int, num_envs: int) -> Rollout:
 
 
 class TorchPPO:
-    """The same learner in PyTorch, from the weights in a state of ours."""
+    """The same learner in PyTorch, which starts from the weights in a state of our learner."""
 
     def __init__(self, state: Mapping[str, np.ndarray], config: PPOConfig):
         import torch
@@ -94,7 +95,7 @@ class TorchPPO:
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=self.rate, fused=True)
 
     def update(self, rollout: Rollout, rng: np.random.Generator) -> float:
-        """As PPO.update; returns the last learning rate."""
+        """Update as PPO.update does; returns the last learning rate."""
         torch, config, size = self.torch, self.config, rollout.reward.size
         names = ("observation", "action", "mean", "log_prob", "advantage", "returns")
         arrays = [
@@ -141,7 +142,7 @@ class TorchPPO:
 
 
 def compare_inference() -> dict[str, float]:
-    """p50 and p99, in us, of one observation through each runtime, NumPy to NumPy, a millisecond between calls.
+    """p50 and p99 latency, in us, of one observation in each runtime, from NumPy to NumPy, 1 ms between calls.
 
     `LoadedPolicy` also checks, unpads and normalizes the observation; the others only run the network.
     """
@@ -172,7 +173,7 @@ def compare_inference() -> dict[str, float]:
 
 
 def torch_inference(layers: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
-    """The actor in PyTorch. layers: (weight (out, in), bias (out,))."""
+    """The actor's network in PyTorch. layers: (weight (out, in), bias (out,))."""
     import torch
 
     tensors = [(torch.from_numpy(weight.copy()), torch.from_numpy(bias.copy())) for weight, bias in layers]
@@ -188,7 +189,7 @@ def torch_inference(layers: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[np
 
 
 def onnx_inference(layers: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
-    """The actor in ONNX Runtime. layers: (weight (out, in), bias (out,))."""
+    """The actor's network in ONNX Runtime. layers: (weight (out, in), bias (out,))."""
     import onnx
     import onnxruntime
 
@@ -210,7 +211,7 @@ def onnx_inference(layers: list[tuple[np.ndarray, np.ndarray]]) -> Callable[[np.
         ir_version=8,
     )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # its fastest for so small a network
+    options.intra_op_num_threads = 1  # the fastest setting for such a small network
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda state: session.run(None, {"x": state})[0]
 

@@ -1,5 +1,6 @@
-"""How long a training run takes to its first iteration, with an empty and a filled kernel cache, and how much memory it
-takes.
+"""Measures the time from the start of a training run to the end of its first iteration, and the memory it takes.
+
+It is measured with an empty and with a filled kernel cache.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ ITERATIONS = 3
 def measure_startup(
     robot: str, num_envs: int, rollout_steps: int, overrides: Sequence[str], tell: Callable[[str], None]
 ) -> dict[str, float]:
-    """Seconds from process start to the end of the first iteration, cold and warm, and the peak resident memory of the
-    warm process.
+    """Seconds from process start to the end of the first iteration, cold and warm, and peak memory.
 
-    Both are real runs of `python -m train +robot={robot}` in processes of their own; cold is with an empty cache
-    folder, which the warm one then finds filled. Raises RuntimeError with the run's last lines if one fails.
+    Both are real runs of `python -m train +robot={robot}` in their own processes. The cold run starts with an empty
+    cache folder, the warm run with the cache that the cold one filled. The memory is the peak resident memory of the
+    warm process. Raises RuntimeError with the run's last lines if one fails.
     """
     arguments = [
         f"+robot={robot}",
@@ -44,7 +45,7 @@ def measure_startup(
 def first_iteration(arguments: Sequence[str], folder: Path, name: str) -> tuple[float, float]:
     """Run `python -m train` with its cache in folder.
 
-    Returns seconds to the end of its first iteration, and its peak memory in bytes.
+    Returns the seconds to the end of the first iteration, and the peak memory in bytes.
     """
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""How fast the physics, the environment, the collection and the whole loop run on the states of a walking policy."""
+"""Measures the speed of physics, environment, collection and the whole loop, on the states of a walking policy."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from train.ppo.collect import collect
 from train.runs import trainer as trainer_module
 from train.runs.trainer import Trainer
 
-WALK_S = 4.0  # played before anything is measured, so that the robots are in mid-stride
-STD = 0.25  # of exploration, where the policy came from a folder, which does not tell: about what training ends with
+WALK_S = 4.0  # walking time before the measurement, so that the robots are in mid-stride
+STD = 0.25  # standard deviation of exploration if the policy folder gives none; typical at the end of training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Where num_envs robots started, and what they did for T control steps after that."""
+    """The start of num_envs robots, and their actions over the next T control steps."""
 
-    start: dict[str, Any]  # LeggedEnv.state_dict
+    start: dict[str, Any]  # from LeggedEnv.state_dict
     observation: dict[str, Array]  # at the start
     physics: Array  # (N, size), MuJoCo's full state at the start
     actions: Array  # (T, N, num_joints)
-    controls: Array  # (T, N, nu), what the actions became
+    controls: Array  # (T, N, nu), the controls that result from the actions
 
 
 def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
-    """Give the trainer the weights and statistics of a loaded MLP policy; its critic stays as it is.
+    """Give the trainer the weights and statistics of a loaded MLP policy; the trainer's critic stays unchanged.
 
     Raises ValueError for a policy of another kind or size.
     """
@@ -63,7 +63,7 @@ def put_policy(trainer: Trainer, policy: rfx.LoadedPolicy) -> None:
 
 
 def record(env: LeggedEnv, act: Callable[[Array], Array], num_steps: int, seed: int = 0) -> Recording:
-    """Walk for a while, then note num_steps control steps of the deterministic policy act."""
+    """Walk for WALK_S, then record num_steps control steps of the deterministic policy act."""
     ctrl = env.simulation.batch.bind("ctrl")
     observation = env.reset(seed=seed)[0]
     for _ in range(round(WALK_S / env.step_s)):
@@ -87,10 +87,10 @@ def measure(
     rounds: int,
     tell: Callable[[str], None],
 ) -> dict[str, float]:
-    """Rates and shares by flat name: medians over rounds that each measure everything once, in turn.
+    """Speeds and shares by flat name: medians over rounds, each of which measures everything once, in turn.
 
-    Raw physics steps the same robots, each with its own masses and gains where the task randomizes them. nominal is the
-    environment with randomization, noise, latency and pushes switched off: the difference is what they cost.
+    Raw physics steps the same robots, each with its own masses and gains if the task randomizes them. nominal is the
+    environment without randomization, noise, latency and pushes; the difference shows what these cost.
     """
     env, batch = trainer.env, raw_batch(trainer, recording)
     work = {
@@ -128,7 +128,7 @@ def measure(
 
 
 def raw_batch(trainer: Trainer, recording: Recording) -> Batch:
-    """Physics alone of the robots that were recorded, with the model fields that each had of its own."""
+    """A batch for the physics alone, with the recorded robots and the model fields of each."""
     env = trainer.env
     batch = Batch(env.simulation.model, env.num_envs, trainer.config.threads)
     for name, values in recording.start.items():
@@ -138,7 +138,7 @@ def raw_batch(trainer: Trainer, recording: Recording) -> Batch:
 
 
 def step_batch(batch: Batch, recording: Recording, num_substeps: int) -> None:
-    """Step raw physics under the recorded controls."""
+    """Step the raw physics with the recorded controls."""
     ctrl = batch.bind("ctrl")
     for control in recording.controls:
         ctrl[...] = control
@@ -152,7 +152,7 @@ def step_env(env: LeggedEnv, recording: Recording) -> None:
 
 
 def collect_once(trainer: Trainer, recording: Recording) -> None:
-    """Fill the trainer's rollout from the recorded start."""
+    """Fill the trainer's rollout, starting from the recorded state."""
     collect(
         trainer.env,
         trainer.learner,
@@ -172,7 +172,7 @@ def where_time_goes(trainer: Trainer, recording: Recording, iterations: int = 3)
 
 
 def seconds_of_parts(trainer: Trainer, start: Mapping[str, Any], iterations: int = 3) -> dict[str, float]:
-    """Seconds of an iteration, by part, from a LeggedEnv's state: means; they sum to the whole."""
+    """Mean seconds of each part of an iteration, from a LeggedEnv's state; they sum to the whole iteration."""
     env, learner = trainer.env, trainer.learner
     simulation, real_batch = env.simulation, env.simulation.batch
     simulation.batch = _Forwarding(real_batch)
@@ -191,7 +191,7 @@ def seconds_of_parts(trainer: Trainer, start: Mapping[str, Any], iterations: int
             trainer.iterate()
         whole = time.perf_counter() - begin
     simulation.batch = real_batch
-    physics = steps[0] + rollouts[0]  # rollouts where actions take effect late
+    physics = steps[0] + rollouts[0]  # actions that take effect late go through rollouts
     parts = {
         "physics": physics,
         "environment": environment[0] - physics,
@@ -206,7 +206,7 @@ def seconds_of_parts(trainer: Trainer, start: Mapping[str, Any], iterations: int
 
 @contextmanager
 def stopwatch(owner: Any, name: str) -> Iterator[list[float]]:
-    """While it lasts, adds up the seconds spent in owner's function called name, in a list of one number."""
+    """Measures the seconds spent in the owner's function called name, while inside, in a list of one number."""
     function, spent = getattr(owner, name), [0.0]
     own = name in vars(owner)
 
@@ -228,7 +228,7 @@ def stopwatch(owner: Any, name: str) -> Iterator[list[float]]:
 
 
 class _Forwarding:
-    """Stands before an object that takes no attributes of one's own, so that its functions can be timed."""
+    """Wraps an object whose attributes cannot be set, so that its functions can be timed."""
 
     def __init__(self, target: Any):
         self._target = target

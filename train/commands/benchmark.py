@@ -1,6 +1,6 @@
-"""`python -m train.benchmark`: speed and memory of physics, environment, learner and the whole loop.
+"""`python -m train.benchmark`: measures speed and memory of physics, environment, learner and the whole loop.
 
-`--help` tells more.
+`--help` lists the options.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from train.task.errors import bad_input, exit_on_bad_command_line, exit_on_error
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """What `configs/benchmark.yaml` says."""
+    """The settings in `configs/benchmark.yaml`."""
 
-    task: str  # of configs/robot/
+    task: str  # name of a file in configs/robot/
     policy: str | None = None
     train_steps: int = 1_500_000
     num_envs: int = 1024
@@ -63,7 +63,7 @@ class BenchmarkConfig:
 
 
 def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
-    """Measure everything, print the table, write the file. Returns the figures by flat name."""
+    """Measure everything, print the table and write the file. Returns the figures by flat name."""
     with bad_input():
         trainer = Trainer(train_config(config))
         policy = rfx.load_policy(config.policy, trainer.task.robot) if config.policy else None
@@ -100,7 +100,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
             figures |= measure_startup(
                 config.task, config.num_envs, trainer.config.trainer.rollout_steps, [f"threads={config.threads}"], tell
             )
-        if config.learner:  # last: torch's threads, once there, spin on the cores that the rest needs
+        if config.learner:  # last, because torch's threads keep spinning on the cores that the other measurements need
             figures |= measure_learner(tell)
     console.print(benchmark_table(figures), highlight=False)
     console.print(f"[dim]{output}[/]", highlight=False, soft_wrap=True)
@@ -109,7 +109,7 @@ def run(config: BenchmarkConfig, console: Console) -> dict[str, Any]:
 
 
 def train_config(config: BenchmarkConfig) -> TrainConfig:
-    """The task's default run, with this benchmark's sizes."""
+    """The task's default training configuration, with the sizes of this benchmark."""
     values = compose("robot", config.task)
     return TrainConfig.from_dict(
         {**values, "env": {**values["env"], "num_envs": config.num_envs}, "threads": config.threads}
@@ -117,7 +117,7 @@ def train_config(config: BenchmarkConfig) -> TrainConfig:
 
 
 def train_for_a_moment(trainer: Trainer, num_steps: int, tell) -> rfx.LoadedPolicy:
-    """Train for num_steps, so that the robots walk, more or less. Returns the policy."""
+    """Train for num_steps, enough for the robots to walk roughly. Returns the policy."""
     tell(f"training a policy for {num_steps:,} steps")
     while trainer.steps < num_steps:
         trainer.iterate()
@@ -125,7 +125,7 @@ def train_for_a_moment(trainer: Trainer, num_steps: int, tell) -> rfx.LoadedPoli
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures depend on: processor, cores, memory, versions."""
+    """What the figures depend on: processor, number of cores, memory, versions of packages."""
     cpu = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).is_file():
         names = [
@@ -145,7 +145,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def benchmark_table(figures: Mapping[str, Any]) -> Table:
-    """The figures for reading: what, how much, and as a share of raw physics."""
+    """Table of the figures: name, value, and share of the speed of raw physics."""
     title = (
         f"{figures['cpu']}, {figures['cores']} cores, {figures['memory_gb']} GB; Python {figures['python']}, "
         f"MuJoCo {figures['mujoco']}, tinygrad {figures['tinygrad']}; {figures['num_envs']} environments, "
@@ -207,7 +207,7 @@ def _run(values: DictConfig) -> None:
 
 
 def main() -> None:
-    """The entry."""
+    """Entry point of the command."""
     with exit_on_bad_command_line("benchmark"):
         _run()
 

@@ -1,4 +1,4 @@
-"""Composing a run from Python as Hydra does it on the command line: same files, same overrides, same refusals."""
+"""Composes a run from Python as Hydra does on the command line: same files, same overrides, same errors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from train.task.errors import InputError, explain
 
 PLAIN_WORD = re.compile(
     r"[A-Za-z_./][\w./~:+-]*"
-)  # text that Hydra reads as itself without quotes, but for the words below
+)  # Hydra reads such text literally without quotes, except for OTHER_WORDS
 OTHER_WORDS = ("true", "false", "null", "nan", "inf", "infinity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComposedRun:
-    """What the command line has of a run: its values, its folder, the file of configs/robot/, and its overrides."""
+    """A composed run: its values, its folder, the name of its file in configs/robot/, and its overrides."""
 
     values: DictConfig
     folder: Path
@@ -35,13 +35,13 @@ class ComposedRun:
     overrides: list[str]
 
     def write(self, folder: Path) -> None:
-        """Write .hydra into folder, as Hydra does for the command line: values and overrides. Raises OSError."""
+        """Write values and overrides to folder/.hydra, as Hydra does on the command line. Raises OSError."""
         for name, content in (("config", self.values), ("overrides", self.overrides)):
             replace_file(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content).encode())
 
 
 def compose_run(overrides: Sequence[str], prefix: str = "") -> ComposedRun:
-    """What `python -m train` composes of overrides. Raises InputError, its message after prefix."""
+    """Compose overrides as `python -m train` does. Raises InputError, whose message begins with prefix."""
     try:
         with _hydra():
             values = compose("train", [*overrides], return_hydra_config=True)
@@ -59,9 +59,9 @@ def compose_run(overrides: Sequence[str], prefix: str = "") -> ComposedRun:
 
 
 def override(key: str, value: Any) -> str:
-    """key=value as on the command line, from a Python value. ~KEY takes the key away, whatever the value.
+    """Override key=value, as on the command line, from a Python value; a key ~KEY removes KEY and ignores the value.
 
-    Raises InputError for a value that has no such form.
+    Raises InputError for a value that cannot be written as an override.
     """
     return key if key.startswith("~") else f"{key}={_written(key, value)}"
 
@@ -89,7 +89,7 @@ def _written(key: str, value: Any) -> str:
 
 @contextmanager
 def _hydra() -> Iterator[None]:
-    """Hydra with our configs; one that this process is using already is put back at the end."""
+    """Start Hydra with our configs, and restore the Hydra that this process used before at the end."""
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):

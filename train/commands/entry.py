@@ -1,4 +1,4 @@
-"""How the trainer's commands begin: `rfx train`, and `python -m train`, which is the same."""
+"""Start of the trainer's commands: `rfx train`, and `python -m train`, which does the same."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rfx.system.interrupt import leave_on_interrupt
 
 
 def run(name: str, arguments: Sequence[str] | None = None) -> None:
-    """Run train/commands/NAME.py with these arguments, by default those of the process."""
-    leave_on_interrupt()  # before the imports, which take a second; a run takes over while there is something to save
+    """Run train/commands/NAME.py with these arguments; the default is the arguments of the process."""
+    leave_on_interrupt()  # before the imports, which take a second; a run sets its own handler later
     exit_on_foreign("envs", "train")
     exit_without("train", f"rfx {name}")
     if arguments is not None:
-        sys.argv = [f"rfx {name}", *arguments]  # Hydra reads them there
+        sys.argv = [f"rfx {name}", *arguments]  # Hydra reads its arguments from sys.argv
     importlib.import_module(f"train.commands.{name}").main()

@@ -1,7 +1,8 @@
-"""`python -m train.evaluate policy=PATH`: how well a policy walks, nominal, as trained and at its worst: a table, a
-JSON file, a video.
+"""`python -m train.evaluate policy=PATH`: measures how well a policy walks.
 
-suite=full judges it everywhere else and writes a report, suite=models on other figures of its robot.
+It plays the policy under nominal conditions, as trained, and in the worst corner, and writes a table, a JSON file and
+a video. suite=full tests the policy in many more conditions and writes a report. suite=models tests it on robot models
+with other physical figures.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ from train.task.errors import bad_input, exit_on_bad_command_line, exit_on_error
 from train.task.task import figures_table
 
 VIDEO_FPS_HZ = 25.0
-SIGHT_M = 6.0  # of terrain around the robot, in a video
+SIGHT_M = 6.0  # half width of the terrain shown around the robot in a video
 
 
 def run(config: EvaluateConfig, console: Console) -> Evaluation:
-    """Evaluate as config says, print the table, write the files; returns the nominal evaluation.
+    """Evaluate as config says, print the table and write the files; returns the nominal evaluation.
 
     Raises InputError for a policy, model or path that cannot be used.
     """
@@ -63,14 +64,14 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
         policy = policies[config.policy]
         task = EnvConfig.load(config.task) if config.task else task_of(policy.training_info, policy.robot_config.name)
         terrain = config.task and task.terrain and task.terrain.for_evaluation(evaluation_seed(config.seed))
-        mjcf = None if config.suite else config.mjcf  # in the suite the other model is one of the conditions
+        mjcf = None if config.suite else config.mjcf  # the suite plays the other model as one of its conditions
         task = dataclasses.replace(task, timestep_s=config.timestep_s or task.timestep_s, mjcf=mjcf or task.mjcf)
         envs = {
             path: condition_envs(config, task, loaded.robot_config, terrain or None)
             for path, loaded in policies.items()
         }
         if config.suite and config.mjcf:
-            load_model(policy.robot_config, config.mjcf)  # fails now, rather than after playing
+            load_model(policy.robot_config, config.mjcf)  # raises an error now, rather than after the evaluation
         check_duration(envs[config.policy][NOMINAL], config.duration_s)
         output = Path(config.output) if config.output else beside(config)
         check_writable(output, config.video, output.parent / "report" / "walk.mp4" if config.suite == "full" else None)
@@ -112,7 +113,7 @@ def run(config: EvaluateConfig, console: Console) -> Evaluation:
 def condition_envs(
     config: EvaluateConfig, task: EnvConfig, robot: RobotConfig, terrain: TerrainConfig | None
 ) -> dict[str, LeggedEnv]:
-    """The environments of every evaluation, by condition, the nominal one first."""
+    """The environments of all evaluations by name of the condition, the nominal one first."""
 
     def make(num_envs: int, **changes: Any) -> LeggedEnv:
         return evaluation_env(task, robot, num_envs=num_envs, threads=config.threads, terrain=terrain, **changes)
@@ -128,7 +129,7 @@ def show(
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     console: Console,
 ) -> str:
-    """Print figures, conditions side by side, and targets. Returns how much was played, in words."""
+    """Print the figures, with conditions side by side, and the targets. Returns in words how much was played."""
     columns = {
         name if len(evaluations) == 1 else f"{names[path]}, {name}": result.figures
         for path, results in evaluations.items()
@@ -145,9 +146,7 @@ def show(
 
 
 def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """What the JSON file says of one policy: the nominal figures, those of the other conditions under their names,
-    targets.
-    """
+    """One policy's part of the JSON file: nominal figures, figures of the other conditions by name, and targets."""
     others = {name.replace(" ", "_"): result.to_dict() for name, result in results.items() if name != NOMINAL}
     return (
         results[NOMINAL].to_dict()
@@ -157,7 +156,7 @@ def figures_of(results: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 
 def write_figures(output: Path, config: EvaluateConfig, figures: dict[str, dict]) -> None:
-    """Write the JSON file: the policy's figures, and those of the one that it is compared with."""
+    """Write the JSON file: the figures of the policy, and of the policy that it is compared with."""
     written = figures[config.policy] | ({"compare": figures[config.compare]} if config.compare else {})
     with bad_input():
         replace_file(output, (json.dumps(written, indent=2) + "\n").encode())
@@ -171,7 +170,7 @@ def evaluate_with_bar(
     console: Console,
     record: Callable[[], None] | None,
 ) -> Evaluation:
-    """An evaluation under one condition, with a progress bar; record, if given, is called after every control step."""
+    """Evaluate under one condition, with a progress bar; record, if given, is called after every control step."""
     bar = Progress(
         TextColumn(f"{condition}: {env.num_envs} robots, {config.duration_s:g} s"),
         BarColumn(),
@@ -181,7 +180,7 @@ def evaluate_with_bar(
         disable=not console.is_terminal,
     )
     with bar:
-        held_s = min(HOLD_S, config.duration_s)  # after random commands
+        held_s = min(HOLD_S, config.duration_s)  # time for the held commands, which come after the random ones
         task = bar.add_task("", total=round(config.duration_s / env.step_s) + round(held_s / env.step_s))
 
         def after_step() -> None:
@@ -203,8 +202,8 @@ def run_suite(
     details: str,
     console: Console,
 ) -> Path:
-    """Play the suite, add it to the figures, and write the report into folder. Returns its path."""
-    from train.judge.report import Judged, film, write_report  # here, as only the suite needs them
+    """Play the suite, add its results to the figures, and write the report into folder. Returns the report's path."""
+    from train.judge.report import Judged, film, write_report  # imported here because only the suite needs them
     from train.judge.suite import Runner
 
     judged = {}
@@ -242,8 +241,8 @@ def run_models(
     figures: dict[str, dict],
     console: Console,
 ) -> None:
-    """Play every policy on other figures of its robot, print the table, and add it to the figures."""
-    from train.judge.models import Models, models_table  # here, as only this suite needs them
+    """Play every policy on robot models with other figures, print the table, and add the results to figures."""
+    from train.judge.models import Models, models_table  # imported here because only this suite needs them
 
     for path, policy in policies.items():
         with console.status("") as status, bad_input():
@@ -266,7 +265,7 @@ def run_models(
 
 
 class Film:
-    """Records the first robot of an environment, to be drawn afterwards."""
+    """Records the motion of an environment's first robot, for a video drawn afterwards."""
 
     def __init__(self, env: LeggedEnv):
         self._env, self._qpos = env, env.simulation.batch.bind("qpos")
@@ -274,7 +273,7 @@ class Film:
         self._frames: list[tuple[np.ndarray, ...]] = []
 
     def record(self) -> None:
-        """Note pose, command and velocity, as often as the video needs."""
+        """Record pose, command and velocity, at the frame rate of the video."""
         if self._step % self._every == 0:
             state = self._env.state
             velocity = np.append(state.base_linear_velocity_b[0, :2], state.robot.base_angular_velocity_b[0, 2])
@@ -282,10 +281,10 @@ class Film:
         self._step += 1
 
     def write(self, path: Path) -> None:
-        """Draw and write the video. Raises ImportError or RuntimeError that say what is missing."""
+        """Draw and write the video. Raises ImportError or RuntimeError with a message that says what is missing."""
         qpos, command, velocity = map(np.array, zip(*self._frames))
         ground = self._env.simulation.ground
-        if ground is not None:  # what is in sight: all of it takes seconds a picture
+        if ground is not None:  # keeps only the terrain near the robot: to draw all of it takes seconds per picture
             way = qpos[:, base_addresses(self._env.simulation.model).position][:, :2]
             ground = ground.crop(way.min(axis=0) - SIGHT_M, way.max(axis=0) + SIGHT_M)
         model = load_model(self._env.robot, self._env.config.mjcf, visual=True, ground=ground)
@@ -305,7 +304,7 @@ def _run(values: DictConfig) -> None:
 
 
 def main() -> None:
-    """The entry."""
+    """Entry point of the command."""
     search_working_directory()
     with exit_on_bad_command_line("evaluate"):
         _run()

@@ -1,4 +1,4 @@
-"""Training from Python: what `from train import train` gives."""
+"""Training from Python: the function behind `from train import train`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from train.runs.callbacks import Callback
 from train.sweeps.sweep import SweepFolder
 from train.task.errors import InputError, bad_input
 
-FOLDER = "hydra.run.dir"  # what says the folder on the command line
+FOLDER = "hydra.run.dir"  # Hydra's key for the folder of a run
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """What a run came to."""
+    """The result of a training run."""
 
-    status: str  # "finished"; "ended", by a callback; "pruned", by a callback that gives runs up
-    folder: Path  # policy/, evaluation.json, metrics.csv, checkpoints/, run.json
+    status: str  # "finished"; "ended" by a callback; "pruned" by a callback that gives up on the run
+    folder: Path  # holds policy/, evaluation.json, metrics.csv, checkpoints/, run.json
     steps: int  # environment steps, summed over environments
     wall_s: float
     figures: Mapping[
         str, float
-    ]  # of the policy, by name (NaN: could not be measured), and `score`, of which lower is better
-    policy: LoadedPolicy  # the best of the run
+    ]  # figures of the policy by name (NaN: could not be measured), and `score` (lower is better)
+    policy: LoadedPolicy  # the best policy of the run
 
 
 def train(
@@ -47,12 +47,13 @@ def train(
 ) -> TrainedRun:
     """Train as `python -m train +robot=ROBOT KEY=VALUE ...` does, with the same defaults, checks and folder.
 
-    robot is a robot's name, the folder of a robot's files, or gym. settings are by dotted key as on the command line,
-    also `preset`, `resume` and keys with a plus; values are Python's own. folder is the run's, by default
-    runs/DATE_TIME. quiet prints nothing. callbacks are Callback objects, or functions of steps and metrics that are
-    called after every iteration; True ends the run there, and its policy is judged as at the end of any other. SIGINT
-    and SIGTERM end it as they end the command, with a checkpoint on disk: KeyboardInterrupt or SystemExit is raised
-    then. Raises InputError for what cannot be run, TrainingBroken where training fails.
+    robot: a robot's name, the folder of a robot's files, or gym. settings: Python values by dotted key, with the keys
+    of the command line, including `preset`, `resume` and keys with a plus. folder: the folder of the run, by default
+    runs/DATE_TIME. quiet: prints nothing. callbacks: Callback objects, or functions of steps and metrics that are
+    called after every iteration. A callback that returns True ends the run, and the policy is still judged as at the
+    end of any other run. SIGINT and SIGTERM end the run as they end the command: a checkpoint is written, then
+    KeyboardInterrupt or SystemExit is raised. Raises InputError for a run that cannot begin, TrainingBroken if training
+    fails.
     """
     settings = dict(settings or {})
     if folder is not None:
@@ -65,7 +66,7 @@ def train(
     composed = compose_run(given)
     path = composed.folder if FOLDER in settings else unused(composed.folder)
     with bad_input():
-        SweepFolder.made = None if path.exists() else path  # removed again where the run cannot begin
+        SweepFolder.made = None if path.exists() else path  # removed again if the run cannot begin
         composed.write(path)
     path, result = run_alone(
         composed.values,
@@ -95,6 +96,6 @@ def train(
 
 
 def unused(folder: Path) -> Path:
-    """The folder, or the first of folder_2, folder_3, ... that is not there: runs may begin within one second."""
+    """The folder, or the first free one of folder_2, folder_3, ...: two runs may begin within one second."""
     names = itertools.chain([folder], (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2)))
     return next(path for path in names if not path.exists())

@@ -1,5 +1,6 @@
-"""`python -m train.play policy=PATH`: drive a policy by hand, in MuJoCo's window or, without a display, on a live page
-in the browser.
+"""`python -m train.play policy=PATH`: lets you drive a simulated robot with the keyboard.
+
+It opens MuJoCo's window, or a live page in the browser if there is no display.
 """
 
 from __future__ import annotations
@@ -52,18 +53,18 @@ KEYS = {
     "r": "reset",
 }
 MOVES = {"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "q": (2, 1), "e": (2, -1)}
-# MuJoCo's window has uses of its own for letters: there it is the arrows, comma and period, Enter, slash and end.
-# GLFW's key codes.
+# MuJoCo's window uses letters for its own commands, so we use the arrows, comma and period, Enter, slash and End.
+# The numbers are GLFW's key codes.
 WINDOW_KEYS = {265: "w", 264: "s", 263: "q", 262: "e", 44: "a", 46: "d", 257: " ", 47: "p", 269: "r"}
 WINDOW_HELP = "arrows: forwards, backwards, turn; comma, period: left, right; Enter: stand; slash: push; End: reset"
-STEP, PUSH_M_S = 0.1, 0.6  # of a command for each key press, m/s or rad/s; of a push, from a random side
-GROUND_M = 12.0  # from the start to where terrain ends, and a robot falls off
-FPS_HZ, DOWN_S = 25.0, 2.0  # pictures; how long a robot may lie before it is put on its feet again
+STEP, PUSH_M_S = 0.1, 0.6  # command change per key press, m/s or rad/s; speed of a push, from a random side
+GROUND_M = 12.0  # distance from the start to the edge of the terrain, where a robot falls off
+FPS_HZ, DOWN_S = 25.0, 2.0  # rate of pictures; how long a fallen robot may lie before it is put back on its feet
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayConfig:
-    """What `configs/play.yaml` says."""
+    """The settings in `configs/play.yaml`."""
 
     policy: str | None = None
     mjcf: str | None = None
@@ -80,9 +81,9 @@ class PlayConfig:
 
 
 class Pilot:
-    """Key presses, as a velocity command within limits (3, 2), m/s and rad/s, and as wishes: keys that are no moves.
+    """Turns key presses into a velocity command within limits (3, 2), in m/s and rad/s, and into wishes.
 
-    press may be called by any thread.
+    A wish is a key that does not move the robot, such as a push. Any thread may call press.
     """
 
     def __init__(self, limits: np.ndarray):
@@ -90,7 +91,7 @@ class Pilot:
         self._limits = np.asarray(limits, float)
 
     def press(self, key: str) -> None:
-        """Take in a key of KEYS; others do nothing."""
+        """Handle a key of KEYS; other keys do nothing."""
         if key in MOVES:
             axis, sign = MOVES[key]
             velocity = self.velocity.copy()
@@ -103,14 +104,14 @@ class Pilot:
 
 
 class Play:
-    """One simulated robot that a policy drives where the pilot says, in real time."""
+    """One simulated robot that a policy drives in real time, as the pilot commands."""
 
     def __init__(self, policy: rfx.LoadedPolicy, robot: SimRobot, pilot: Pilot):
         self.policy, self.robot, self.pilot = policy, robot, pilot
         self.falls, self._down_steps, self._rng = 0, 0, np.random.default_rng()
 
     def step(self) -> None:
-        """One control step."""
+        """Simulate one control step."""
         robot = self.robot
         while self.pilot.wishes:
             self._grant(self.pilot.wishes.popleft())
@@ -118,14 +119,14 @@ class Play:
         robot.act(self.policy(robot.observe()))
         down = (
             robot.state.projected_gravity_b[0, 2] > -0.5 or robot.physics.base_position_w[2] < -3.0
-        )  # it walked off the terrain
+        )  # the robot walked off the terrain
         self._down_steps = self._down_steps + 1 if down else 0
         if self._down_steps > DOWN_S * robot.config.control_freq_hz:
             self.falls += 1
             self._grant("r")
 
     def pose(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """qpos (nq,), commanded and actual velocity (3,), copies."""
+        """Copies of qpos (nq,), the commanded velocity (3,) and the actual velocity (3,)."""
         physics = self.robot.physics
         rotation = np.zeros(9)
         mujoco.mju_quat2Mat(rotation, physics.base_quaternion)
@@ -135,7 +136,7 @@ class Play:
         return physics.data.qpos.copy(), self.pilot.velocity, actual
 
     def run(self, show: Callable[[], None], going_on: Callable[[], bool]) -> None:
-        """Step in real time, calling show after every step, as long as going_on says so."""
+        """Step in real time and call show after every step, for as long as going_on() is True."""
         due = time.monotonic()
         while going_on():
             self.step()
@@ -157,7 +158,7 @@ class Play:
 def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threading.Event) -> None:
     """Show the robot on a live page until stop is set.
 
-    Raises OSError for an address that cannot be had, and what drawing raises.
+    Raises OSError if the address cannot be used, and any error of the drawing.
     """
     latest: list[Any] = [play.pose()]
     failure: list[Exception] = []
@@ -174,10 +175,10 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
             model.vis.quality.offsamples, model.vis.quality.shadowsize = (
                 0,
                 1024,
-            )  # without a graphics card three times as quick
+            )  # three times as fast without a graphics card
             for count, frame in enumerate(render_live(model, poses(), width=640, height=360)):
                 _, command, velocity = latest[0]
-                if not count:  # there is something to see
+                if not count:  # the first picture is ready
                     print(f"open {page.url} in a browser; Ctrl-C ends", flush=True)
                 page.publish(
                     frame,
@@ -197,11 +198,11 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
     with LivePage("rfx", list(KEYS.items()), play.pilot.press, host=host, port=port) as page:
         drawing = threading.Thread(
             target=draw, args=(page,), daemon=True
-        )  # apart, so that a slow picture does not slow the robot down
+        )  # in a thread of its own, so that a slow picture does not slow the robot down
         try:
             drawing.start()
             play.run(show, lambda: not stop.is_set())
-        finally:  # also of a Ctrl-C that comes at once: a process that ends while OpenGL is at work crashes
+        finally:  # also after an early Ctrl-C: a process that ends while OpenGL works crashes
             stop.set()
             drawing.join()
     if failure:
@@ -209,8 +210,8 @@ def in_browser(play: Play, mjcf: str | None, host: str, port: int, stop: threadi
 
 
 def in_window(play: Play, mjcf: str | None) -> None:
-    """Show the robot in MuJoCo's window until it is closed."""
-    from mujoco import viewer  # here, because it loads a display library
+    """Show the robot in MuJoCo's window until the user closes it."""
+    from mujoco import viewer  # imported here because it loads a display library
 
     model = load_model(play.robot.config, mjcf, visual=True, ground=play.robot.physics.ground)
     data = mujoco.MjData(model)
@@ -227,7 +228,7 @@ def in_window(play: Play, mjcf: str | None) -> None:
 
         def show() -> None:
             data.qpos[:] = play.pose()[0]
-            for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):  # what drawing needs
+            for compute in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_camlight):  # drawing needs these
                 compute(model, data)
             window.sync()
 
@@ -241,7 +242,7 @@ def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
         policy = load(config.policy)
         robot = SimRobot(
             policy.robot_config, mjcf=config.mjcf, ground=ground_of(config.task), max_velocity_command=(np.inf,) * 3
-        )  # the pilot keeps to the task's
+        )  # the pilot keeps to the ranges of the task's commands
         (parameters,) = task_of(policy.training_info, robot.config.name).commands.values()
         pilot = Pilot(np.array([parameters.get(axis, (-1.0, 1.0)) for axis in ("vx", "vy", "yaw_rate")]))
         play = Play(policy, robot, pilot)
@@ -251,7 +252,7 @@ def run(config: PlayConfig, stop: threading.Event | None = None) -> None:
 
 
 def ground_of(task: str | None) -> HeightField | None:
-    """The middle of a task's terrain, where four tiles meet at their level edges; None for flat ground."""
+    """The middle of a task's terrain, where four tiles meet at their level edges; None if the ground is flat."""
     terrain = EnvConfig.load(task).terrain if task else None
     return Terrain(terrain).ground.crop((-GROUND_M, -GROUND_M), (GROUND_M, GROUND_M)) if terrain else None
 
@@ -267,7 +268,7 @@ def _run(values: DictConfig) -> None:
 
 
 def main() -> None:
-    """The entry."""
+    """Entry point of the command."""
     search_working_directory()
     with exit_on_bad_command_line("play"):
         _run()

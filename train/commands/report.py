@@ -20,7 +20,7 @@ from train.task.errors import InputError, one_line
 
 
 def main() -> None:
-    """The entry."""
+    """Entry point of the command."""
     parser = argparse.ArgumentParser(
         prog="rfx report",
         description="Writes one HTML page about a sweep, or about any runs side by "
@@ -35,7 +35,7 @@ def main() -> None:
     search_working_directory()
     try:
         for record in (record for folder in given.folders for record in sorted(folder.glob(f"**/{RECORD}"))):
-            use_modules_of(record.parent, print)  # for the video
+            use_modules_of(record.parent, print)  # the video needs the user's modules
         path = write_page(given.folders, given.output or given.folders[0] / PAGE, video=not given.no_video)
     except (InputError, ImportError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""`python -m train +robot=NAME`: composes the configuration, trains, and ends a sweep with its table.
+"""`python -m train +robot=NAME`: composes the configuration, trains, and prints the table at the end of a sweep.
 
-`--help` tells more.
+`--help` lists the options.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ if TYPE_CHECKING:
     from train.runs.callbacks import Callback
     from train.task.config import TrainConfig
 
-# of training in a sweep its page gets a video, which takes up to a minute to draw; train.report always makes it
+# After this much training in all runs together a sweep's page gets a video, which takes up to a minute to draw.
+# The command train.report draws the video in any case.
 VIDEO_AFTER_S = 600.0
-OF_SWEEPS = ("seeds", "ray")  # keys that no run knows
-FIRST = "first"  # in a run's folder: that of the run which it goes on from, where configs/first.yaml names one
+OF_SWEEPS = ("seeds", "ray")  # keys of a sweep, which a single run does not have
+FIRST = "first"  # subfolder of a run for the run that it starts from, if configs/first.yaml names one
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def run(values: DictConfig) -> None:
-    """One run. Hydra has made its folder and saved the configuration in it."""
+    """Do one run. Hydra has already made its folder and saved the configuration in it."""
     settings = HydraConfig.get()
     folder, overrides = (
         Path(settings.runtime.output_dir),
@@ -76,9 +77,9 @@ def run_alone(
     console: Console | None = None,
     callbacks: Iterable[Callback | Callable] = (),
 ) -> tuple[Path, dict[str, Any]]:
-    """A run that is not of a sweep. Returns the folder that it is in, and its result.
+    """Do a run that is not part of a sweep. Returns its folder and its result.
 
-    robot is the file of configs/robot/ that was chosen. folder is removed again if the run cannot begin.
+    robot is the name of the chosen file in configs/robot/. The folder is removed again if the run cannot begin.
     """
     try:
         if values.seeds != 1:
@@ -98,7 +99,7 @@ def run_alone(
 
 
 def run_to_resume(resume: str, runs: Path) -> Path:
-    """The folder of the run that resume means. A run that came first (configs/first.yaml) means the whole of both."""
+    """The folder of the run that resume names; a first run (configs/first.yaml) stands for the run around it."""
     from train.runs.resume import find_run
 
     found = find_run(resume, runs)
@@ -106,10 +107,10 @@ def run_to_resume(resume: str, runs: Path) -> Path:
 
 
 def go_on(arguments: list[str], tell: Callable[[str], None] = print) -> list[str]:
-    """The arguments. Where they say resume=RUN, the run's own settings stand before them; those given count above.
+    """The arguments; with resume=RUN, the run's own settings are put before them, so that the given ones win.
 
-    Who gives a setting beside resume means the change, and need not say resume_overrides=true. Raises InputError where
-    there is no run.
+    A setting given beside resume counts as an intended change, so resume_overrides=true is not needed. Raises
+    InputError if there is no such run.
     """
     given = [argument for argument in arguments if is_override(argument)]
     said = [override for override in given if key_of(override) in ("resume", "hydra.run.dir")]
@@ -130,7 +131,7 @@ def go_on(arguments: list[str], tell: Callable[[str], None] = print) -> list[str
 
 
 def take_whole(run: Path) -> list[str]:
-    """What chooses the whole configuration of a run that no command line began. Hydra is told of it, as of a robot."""
+    """Arguments that choose a run's whole saved configuration, for a run that did not begin on the command line."""
     from train.runs.resume import read_record
     from train.task.flat import tree_of
 
@@ -140,14 +141,14 @@ def take_whole(run: Path) -> list[str]:
 
 
 def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None:
-    """As one run, but a failure is written down and told, and the sweep goes on."""
+    """Do one run of a sweep: a failure is recorded and printed, and the sweep goes on."""
     try:
         if values.resume:
             raise InputError(
                 "resume goes on with one run: leave out -m; a sweep goes on when it is given again with its hydra.sweep.dir"
             )
         result = train_or_go_on(values, folder, overrides)
-    except FolderInUse:  # by another sweep, whose result it is to write
+    except FolderInUse:  # another sweep trains there, and will write the result
         raise
     except (InputError, OutsideError) as error:
         result = {"status": "failed", "error": one_line(error)}
@@ -161,8 +162,9 @@ def run_of_sweep(values: DictConfig, folder: Path, overrides: list[str]) -> None
 
 
 def train_or_go_on(values: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Train a run of a sweep; where the sweep was interrupted and is given again, go on with the run, or take the
-    result that is there.
+    """Train a run of a sweep, or go on with it if the sweep was interrupted and is started again.
+
+    A run that already has a result is not trained again.
     """
     from train.runs.resume import CHECKPOINTS
     from train.sweeps.study import pruner_of
@@ -186,7 +188,7 @@ def train(
     console: Console | None = None,
     callbacks: Iterable[Callback | Callable] = (),
 ) -> dict[str, Any]:
-    """Train as the composed configuration says; imports wait until here, so that --help is quick."""
+    """Train as the composed configuration says; the imports are in here so that --help is quick."""
     from rich.console import Console
 
     from train.runs.checkpoint import checkpoints
@@ -218,8 +220,9 @@ def train(
 
 
 def train_first(overrides: list[str], config: TrainConfig, folder: Path, console: Console) -> dict[str, Any]:
-    """Train the run that config's goes on from, as on the command line, with its seed and threads; go on with it, or
-    take it, if it is there.
+    """Train the run that config's run starts from, as on the command line, with the same seed and threads.
+
+    If that run exists already, it is continued if unfinished, and used as it is otherwise.
     """
     from train.runs.checkpoint import checkpoints
     from train.runs.resume import CHECKPOINTS, read_record
@@ -238,14 +241,14 @@ def train_first(overrides: list[str], config: TrainConfig, folder: Path, console
 
 
 def write_result(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
-    """Write result.json, which the sweep's table is made from."""
+    """Write result.json, from which the sweep's table is made."""
     replace_file(folder / "result.json", (json.dumps(result | {"overrides": overrides}, indent=2) + "\n").encode())
 
 
 def discard(folder: Path) -> None:
-    """Remove the folder of a run that never began, which holds what Hydra wrote alone.
+    """Remove the folder of a run that never began and holds only Hydra's files.
 
-    It stays where this process did not make it, or another one trains in it.
+    The folder stays if this process did not make it, or if another process trains in it.
     """
     if SweepFolder.made is None or not folder.is_dir() or folder.resolve() != SweepFolder.made.resolve():
         return
@@ -255,16 +258,16 @@ def discard(folder: Path) -> None:
 
 
 def take_robot_folders(arguments: list[str]) -> list[str]:
-    """The arguments, with +robot=PATH as Hydra can read it: Hydra is told of a robot whose files are in a folder of the
-    user's own.
+    """The arguments, with +robot=PATH changed so that Hydra can read it, for a robot in a folder of the user's own.
 
-    It then walks as configs/tasks/legged.yaml says, without a file in configs/robot/.
+    Hydra is given a configuration for that robot. The robot then trains as configs/tasks/legged.yaml says, and needs no
+    file in configs/robot/.
     """
     taken = []
     for argument in choose_gym(arguments):
         prefix, equals, path = argument.partition("=")
         if prefix in ("+robot", "++robot") and path not in options("robot") and Path(path).is_dir():
-            name = FOLDER + re.sub(r"\W", "_", Path(path).resolve().name)  # no file's name in configs/robot/
+            name = FOLDER + re.sub(r"\W", "_", Path(path).resolve().name)  # not the name of a file in configs/robot/
             node = {
                 "defaults": [{"/tasks": "legged"}, "_self_", {"/preset": "none"}],
                 "robot": str(Path(path).resolve()),
@@ -276,8 +279,7 @@ def take_robot_folders(arguments: list[str]) -> list[str]:
 
 
 def choose_gym(arguments: list[str]) -> list[str]:
-    """The arguments; where they say +robot=gym, which is no robot, Hydra is told of the task, and of the family that
-    env.id belongs to.
+    """The arguments; for +robot=gym, which is not a robot, Hydra is given the Gymnasium task and the family of env.id.
 
     Raises InputError for a sweep over ids of several families.
     """
@@ -301,7 +303,7 @@ def choose_gym(arguments: list[str]) -> list[str]:
 
 
 def write_report(sweep: Path) -> None:
-    """Write the page about a sweep that has come to an end, if what draws it is there (extra viz)."""
+    """Write the page about a finished sweep, if the packages that draw it are installed (extra viz)."""
     if (
         sys.exc_info()[0] is not None
         or not (sweep / "sweep.csv").is_file()
@@ -321,18 +323,18 @@ def write_report(sweep: Path) -> None:
 
 
 def register_plugins() -> None:
-    """Tell Hydra of ours, which it does not find by itself where the project is installed as editable."""
+    """Register our plugins with Hydra, which does not find them in an editable installation."""
     for plugin in (GridSweeper, RayLauncher, OptunaSweeper):
         Plugins.instance().register(plugin)
     launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
     launchers.pop(
         "ray.yaml", None
-    )  # of hydra-ray-launcher, where that is installed: it would be taken for the schema of ours
+    )  # from hydra-ray-launcher, if installed: Hydra would use its schema for our launcher
 
 
 @lasting_output()
 def main() -> None:
-    """The entry."""
+    """Entry point of the command."""
     SweepFolder.path, SweepFolder.made, failed = None, None, 0
     try:
         with exit_on_bad_command_line("train"):

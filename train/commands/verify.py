@@ -1,8 +1,7 @@
-"""`python -m train.verify RUN`: trains a run's first iterations again, and tells whether the weights are the same to
-the bit.
+"""`python -m train.verify RUN`: trains a run's first iterations again and compares the weights bit for bit.
 
-RUN is a run's folder, whose run.json has its configuration and the weights' fingerprints after its first iterations.
-Exit code 0: the same; 1: they differ, and what else does; 2: RUN cannot be verified.
+RUN is a run's folder. Its run.json has the configuration and the weights' fingerprints after the first iterations.
+Exit code 0: the weights are the same; 1: they differ, and the output says what else differs; 2: RUN cannot be verified.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from train.task.flat import config_of
 
 
 def verify(folder: Path, console: Console, *, threads: int | None = None) -> bool:
-    """Train the first iterations of the run in folder again; returns whether every bit of the weights is as it was.
+    """Train the first iterations of the run in folder again; returns whether every bit of the weights is the same.
 
-    threads: another number than the run's, on which nothing depends. Raises InputError for a run that does not tell
-    enough.
+    threads: number of threads if it shall differ from the run's; the weights do not depend on it. Raises InputError for
+    a run whose record is incomplete.
     """
     record = read_record(folder)
     if not record.get("beginning"):
@@ -63,7 +62,7 @@ def verify(folder: Path, console: Console, *, threads: int | None = None) -> boo
 
 
 def differences(record: dict) -> list[str]:
-    """What is not here as run.json says it was, in words."""
+    """What differs between this machine and run.json, in words."""
     here = provenance()
     return [
         f"{name}: {record[name]} then, {value} now"
@@ -73,7 +72,7 @@ def differences(record: dict) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry."""
+    """Entry point of the command."""
     parser = argparse.ArgumentParser(
         prog="rfx verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

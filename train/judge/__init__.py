@@ -1,1 +1,1 @@
-"""How good a policy is: evaluation, suite, crossings, and what shows them."""
+"""Measures how good a policy is: evaluation, suite, crossings, and their tables, plots and reports."""

@@ -1,5 +1,6 @@
-"""Bounds that a measured figure does not exceed with 95% confidence, one-sided: exact for counts, by the standard error
-for means.
+"""One-sided 95% confidence bounds of measured figures.
+
+Bounds of counts are exact. Bounds of means use the standard error.
 """
 
 from __future__ import annotations
@@ -12,44 +13,44 @@ import numpy as np
 from rfx.robot.state import Array
 
 CONFIDENCE = 0.95
-NORMAL_95 = 1.6448536269514722  # the standard normal distribution's 95th percentile
+NORMAL_95 = 1.6448536269514722  # 95th percentile of the standard normal distribution
 
 
 def rate_upper(count: int, exposure: float) -> float:
-    """Upper bound of a rate, of which count events were seen in exposure: of no event 3.0 / exposure, the rule of
-    three.
+    """Upper bound of a rate, when count events were seen in exposure.
 
-    Garwood (1936): the rate at which so few events have a chance of 5%. Events are taken as independent, those of one
-    robot too.
+    For no event it is 3.0 / exposure, the rule of three. Garwood (1936): the bound is the rate at which the chance of
+    so few events is 5%. Events are assumed to be independent, also those of the same robot.
     """
     logs = [math.lgamma(k + 1) for k in range(count + 1)]
-    chance = lambda mean: sum(math.exp(k * math.log(mean) - mean - log) for k, log in enumerate(logs))  # noqa: E731  Poisson, at most count
+    # Chance of at most count events, Poisson distribution.
+    chance = lambda mean: sum(math.exp(k * math.log(mean) - mean - log) for k, log in enumerate(logs))  # noqa: E731
     return _where_it_falls_to(chance, 1e-9, 2.0 * count + 10.0) / exposure
 
 
 def share_upper(count: int, num: int) -> float:
-    """Upper bound of a share, of which count of num were seen: Clopper and Pearson (1934). 1 where nothing was seen."""
+    """Upper bound of a share, when count of num were seen: Clopper and Pearson (1934). 1 if num is 0."""
     if count >= num:
         return 1.0
     logs = [math.lgamma(num + 1) - math.lgamma(k + 1) - math.lgamma(num - k + 1) for k in range(count + 1)]
 
-    def chance(share: float) -> float:  # binomial, at most count
+    def chance(share: float) -> float:  # binomial distribution, at most count
         return sum(math.exp(log + k * math.log(share) + (num - k) * math.log1p(-share)) for k, log in enumerate(logs))
 
     return _where_it_falls_to(chance, 1e-12, 1.0 - 1e-12)
 
 
 def share_lower(count: int, num: int) -> float:
-    """Lower bound of a share, of which count of num were seen: Clopper and Pearson (1934). 0 where nothing was seen."""
+    """Lower bound of a share, when count of num were seen: Clopper and Pearson (1934). 0 if num is 0."""
     return 1.0 - share_upper(num - count, num)
 
 
 def ratio_upper(totals: Array, counts: Array) -> Array:
-    """Upper bound of a mean over samples that come in groups, such as robots: totals (N, ...) and numbers of samples
-    (N,) of each.
+    """Upper bound of a mean over samples in groups, such as robots.
 
-    Mean plus 1.64 standard errors, of a ratio estimate (Cochran, Sampling Techniques, 1977, section 6.4): groups are
-    independent, samples of one are not. NaN for fewer than two groups that have samples.
+    totals (N, ...) is the sum over each group's samples, counts (N,) the number of its samples. The bound is the mean
+    plus 1.64 standard errors of a ratio estimate (Cochran, Sampling Techniques, 1977, section 6.4): groups are
+    independent, samples within a group are not. NaN for fewer than two groups that have samples.
     """
     seen = counts > 0
     totals, counts = totals[seen], counts[seen].reshape(-1, *[1] * (totals.ndim - 1))
@@ -61,14 +62,13 @@ def ratio_upper(totals: Array, counts: Array) -> Array:
 
 
 def percentile_upper(values: Array, share: float) -> float:
-    """Upper bound of the value that a share of all stay below: the least of values (N,) that so large a share is below
-    with 95% confidence.
+    """Upper bound of a percentile: the given share of all values lies below the bound, with 95% confidence.
 
-    Order statistics: Conover, Practical Nonparametric Statistics (1999), section 3.2. Infinite where N is too small for
-    any, 58 for a share of 0.95.
+    The bound is the smallest of values (N,) for which this holds. Order statistics: Conover, Practical Nonparametric
+    Statistics (1999), section 3.2. Infinite if N is too small: a share of 0.95 needs more than 58 values.
     """
     num = len(values)
-    below = 0.0  # chance that at most rank values are below the percentile
+    below = 0.0  # chance that at most rank values lie below the percentile
     for rank in range(num):
         below += math.exp(
             math.lgamma(num + 1)
@@ -83,7 +83,7 @@ def percentile_upper(values: Array, share: float) -> float:
 
 
 def _where_it_falls_to(chance: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that falls between low and high has come down to 5%, by bisection."""
+    """The point between low and high at which a falling function reaches 5%, found by bisection."""
     for _ in range(80):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if chance(middle) > 1.0 - CONFIDENCE else (low, middle)

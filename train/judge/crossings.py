@@ -1,5 +1,6 @@
-"""Walking straight off tiles of terrain: for each kind of ground and level of difficulty, how many robots fall and how
-many get across.
+"""Robots walk straight off terrain tiles: measures falls and crossings for each kind of ground and level of difficulty.
+
+A crossing is a robot that reaches the edge of its tile.
 """
 
 from __future__ import annotations
@@ -18,38 +19,40 @@ from rfx.robot.state import Array, heading
 from train.judge.evaluation import SETTLE_S
 from train.judge.play import Step, evaluation_seed
 
-TERRAIN = "rough"  # configs/terrain/: whose kinds and levels every policy is judged on, whatever it was trained on
-CROSS_S = 15.0  # a tile's edge is 3.7 m away: 6 s at 0.6 m/s
-SPEED_SHARE = 0.6  # of the largest vx that the task commands
-AHEAD = 0.5  # cosine of the angle within which a robot left the tile in the commanded direction: 60 degrees
-MOST_FALLS, LEAST_CROSSED = 0.1, 0.8  # per episode, of a level that is passed: one who stands does not fall either
+TERRAIN = "rough"  # in configs/terrain/: every policy is judged on its kinds and levels, whatever it was trained on
+CROSS_S = 15.0  # the edge of a tile is 3.7 m away, 6 s at 0.6 m/s
+SPEED_SHARE = 0.6  # share of the largest vx that the task commands
+AHEAD = 0.5  # cosine of 60 degrees: a robot within this angle of the commanded direction left the tile ahead
+MOST_FALLS, LEAST_CROSSED = 0.1, 0.8  # for a passed level; both count, because a standing robot never falls
 LONG_S = 1e6  # an interval that never ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crossings:
-    """Robots that are told to walk straight on from their tile's middle; an episode ends at its edge, by a fall, or
-    after 15 s.
+    """Results of robots that are told to walk straight on from the middle of their tile.
+
+    An episode ends at the edge of the tile, with a fall, or after 15 s.
     """
 
     kinds: tuple[str, ...]
-    falls: Array  # (levels, kinds), per episode: share of the robots that fell
-    crossed: Array  # (levels, kinds), share that reached the tile's edge, ahead of where they began
-    # (levels, kinds), m/s, mean length of the horizontal velocity error after the first second; NaN without any
+    falls: Array  # (levels, kinds), share of the robots that fell, per episode
+    crossed: Array  # (levels, kinds), share of the robots that reached the tile's edge ahead of their start
+    # (levels, kinds), m/s, mean length of the horizontal velocity error after the first second; NaN without samples.
     error: Array
-    vx: float  # m/s, commanded
+    vx: float  # commanded, m/s
     robots_per_tile: int
 
     @property
     def levels_passed(self) -> int:
-        """How many levels, from the easiest and without a gap, 80% of the robots cross with at most 0.1 falls per
-        episode, means over kinds.
+        """Number of levels passed, counted from the easiest one without a gap.
+
+        A level is passed if 80% of the robots cross with at most 0.1 falls per episode, as means over kinds.
         """
         passed = (self.falls.mean(axis=1) <= MOST_FALLS) & (self.crossed.mean(axis=1) >= LEAST_CROSSED)
         return int(np.cumprod(passed).sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types; a row is a level, the easiest first."""
+        """As JSON types; each row is one level, the easiest first."""
         rows = {
             name: [[float(value) if np.isfinite(value) else None for value in row] for row in getattr(self, name)]
             for name in ("falls", "crossed", "error")
@@ -64,9 +67,7 @@ class Crossings:
 
 
 def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str, Any]:
-    """The keys of EnvConfig that make tiles to be crossed: ground that no training sees, one command, endless
-    episodes.
-    """
+    """The keys of EnvConfig for crossings: terrain that training never sees, one command, endless episodes."""
     terrain = TerrainConfig.from_dict(compose("terrain", TERRAIN)["env"]["terrain"]).for_evaluation(
         evaluation_seed(seed)
     )
@@ -83,7 +84,7 @@ def crossing_task(task: EnvConfig, seed: int, robots_per_tile: int) -> dict[str,
 
 
 def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
-    """Watch an environment of crossing_task while it is played: steps come after every control step."""
+    """Measure crossings while an environment of crossing_task is played; steps yields after every control step."""
     curriculum, state = env.curriculum, env.state
     shape = curriculum.terrain.num_levels, len(curriculum.terrain.kinds)
     middle = curriculum.origin(np.arange(env.num_envs))[:, :2]
@@ -94,7 +95,7 @@ def measure_crossings(env: LeggedEnv, steps: Iterator[Step]) -> Crossings:
         if ahead is None:
             angle = heading(env.simulation.base_quaternion)
             ahead = np.stack((np.cos(angle), np.sin(angle)), axis=1)
-        ended = step.terminated | step.truncated  # before the edge: a fall, or a simulation that failed
+        ended = step.terminated | step.truncated  # ended before the edge: by a fall, or by a simulation that failed
         fell |= active & ended
         active &= ~ended
         settled = active & (state.step > SETTLE_S / env.step_s)

@@ -1,4 +1,4 @@
-"""How well a policy does in a Gymnasium environment: its return over full episodes, played without exploration."""
+"""Measures a policy in a Gymnasium environment: its return over full episodes, without exploration."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rfx.loading.loaded_policy import LoadedPolicy
 from train.ppo.collect import check_finite
 from train.task.task import Figure, Judgement
 
-LONGEST = 10_000  # steps after which an episode is cut that does not end
-EVALUATION_KEY = 0xE7A1  # sets seeds apart from those of training, whatever the seed
+LONGEST = 10_000  # steps; an episode that has not ended by then is cut
+EVALUATION_KEY = 0xE7A1  # separates the seeds of evaluations from those of training, for any seed
 
 
 def episode_seed(seed: int) -> int:
-    """The environment's seed for an evaluation: a branch of SeedSequence(seed) that training does not spawn."""
+    """The environment's seed for an evaluation: a branch of SeedSequence(seed) that training never spawns."""
     return int(np.random.SeedSequence(seed, spawn_key=(EVALUATION_KEY,)).generate_state(1)[0])
 
 
 def longest_episode(spec: EnvSpec | None) -> int:
-    """How many steps of an episode are played at most: LONGEST, or a longer limit of the environment's own."""
+    """The most steps of an episode: LONGEST, or the environment's own limit if that is longer."""
     return max(LONGEST, (spec and spec.max_episode_steps) or 0)
 
 
@@ -35,9 +35,9 @@ def play_episodes(
     conditions: Mapping[str, Any],
     after_step: Callable[[], None] | None = None,
 ) -> Judgement:
-    """Every environment of env plays one episode to its end, and no short one is counted twice.
+    """Play one episode to its end in every environment of env, so that short episodes do not count more than long ones.
 
-    Returns are the environment's own rewards. An episode that does not end is cut, which the judgement's note tells.
+    Returns are the environment's own rewards. An episode that does not end is cut, and the judgement's note says so.
     The score is minus the mean return. after_step, if given, is called after every step. Raises TrainingBroken for an
     observation or a reward that is not finite.
     """

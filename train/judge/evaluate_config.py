@@ -1,4 +1,4 @@
-"""What an evaluation can be told, as `configs/evaluate.yaml` and the command line say it."""
+"""The settings of an evaluation, as `configs/evaluate.yaml` and the command line give them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rfx.system.extras import missing
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What `configs/evaluate.yaml` says."""
+    """The settings in `configs/evaluate.yaml`."""
 
     policy: str | None = None
-    num_envs: int = 1024  # with fewer than 600 no policy can meet the target of 0.005 falls an episode
+    num_envs: int = 1024  # with fewer than 600 robots no policy can meet the target of 0.005 falls per episode
     duration_s: float = 20.0
     seed: int = 0
     threads: int = 0
@@ -48,7 +48,7 @@ class EvaluateConfig:
                 raise missing(f"{key}={getattr(self, key)}", module)
 
     def inside_runs(self) -> EvaluateConfig:
-        """The same of the policy folders inside, where it names runs' folders."""
+        """The same settings, where a run's folder is replaced by the policy folder inside it."""
         return dataclasses.replace(
             self, policy=inside_run(self.policy), compare=self.compare and inside_run(self.compare)
         )

@@ -1,6 +1,4 @@
-"""How well a policy walks: played deterministically on seeded commands, under the conditions that its environment
-has.
-"""
+"""Measures how well a policy walks: deterministic play of seeded commands, under the conditions of its environment."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from train.judge.tracking import Curve, track
 from train.task.task import Figure, Judgement
 
 GRAVITY_M_S2 = 9.81
-SETTLE_S = 1.0  # after a command change or an episode's start, before errors count
-FALL_WEIGHT = 2.0  # a fall an episode weighs as much as errors of 2 m/s in all
+SETTLE_S = 1.0  # time after a command change or the start of an episode before errors count
+FALL_WEIGHT = 2.0  # one fall per episode counts as much as errors of 2 m/s in total
 FIGURES = (
     Figure(name="falls_per_episode", label="falls", unit="per 20 s episode", main=True),
     Figure(name="falls_upper_95", label="falls at most, 95%", unit="per 20 s episode"),
@@ -43,15 +41,15 @@ FAILED = Figure(name="failed_simulations", label="failed simulations", format=".
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one evaluation measured, and under which conditions.
+    """The measurements of one evaluation, and its conditions.
 
-    A mean over no samples (it never stood for a second) is NaN.
+    A mean is NaN if it has no samples (no robot stood for a second).
 
-    The fields upper_95 are bounds that the errors stay below with 95% confidence; NaN for a single robot.
+    The errors stay below the fields upper_95 with 95% confidence; these are NaN for a single robot.
     """
 
-    falls: int  # terminations, and simulations that failed: a robot whose state cannot be computed does not walk
-    failed_simulations: int  # of them
+    falls: int  # terminations and failed simulations: a robot whose state cannot be computed does not walk
+    failed_simulations: int  # part of falls
     error_vx: float  # m/s, mean absolute error of the base velocity, base frame
     error_vy: float  # m/s
     error_yaw_rate: float  # rad/s
@@ -59,20 +57,20 @@ class Evaluation:
     error_vy_upper_95: float
     error_yaw_rate_upper_95: float
     power_w: float  # sum over the joints of |torque x velocity|
-    cost_of_transport: float  # power / (weight x speed) while commanded to move; the weight is each robot's own
-    foot_slip_m_s: float  # horizontal speed of feet that touch the ground
+    cost_of_transport: float  # power / (weight x speed) while commanded to move, with each robot's own weight
+    foot_slip_m_s: float  # horizontal speed of the feet that touch the ground
     action_change: float  # mean absolute difference of successive actions
     num_envs: int
     duration_s: float
     timestep_s: float
     seed: int
-    disturbed: bool  # robots differed, sensors erred or pushes came; False: all nominal but the reset noise
+    disturbed: bool  # True if robots differed, sensors had errors or pushes came; False if only the reset was random
     commands: Mapping[str, Mapping[str, Any]]
-    tracking: Mapping[str, Curve] = field(default_factory=dict)  # by axis; empty where it was not judged
+    tracking: Mapping[str, Curve] = field(default_factory=dict)  # by axis; empty if it was not measured
 
     @property
     def episodes(self) -> float:
-        """How many episodes of 20 s were played, those cut short by a fall included as what they are."""
+        """Number of episodes of 20 s played; an episode cut short by a fall counts only for its length."""
         return self.num_envs * self.duration_s / EPISODE_S
 
     @property
@@ -82,25 +80,25 @@ class Evaluation:
 
     @property
     def falls_upper_95(self) -> float:
-        """What falls_per_episode stays below with 95% confidence: 3.0 / episodes where no robot fell."""
+        """Bound that falls_per_episode stays below with 95% confidence: 3.0 / episodes if no robot fell."""
         return rate_upper(self.falls, self.episodes)
 
     @property
     def worst_vx(self) -> float:
-        """Largest deviation of the mean velocity reached from one that is commanded, m/s.
+        """Largest difference between a commanded vx and the mean velocity reached, m/s.
 
-        NaN where that was not judged, as of the next two.
+        NaN if tracking was not measured; the same holds for worst_vy and worst_yaw_rate.
         """
         return self._worst("vx")
 
     @property
     def worst_vy(self) -> float:
-        """The same to the left, m/s."""
+        """Largest difference between a commanded vy (to the left) and the mean velocity reached, m/s."""
         return self._worst("vy")
 
     @property
     def worst_yaw_rate(self) -> float:
-        """The same of the yaw rate, rad/s."""
+        """Largest difference between a commanded yaw rate and the mean yaw rate reached, rad/s."""
         return self._worst("yaw_rate")
 
     def _worst(self, axis: str) -> float:
@@ -108,11 +106,11 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """Twice the falls per episode, plus the three errors, plus, where they were judged, the three worst deviations:
-        lower is better.
+        """One number for the whole evaluation; lower is better.
 
-        0.49 is just on every target of the project, 0.34 without the deviations. A robot that stands still scores about
-        3. Infinite when nothing could be measured.
+        It is twice the falls per episode, plus the three errors, plus the three worst deviations if they were measured.
+        A policy exactly at every target of the project scores 0.49, or 0.34 without the deviations. A robot that stands
+        still scores about 3. Infinite if nothing could be measured.
         """
         worst = (value for value in (self.worst_vx, self.worst_vy, self.worst_yaw_rate) if math.isfinite(value))
         score = FALL_WEIGHT * self.falls_per_episode + self.error_vx + self.error_vy + self.error_yaw_rate + sum(worst)
@@ -120,13 +118,13 @@ class Evaluation:
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """What was measured, for reading; failed simulations where there were any."""
+        """Descriptions of the figures to show; failed simulations are listed only if there were any."""
         judged = (figure for figure in FIGURES if self.tracking or not figure.name.startswith("worst_"))
         shown = (*judged, FAILED) if self.failed_simulations else tuple(judged)
         return tuple(dataclasses.replace(figure, value=getattr(self, figure.name)) for figure in shown)
 
     def judgement(self) -> Judgement:
-        """The same, as a task tells it."""
+        """The evaluation in the form in which every task reports its results."""
         measured = {figure.name for figure in FIGURES}
         plain = dataclasses.asdict(dataclasses.replace(self, tracking={}))
         conditions = {name: value for name, value in plain.items() if name not in measured and name != "tracking"}
@@ -140,7 +138,7 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types, the score too; what could not be measured is None."""
+        """As JSON types, with the score; a figure that could not be measured is None."""
         return self.judgement().to_dict()
 
 
@@ -155,14 +153,14 @@ def evaluate(
 ) -> Evaluation:
     """Play the policy in env for duration_s and measure.
 
-    The same seed gives the same commands and starts, none used in training.
+    The same seed gives the same commands and starts. Training uses none of them.
 
-    Errors, power, slip and action changes are means over environments and over the time more than 1 s after a command
-    change or an episode's start. tracking: the same robots then hold commands over the range of each axis, for 3 s or
-    duration_s. after_step, if given, is called after every control step.
+    Errors, power, slip and action changes are means over environments, and over the time more than 1 s after a command
+    change or the start of an episode. With tracking, the same robots afterwards hold commands over the range of each
+    axis, each for 3 s or duration_s. after_step, if given, is called after every control step.
     """
     sums, settle_steps = Sums(env.num_envs), round(SETTLE_S / env.step_s)
-    settled = np.zeros(env.num_envs, np.int64)  # control steps since a command changed or an episode began
+    settled = np.zeros(env.num_envs, np.int64)  # control steps since the last command change or start of an episode
     falls = failed = 0
     steps = play(act, env, seed=seed, duration_s=duration_s)
     next(steps)
@@ -194,7 +192,7 @@ def evaluate(
 
 
 def check_duration(env: LeggedEnv, duration_s: float) -> None:
-    """Raises ValueError for a duration in which no error counts yet."""
+    """Raises ValueError if duration_s is so short that no error would count."""
     if round(duration_s / env.step_s) <= round(SETTLE_S / env.step_s):
         raise ValueError(
             f"duration_s is {duration_s:g}: errors count from {SETTLE_S:g} s after a command on, so it must be longer, such as "
@@ -203,14 +201,14 @@ def check_duration(env: LeggedEnv, duration_s: float) -> None:
 
 
 class Sums:
-    """What Evaluation's means are made from, over robots (N) that have had time to follow their command."""
+    """Sums for the means of an Evaluation, over robots (N) that have had time to follow their command."""
 
     def __init__(self, num_envs: int) -> None:
         self.errors, self.samples, self.contacts = np.zeros((num_envs, 3)), np.zeros(num_envs), 0
         self.power = self.slip = self.change = self.moving_power = self.moving_weight = 0.0
 
     def add(self, state: SimState, rows: Array, mass_kg: Array) -> None:
-        """Take in a control step of robots rows (n,); mass_kg (N,) is of all robots."""
+        """Add a control step of the robots in rows (n,); mass_kg (N,) has the masses of all robots."""
         robot = state.robot
         self.samples[rows] += 1
         self.errors[rows] += np.abs(velocity_error(state)[rows])
@@ -226,7 +224,7 @@ class Sums:
         self.moving_weight += GRAVITY_M_S2 * (mass_kg[rows] * speed)[moving].sum()  # N m/s
 
     def means(self) -> dict[str, float]:
-        """The means, and the errors' bounds, by their names in Evaluation."""
+        """The means, and the bounds of the errors, by their names in Evaluation."""
         samples = self.samples.sum()
         errors = [_ratio(error, samples) for error in self.errors.sum(axis=0)]
         bounds = ratio_upper(self.errors, self.samples).tolist()

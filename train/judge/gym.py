@@ -1,6 +1,4 @@
-"""A policy of a Gymnasium environment, judged and watched by itself: what `python -m train.evaluate` and `train.play`
-do with one.
-"""
+"""Evaluates and shows the policy of a Gymnasium environment, for `python -m train.evaluate` and `train.play`."""
 
 from __future__ import annotations
 
@@ -34,12 +32,12 @@ from train.judge.output import beside, check_writable
 from train.task.errors import bad_input, one_line
 from train.task.task import Judgement, figures_table
 
-ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig
-FPS_HZ = 30.0  # of an environment that does not say
+ROBOTS_ALONE = ("timestep_s", "mjcf", "task", "suite", "compare")  # keys of EvaluateConfig that apply only to robots
+FPS_HZ = 30.0  # frame rate for an environment that gives none
 
 
 def gym_policy(path: str) -> LoadedPolicy | None:
-    """The policy in a folder or in an .onnx file that rfx exported, if it is that of a Gymnasium environment.
+    """The policy in a folder or in an .onnx file of rfx, or None if it is not for a Gymnasium environment.
 
     Raises as `rfx.load_policy`.
     """
@@ -59,11 +57,10 @@ def gym_policy(path: str) -> LoadedPolicy | None:
 
 
 def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgement:
-    """Play config.episodes full episodes in Gymnasium's own environment, print the table, write its figures and, if
-    asked for, a video.
+    """Play config.episodes full episodes in Gymnasium's own environment, print the table and write the figures.
 
-    config is an EvaluateConfig. Raises InputError for a key that is for robots alone, or an environment that cannot be
-    made.
+    Writes a video too if config asks for one. config is an EvaluateConfig. Raises InputError for a key that applies
+    only to robots, or an environment that cannot be made.
     """
     with bad_input():
         if given := [key for key in ROBOTS_ALONE if getattr(config, key) is not None]:
@@ -98,14 +95,15 @@ def evaluate_gym(policy: LoadedPolicy, config: Any, console: Console) -> Judgeme
 
 
 def environment_of(policy: LoadedPolicy) -> tuple[str, dict[str, Any]]:
-    """The id of the environment that a policy was trained in, and what its constructor was given."""
+    """The id of the environment that a policy was trained in, and the arguments of its constructor."""
     env = policy.training_info["env"]
     return env["id"], dict(env.get("kwargs") or {})
 
 
 def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[GymEnv, bool]:
-    """num_envs environments, and whether they are Gymnasium's own: the batched ones serve where a package that those
-    need is missing.
+    """num_envs environments, and whether they are Gymnasium's own.
+
+    The batched environments are used if a package that Gymnasium's own need is missing.
     """
     try:
         return LearningEnv(make_in_turn(id, num_envs, kwargs), id), True
@@ -116,20 +114,20 @@ def evaluation_env(id: str, kwargs: Mapping[str, Any], num_envs: int) -> tuple[G
 
 
 def drawing_env(id: str, kwargs: Mapping[str, Any], mode: str = "rgb_array") -> gymnasium.Env:
-    """One environment of Gymnasium's own that draws itself."""
+    """One of Gymnasium's own environments, in a render mode."""
     if mode == "rgb_array" and sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")
     return make_single(id, kwargs, render_mode=mode)
 
 
 def check_drawing(env: gymnasium.Env, id: str) -> None:
-    """Draw one picture: raises ValueError for an environment that cannot, and closes it."""
+    """Draw one picture; if that fails, close the environment and raise ValueError."""
     mode = env.render_mode
     try:
         env.reset()
         if env.render() is None and mode != "human":
             raise ValueError(f"it draws no pictures in the mode {mode}")
-    except Exception as error:  # whatever an environment raises that lacks what it draws with
+    except Exception as error:  # any error that an environment raises when it lacks a package for drawing
         env.close()
         lacks = isinstance(error, (ImportError, gymnasium.error.DependencyNotInstalled))
         mend = f": {install_command('gym')}, or what the environment's own package asks for" if lacks else ""
@@ -137,12 +135,12 @@ def check_drawing(env: gymnasium.Env, id: str) -> None:
 
 
 def frames_per_second(env: gymnasium.Env) -> float:
-    """How many steps an environment takes in a second of its time."""
+    """Number of steps per second of the environment's simulated time."""
     return float(env.metadata.get("render_fps") or FPS_HZ)
 
 
 def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, path: Path) -> None:
-    """Write one episode as a video. Raises ImportError or ValueError that say what is missing."""
+    """Write one episode as a video. Raises ImportError or ValueError with a message that says what is missing."""
     env = drawing_env(id, kwargs)
     check_drawing(env, id)
 
@@ -166,10 +164,10 @@ def film(policy: LoadedPolicy, id: str, kwargs: Mapping[str, Any], seed: int, pa
 def play_gym(
     policy: LoadedPolicy, *, window: bool | None, host: str, port: int, stop: threading.Event | None = None
 ) -> None:
-    """Show a policy episode after episode, in real time: in Gymnasium's window, or on a page in the browser, until stop
-    is set.
+    """Show a policy in real time, episode after episode, until stop is set.
 
-    Raises InputError for an environment that cannot be made or drawn, or an address that cannot be had.
+    It is shown in Gymnasium's window, or on a page in the browser. Raises InputError for an environment that cannot be
+    made or drawn, or an address that cannot be used.
     """
     id, kwargs = environment_of(policy)
     stop = stop or threading.Event()
@@ -194,7 +192,7 @@ def play_gym(
 def show_episodes(
     policy: LoadedPolicy, env: gymnasium.Env, stop: threading.Event, show: Any, wishes: list[str]
 ) -> None:
-    """Play until stop is set, calling show with the return so far after every step; a wish begins a new episode."""
+    """Play until stop is set; calls show with the return so far after every step. A wish restarts the episode."""
     due, last = time.monotonic(), ""
     while not stop.is_set():
         observation, total, over = env.reset()[0], 0.0, False

@@ -1,4 +1,4 @@
-"""A Gymnasium environment of the user's, whose errors are theirs to correct."""
+"""A Gymnasium environment of the user's, whose errors are reported as the user's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from train.task.errors import InputError, one_line
 
 
 class LearningEnv(GymEnv):
-    """A GymEnv whose errors are the user's to correct: the environment's own, which may come from the process that it
-    runs in.
+    """A GymEnv whose errors are reported as errors of the user's environment.
+
+    The errors may come from the process in which the environment runs.
     """
 
     def __init__(self, env: Any, id: str):
@@ -35,7 +36,7 @@ class LearningEnv(GymEnv):
     def _telling(self) -> Iterator[None]:
         level, processes = logger.min_level, isinstance(self.env, AsyncVectorEnv)
         if processes:
-            logger.min_level = logger.ERROR + 1  # it would print the traceback of another process
+            logger.min_level = logger.ERROR + 1  # Gymnasium would print the traceback of the other process
         try:
             yield
         except Exception as error:

@@ -1,5 +1,6 @@
-"""A policy on other figures of its own robot, such as others publish: joints, contacts, feet and masses, at several
-physics steps.
+"""Plays a policy on models of its robot with other physical figures, at several physics steps.
+
+Published models of the same robot differ in such figures: joints, contacts, feet and masses.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ TIMESTEPS_MS = (1.0, 2.0, 5.0, 10.0)
 OWN = "its own"
 CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
 SHAPES = {"box": mujoco.mjtGeom.mjGEOM_BOX, "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER}
-TOUCH_SPARE_M = 0.002  # of a foot's touch sensor around it
+TOUCH_SPARE_M = 0.002  # margin around a foot for its touch sensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChange:
-    """Figures of a robot's MJCF that are to be others; None leaves the file's."""
+    """Changes to the figures of a robot's MJCF; None keeps the value in the file."""
 
     damping_nm_s: float | None = None  # of every joint, N m s/rad
     armature_kg_m2: float | None = None
-    friction_nm: float | None = None  # dry, of every joint
+    friction_nm: float | None = None  # dry friction of every joint
     floor_friction: float | None = None  # sliding coefficient of every contact
     cone: str | None = None
     impratio: float | None = None
-    iterations: int | None = None  # of the solver at most
+    iterations: int | None = None  # largest number of solver iterations
     foot_solimp: tuple[float, ...] | None = None
     foot_radius_scale: float | None = None
-    foot_shape: str | None = None  # box or cylinder, as high as the sphere that it takes the place of
-    mass_scale: float | None = None  # of every body's mass and inertia
+    foot_shape: str | None = None  # box or cylinder, as high as the sphere that it replaces
+    mass_scale: float | None = None  # factor of every body's mass and inertia
 
     def __post_init__(self) -> None:
         for name, known in (("cone", CONES), ("foot_shape", SHAPES)):
@@ -54,12 +55,12 @@ class ModelChange:
 
     @property
     def needs_spheres(self) -> bool:
-        """Whether it changes feet in a way that only spheres can be."""
+        """Whether the change applies only to feet that are spheres."""
         return self.foot_radius_scale is not None or self.foot_shape is not None
 
 
 def published(robot: str) -> dict[str, ModelChange]:
-    """Those of configs/models/ for a robot by its name, or the default ones, by name.
+    """The changes in configs/models/ for a robot by its name, or the default ones, by the name of each change.
 
     Raises ValueError for an unknown key.
     """
@@ -68,7 +69,7 @@ def published(robot: str) -> dict[str, ModelChange]:
 
 
 def changed_model(robot: RobotConfig, change: ModelChange, mjcf: str | None = None) -> mujoco.MjSpec | None:
-    """The robot's MJCF with these figures; None where they ask for feet that are spheres, and the robot's are not."""
+    """The robot's MJCF with the change; None if the change needs feet that are spheres, and the robot has others."""
     path = find_mjcf(robot, mjcf)
     spec = mujoco.MjSpec.from_file(str(path))
     spec.meshdir, spec.texturedir = (
@@ -91,29 +92,28 @@ def changed_model(robot: RobotConfig, change: ModelChange, mjcf: str | None = No
     if change.iterations is not None:
         spec.option.iterations = change.iterations
     if change.foot_solimp is not None:
-        for contact in [*feet, *spec.worldbody.geoms, *spec.pairs]:  # the floor's, as its priority decides
+        # The floor's contacts too, because the geom with the higher priority decides.
+        for contact in [*feet, *spec.worldbody.geoms, *spec.pairs]:
             contact.solimp = change.foot_solimp
     for geom in feet:
         _reshape(geom, change)
     if change.mass_scale is not None:
         for body in spec.bodies:
             body.mass, body.inertia = change.mass_scale * body.mass, change.mass_scale * body.inertia
-        for geom in spec.geoms:  # of bodies whose inertia follows from their geoms
+        for geom in spec.geoms:  # for bodies whose inertia is computed from their geoms
             geom.mass, geom.density = change.mass_scale * geom.mass, change.mass_scale * geom.density
     return spec
 
 
 def _foot_geoms(spec: mujoco.MjSpec, robot: RobotConfig) -> list[mujoco.MjsGeom]:
-    """Those that the robot's feet name; or that collide on the body of their site."""
+    """The geoms that the robot's feet name, or else the colliding geoms on the body of each foot's site."""
     named = [spec.geom(name) for foot in robot.feet for name in foot.geoms]
     bodies = [spec.site(foot.site).parent for foot in robot.feet if not foot.geoms and foot.site]
     return [*filter(None, named), *(geom for body in bodies for geom in colliding(spec, body.geoms))]
 
 
 def _reshape(geom: mujoco.MjsGeom, change: ModelChange) -> None:
-    """Give a foot that is a sphere another radius or shape, and the sites around it, which feel its contacts, room for
-    it.
-    """
+    """Give a spherical foot another radius or shape, and enlarge the touch sensor's sites around it."""
     radius = geom.size[0] * (change.foot_radius_scale or 1.0)
     if change.foot_radius_scale is not None:
         geom.size = [radius, 0.0, 0.0]
@@ -121,17 +121,17 @@ def _reshape(geom: mujoco.MjsGeom, change: ModelChange) -> None:
         return
     geom.type, geom.size = SHAPES[change.foot_shape], [radius, radius, radius if change.foot_shape == "box" else 0.0]
     if change.foot_shape == "cylinder":
-        geom.quat = [math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0]  # lies along y
+        geom.quat = [math.sqrt(0.5), math.sqrt(0.5), 0.0, 0.0]  # the cylinder lies along y
     for site in geom.parent.sites:
         if math.dist(site.pos, geom.pos) < radius:
             site.type, site.size, site.pos = SHAPES["box"], [radius + TOUCH_SPARE_M] * 3, geom.pos
 
 
 class Models:
-    """Plays one policy on all figures of its robot that configs/models/ has: a quarter of a quarter of num_envs robots
-    each, for duration_s.
+    """Plays one policy on every changed model of its robot in configs/models/.
 
-    Raises ValueError for a figure that does not exist.
+    Each model is played for duration_s with a quarter of a quarter of num_envs robots. Raises ValueError for a figure
+    that does not exist.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Models:
     def run(self) -> dict[str, dict[float, Evaluation]]:
         """Evaluations by model, and by physics step in ms, the robot's own first.
 
-        Left out are changes that its feet do not fit, or that say what its file says.
+        Skips changes that do not fit the robot's feet, and changes that are equal to the robot's own file.
         """
         results: dict[str, dict[float, Evaluation]] = {}
         with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +187,7 @@ class Models:
 
 
 def models_table(results: Mapping[str, Mapping[float, Evaluation]]) -> Table:
-    """Falls and the error of vx, by model and physics step."""
+    """Table of the falls and the error of vx, by model and physics step."""
     first: Any = next(iter(next(iter(results.values())).values()))
     table = Table(
         box=None,

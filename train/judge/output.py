@@ -1,5 +1,6 @@
-"""Where an evaluation is written: beside the policy, named by its conditions, so that a run's own evaluation.json stays
-what it is.
+"""Names the output files of an evaluation.
+
+They lie beside the policy and are named after the conditions, so that the run's own evaluation.json is not overwritten.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from train.judge.evaluate_config import EvaluateConfig
 
 
 def beside(config: EvaluateConfig, size: str = "") -> Path:
-    """evaluation_CONDITIONS.json in the folder that holds the policy folder; in the current one for a policy from
-    elsewhere.
+    """Path evaluation_CONDITIONS.json in the folder that holds the policy folder.
 
-    size says how much is played, where that is not robots and seconds; other conditions are named where they are not
-    the usual ones.
+    The current folder is used for a policy that is not in a folder here. size says how much is played, unless that is
+    given by robots and seconds. Other conditions appear in the name only if they differ from the defaults.
     """
     named = [size or f"{config.num_envs}x{config.duration_s:g}s", f"seed_{config.seed}"]
     if config.timestep_s:
@@ -33,9 +33,9 @@ def beside(config: EvaluateConfig, size: str = "") -> Path:
 
 
 def check_writable(*paths: str | Path | None) -> None:
-    """Make the folders of files that are to be written, before the work that they are to hold.
+    """Make the folders of output files before the work begins, and check that files can be written there.
 
-    Raises OSError where they cannot be.
+    Raises OSError if not.
     """
     for folder in dict.fromkeys(Path(path).parent for path in paths if path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,19 +46,17 @@ def check_writable(*paths: str | Path | None) -> None:
 
 
 def names_of(paths: list[str]) -> dict[str, str]:
-    """Short names of policies, by path: of the folder that the policy folder lies in, or the paths where these are
-    equal.
-    """
+    """Short names of policies, by path: the folder around each policy folder, or the paths if two names are equal."""
     short = {path: _run_name(path) for path in paths}
     return short if len(set(short.values())) == len(paths) else {path: path for path in paths}
 
 
 def _run_name(policy: str) -> str:
-    """The name of the folder that a policy folder lies in."""
+    """The name of the folder that contains the policy folder."""
     return policy if policy.startswith("hf://") else Path(policy).resolve().parent.name or policy
 
 
 def _stem(source: str) -> str:
-    """What of a path, or another source, can stand in a file's name."""
+    """The part of a path or another source that is allowed in a file name."""
     name = source.rpartition("/")[2] if "://" not in source else source.partition("://")[2]
     return re.sub(r"[^\w.-]+", "-", name.removesuffix(".xml").removesuffix(".yaml"))

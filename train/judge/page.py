@@ -1,4 +1,4 @@
-"""The pieces of a report: an HTML page that holds everything it shows, to be read anywhere without anything else."""
+"""Building blocks of a report: one HTML page that contains all it shows and needs no other files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def document(title: str, body: str) -> str:
 
 
 def section(title: str, caption: str, body: str) -> str:
-    """A part with a heading and a sentence about it; body is HTML."""
+    """A part of the page with a heading and a caption; body is HTML."""
     return f"<section><h2>{escape(title)}</h2><p>{escape(caption)}</p>{body}</section>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) -> str:
-    """Cells are HTML, or (HTML, class)."""
+    """A table; each cell is HTML, or (HTML, class)."""
 
     def cell(content: str | tuple[str, str]) -> str:
         return f"<td>{content}</td>" if isinstance(content, str) else f'<td class="{content[1]}">{content[0]}</td>'
@@ -48,10 +48,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) 
 
 
 def data_url(kind: str, content: bytes) -> str:
-    """The content as an address that holds it."""
+    """The content as a data URL."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def number(value: float) -> str:
-    """With three decimals; a dash where it could not be measured."""
+    """The value with three decimals, or a dash if it could not be measured."""
     return f"{value:.3f}" if math.isfinite(value) else "-"

@@ -1,4 +1,4 @@
-"""Playing a policy in an environment: the one loop that evaluations, the suite and the video go through."""
+"""Plays a policy in an environment: the one loop behind evaluations, the suite and the video."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rfx.settings.reader import read
 
 Act = Callable[
     [Array], Array
-]  # observations (N, max_state_dim) -> actions (N, action_dim); of the same robots, step after step
+]  # observations (N, max_state_dim) -> actions (N, action_dim), for the same robots at every step
 
-EPISODE_S = 20.0  # falls are counted per this much play
+EPISODE_S = 20.0  # falls are counted per episode of this length
 DISTURBANCES = (
     "randomize",
     "randomization",
     "noise",
     "push_interval_s",
     "pushes",
-)  # of EnvConfig, that only some evaluations play
+)  # keys of EnvConfig that only some evaluations use
 TASK_KEYS = (
     "timestep_s",
     "command_interval_s",
@@ -36,8 +36,8 @@ TASK_KEYS = (
     "resets",
     "terminations",
     *DISTURBANCES,
-)  # that matter to a judge
-EVALUATION_KEY = 0xE7A1  # sets the seeds of evaluations apart from those of training, whatever the seed
+)  # keys of a task that affect an evaluation
+EVALUATION_KEY = 0xE7A1  # separates the seeds of evaluations from those of training, for any seed
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class PolicyAct:
         return self.policy({"state": observation})
 
     def reset(self, rows: Array | None = None) -> None:
-        """Tell the policy that robots rows, or without rows all of them, begin an episode."""
+        """Tell the policy that the robots in rows begin an episode; without rows, all robots do."""
         self.policy.reset(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How a control step ended, for each of N robots, bool."""
+    """How a control step ended, for each of N robots, as bool arrays."""
 
     terminated: Array
     truncated: Array
@@ -64,19 +64,19 @@ class Step:
 
     @property
     def fell(self) -> Array:
-        """Whether the robot fell, or its simulation failed, which counts as a fall: what cannot be computed is not
-        walking. (N,), bool.
+        """Whether the robot fell, (N,), bool.
+
+        A failed simulation counts as a fall: a robot whose state cannot be computed does not walk.
         """
         return self.terminated | self.failed
 
 
 def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, pushes: bool = True) -> Iterator[Step]:
-    """Play act for duration_s, yielding once before the first control step and then after each: env.state is there to
-    be read and changed.
+    """Play act for duration_s; yields once before the first control step and then after each one.
 
-    The same seed gives the same commands and starts, none used in training. A policy that remembers is told where
-    episodes begin. Where the environment pushes, it does so from the first second on; without pushes not before its
-    shortest interval is over.
+    Between steps the caller may read and change env.state. The same seed gives the same commands and starts. Training
+    uses none of them. A policy with memory is told when episodes begin. If the environment pushes, it pushes from the
+    first second on; with pushes=False it does not push before its shortest interval is over.
     """
     none = np.zeros(env.num_envs, bool)
     observation, _ = env.reset(seed=evaluation_seed(seed))
@@ -91,7 +91,7 @@ def play(act: Act, env: LeggedEnv, *, seed: int, duration_s: float, pushes: bool
 
 
 def begin_episodes(act: Act, rows: Array | None = None) -> None:
-    """Reset the memory of an act that has one (a method reset) of robots rows (N,), bool, or without rows of all."""
+    """Reset the memory of an act that has a method reset: of the robots in rows (N,), bool, or of all without rows."""
     if (rows is None or rows.any()) and (reset := getattr(act, "reset", None)):
         reset(rows)
 
@@ -106,11 +106,10 @@ def evaluation_env(
     mjcf: str | None = None,
     **changes: Any,
 ) -> LeggedEnv:
-    """The task's commands, resets and terminations in num_envs environments, and nothing else of it; another physics
-    step or model.
+    """num_envs environments with the task's commands, resets and terminations, and nothing else of the task.
 
-    Episodes all begin together and last 20 s. changes are further keys of EnvConfig, such as train/judge/conditions.py
-    has. Raises as LeggedEnv does.
+    timestep_s and mjcf replace the physics step and the model. All episodes begin together and last 20 s. changes are
+    further keys of EnvConfig, such as those of train/judge/conditions.py. Raises as LeggedEnv does.
     """
     config = EnvConfig(
         num_envs=num_envs,
@@ -126,12 +125,12 @@ def evaluation_env(
 
 
 def evaluation_seed(seed: int) -> int:
-    """The environment's seed for an evaluation: a branch of SeedSequence(seed) that training does not spawn."""
+    """The environment's seed for an evaluation: a branch of SeedSequence(seed) that training never spawns."""
     return int(np.random.SeedSequence(seed, spawn_key=(EVALUATION_KEY,)).generate_state(1)[0])
 
 
 def load(path: str) -> rfx.LoadedPolicy:
-    """A policy that says which robot it is for. Raises ValueError for another, and as load_policy does."""
+    """Load a policy that names its robot. Raises ValueError for a policy that does not, and as load_policy does."""
     policy = rfx.load_policy(path)
     if policy.robot_config is None:
         raise ValueError(f"{path} does not say which robot it is for: save it with robot_config")
@@ -139,11 +138,11 @@ def load(path: str) -> rfx.LoadedPolicy:
 
 
 def task_of(training_info: Mapping[str, Any], robot: str) -> EnvConfig:
-    """The task that a policy was trained for, as its folder says; without that the robot's default one.
+    """The task that a policy was trained for, read from its folder; if it is not there, the robot's default task.
 
     Raises ValueError for a task with terms or values that this rfx does not have.
     """
-    task = training_info.get("env", training_info.get("task"))  # folders of rfx before tasks had names say `task`
+    task = training_info.get("env", training_info.get("task"))  # older rfx wrote the key `task`
     if not isinstance(task, Mapping):
         return EnvConfig.load(robot)
     return read(EnvConfig, {key: task[key] for key in TASK_KEYS if key in task}, "training_info.env")

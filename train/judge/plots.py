@@ -1,4 +1,4 @@
-"""The suite as pictures. Each function draws policies side by side and returns a PNG."""
+"""Plots of the suite. Each function draws the policies side by side and returns a PNG."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ VX, YAW, FALLS = (
 
 
 def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
-    """All pictures, PNG, by name. Raises ImportError naming the extra when matplotlib is missing."""
+    """All plots as PNG, by name. Raises ImportError that names the extra if matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:
@@ -61,8 +61,9 @@ def draw(suites: Mapping[str, Suite]) -> dict[str, bytes]:
 
 
 def tracking(suites: Mapping[str, Suite]) -> bytes:
-    """Reached against commanded velocity of each axis, with 95% intervals; what is asked for is dashed, and the target
-    lies between the dots.
+    """Reached against commanded velocity of each axis, with 95% intervals.
+
+    The dashed line shows the commanded value, and the dotted lines the limits of the target.
     """
     figure = new_figure(9.6, 3.1)
     for axis, (name, unit) in zip(figure.subplots(1, len(AXES)), AXES.items()):
@@ -86,7 +87,7 @@ def tracking(suites: Mapping[str, Suite]) -> bytes:
 
 
 def commands(suites: Mapping[str, Suite]) -> bytes:
-    """Heat maps over vx and yaw rate, a row for each policy. Colours end at a bad value, the same for all policies."""
+    """Heat maps over vx and yaw rate, one row per policy. All share one color scale, which ends at a bad value."""
     figure = new_figure(9.6, 3.1 * len(suites))
     axes = figure.subplots(len(suites), 3, squeeze=False)
     for row, (name, suite) in zip(axes, suites.items()):
@@ -114,7 +115,7 @@ def commands(suites: Mapping[str, Suite]) -> bytes:
 
 
 def sweeps(suites: Mapping[str, Suite]) -> bytes:
-    """Falls and errors over each sweep, a line for each policy; the nominal robot is marked below."""
+    """Falls and errors over each sweep, one line per policy; marks below show the nominal robot's value."""
     figure = new_figure(11.0, 6.0)
     axes = figure.subplots(3, len(SWEEPS), sharex="col", sharey="row")
     for column, (name, sweep) in enumerate(SWEEPS.items()):
@@ -132,14 +133,14 @@ def sweeps(suites: Mapping[str, Suite]) -> bytes:
             if column == 0:
                 axis.set_ylabel(label)
         axes[-1, column].set_xlabel(f"{sweep.label}, {sweep.unit}".rstrip(", "))
-    for row, at_least in zip(axes, (0.05, 0.1, 0.2)):  # the whole row shares it
+    for row, at_least in zip(axes, (0.05, 0.1, 0.2)):  # all plots in the row share the limits
         row[0].set_ylim(0.0, max([at_least, *(1.08 * axis.dataLim.y1 for axis in row if np.isfinite(axis.dataLim.y1))]))
     _legend(axes[0, 0], suites)
     return png(figure)
 
 
 def pushes(suites: Mapping[str, Suite]) -> bytes:
-    """Survival over the push's size; and from each side, the push up to which half of the robots survive."""
+    """Share of survivors over the size of a push; and for each side, the push size that half of the robots survive."""
     figure = new_figure(9.6, 3.6)
     grid = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
     axis, around = figure.add_subplot(grid[0]), figure.add_subplot(grid[1], projection="polar")
@@ -178,7 +179,7 @@ def pushes(suites: Mapping[str, Suite]) -> bytes:
 
 
 def terrain(suites: Mapping[str, Suite]) -> bytes:
-    """Heat maps over kinds and levels of terrain, a row for each policy: falls, and robots that did not get across."""
+    """Heat maps over kinds and levels of terrain, one row per policy: falls, and robots that did not cross."""
     figure = new_figure(9.6, 4.0 * len(suites))
     axes = figure.subplots(len(suites), 2, squeeze=False)
     for row, (name, suite) in zip(axes, suites.items()):
@@ -207,7 +208,7 @@ def terrain(suites: Mapping[str, Suite]) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty picture, inches."""
+    """An empty figure; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=130, facecolor="white")
@@ -227,7 +228,7 @@ def _legend(axis, suites: Mapping[str, Suite]) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a PNG."""
+    """The figure as a PNG."""
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()

@@ -1,5 +1,6 @@
-"""Pushes while robots walk: of growing size, from all sides and at all phases of the gait, and who is still up 4 s
-later.
+"""Pushes walking robots, with growing size, from all sides and at all phases of the gait.
+
+A robot survives a push if it is still up 4 s later.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from rfx.robot.state import Array, heading
 from train.judge.bounds import share_lower
 from train.judge.play import Step
 
-DIRECTIONS = 8  # around the robot; the first is forwards, then counterclockwise
-PHASES = 8  # of the gait cycle, evenly; the first is that at which an episode begins
+DIRECTIONS = 8  # directions around the robot; the first is forwards, the others follow counterclockwise
+PHASES = 8  # evenly spaced phases of the gait cycle; an episode begins at the first
 SPEED_STEP_M_S, MAX_SPEED_M_S = 0.2, 3.0
-WALK_S, RECOVER_S = 3.0, 4.0  # before the first push, and after each to see whether the robot falls
-LEAST_S = 1.0  # that a robot must have walked: not one that has just fallen and begun anew
+WALK_S, RECOVER_S = 3.0, 4.0  # time before the first push; time after each push in which a fall counts
+LEAST_S = 1.0  # least walking time before a push, so that a robot which has just fallen and restarted is not pushed
 SIDES = (
     "forwards",
     "forwards left",
@@ -36,44 +37,45 @@ LONG_S = 1e6  # an interval that never ends
 
 @dataclass(frozen=True, kw_only=True)
 class Pushes:
-    """Walking robots whose base is given another velocity at once."""
+    """Results of walking robots whose base velocity is changed suddenly."""
 
-    speed_m_s: Array  # (S,), growing, until nearly all fall
-    pushed: Array  # (S, PHASES, DIRECTIONS), how many robots
-    survived: Array  # (S, PHASES, DIRECTIONS), how many of them did not fall within 4 s
+    speed_m_s: Array  # (S,), growing, until nearly all robots fall
+    pushed: Array  # (S, PHASES, DIRECTIONS), number of robots pushed
+    survived: Array  # (S, PHASES, DIRECTIONS), number of these robots that did not fall within 4 s
 
     def counts(self, speed_m_s: float) -> tuple[int, int]:
-        """How many survived pushes of this size, from all sides and at all phases, and of how many; (0, 0) above the
-        largest that was tried.
+        """Number of robots that survived pushes of this size, and number pushed, over all sides and phases.
+
+        (0, 0) above the largest size that was tried.
         """
         found = np.flatnonzero(np.isclose(self.speed_m_s, speed_m_s))
         return (int(self.survived[found].sum()), int(self.pushed[found].sum())) if len(found) else (0, 0)
 
     def share(self, speed_m_s: float) -> float:
-        """Share that survived pushes of this size; 0 above the largest that was tried."""
+        """Share of the robots that survived pushes of this size; 0 above the largest size that was tried."""
         survived, pushed = self.counts(speed_m_s)
         return survived / pushed if pushed else 0.0
 
     def share_lower_95(self, speed_m_s: float) -> float:
-        """What share exceeds with 95% confidence."""
+        """Lower bound of share, with 95% confidence."""
         survived, pushed = self.counts(speed_m_s)
         return share_lower(survived, pushed) if pushed else 0.0
 
     @property
     def by_direction(self) -> Array:
-        """Share that survived. (S, DIRECTIONS); NaN where no robot was pushed."""
+        """Share that survived, (S, DIRECTIONS); NaN if no robot was pushed."""
         return _shares(self.survived.sum(axis=1), self.pushed.sum(axis=1))
 
     @property
     def by_phase(self) -> Array:
-        """Share that survived. (S, PHASES); NaN where no robot was pushed."""
+        """Share that survived, (S, PHASES); NaN if no robot was pushed."""
         return _shares(self.survived.sum(axis=2), self.pushed.sum(axis=2))
 
     def worst(self, speed_m_s: float) -> dict[str, Any]:
-        """Phase (in cycles), direction and cell of both that survive pushes of this size least, with the share; empty
-        where none were tried.
+        """The phase (in cycles), the direction and the pair of both that survive least at this size, with the share.
 
-        The least of many is less than what it is a sample of: a cell is only of as many robots as `robots` says.
+        Empty if no pushes of this size were tried. The lowest of many measured shares is biased low: a pair has only as
+        many robots as `robots` says.
         """
         found = np.flatnonzero(np.isclose(self.speed_m_s, speed_m_s))
         if not len(found) or not self.pushed[found].any():
@@ -94,7 +96,7 @@ class Pushes:
         }
 
     def to_dict(self, speed_m_s: float) -> dict[str, Any]:
-        """As JSON types, with the worst at speed_m_s."""
+        """As JSON types, with the worst phase and direction at speed_m_s."""
         rows = {
             name: [[None if np.isnan(value) else float(value) for value in row] for row in shares]
             for name, shares in (("survived", self.by_direction), ("survived_by_phase", self.by_phase))
@@ -108,8 +110,9 @@ class Pushes:
 
 
 def push_task(task: EnvConfig, num_envs: int) -> dict[str, Any]:
-    """The keys of EnvConfig for robots that walk, never stand, under one command for good; the same number for every
-    phase and direction.
+    """The keys of EnvConfig for robots that always walk, under one command that never changes.
+
+    Each pair of phase and direction gets the same number of robots.
     """
     ((name, parameters),) = task.commands.items()
     cells = PHASES * DIRECTIONS
@@ -121,19 +124,19 @@ def push_task(task: EnvConfig, num_envs: int) -> dict[str, Any]:
 
 
 def play_s(env: LeggedEnv) -> float:
-    """How long an environment of push_task is to be played: until the last push is over."""
+    """How long to play an environment of push_task: until the last push is over."""
     return WALK_S + 1.0 / env.robot.gait_freq_hz + RECOVER_S
 
 
 def measure_pushes(env: LeggedEnv, steps: Iterator[Step], speed_m_s: float) -> tuple[Array, Array]:
-    """Push the robots of push_task while they are played, each once; steps come after every control step.
+    """Push each robot of push_task once while the environment is played; steps yields after every control step.
 
-    Returns how many were pushed and how many survived, two (PHASES, DIRECTIONS). A robot counts at the phase that its
-    clock showed.
+    Returns the number pushed and the number that survived, both (PHASES, DIRECTIONS). A robot counts at the phase that
+    its clock showed.
     """
     state, robots = env.state, np.arange(env.num_envs)
     direction, turn = robots % DIRECTIONS, robots // DIRECTIONS % PHASES
-    cycle = 1.0 / (env.robot.gait_freq_hz * env.step_s)  # control steps
+    cycle = 1.0 / (env.robot.gait_freq_hz * env.step_s)  # in control steps
     push_at = round(WALK_S / env.step_s) + np.floor(turn * cycle / PHASES).astype(int)
     over_at = push_at + round(RECOVER_S / env.step_s)
     pushed, fell, phase = np.zeros(env.num_envs, bool), np.zeros(env.num_envs, bool), np.zeros(env.num_envs, int)

@@ -1,4 +1,4 @@
-"""One HTML page of what the suite found, pictures and video inside, to be read anywhere without anything else."""
+"""One HTML page with the results of the suite, which contains its plots and video and needs no other files."""
 
 from __future__ import annotations
 
@@ -51,28 +51,28 @@ CAPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One policy, and what the page says of it. video is an MP4; without one, why tells the reason."""
+    """One policy and its results for the page. video is an MP4; if it is None, why gives the reason."""
 
     path: str
     training_info: Mapping[str, Any]
     suite: Suite
-    conditions: Mapping[str, Evaluation]  # nominal, as trained, the worst corner: by name
+    conditions: Mapping[str, Evaluation]  # by name: nominal, as trained, worst corner
     video: bytes | None
     why: str = ""
 
 
 def film(act: Act, task: EnvConfig, robot: RobotConfig) -> dict[str, Any]:
-    """Judged's video and why."""
+    """The fields video and why of Judged."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_showcase(Path(folder) / "video.mp4", act, task, robot)
-        except RuntimeError as error:  # no OpenGL on this machine: minutes of figures are worth a page without a video
+        except RuntimeError as error:  # no OpenGL here: after minutes of play the page is worth having without a video
             return {"video": None, "why": str(error)}
         return {"video": (Path(folder) / "video.mp4").read_bytes()}
 
 
 def write_report(folder: Path, policies: Mapping[str, Judged], conditions: str) -> Path:
-    """Write report.html, and its pictures and videos as files of their own in report/, into folder.
+    """Write report.html into folder, and its plots and videos also as files in folder/report/.
 
     Returns the page's path.
     """
@@ -88,7 +88,7 @@ def write_report(folder: Path, policies: Mapping[str, Judged], conditions: str) 
 
 
 def page(policies: Mapping[str, Judged], pictures: Mapping[str, bytes], conditions: str) -> str:
-    """The page, as HTML. pictures are PNG, by name in CAPTIONS; conditions say how much was played."""
+    """The page as HTML. pictures are PNG, by name in CAPTIONS; conditions says how much was played."""
     names = list(policies)
     sections = [
         section(
@@ -154,7 +154,7 @@ def _conditions(policies: Mapping[str, Judged]) -> str:
 
 
 def _pushes(policies: Mapping[str, Judged]) -> str:
-    """Survival of the target's pushes: in all, and at the worst phase, to the worst side."""
+    """Table of survival at the target's push size: over all pushes, at the worst phase, and from the worst side."""
     rows = []
     for name, judged in policies.items():
         pushes, worst = judged.suite.pushes, judged.suite.pushes.worst(TARGET_PUSH_M_S)
@@ -183,7 +183,7 @@ def _pushes(policies: Mapping[str, Judged]) -> str:
 
 
 def _sweeps(policies: Mapping[str, Judged]) -> str:
-    """Every sweep as a table, folded away; models too."""
+    """Every sweep as a table that is folded at first; the other models too."""
     tables = []
     for name, sweep in SWEEPS.items():
         cases = [
@@ -218,7 +218,7 @@ def _sweeps(policies: Mapping[str, Judged]) -> str:
 
 
 def _terrain(policies: Mapping[str, Judged]) -> str:
-    """Figures over all kinds and levels of terrain."""
+    """Table of the terrain results over all kinds and levels."""
     results = [judged.suite.crossings for judged in policies.values()]
     rows = [
         ["levels passed", *(f"{result.levels_passed} of {len(result.falls)}" for result in results), ("", "unit")],
@@ -234,7 +234,7 @@ def _terrain(policies: Mapping[str, Judged]) -> str:
 
 
 def _mean(values: Array) -> float:
-    """Over those that are finite."""
+    """Mean of the finite values."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

@@ -1,5 +1,6 @@
-"""A short video of one robot that is asked for everything once: forwards, sideways, turning, forwards with a push,
-standing.
+"""A short video of one robot that follows every kind of command once.
+
+It walks forwards, sideways, turns, walks forwards with a push, and stands.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from rfx.robot.state import Array
 from train.judge.play import Act, evaluation_env, play
 
 FPS_HZ = 25.0
-# Seconds, and the command as shares of the largest vx, vy and yaw rate.
+# Duration in seconds, and the command as shares of the largest vx, vy and yaw rate.
 SCRIPT = ((3.0, (1, 0, 0)), (2.0, (0, 1, 0)), (2.0, (0, 0, 1)), (3.0, (0.6, 0, 0)), (2.0, (0, 0, 0)))
-PUSH_AT_S, PUSH_M_S = 8.0, 0.6  # along the world's y
+PUSH_AT_S, PUSH_M_S = 8.0, 0.6  # along the y axis of the world
 
 
 def write_showcase(path: Path, act: Act, task: EnvConfig, robot: RobotConfig) -> None:
     """Play the script and write it as a video.
 
-    Raises ImportError or RuntimeError that say what is missing to draw it.
+    Raises ImportError or RuntimeError with a message that says what is missing to draw it.
     """
     (parameters,) = task.commands.values()
     largest = np.array([parameters.get(axis, (-1.0, 1.0))[1] for axis in ("vx", "vy", "yaw_rate")], np.float32)
@@ -46,7 +47,7 @@ def write_showcase(path: Path, act: Act, task: EnvConfig, robot: RobotConfig) ->
 
 
 def _walk(act: Act, task: EnvConfig, robot: RobotConfig, commands: Array) -> tuple[Array, Array]:
-    """Poses (T, nq) and velocities (T, 3) of a robot that follows commands (T, 3)."""
+    """Poses (T, nq) and velocities (T, 3) of a robot that follows the commands (T, 3)."""
     env = evaluation_env(task, robot, num_envs=1, threads=1, command_interval_s=(1e6, 1e6), resets={})
     state, frames = env.state, []
     steps = play(act, env, seed=0, duration_s=len(commands) * env.step_s)

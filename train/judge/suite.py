@@ -1,4 +1,4 @@
-"""A policy where its training did not look: commands, floors, loads, delays, pushes, physics steps, models, terrain."""
+"""Tests a policy outside its training: commands, floors, loads, delays, pushes, physics steps, models, terrain."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from train.judge.play import EPISODE_S, Act, Step, evaluation_env, play
 from train.judge.pushes import LONG_S, MAX_SPEED_M_S, SPEED_STEP_M_S, Pushes, measure_pushes, play_s, push_task
 from train.judge.targets import Target, evaluation_targets, fall_target
 
-GRID_SIZE = 9  # commands along each axis
+GRID_SIZE = 9  # number of commands along each axis
 GRID_S = 8.0
-STAND_S = 10.0  # of a zero command, after SETTLE_S
-DEPLOYED = (0.005, 0.035, 0.035, 0.05)  # falls; errors of vx, vy, yaw rate: of a policy that a robot may run
+STAND_S = 10.0  # duration of the zero command, after SETTLE_S
+DEPLOYED = (0.005, 0.035, 0.035, 0.05)  # limits of falls and errors of vx, vy, yaw rate to run on a robot
 DAMPING, DAMPED_ERROR_VX = (
     2.0,
     0.06,
-)  # N m s/rad, of joints, where a published model has most; the error of vx with it, m/s
-TARGET_PUSH_M_S, TARGET_PUSH_SHARE = 1.0, 0.97  # pushes of this size are dealt to all robots, others to fewer
+)  # joint damping, N m s/rad, the largest in published models; limit of the error of vx with it, m/s
+TARGET_PUSH_M_S, TARGET_PUSH_SHARE = 1.0, 0.97  # all robots get pushes of this size, fewer robots get the other sizes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One condition in several sizes; each is played as the nominal evaluation is."""
+    """One condition with several values; each value is played like the nominal evaluation."""
 
     label: str
     unit: str
     values: tuple[float, ...]
-    nominal: float | None  # the value that the nominal robot has; None: as its model says
-    task: Callable[[float], dict[str, Any]]  # from a value to the keys of EnvConfig that it changes
+    nominal: float | None  # the value of the nominal robot; None: the value in its model
+    task: Callable[[float], dict[str, Any]]  # maps a value to the keys of EnvConfig that it changes
 
 
 def _robots(term: str, parameter: str, scale: float = 1.0) -> Callable[[float], dict[str, Any]]:
-    """Every robot with one value of a randomization term."""
+    """Keys that give every robot the same value of a randomization term."""
     return lambda value: {"randomize": True, "randomization": {term: {parameter: (scale * value, scale * value)}}}
 
 
@@ -91,11 +91,11 @@ SWEEPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Robots that are all asked for one vx and yaw rate, over many of them; vy is 0."""
+    """Errors over pairs of vx and yaw rate, where all robots of a pair get the same command; vy is 0."""
 
     vx: Array  # (V,), m/s
     yaw_rate: Array  # (Y,), rad/s
-    error_vx: Array  # (V, Y), m/s, mean absolute; NaN where no robot stood for a second
+    error_vx: Array  # (V, Y), m/s, mean absolute error; NaN if no robot stood for a second
     error_vy: Array  # (V, Y), m/s
     error_yaw_rate: Array  # (V, Y), rad/s
     falls_per_episode: Array  # (V, Y), per 20 s
@@ -103,22 +103,22 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What one policy does everywhere."""
+    """All results of the suite for one policy."""
 
     nominal: Evaluation
-    sweeps: Mapping[str, tuple[Evaluation, ...]]  # by name in SWEEPS: one for each of its values
+    sweeps: Mapping[str, tuple[Evaluation, ...]]  # by name in SWEEPS, one evaluation per value
     grid: Grid
     pushes: Pushes
-    # 95th percentile of how far the base is from where it was, after 10 s of a zero command; infinite for falls
+    # 95th percentile of the distance that the base drifts in 10 s of a zero command; infinite for a robot that falls.
     drift_m: float
-    drift_upper_95_m: float  # what that percentile stays below with 95% confidence
-    models: Mapping[str, Evaluation]  # other MJCFs, by path
-    crossings: Crossings  # of terrain
+    drift_upper_95_m: float  # upper bound of drift_m, with 95% confidence
+    models: Mapping[str, Evaluation]  # evaluations on other MJCFs, by path
+    crossings: Crossings  # results on terrain
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types; what could not be measured is None.
+        """As JSON types; a figure that could not be measured is None.
 
-        Of sweeps, the nominal value has the nominal evaluation's figures.
+        In each sweep the nominal value has the figures of the nominal evaluation.
         """
         sweeps = {
             name: {
@@ -141,7 +141,7 @@ class Suite:
 
 
 def targets(suite: Suite) -> list[Target]:
-    """The project's targets for a policy to be deployed, and where this one stands."""
+    """The project's targets for a policy that may run on a robot, with this policy's figures."""
 
     def falls(name: str, sweep: str, value: float) -> Target:
         return fall_target(f"falls {name}", suite.sweeps[sweep][SWEEPS[sweep].values.index(value)], 0.05)
@@ -180,8 +180,9 @@ def targets(suite: Suite) -> list[Target]:
 
 
 class Runner:
-    """Plays one policy in all conditions of the suite. num_envs robots play pushes of the target's size, fewer of them
-    each other condition.
+    """Plays one policy in all conditions of the suite.
+
+    num_envs robots play pushes of the target's size; every other condition has fewer robots.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class Runner:
         self._num_envs, self._duration_s, self._seed, self._threads = num_envs, duration_s, seed, threads
 
     def run(self, nominal: Evaluation, models: tuple[str, ...] = ()) -> Suite:
-        """All of it. nominal: the plain evaluation, played before; models: paths of other MJCFs."""
+        """Play the whole suite. nominal: the plain evaluation, already played; models: paths of other MJCFs."""
         drift, drift_upper = self.drift()
         return Suite(
             nominal=nominal,
@@ -216,13 +217,13 @@ class Runner:
     def sweeps(self, nominal: Evaluation) -> dict[str, tuple[Evaluation, ...]]:
         """Every sweep, by name.
 
-        What two of them share, such as the nominal robot, is played once, and nominal not again.
+        A condition that two sweeps share, such as the nominal robot, is played once. nominal is not played again.
         """
-        played = {self._task.timestep_s: nominal}  # of the nominal robot, by physics step
+        played = {self._task.timestep_s: nominal}  # evaluations of the nominal robot, by physics step
         plain = self._env(num_envs=1)
         damping = plain.simulation.model.dof_damping[motor_addresses(plain.simulation.model, self._robot).qvel]
         of_model = {
-            "friction": float(plain.state.floor_friction[0]),  # which need not be what the sweep calls nominal
+            "friction": float(plain.state.floor_friction[0]),  # may differ from the sweep's nominal value
             "damping": float(damping[0]) if np.ptp(damping) == 0.0 else math.nan,
         }
 
@@ -254,9 +255,7 @@ class Runner:
             errors += np.abs(velocity_error(env.state)) * settled[:, None]
             samples += settled
             falls += step.fell
-            env.state.robot.velocity_command[...] = (
-                command  # also of robots that have just begun anew, a control step after
-            )
+            env.state.robot.velocity_command[...] = command  # also for robots that restarted, one control step later
 
         def cells(values: Array) -> Array:
             return values.reshape(len(vx), len(yaw_rate), -1).sum(axis=2)
@@ -273,8 +272,9 @@ class Runner:
         )
 
     def pushes(self) -> Pushes:
-        """Survival of pushes that grow until hardly a robot survives, of robots that differ and sense as they did in
-        training.
+        """Survival of pushes, which grow until hardly any robot survives.
+
+        The robots have the differences and sensor errors of training.
         """
         speeds, counts = [], []
         while (not speeds or counts[-1][1].sum() > 0.05 * counts[-1][0].sum()) and len(speeds) < round(
@@ -286,14 +286,15 @@ class Runner:
         return Pushes(speed_m_s=np.array(speeds), pushed=np.array(pushed), survived=np.array(survived))
 
     def _pushed(self, speed_m_s: float) -> tuple[Array, Array]:
-        """How many robots were pushed and survived, by phase and direction."""
+        """Number of robots that were pushed and number that survived, by phase and direction."""
         num_envs = self._num_envs if speed_m_s == TARGET_PUSH_M_S else fewer(self._num_envs)
         env = self._env(**as_trained(self._task) | {"pushes": {}} | push_task(self._task, num_envs))
         return measure_pushes(env, self._play(env, play_s(env), f"pushes of {speed_m_s:.1f} m/s"), speed_m_s)
 
     def drift(self) -> tuple[float, float]:
-        """95th percentile of how far the base drifts in 10 s of a zero command, m, and its upper bound; infinite for a
-        robot that falls.
+        """95th percentile of the base's drift in 10 s of a zero command, m, and its upper bound.
+
+        The drift of a robot that falls is infinite.
         """
         env = self._env(commands={"uniform_velocity": {"vx": (0, 0), "vy": (0, 0), "yaw_rate": (0, 0)}})
         begin, fell = None, np.zeros(env.num_envs, bool)
@@ -305,7 +306,7 @@ class Runner:
         return float(np.percentile(distance, 95, method="inverted_cdf")), percentile_upper(distance, 0.95)
 
     def crossings(self) -> Crossings:
-        """Falls and crossings over kinds and levels of terrain; one robot a tile for every 128 of an evaluation."""
+        """Falls and crossings over kinds and levels of terrain; one robot per tile for every 128 of an evaluation."""
         env = self._env(**crossing_task(self._task, self._seed, max(1, fewer(self._num_envs) // 32)))
         return measure_crossings(env, self._play(env, CROSS_S, "terrain"))
 
@@ -314,7 +315,7 @@ class Runner:
         return evaluate(self._act, self._env(**changes), seed=self._seed, duration_s=self._duration_s)
 
     def _play(self, env: LeggedEnv, duration_s: float, condition: str) -> Iterator[Step]:
-        """Play, yielding after every control step."""
+        """Play one condition; yields after every control step."""
         self._tell(condition)
         steps = play(self._act, env, seed=self._seed, duration_s=duration_s)
         next(steps)
@@ -327,7 +328,7 @@ class Runner:
 
 
 def _plain(values: Any) -> Any:
-    """Arrays as lists, with None for what is not finite."""
+    """The value with arrays as lists, and None for numbers that are not finite."""
     if isinstance(values, np.ndarray) and values.ndim or isinstance(values, list):
         return [_plain(value) for value in values]
     return float(values) if math.isfinite(values) else None

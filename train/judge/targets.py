@@ -1,4 +1,4 @@
-"""Targets of the project: what a figure must reach, and whether it does with 95% confidence."""
+"""The project's targets: the limit of each figure, and whether a policy meets it with 95% confidence."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from train.judge.evaluation import Evaluation
 from train.judge.tracking import AXES
 
 PER_EPISODE = "per 20 s episode"
-TRACKING = 0.05  # m/s and rad/s: worst deviation of the mean velocity that is reached from any one that is commanded
-WALKING = (0.02, 0.10, 0.10, 0.10)  # falls; errors of vx, vy, yaw rate: of a policy that walks, as docs/results.md
+TRACKING = 0.05  # m/s and rad/s: limit of the difference between any command and the mean velocity reached
+WALKING = (
+    0.02,
+    0.10,
+    0.10,
+    0.10,
+)  # limits of falls and errors of vx, vy, yaw rate to count as walking, see docs/results.md
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure that a policy must reach, as it was measured, and the bound that it keeps with 95% confidence."""
+    """One figure with its limit, its measured value, and the 95% confidence bound of that value."""
 
     name: str
     unit: str
     value: float
     bound_95: float
     limit: float
-    at_least: bool = False  # else at most
+    at_least: bool = False  # True: the figure must be at least limit; False: at most
 
     @property
     def met(self) -> bool:
-        """Whether the bound, and not only what was measured, is within the limit; NaN is not."""
+        """Whether the bound, and not only the measured value, is within the limit; False for NaN."""
         return bool(self.bound_95 >= self.limit if self.at_least else self.bound_95 <= self.limit)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types; what could not be measured is None."""
+        """As JSON types; a figure that could not be measured is None."""
         values = dataclasses.asdict(self) | {"met": self.met}
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -44,15 +49,16 @@ class Target:
 
 
 def fall_target(name: str, evaluation: Evaluation, limit: float) -> Target:
-    """Falls of an evaluation."""
+    """Target for the falls of an evaluation."""
     return Target(
         name=name, unit=PER_EPISODE, value=evaluation.falls_per_episode, bound_95=evaluation.falls_upper_95, limit=limit
     )
 
 
 def evaluation_targets(evaluation: Evaluation, limits: tuple[float, float, float, float]) -> list[Target]:
-    """Falls and errors of an evaluation against their limits, such as WALKING; and, where they were judged, the worst
-    deviations.
+    """Targets for falls and errors of an evaluation, with limits such as WALKING.
+
+    Includes the worst deviations if they were measured.
     """
     errors = (("error_vx", "m/s"), ("error_vy", "m/s"), ("error_yaw_rate", "rad/s"))
     return (
@@ -81,7 +87,7 @@ def evaluation_targets(evaluation: Evaluation, limits: tuple[float, float, float
 
 
 def targets_table(targets: Sequence[Target]) -> Table:
-    """Targets for reading, one a row."""
+    """Table of the targets, one per row."""
     table = Table(box=None, pad_edge=False)
     table.add_column("target")
     for head in ("measured", "95% bound", "limit"):

@@ -1,1 +1,1 @@
-"""A run's folder: checkpoints, resuming, metrics, progress, the best policy, the table of a sweep."""
+"""One training run and its folder: checkpoints, resuming, metrics, progress display, the best policy, loggers."""

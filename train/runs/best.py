@@ -1,4 +1,4 @@
-"""The best policy of a run so far: judged while training goes on, kept on disk, and judged again at the end."""
+"""Keeps the best policy of a run: evaluates during training, saves the best on disk, and evaluates again at the end."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from train.task.task import Judgement
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A policy as it was after some steps, with weights and statistics of its own."""
+    """A copy of the policy after some steps, with its own weights and statistics."""
 
     policy: rfx.LoadedPolicy
     steps: int
 
     @classmethod
     def of(cls, trainer: Trainer) -> Snapshot:
-        """The trainer's policy as it is now."""
+        """A snapshot of the trainer's current policy."""
         normalizer = rfx.ObservationNormalizer.from_dict(trainer.normalizer.to_dict())
         return cls(policy=rfx.LoadedPolicy(trainer.policy.actor(), normalizer=normalizer), steps=trainer.steps)
 
     @classmethod
     def restored(cls, trainer: Trainer, state: Mapping[str, Any]) -> Snapshot:
-        """The one that state_dict told, of a policy like the trainer's."""
+        """The snapshot in a state_dict, for a policy like the trainer's."""
         actor, normalizer = trainer.policy.actor(), rfx.ObservationNormalizer.from_dict(state["best.normalizer"])
         for name, tensor in get_state_dict(actor).items():
             tensor.assign(Tensor(state[f"best.policy.{name}"])).realize()
@@ -53,18 +53,18 @@ class Snapshot:
 
 
 class BestPolicy:
-    """The best policy so far, as the task judges it in short: in memory, and in folder/policy."""
+    """The best policy so far by the task's short evaluations, in memory and in folder/policy."""
 
     def __init__(self, trainer: Trainer, folder: Path, display: Progress, writes: Writes):
         self.trainer, self.folder, self.path = trainer, folder, folder / "policy"
-        self.onnx = folder / "policy.onnx" if trainer.config.export.onnx else None  # where it is exported to in the end
-        self.judgement: Judgement | None = None  # of saved
+        self.onnx = folder / "policy.onnx" if trainer.config.export.onnx else None  # path of the export at the end
+        self.judgement: Judgement | None = None  # judgement of the saved policy
         self.saved: Snapshot | None = None
         self._last: Snapshot | None = None
         self._display, self._writes = display, writes
 
     def consider(self, after_step: Callable[[], None] | None = None) -> Judgement:
-        """Judge the policy as it is now, and save it if it is the best so far."""
+        """Evaluate the current policy, and save it if it is the best so far."""
         self._display.status("evaluating")
         self._last = Snapshot.of(self.trainer)
         judgement = self.trainer.task.judge(self._last.policy, after_step=after_step)
@@ -81,10 +81,9 @@ class BestPolicy:
         return judgement
 
     def choose(self, after_step: Callable[[], None]) -> None:
-        """Judge the best and the last policy at length, save the better one with its figures, and export it where that
-        is asked for.
+        """Evaluate the best and the last policy at length, and save the better one with its figures.
 
-        Raises InputError where the disk does not take it.
+        Exports it too if the config asks for that. Raises InputError if the disk does not accept a file.
         """
         candidates = [self.saved] if self.saved is self._last else [self.saved, self._last]
         judgements = []
@@ -107,20 +106,20 @@ class BestPolicy:
                 self._writes.tell(f"the policy is saved, but could not be written as ONNX: {one_line(error)}")
 
     def save_unless_saved(self) -> None:
-        """Save the policy as it is now if none was saved yet: better than nothing."""
+        """Save the current policy if none was saved yet: it is better than no policy."""
         if self.saved is None:
             self.saved = Snapshot.of(self.trainer)
             with self._writes.attempt("the policy"):
                 self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best policy and its judgement, by name; nothing before the first one."""
+        """The best policy and its judgement, by name; empty before the first evaluation."""
         return (
             self.saved.state_dict() | {"best.judgement": dataclasses.asdict(self.judgement)} if self.judgement else {}
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, among other entries."""
+        """Go on from the entries that state_dict returned; state may have other entries too."""
         if "best.judgement" in state:
             self.saved, self.judgement = (
                 Snapshot.restored(self.trainer, state),

@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run goes on from, on disk, whole or absent, the newest few.
+"""Checkpoints: the whole state of a run on disk. A checkpoint is complete or absent; only the newest few are kept.
 
 A checkpoint is the folder {steps} with state.safetensors (arrays), state.json (everything else) and SHA256SUMS, which
-the command `sha256sum -c` checks too. Names that begin with a dot are unfinished, or being removed.
+the command `sha256sum -c` can check. A folder whose name begins with a dot is unfinished or is being removed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ ARRAYS, VALUES, SUMS = "state.safetensors", "state.json", "SHA256SUMS"
 
 
 def write_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], keep: int) -> Path:
-    """Write state (NumPy arrays and JSON types by name) as the checkpoint of steps, then remove the oldest, so that
-    keep remain.
+    """Write state as the checkpoint of steps, then remove the oldest checkpoints, so that keep remain.
 
-    Returns its path. Raises OSError where the disk refuses, and then every checkpoint that was there is as it was.
+    state has NumPy arrays and JSON types by name. Returns the checkpoint's path. Raises OSError if the disk fails; all
+    earlier checkpoints are then unchanged.
     """
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items() if isinstance(value, np.ndarray)}
     values = {name: value for name, value in state.items() if name not in arrays}
     files = {ARRAYS: safetensors.numpy.save(arrays), VALUES: json.dumps(values).encode()}
     files[SUMS] = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*"):  # of a process that was killed while it wrote
+    for leftover in folder.glob(".*"):  # left by a process that was killed while it wrote
         shutil.rmtree(leftover, ignore_errors=True)
     path = replace_folder(folder / f"{steps:012d}", files)
     older = [other for other in checkpoints(folder) if other.name < path.name]
@@ -42,9 +42,9 @@ def write_checkpoint(folder: Path, steps: int, state: Mapping[str, Any], keep: i
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that write_checkpoint wrote.
+    """Read the state that write_checkpoint wrote.
 
-    Raises ValueError for a checkpoint that is not as it was written, OSError for an unreadable one.
+    Raises ValueError for a checkpoint that was changed or damaged, OSError for an unreadable one.
     """
     if missing := [name for name in (SUMS, ARRAYS, VALUES) if not (path / name).is_file()]:
         raise ValueError(f"{', '.join(missing)} missing")
@@ -59,9 +59,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """Path and state of the newest checkpoint in folder that is whole; each damaged one that is passed over is told of.
+    """Path and state of the newest undamaged checkpoint in folder; tell is called for each damaged one it passes over.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     for path in reversed(checkpoints(folder)):
         try:
@@ -72,8 +72,9 @@ def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> tuple[Path, 
 
 
 def set_aside_after(path: Path) -> None:
-    """Rename the checkpoints that are newer than the one at path, so that a run that goes on from it does not meet them
-    again.
+    """Rename the checkpoints that are newer than the one at path.
+
+    A run that goes on from path must not find them later.
     """
     for other in checkpoints(path.parent):
         if other.name > path.name:
@@ -83,12 +84,12 @@ def set_aside_after(path: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Paths of the checkpoints in folder, oldest first; none where there is no folder."""
+    """Paths of the checkpoints in folder, oldest first; empty if the folder does not exist."""
     return sorted(path for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint in a way that never leaves a part of it under its name."""
+    """Remove a checkpoint so that its name never points to a part of it."""
     beside = path.with_name(f".{path.name}-old")
     path.rename(beside)
     shutil.rmtree(beside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Updates that cannot be learned from: when to give up, what the run says then, and the batch it leaves."""
+"""Detects updates from which the policy cannot learn: ends the run, explains why, and saves the batch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rfx.system.folders import replace_folder
 from train.ppo.errors import TrainingBroken
 from train.runs.trainer import Trainer
 
-MAX_SKIPPING = 3  # updates in a row that had to skip minibatches
+MAX_SKIPPING = 3  # number of successive updates that had to skip minibatches
 BATCH = "offending_batch"
 
 
 def check_updates(trainer: Trainer, metrics: Mapping[str, float], folder: Path) -> None:
-    """Raises TrainingBroken when MAX_SKIPPING updates in a row had a non-finite loss or gradient, the last batch then
-    in folder.
+    """Raises TrainingBroken after MAX_SKIPPING successive updates with a non-finite loss or gradient.
 
-    Such minibatches are skipped, so the weights are as sound as before; only once is a chance event.
+    It saves the last batch in folder. Minibatches with such values are skipped, so the weights are still sound, and a
+    single such update may be chance.
     """
     if trainer.skipping < MAX_SKIPPING:
         return

@@ -1,4 +1,4 @@
-"""Writing while the disk may be full, the folder gone or not ours: told once, and training goes on."""
+"""Lets training go on while files cannot be written: the disk is full, or the folder is gone or not writable."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class Writes:
-    """Runs writes that a run can do without for now.
+    """Runs writes that may fail without ending the run.
 
-    The first failure of each kind is told; the next write of it is tried again.
+    The first failure of each kind is reported. The next write of that kind is attempted again.
     """
 
     def __init__(self, tell: Callable[[str], None]):
@@ -18,7 +18,7 @@ class Writes:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Around a write of what, such as "the checkpoint": an OSError ends it, is told once, and is not raised."""
+        """Context around a write; an OSError inside it is reported once and not raised. what: e.g. "the checkpoint"."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run's weights are, in one line, and all that they depend on: versions, commit, processor."""
+"""A fingerprint of a run's weights, and all that the weights depend on: versions, commit, processor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of names, types, shapes and bytes, in the order of names: equal if and only if every bit is."""
+    """SHA-256 of names, types, shapes and bytes, in the order of names: equal if and only if every bit is equal."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -31,8 +31,10 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's model and
-    features.
+    """What the weights depend on, as JSON types.
+
+    It has the versions of Python and of the packages that compute, the commit, tinygrad's device, and the processor's
+    model and features.
     """
     return {
         "python": platform.python_version(),
@@ -55,13 +57,13 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this file is in, with `+changes` if files differ from it; None outside a checkout."""
+    """The commit of this file's checkout, with `+changes` if files differ from it; None outside a checkout."""
     commit = git("rev-parse", "HEAD")
     return commit and commit + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def git(*arguments: str) -> str | None:
-    """What git says of the checkout this file is in; None outside one, and where git fails."""
+    """The output of a git command in this file's checkout; None outside a checkout, and if git fails."""
     if not (ROOT / ".git").exists():
         return None
     try:
@@ -73,7 +75,7 @@ def git(*arguments: str) -> str | None:
 
 
 def _processor() -> dict[str, Any]:
-    """Model name, and the instruction sets that compiled code may choose between."""
+    """The processor's model name and its instruction sets, among which compiled code may choose."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
     fields = {
         key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator

@@ -1,4 +1,4 @@
-"""One process a folder: who trains into it holds its lock."""
+"""A lock on a run's folder: only one process may train into it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from train.task.errors import InputError
 
 
 class FolderInUse(InputError):
-    """Another process trains into the folder."""
+    """Another process trains into this folder."""
 
 
 @contextmanager
 def sole_process(folder: Path) -> Iterator[None]:
-    """While inside, no other process can train into folder, which is made where it is not there.
+    """While inside, no other process can train into folder; makes the folder if it does not exist.
 
-    Its end, by SIGKILL too, frees it. Raises FolderInUse where one does already, OSError for a folder that cannot be
-    made.
+    The lock ends with the process, also after SIGKILL. Raises FolderInUse if another process has it, OSError if the
+    folder cannot be made.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # removed since
+        except FileNotFoundError:  # another process has removed the folder
             continue
         try:
             _lock(descriptor, folder)
-            if not _is_at(descriptor, folder):  # removed before it was locked, by a process that gave it up
+            if not _is_at(descriptor, folder):  # a process that gave the folder up removed it before we locked it
                 continue
             yield
             return
@@ -45,7 +45,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             raise FolderInUse(f"another process is training in {folder}: wait for it, or stop it first") from None
-        # else a file system without locks
+        # otherwise the file system has no locks
 
 
 def _is_at(descriptor: int, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Loggers: where the metrics of a run go beside metrics.csv. `logger` in a run's configuration names them."""
+"""Loggers send the metrics of a run to other places than metrics.csv. `logger` in the configuration names them."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from rfx.system.extras import missing
 if TYPE_CHECKING:
     from train.task.config import TrainConfig
 
-WANDB_ID = "wandb_id"  # file in a run's folder: a run that goes on is the same run there
+WANDB_ID = "wandb_id"  # file in the run's folder: a continued run keeps the same run at wandb
 FLUSH_EVERY_S = 2.0
 WANDB_TIMEOUT_S = 30.0
 
 
 class Logger(Protocol):
-    """Takes the metrics of one run. A class of your own is named MODULE:NAME.
+    """Receives the metrics of one run. A class of your own is named MODULE:NAME.
 
-    It is made once a run, or once a continuation of one, with the run's folder, its configuration, and the steps that
-    lie behind it: 0, or those of the checkpoint that it goes on from. What it was told of later steps is told again.
+    One instance is made for a run, and one for each continuation, with the run's folder, its configuration, and the
+    steps before it: 0, or the steps of the checkpoint that it goes on from. Metrics of later steps are logged again.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, steps: int): ...
 
     def log(self, steps: int, metrics: Mapping[str, float]) -> None:
-        """Take metrics by tag, after that many environment steps. An OSError is told once, and training goes on."""
+        """Log metrics by tag, after that many environment steps. An OSError is reported once, and training goes on."""
 
     def close(self) -> None:
-        """The run has ended, in whichever way."""
+        """Called when the run has ended for any reason."""
 
 
 class TensorBoardLogger:
     """TensorBoard's events in the run's folder: `tensorboard --logdir runs` shows them.
 
-    Each continuation writes a file of its own, which tells TensorBoard to forget what it read of later steps. Records
-    are written here and not by tensorboardX's thread, so that a full disk is an OSError; after one, and where the file
-    was removed, a new file begins.
+    Each continuation writes a new file, which tells TensorBoard to drop the records of later steps. This class writes
+    records itself, without tensorboardX's thread, so that a full disk raises an OSError. A new file begins after such
+    an error, and if the file was removed.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, steps: int):
@@ -61,7 +61,7 @@ class TensorBoardLogger:
         self._write(event)
 
     def close(self) -> None:
-        """Write what is still in memory. Raises OSError."""
+        """Write the records that are still in memory. Raises OSError."""
         if self._writer is not None:
             self._writer.close()
 
@@ -82,7 +82,7 @@ class TensorBoardLogger:
             self._writer.write(event.SerializeToString())
             if time.monotonic() - self._last_flush_s >= FLUSH_EVERY_S:
                 self._last_flush_s = time.monotonic()
-                self._writer.flush()  # forces it to the disk, which takes milliseconds
+                self._writer.flush()  # writes to the disk at once, which takes milliseconds
         except OSError:
             with suppress(OSError):
                 self._writer.close()
@@ -91,7 +91,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """A run at Weights & Biases, in the project rfx or that of WANDB_PROJECT. WANDB_MODE=offline writes into folder."""
+    """A run at Weights & Biases, in the project rfx or WANDB_PROJECT. WANDB_MODE=offline writes into the folder."""
 
     def __init__(self, folder: Path, config: TrainConfig, steps: int):
         import wandb
@@ -117,22 +117,22 @@ class WandbLogger:
             ) from error
 
     def log(self, steps: int, metrics: Mapping[str, float]) -> None:
-        """Hand the metrics over to wandb's own process, which sends them."""
+        """Pass the metrics to wandb's own process, which sends them."""
         self._run.log(dict(metrics), step=steps)
 
     def close(self) -> None:
-        """Wait until all is sent, or written."""
+        """Wait until everything is sent or written."""
         self._run.finish()
 
 
 LOGGERS = {"tensorboard": TensorBoardLogger, "wandb": WandbLogger}
-TABLE = "csv"  # names metrics.csv, which every run has
+TABLE = "csv"  # name of metrics.csv, which every run has
 
 
 def find_loggers(names: Sequence[str]) -> list[type[Logger]]:
-    """The loggers that names mean, without the table.
+    """The logger classes for these names, without the table metrics.csv.
 
-    Raises ValueError for an unknown one, ModuleNotFoundError where its extra is not installed.
+    Raises ValueError for an unknown name, ModuleNotFoundError if the extra of a logger is not installed.
     """
     for name in names:
         if not is_foreign(name) and name not in (*LOGGERS, TABLE):

@@ -1,4 +1,4 @@
-"""A run's metrics as a table, metrics.csv in its folder. Reports read it; a run that goes on continues it."""
+"""A run's metrics as a table: metrics.csv in its folder. Reports read it, and a continued run appends to it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import numpy as np
 from rfx.system.folders import replace_file
 
 METRICS = "metrics.csv"
-FIRST_COLUMNS = ("steps", "time")  # environment steps, seconds since the Epoch; then a column for each tag
+FIRST_COLUMNS = ("steps", "time")  # environment steps, seconds since the Epoch; one column per tag follows
 
 
 class MetricsTable:
-    """Appends rows to metrics.csv in folder. A tag that is new adds a column at the end; rows before it are shorter.
+    """Appends rows to metrics.csv in folder. A new tag adds a column at the end; earlier rows stay shorter.
 
-    A run that goes on from a checkpoint gives num_rows, the number of rows there were then: rows after them are
-    removed. Raises OSError.
+    num_rows is the number of rows at the checkpoint that a run goes on from; later rows are removed. Raises OSError.
     """
 
     def __init__(self, folder: Path, num_rows: int = 0):
@@ -32,21 +31,21 @@ class MetricsTable:
 
     def log(self, steps: int, metrics: Mapping[str, float]) -> None:
         """Add a row: metrics by tag, after that many environment steps. Raises OSError; the row may then be missing."""
-        if not self._path.exists():  # removed while the run went on
+        if not self._path.exists():  # removed during the run
             self._rewrite(self._columns, [])
         if new := [tag for tag in metrics if tag not in self._columns]:
             self._rewrite([*self._columns, *new], _read(self._path)[1])
         values = {"steps": steps, "time": time.time(), **metrics}
         row = _line([values.get(column, "") for column in self._columns])
         with open(self._path, "r+b") as file:
-            file.truncate(self._size)  # of a row that a full disk cut short
+            file.truncate(self._size)  # removes a row that a full disk cut short
             file.seek(self._size)
             file.write(row)
         self._size += len(row)
         self.num_rows += 1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file stays open."""
 
     def _rewrite(self, columns: list[str], rows: list[list[str]]) -> None:
         data = b"".join(map(_line, (columns, *rows)))
@@ -55,7 +54,7 @@ class MetricsTable:
 
 
 def read_metrics(folder: Path, tag: str) -> np.ndarray:
-    """Steps and values (n, 2) of one tag in a run's metrics, in the order of steps; none where there are none."""
+    """Steps and values (n, 2) of one tag in a run's metrics, in the order of steps; n is 0 if there are none."""
     return read_curves(folder).get(tag, np.zeros((0, 3)))[:, (0, 2)]
 
 
@@ -72,7 +71,7 @@ def read_curves(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table; nothing where there is no file. A last row that was cut short is left out."""
+    """Columns and rows of a table; both empty if there is no file. A last row that was cut short is left out."""
     if not path.exists():
         return [], []
     whole = path.read_text(encoding="utf-8").rpartition("\n")[0]

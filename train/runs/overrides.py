@@ -1,4 +1,4 @@
-"""What the command line said of a run: kept in its record, and said again where the run goes on."""
+"""The command line's overrides of a run: saved in its record, and used again when the run goes on."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 
 from rfx.settings.reader import read_yaml
 
-HYDRA = ".hydra"  # what Hydra writes as it makes a run's folder
-FOLDER = "folder_"  # begins the name under which Hydra is told of a robot in a user's folder
-WHOLE_RUN = "whole_run"  # chosen like a robot: the whole configuration of a run that no command line began
+HYDRA = ".hydra"  # subfolder that Hydra writes into a new run's folder
+FOLDER = "folder_"  # prefix of the name that Hydra gets for a robot in a user's folder
+WHOLE_RUN = "whole_run"  # chosen like a robot: the whole configuration of a run that did not begin on the command line
 NOT_KEPT = ("resume", "resume_overrides")
 CHOSEN_ONCE = "robot"
 
 
 def own_overrides(run: Path) -> list[str] | None:
-    """What the run's command lines said, in the end; None where no command line began it.
+    """All overrides that the run's command lines gave; None if the run did not begin on a command line.
 
     Raises ValueError for files that are not YAML.
     """
-    from train.runs.resume import OVERRIDES, read_record  # here, as it imports all that trains, and --help is quick
+    from train.runs.resume import OVERRIDES, read_record  # imports all training code; --help must be quick
 
     if OVERRIDES in (record := read_record(run)):
         return record[OVERRIDES]
     if not (run / HYDRA / "overrides.yaml").is_file():
         return None
-    # Stopped before it had a record.
+    # The run was stopped before it had a record.
     return kept(read_yaml(run / HYDRA / "overrides.yaml") or [], read_yaml(run / HYDRA / "config.yaml"))
 
 
 def kept(overrides: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-    """The overrides that a run goes on with: without resume; a robot's folder by its path, as values have it."""
+    """Overrides to go on with: those given, without resume, and with a robot's folder by its path as in values."""
     in_folder = f"robot={FOLDER}"
     return [
         f"+robot={values['robot']}" if override.lstrip("+").startswith(in_folder) else override
@@ -42,9 +42,9 @@ def kept(overrides: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 
 def laid_over(own: Sequence[str], given: Sequence[str]) -> list[str]:
-    """A run's own overrides, and after them those given now, which count above them.
+    """A run's own overrides, followed by the ones given now, which win.
 
-    `~KEY` takes back the run's own `+KEY`, and what the run says of keys below it.
+    `~KEY` removes the run's own `+KEY`, and the run's overrides of keys below it.
     """
     marks = {key_of(override): _mark(override) for override in given}
     added = {key_of(override) for override in own if _mark(override).startswith("+")}
@@ -59,15 +59,15 @@ def laid_over(own: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def key_of(override: str) -> str:
-    """The key that an override is of."""
+    """The key of an override."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def is_override(argument: str) -> bool:
-    """Whether an argument of the command line is a setting, and no option or its value."""
+    """Whether a command-line argument is an override, and not an option or its value."""
     return re.match(r"~\w|\+{0,2}\w[^=\s]*=", argument) is not None
 
 
 def _mark(override: str) -> str:
-    """What stands before the key."""
+    """The characters before the key of an override, such as + or ~."""
     return override[: len(override) - len(override.lstrip("+~"))]

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live display in a terminal, plain lines elsewhere."""
+"""The display of a run while it trains: live in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,39 +16,38 @@ from rich.text import Text
 
 from train.task.task import Figure
 
-SMOOTHING = 0.2  # weight of the newest iteration in the figures shown
+SMOOTHING = 0.2  # weight of the newest iteration in the smoothed figures
 LINE_EVERY_S = 5.0
-COUNTS = "scale/"  # tags of these are not smoothed, and are shown apart
+COUNTS = "scale/"  # prefix of tags that are shown apart and are not smoothed
 SPEED = Figure(name="time/env_steps_per_s", label="speed", unit="/s", format=",.0f")
 KL = Figure(name="ppo/kl", label="kl")
 RETURN = Figure(name="episode/return", label="return", format=".2f")
 
 
 def progress(total_steps: int, shown: Sequence[Figure], console: Console, began: float) -> Progress:
-    """The display that suits the console: live in a terminal, else plain lines. shown are a task's figures, began is of
-    time.monotonic.
+    """The display for a console: live in a terminal, plain lines elsewhere.
+
+    shown are the figures of the task to show. began is the start, by time.monotonic.
     """
     return (LiveProgress if console.is_terminal else Progress)(total_steps, shown, console, began)
 
 
 class Progress:
-    """Plain lines every few seconds. Use as a context manager: status, then update after every iteration."""
+    """Prints a plain line every few seconds. Use as a context manager: status, then update after every iteration."""
 
     def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
         self.total_steps, self.console = total_steps, console
         self.figures = (
             next(
                 (figure for figure in shown if figure.name == RETURN.name), RETURN
-            ),  # a task may show it in a form of its own
+            ),  # a task may have its own number format for a figure
             *(figure for figure in shown if figure.name != RETURN.name),
         )
         self.steps, self.now = 0, ""
         self.shown: dict[str, float] = {}
-        self.workers = ""  # how many collect, in words, where they do
+        self.workers = ""  # text about the number of workers, if workers collect
         self._began, self._last_line = began, -math.inf
-        self._first: tuple[float, int] | None = (
-            None  # when the first iteration, which compiles, was done, and its steps
-        )
+        self._first: tuple[float, int] | None = None  # time and steps after the first iteration, which compiles
 
     def __enter__(self) -> Progress:
         return self
@@ -57,22 +56,23 @@ class Progress:
         pass
 
     def go_on(self, steps: int, elapsed_s: float, shown: Mapping[str, float]) -> None:
-        """Show a run that had come this far, in that time, with these figures, when it was interrupted."""
+        """Show an interrupted run's steps, its elapsed time and its figures at the interruption."""
         self.steps, self.shown = steps, dict(shown)
         self._began -= elapsed_s
 
     def status(self, now: str) -> None:
-        """What the run is doing."""
+        """Set the text that says what the run is doing now."""
         self.now = now
 
     def message(self, line: str, fold: bool = False) -> None:
-        """A line that stays. fold breaks it between words where a terminal is narrower; without that it can be copied
-        as one.
+        """Print a line that stays.
+
+        fold: break the line between words to fit the terminal. Without fold the line can be copied as one line.
         """
         self.console.print(line, highlight=False, soft_wrap=not (fold and self.console.is_terminal))
 
     def update(self, steps: int, metrics: Mapping[str, float]) -> None:
-        """Take in the metrics of one iteration; steps is the number of environment steps so far."""
+        """Show the metrics of one iteration; steps is the number of environment steps so far."""
         for tag, value in metrics.items():
             if tag.startswith(COUNTS):
                 continue
@@ -91,7 +91,7 @@ class Progress:
             self.message(self.line())
 
     def line(self) -> str:
-        """The state of the run as one line."""
+        """The current state of the run as one line."""
         figures = "  ".join(f"{figure.label} {self._text(figure)} {figure.unit}".rstrip() for figure in self.figures)
         return "  ".join(
             filter(
@@ -107,7 +107,7 @@ class Progress:
         )
 
     def remaining(self) -> str:
-        """Time to the last step, from the pace since the first iteration."""
+        """Estimated time to the last step, from the average speed since the first iteration."""
         if self._first is None or self.steps <= self._first[1]:
             return "-:--"
         pace = (time.monotonic() - self._first[0]) / (self.steps - self._first[1])
@@ -115,16 +115,16 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds that the run has taken, interruptions left out."""
+        """Seconds that the run has taken, without interruptions."""
         return time.monotonic() - self._began
 
     def _text(self, figure: Figure) -> str:
-        """The figure's value now; a dash before there is one."""
+        """The figure's current value as text, or a dash before the first value."""
         return dataclasses.replace(figure, value=self.shown.get(figure.name, math.nan)).text
 
 
 class LiveProgress(Progress):
-    """Five rows that are redrawn in place; messages stay above them."""
+    """Redraws five rows in place; messages stay above them."""
 
     def __init__(self, total_steps: int, shown: Sequence[Figure], console: Console, began: float):
         super().__init__(total_steps, shown, console, began)
@@ -139,7 +139,7 @@ class LiveProgress(Progress):
         self._live.__exit__(*error)
 
     def _refresh(self) -> None:
-        pass  # drawn by Live's own clock
+        pass  # Live draws by its own clock
 
     def _render(self) -> Group:
         bar = Table.grid(padding=(0, 1), expand=False)
@@ -171,7 +171,7 @@ class LiveProgress(Progress):
 
 
 def workers(metrics: Mapping[str, float]) -> str:
-    """How many workers collect, how many died, and how many share CPUs with others; empty where there are none."""
+    """Text with the number of workers, of deaths, and of workers that share CPUs; empty without workers."""
     if "scale/workers" not in metrics:
         return ""
     counts = (
@@ -184,12 +184,12 @@ def workers(metrics: Mapping[str, float]) -> str:
 
 
 def millions(steps: float) -> str:
-    """A number of steps for reading: 1.23 M, 45 k."""
+    """A number of steps as text: 1.23 M, 45 k."""
     return f"{steps / 1e6:.2f} M" if steps >= 1e6 else f"{steps / 1e3:.0f} k" if steps >= 1e4 else f"{steps:,.0f}"
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
+    """A time as text, in minutes and seconds, with hours if there are any."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

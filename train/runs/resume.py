@@ -1,4 +1,4 @@
-"""Going on with a run: which one, under which configuration, from which state, and what its run.json says about it."""
+"""Continues a run: finds the run, compares its configuration, loads its state and updates its run.json."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from train.task.flat import as_json, flattened, values_of
 from train.task.modules import MODULES, foreign_names_of, keep_modules, use_modules
 
 CHECKPOINTS = "checkpoints"
-MOST_TOLD = 4  # differences that a message names
-# Seed, provenance, threads, digests of a user's modules and configuration of the beginning, every resumption, the
-# weights' fingerprint after the first iterations (`beginning`, by iteration) and at the end.
+MOST_TOLD = 4  # most differences that a message lists
+# Holds seed, provenance, threads, digests of a user's modules and the configuration at the beginning, every
+# continuation, and the weights' fingerprints after the first iterations (`beginning`, by iteration) and at the end.
 RECORD = "run.json"
-OVERRIDES = "overrides"  # of the command line, in the record
-SWEEP = "multirun.yaml"  # in the folder of a sweep, and in no run's
-BEGINNING = 3  # iterations
-# Differences that change no result, and those that nothing after a run's beginning reads.
+OVERRIDES = "overrides"  # key in the record for the command line's overrides
+SWEEP = "multirun.yaml"  # file in the folder of a sweep; the folder of a single run has none
+BEGINNING = 3  # number of first iterations whose fingerprints are recorded
+# FREE keys may differ, because they change no result or are read only when a run begins. FIXED keys may not.
 FREE = (
     "name",
     "logger",
@@ -58,13 +58,12 @@ FIXED = (
     "policy.activation",
     "policy.network",
 )
-# Keys that checkpoints of an earlier rfx lack, and what they mean there.
+# Keys that checkpoints of an older rfx do not have, with the values that such checkpoints imply.
 ADDED = {"policy.activation": "tanh", "policy.network_kwargs": {}}
 
 
 class RunCheckpoints:
-    """The checkpoints of one run: what they hold beside the trainer's state, when one is due, and going on from the
-    newest.
+    """The checkpoints of one run: adds the run's state to the trainer's, saves on time, and loads the newest one.
 
     table has the metrics so far, best the best policy so far, display the time and the figures shown.
     """
@@ -75,14 +74,15 @@ class RunCheckpoints:
         self._folder, self._trainer, self._best = folder, trainer, best
         self._table, self._display, self._writes = table, display, writes
         self._here = provenance()
-        self._saved: int | None = None  # steps
+        self._saved: int | None = None  # steps of the last checkpoint
 
     def begin(
         self, state: Mapping[str, Any], changed: Mapping[str, Any], overrides: Sequence[str] | None = None
     ) -> None:
-        """Begin a run, or with a state of load_run go on with it, and write that down.
+        """Begin a run, or go on with it if state is not empty, and record that in run.json.
 
-        overrides are what the command line said of the run, if one began it. From here on there is a checkpoint.
+        state is from load_run. overrides are those of the command line, if the run began on one. Afterwards a
+        checkpoint exists.
         """
         config, steps = self._trainer.config, 0
         if state:
@@ -124,8 +124,9 @@ class RunCheckpoints:
         self.save()
 
     def note_beginning(self) -> None:
-        """Write the weights' fingerprint into run.json after each of the first iterations, for `python -m
-        train.verify`.
+        """Write the weights' fingerprint into run.json after each of the first iterations.
+
+        `python -m train.verify` compares these fingerprints.
         """
         if self._trainer.iteration <= BEGINNING:
             with self._writes.attempt(RECORD):
@@ -136,13 +137,14 @@ class RunCheckpoints:
                 )
 
     def save_if_due(self) -> None:
-        """Save every checkpoint_every steps."""
+        """Save a checkpoint every checkpoint_every steps."""
         if self._trainer.due(self._trainer.config.trainer.checkpoint_every):
             self.save()
 
     def save(self) -> None:
-        """Save the state as it is, unless it is saved already, or not sound: after updates that had to skip
-        minibatches.
+        """Save the current state, unless it is already saved.
+
+        A state after updates that had to skip minibatches is not saved, because it may not be sound.
         """
         trainer, steps = self._trainer, self._trainer.steps
         if steps == self._saved or trainer.skipping:
@@ -164,7 +166,7 @@ class RunCheckpoints:
             self._saved = steps
 
     def end(self, finished: bool) -> str:
-        """Write the weights' fingerprint into run.json; returns it. finished: there is nothing left to do."""
+        """Write the weights' fingerprint into run.json and return it. finished: the run has done all its steps."""
         digest = weights_fingerprint(self._trainer)
         with self._writes.attempt(RECORD):
             update_record(
@@ -175,7 +177,7 @@ class RunCheckpoints:
 
 
 def weights_fingerprint(trainer: Trainer) -> str:
-    """The fingerprint of the policy's weights as they are now."""
+    """The fingerprint of the policy's current weights."""
     return fingerprint(
         {name: values for name, values in trainer.learner.state_dict().items() if name.startswith("policy.")}
     )
@@ -184,10 +186,10 @@ def weights_fingerprint(trainer: Trainer) -> str:
 def load_run(
     config: TrainConfig, folder: Path, total_steps: int, tell: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """The state to go on from, and what differs in the configuration; both empty for a run that begins.
+    """The state to go on from, and the changes of the configuration; both are empty for a new run.
 
-    Checkpoints that are damaged are told of and set aside. Raises InputError when the configuration differs and may
-    not, when there is nothing left to do, or when a run would begin among another's checkpoints.
+    Damaged checkpoints are reported and set aside. Raises InputError if the configuration differs without permission,
+    if the run has done all its steps, or if a new run would begin in a folder with another run's checkpoints.
     """
     if not config.resume:
         if checkpoints(folder / CHECKPOINTS):
@@ -212,11 +214,10 @@ def load_run(
 
 
 def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
-    """Give a trainer that has not begun the network and normalizers of another run's newest checkpoint; returns the
-    steps behind them.
+    """Start a new trainer with the network and normalizers of another run's newest checkpoint; returns its steps.
 
-    Raises InputError where there is no checkpoint, its network does not fit, or what it reads and moves is not what
-    this run's does.
+    Raises InputError if there is no checkpoint, if its network does not fit, or if its observations or actions have
+    another meaning than this run's.
     """
     with bad_input(f"start_from={run}: "):
         _, state = newest_checkpoint(run / CHECKPOINTS, tell)
@@ -233,8 +234,9 @@ def start_from(trainer: Trainer, run: Path, tell: Callable[[str], None]) -> int:
 
 
 def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
-    """Raises ValueError where observations or actions of a checkpoint's task and the trainer's mean something else,
-    saying what differs.
+    """Raises ValueError if a checkpoint's observations or actions have another meaning than the trainer's.
+
+    The message lists the differences.
     """
     if "run.meaning" not in state:
         raise ValueError(
@@ -250,15 +252,15 @@ def check_meaning(state: Mapping[str, Any], trainer: Trainer) -> None:
 
 
 def meaning_of(trainer: Trainer) -> dict[str, Any]:
-    """What the task says its numbers mean, as a checkpoint gives it back: JSON makes lists of tuples."""
+    """The task's description of its observations and actions, as JSON types: tuples become lists."""
     return as_json(trainer.task.meaning())
 
 
 def find_run(given: str, runs: Path, key: str = "resume") -> Path:
-    """The run's folder that resume=given, or another key, means: a path, or `latest`, the one under runs that wrote the
-    newest checkpoint.
+    """The folder of the run that resume=given, or another key, names.
 
-    The runs of a sweep are its own: none of them is the latest. Raises InputError where there is no run.
+    given is a path, or `latest`: the run under runs that wrote the newest checkpoint. The runs of a sweep are never the
+    latest. Raises InputError if there is no such run.
     """
     if given == "latest":
         sweeps = {path.parent for path in runs.glob(f"**/{SWEEP}")}
@@ -280,11 +282,10 @@ def find_run(given: str, runs: Path, key: str = "resume") -> Path:
 
 
 def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]:
-    """[was, is] of the keys that differ between a checkpoint's values_of and config, those left out that change no
-    result.
+    """[was, is] of the keys whose values differ between a checkpoint and config, except keys that change no result.
 
-    Raises InputError where config does not allow differences (resume_overrides), or for one that cannot be made any
-    more.
+    was is values_of the checkpoint's configuration. Raises InputError if config does not allow differences
+    (resume_overrides), or if a key that can no longer change differs.
     """
     now = values_of(config)
     was = {key: meaning for key, meaning in ADDED.items() if key in now} | dict(was)
@@ -303,8 +304,9 @@ def changes(was: Mapping[str, Any], config: TrainConfig) -> dict[str, list[Any]]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What run.json in folder says; empty where it is not there or not whole, because checkpoints have all that a run
-    needs.
+    """The content of run.json in folder; empty if the file is missing or incomplete.
+
+    A run can do without it, because the checkpoints have all that a run needs.
     """
     try:
         return json.loads((folder / RECORD).read_text())
@@ -313,7 +315,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def use_modules_of(run: Path, tell: Callable[[str], None], *, own: bool = True) -> None:
-    """As use_modules, with what the run's record says."""
+    """Call use_modules with the modules in the run's record."""
     use_modules(run, read_record(run).get(MODULES, {}), tell, own=own)
 
 
@@ -323,7 +325,7 @@ def update_record(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """[was, is] of the keys whose JSON values differ. NaN, which equals nothing, is the same as NaN."""
+    """[was, is] of the keys whose JSON values differ. Two NaN values count as equal."""
     pairs = {key: [was.get(key), now.get(key)] for key in sorted(was.keys() | now.keys())}
     return {key: [old, new] for key, (old, new) in pairs.items() if old != new and json.dumps(old) != json.dumps(new)}
 
@@ -337,5 +339,5 @@ def _now() -> str:
 
 
 def _as_override(value: Any) -> str:
-    """The value as it is written on the command line."""
+    """The value as written on the command line."""
     return "null" if value is None else json.dumps(value, separators=(",", ":")).strip('"')

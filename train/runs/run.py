@@ -1,5 +1,6 @@
-"""One training run: iterate, evaluate and save now and then, and choose between the best policy and the last at the
-end.
+"""One training run: the iterations, regular evaluations and checkpoints, and the choice of the final policy.
+
+The final policy is the better of the best one so far and the last one.
 """
 
 from __future__ import annotations
@@ -46,14 +47,19 @@ def train(
     callbacks: Iterable[Callback | Callable] = (),
     overrides: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Train into folder: `policy/`, `evaluation.json`, `metrics.csv` and what the config's loggers write.
+    """Train into folder: `policy/`, `evaluation.json`, `metrics.csv` and the files of the config's loggers.
 
-    With config.resume, folder is that run's, and it goes on from its newest checkpoint. overrides are what a command
-    line said of the run, for its record. Returns status "finished",
-    "ended" (early, by a callback), "stopped" (by SIGINT, SIGTERM or SIGHUP, with a checkpoint and the best policy so far on
-    disk), "pruned" (by a callback that gives runs up, the same) or "failed" (with an error: nothing sound was left to
-    learn from), exit_code, seed, steps, wall_s, env_steps_per_s, fingerprint of the weights, evaluation, figures and
-    policy, as JSON types. Raises InputError for a configuration that cannot be run.
+    With config.resume, folder is that run's folder, and the run goes on from its newest checkpoint. overrides are those
+    of the command line, for the run's record. Returns, as JSON types, exit_code, seed, steps, wall_s, env_steps_per_s,
+    fingerprint of the weights, evaluation, figures, policy, and a status:
+
+    - "finished": all steps are done.
+    - "ended": a callback ended the run early.
+    - "stopped": SIGINT, SIGTERM or SIGHUP; a checkpoint and the best policy so far are on disk.
+    - "pruned": a callback gave up on the run; the same files are on disk.
+    - "failed": an error; the training had no sound data left to learn from.
+
+    Raises InputError for a configuration that cannot be run.
     """
     began, console, total_steps = time.monotonic(), console or Console(), whole_iterations(config)
 
@@ -68,7 +74,7 @@ def train(
         state, changed = load_run(config, folder, total_steps, tell)
         with bad_input():
             trainer = stack.enter_context(closing(Trainer(config)))
-        if config.start_from and not state:  # before anything is written: it may not fit
+        if config.start_from and not state:  # before any file is written, because the network may not fit
             source = find_run(config.start_from, folder.parent, "start_from")
             steps = start_from(trainer, source, tell)
         with bad_input():
@@ -131,8 +137,9 @@ def train(
 
 
 class Loop:
-    """The iterations of one run, with what is looked at, written and saved between them. speeds: environment steps/s of
-    each.
+    """The iterations of one run, and the evaluations, metrics and checkpoints between them.
+
+    speeds: environment steps/s of each iteration.
     """
 
     def __init__(
@@ -157,9 +164,9 @@ class Loop:
         self._display, self._writes, self._stop = display, writes, stop
 
     def run(self, total_steps: int) -> str | None:
-        """Train to total_steps, or until a callback ends the run, and choose the policy; or to a signal to stop.
+        """Train to total_steps, or until a callback ends the run, and choose the policy; a stop signal ends it earlier.
 
-        Returns why training broke, if it did.
+        Returns the reason if training broke.
         """
         self._display.status("first iteration: compiling kernels, which later runs take from a cache")
         try:
@@ -176,7 +183,7 @@ class Loop:
             self._best.save_unless_saved()
         except (TrainingBroken, OutsideError) as error:
             return str(error)
-        except (KeyboardInterrupt, Exception):  # Ctrl-C reaches a compiler at work too, which then fails
+        except (KeyboardInterrupt, Exception):  # Ctrl-C also reaches a running compiler, which then fails
             if not self._stop.signal:
                 raise
         return None
@@ -207,21 +214,21 @@ class Loop:
 
 
 def whole_iterations(config: TrainConfig) -> int:
-    """Environment steps of the run: total_steps, rounded up to iterations."""
+    """Environment steps of the run: total_steps, rounded up to whole iterations."""
     per_iteration = config.env.num_envs * config.trainer.rollout_steps
     return math.ceil(config.trainer.total_steps / per_iteration) * per_iteration
 
 
 class Stopped(Exception):
-    """The user asked the run to stop, and it is in a state worth saving."""
+    """The user asked the run to stop; its state is worth saving."""
 
 
 class StopSignal:
-    """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal is gone) into a flag, so that an iteration ends whole.
+    """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal closed) into a flag, so that an iteration ends whole.
 
-    A second one stops at once, but for SIGHUP, which shell and kernel both send. Where SIGHUP is ignored, as under
-    nohup, it stays so. Signals reach only a process's main thread: in any other one it does nothing. A context
-    manager.
+    A second signal stops the process at once, except SIGHUP, which both the shell and the kernel send. An ignored
+    SIGHUP, as under nohup, stays ignored. Signals reach only a process's main thread, so the class does nothing in
+    other threads. A context manager.
     """
 
     def __init__(self, display: Progress):
@@ -239,7 +246,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raises Stopped if a signal has come: for work that need not be finished."""
+        """Raises Stopped if a signal has come; for work that may be left unfinished."""
         if self.signal:
             raise Stopped
 
@@ -299,5 +306,5 @@ def _report(best: BestPolicy, status: str, failure: str | None, steps: int, seco
 
 
 def _short(path: Path) -> Path:
-    """The path relative to the current folder, where it lies in it."""
+    """The path relative to the current folder if it lies in it, else unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""The training loop's one iteration: collect, estimate advantages, update."""
+"""One iteration of the training loop: collect, estimate advantages, update."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from train.task.task import Task, find_task
 
 
 class Trainer:
-    """Four objects (environment, policy, rollout, learner) and the randomness that drives them.
+    """The environment, policy, rollout and learner of a run, and the randomness that drives them.
 
-    The environment is the task's, by default that of the config. With policy.history above 1 there is a history beside
-    them, with a privileged critic its normalizer, with a symmetric policy a mirror. Everything random comes from
+    The environment is the task's, by default that of the config. With policy.history above 1 there is also a history,
+    with a privileged critic a normalizer for it, with a symmetric policy a mirror. Everything random comes from
     SeedSequence(config.seed): the same seed gives the same weights, bit for bit, on the same machine. Raises ValueError
-    for an environment that cannot be learned in.
+    for an environment that cannot be used for training.
     """
 
     def __init__(self, config: TrainConfig, task: Task | None = None):
@@ -66,17 +66,17 @@ class Trainer:
         self.critic_normalizer = ObservationNormalizer(shape.critic_dim) if shape.critic_dim else None
         self.rollout = shape.rollout(num_steps, num_envs)
         self.steps = self.iteration = 0
-        self.skipping = 0  # updates in a row that had to skip minibatches
+        self.skipping = 0  # number of successive updates that had to skip minibatches
         self.episodes = Episodes(num_envs)
         self.reward_scale = RewardScale(num_envs, config.ppo.gamma) if config.ppo.normalize_reward else None
 
     @property
     def history(self) -> ObservationHistory | None:
-        """The last observations of the environments here, where the policy reads more than one."""
+        """The last observations of the local environments, if the policy reads more than one; else None."""
         return self.collector.history
 
     def iterate(self) -> dict[str, float]:
-        """One iteration of PPO; returns its metrics by tag."""
+        """Do one iteration of PPO; returns its metrics by tag."""
         rollout, ppo = self.rollout, self.config.ppo
         begin = time.perf_counter()
         self.learner.limit_std(self.std_limit())
@@ -114,22 +114,22 @@ class Trainer:
         return {name: float(value) for name, value in metrics.items()}
 
     def std_limit(self) -> float:
-        """Exploration's highest standard deviation now: from initial_std to final_std over the run, in a geometric
-        progression.
+        """Largest standard deviation of exploration now: a geometric progression from initial_std to final_std.
 
-        Exploration noise slows the robot down, and the mean action learns to make up for it: a policy that is to be
-        played without noise must have learned with little.
+        Exploration noise slows the robot down, and the mean action learns to compensate for it. A policy that will be
+        played without noise must therefore have trained with little noise.
         """
         policy, progress = self.config.policy, min(self.steps / self.config.trainer.total_steps, 1.0)
         return policy.initial_std * (policy.final_std / policy.initial_std) ** progress
 
     def due(self, every: int) -> bool:
-        """Whether the last iteration reached another multiple of every steps."""
+        """Whether the last iteration reached or passed a multiple of every steps."""
         return self.steps // every > (self.steps - self.rollout.reward.size) // every
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration depends on, by name: arrays, numbers and, of generators and normalizer,
-        dictionaries.
+        """All state that the next iteration depends on, by name: arrays, numbers, and dictionaries.
+
+        The dictionaries are the states of generators and normalizer.
         """
         own = {
             "steps": self.steps,
@@ -152,27 +152,27 @@ class Trainer:
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what state_dict returned, to the bit; with an environment that has no state_dict, in episodes that
-        begin anew.
+        """Go on from what state_dict returned, bit for bit.
 
-        Raises ValueError for the state of another task, network or num_envs.
+        If the environment has no state_dict, its episodes begin anew. Raises ValueError for the state of another task,
+        network or num_envs.
         """
         self.collector.load_state_dict(state)
         if hasattr(self.env, "load_state_dict"):
             self.episodes.load_state_dict(part(state, "episodes."))
         self.learner.load_state_dict(part(state, "learner."))
         self._load_normalizers(state)
-        if self.reward_scale and "reward_scale" in state:  # absent where it was off until now
+        if self.reward_scale and "reward_scale" in state:  # absent if it was off until now
             self.reward_scale.load_state_dict(state["reward_scale"])
         self._batch_rng.bit_generator.state = state["batch_rng"]
         self.steps, self.iteration, self.skipping = state["steps"], state["iteration"], state["skipping"]
 
     def close(self) -> None:
-        """Close the environments, and end the workers that collect, where they do."""
+        """Close the environments, and end the workers if workers collect."""
         self.collector.close()
 
     def start_from(self, state: Mapping[str, Any]) -> None:
-        """Begin with the network and the normalizers of another run's state_dict; its exploration is not taken over.
+        """Begin with the network and normalizers of another run's state_dict, but with this run's exploration.
 
         Raises ValueError for another network.
         """
@@ -194,7 +194,7 @@ class Trainer:
 
 
 def collector_of(config: TrainConfig, task: Task, seeds: Mapping[str, int]) -> Collector | Workers:
-    """What collects for a run: environments here, or, with `scale`, those of workers. seeds are a Collector's."""
+    """The collector of a run: local environments, or, with `scale`, workers. seeds are those of Collector."""
     if config.scale:
         return Workers(config, task, seeds)
     env = task.make_env()

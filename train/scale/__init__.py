@@ -1,1 +1,1 @@
-"""Work on more than one machine."""
+"""Collects rollouts with Ray workers on one or more machines."""

@@ -1,5 +1,6 @@
-"""What changed in the state of environments since it was last sent: most of it, the randomized robots, stays as it is
-for an episode.
+"""Finds what has changed in the state of environments since it was last sent.
+
+Most of the state, such as the randomization of each robot, stays the same during an episode.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import numpy as np
 
 from rfx.robot.state import Array
 
-Changes = Mapping[str, tuple[Array | None, Any]]  # by name: rows (n,) and their values; or None and all of it
+Changes = Mapping[str, tuple[Array | None, Any]]  # by name: rows (n,) and their values; or None and the whole value
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
-    """Rows of after whose bits are not those of before, by name: of arrays (N, ...).
+    """Rows of after whose bits differ from those of before, by name, for arrays (N, ...).
 
-    Lists, and what before has not, are whole.
+    Lists, and entries that before does not have, are returned whole.
     """
     found = {}
     for name, values in after.items():
@@ -30,10 +31,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
 
 
 def merged(before: Mapping[str, Any], changed: Changes) -> dict[str, Any]:
-    """What before became; before itself stays as it is."""
+    """The state before with the changes applied; before itself is not changed."""
     after = {}
     for name, (rows, values) in changed.items():
-        after[name] = values.copy() if rows is None else before[name]  # copies hold no memory of the object store
+        # Copies, so that no memory of the object store stays in use.
+        after[name] = values.copy() if rows is None else before[name]
         if rows is not None and len(rows):
             after[name] = before[name].copy()
             after[name][rows] = values

@@ -1,4 +1,4 @@
-"""One Ray actor of a run: some of its environments, and the policy that acts in them."""
+"""A Ray actor of a run: has a part of the run's environments, and the policy that acts in them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from train.task.flat import config_of
 from train.task.modules import Sources, install_sources
 from train.task.task import find_task
 
-LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # of a rollout: the learner computes them
+LEFT_OUT = ("observation", "critic_observation", "advantage", "returns")  # not sent: the learner computes them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What a worker sends: a rollout's arrays by name, (T, n, ...), the value of what is seen after it (n,), and how it
-    left the environments.
+    """What a worker sends after a rollout.
+
+    It has the rollout's arrays by name, (T, n, ...), the value of the observation after it (n,), and the final state of
+    the environments.
     """
 
     arrays: Mapping[str, Array]
     value: Array
-    measured: Mapping[str, Array]  # by its environments, for metrics
-    changed: Changes  # of their state, since the last rollout
-    seconds: float  # that it took
+    measured: Mapping[str, Array]  # metrics measured by the environments
+    changed: Changes  # changes of the environments' state since the last rollout
+    seconds: float  # duration of the collection
 
     @property
     def num_bytes(self) -> int:
-        """Of all arrays."""
+        """Size of all arrays together."""
         changed = (array for pair in self.changed.values() for array in pair)
         return sum(
             array.nbytes
@@ -52,21 +54,21 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a worker is given of a run. Values are plain: a class may be of a user's module, which comes with them."""
+    """A worker's part of a run. All values are plain, because a class may be from a user's module, sent in sources."""
 
     values: Mapping[str, Any]  # values_of the TrainConfig
-    sources: Sources  # of the user's modules
-    directory: str  # in which the command was given, for relative paths
-    rows: range  # of its environments
-    seeds: Mapping[str, int]  # a Collector's
+    sources: Sources  # source files of the user's modules
+    directory: str  # directory in which the command was given, for relative paths
+    rows: range  # rows of the worker's environments
+    seeds: Mapping[str, int]  # the seeds of Collector
     state_dim: int
 
 
 class Worker:
-    """The environments of a share, on so many threads."""
+    """Collects rollouts in the environments of a share, with a given number of threads."""
 
     def __init__(self, share: Share, threads: int):
-        for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a terminal that is gone are the learner's
+        for number in (signal.SIGINT, signal.SIGHUP):  # the learner handles Ctrl-C and a closed terminal
             signal.signal(number, signal.SIG_IGN)
         enter(share.directory)
         install_sources(share.sources)
@@ -85,13 +87,13 @@ class Worker:
         self._known: Mapping[str, Any] = {}  # the state that the learner has
 
     def process(self) -> tuple[int, str]:
-        """Its number, and the machine that it is on, by Ray's name: once it is ready."""
+        """The process number, and Ray's name of the machine; returns when the worker is ready."""
         import ray
 
         return os.getpid(), ray.get_runtime_context().get_node_id()
 
     def collect(self, given: tuple[Mapping[str, Array], Mapping[str, Any], Mapping[str, Any] | None]) -> Collected:
-        """The next rollout, by the policy's weights and normalizers that are given."""
+        """Collect the next rollout with the given weights and normalizers of the policy."""
         begin, (weights, *normalizers) = time.perf_counter(), given
         self._forward.take(weights)
         normalizer, critic_normalizer = (values and ObservationNormalizer.from_dict(values) for values in normalizers)
@@ -107,10 +109,10 @@ class Worker:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The Collector's."""
+        """The state of the worker's Collector."""
         return self._collector.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The Collector's."""
+        """Load the state of the worker's Collector."""
         self._collector.load_state_dict(state)
         self._known = state

@@ -1,5 +1,6 @@
-"""Collection by Ray actors, each with its share of the environments: the rollout is the same, to the bit, for any
-number of them.
+"""Collects rollouts with Ray actors, each with a share of the environments.
+
+The rollout is the same, bit for bit, for any number of actors.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ from train.task.flat import values_of
 from train.task.modules import foreign_names_of, sources_of
 from train.task.task import Task
 
-DEATHS = 3  # of each share's workers in one iteration: more are no accident
-CHECK_S = 5.0  # without an answer, before looking whether a new worker waits for CPUs that died
+DEATHS = 3  # most worker deaths of one share in one iteration that can be accidents
+CHECK_S = 5.0  # seconds without an answer before checking whether a new worker waits for CPUs of a dead machine
 
 
 class Workers:
-    """What a Collector is, spread over config.scale.workers Ray actors. seeds are a Collector's.
+    """A Collector that is spread over config.scale.workers Ray actors. seeds are those of Collector.
 
-    Weights go out once an iteration, through the object store, and rollouts come back as a few large arrays; beside a
-    rollout its worker gives what has changed of the state that it ends in. A worker that dies is replaced by one that
-    begins where its last rollout ended, and repeats the iteration. env, of one environment, tells spaces and sums up
-    metrics. tell is given a line for each worker that dies. Raises InputError where there is no cluster, or one too
-    small.
+    Weights are sent once per iteration, through the object store, and rollouts come back as a few large arrays. With
+    its rollout each worker also sends the changes of its environments' state. If a worker dies, a new one starts from
+    the end of the last rollout and repeats the iteration. env is one local environment: it gives the spaces and sums up
+    metrics. tell is called with a line for each worker that dies. Raises InputError if there is no cluster, or if it is
+    too small.
     """
 
-    history = None  # it is the workers'
+    history = None  # the workers have it
 
     def __init__(self, config: TrainConfig, task: Task, seeds: Mapping[str, int]):
         num, num_envs = config.scale.workers, config.env.num_envs
@@ -70,19 +71,19 @@ class Workers:
         except InputError:
             self.close()
             raise
-        self._sharing: set[int] = set()  # shares whose worker found no CPUs of its own
-        self._silent = set(range(num))  # shares whose worker has not answered yet: it may be waiting for its CPUs
+        self._sharing: set[int] = set()  # shares whose worker found no free CPUs
+        self._silent = set(range(num))  # shares whose worker has not answered yet, and may be waiting for CPUs
         self._actors = [self._start(i) for i in range(num)]
         self._states: list[dict[str, Any]] = [
             {} for _ in self.rows
-        ]  # that each share's next rollout begins with; empty: a reset
+        ]  # the states from which each share's next rollout begins; empty: a reset
         self._measured: list[dict[str, Array]] = []
         self._times: dict[str, float] = {}
 
     def _start(self, i: int) -> Any:
-        """A worker for share i.
+        """Start a worker for share i.
 
-        It takes CPUs of its own, or, where the machines that are left have too few, shares those of others.
+        It gets its own CPUs. If the remaining machines have too few, it shares the CPUs of other workers.
         """
         import ray
 
@@ -97,7 +98,7 @@ class Workers:
         return ray.remote(Worker).options(**options).remote(share, self.threads)
 
     def _lacks_cpus(self, i: int) -> bool:
-        """Whether the machines that are left have too few CPUs for share i beside those that have some of their own."""
+        """Whether the remaining machines have too few CPUs for share i beside the workers that have their own."""
         return cluster.num_that_fit(self.threads) < len(self.rows) - len(self._sharing - {i})
 
     def collect(
@@ -107,7 +108,7 @@ class Workers:
         normalizer: ObservationNormalizer,
         critic_normalizer: ObservationNormalizer | None = None,
     ) -> Array:
-        """As Collector's. Raises TrainingBroken where a share's workers die again and again, or cannot begin."""
+        """Collect as Collector does. Raises TrainingBroken if a share's workers keep dying, or cannot start."""
         import ray
 
         begin = time.perf_counter()
@@ -124,7 +125,7 @@ class Workers:
             value[cut] = result.value
         if (
             rollout.observation.shape == rollout.raw_observation.shape
-        ):  # no history: quicker to compute again than to send
+        ):  # no history: recomputing it is quicker than sending it
             normalizer.normalize(_flat(rollout.raw_observation), out=_flat(rollout.observation))
         if critic_normalizer:
             critic_normalizer.normalize(_flat(rollout.raw_critic_observation), out=_flat(rollout.critic_observation))
@@ -141,10 +142,10 @@ class Workers:
         return value
 
     def _ask(self, call: Callable[[int], Any]) -> Iterator[tuple[int, Any]]:
-        """The answers of all workers as they arrive, each with its share. call asks that of a share, and again after it
-        was replaced.
+        """Call every worker and yield the answers as they arrive, each with its share.
 
-        Raises what a worker raises, and TrainingBroken where one cannot begin, or too many die.
+        call(i) calls the worker of share i; it is called again after that worker was replaced. Raises the errors of
+        workers, and TrainingBroken if a worker cannot start, or if too many die.
         """
         import ray
         from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
@@ -153,7 +154,7 @@ class Workers:
         while waiting:
             with outside("the Ray cluster"):
                 answered, _ = ray.wait([*waiting], num_returns=1, timeout=CHECK_S)
-            # a machine's death is known to its workers' callers first: the replacements may have been promised its CPUs
+            # The callers of workers learn of a machine's death first: replacements may have been promised its CPUs.
             if not answered:
                 for reference, i in [*waiting.items()]:
                     if i in self._silent - self._sharing and self._lacks_cpus(i):
@@ -186,7 +187,7 @@ class Workers:
                 yield i, answer
 
     def _replace(self, i: int) -> None:
-        """A new worker for share i, whose own has died."""
+        """Start a new worker for share i, whose worker has died."""
         self.num_replaced += 1
         self._begin_again(i)
         self.tell(
@@ -195,17 +196,18 @@ class Workers:
         )
 
     def _begin_again(self, i: int) -> None:
-        """A new worker for share i, where its last rollout ended."""
+        """Start a new worker for share i, from the state at the end of its last rollout."""
         import ray
 
-        ray.kill(self._actors[i])  # it may live, and have lost what it sent
+        ray.kill(self._actors[i])  # it may be alive, but have lost what it sent
         self._actors[i] = self._start(i)
         if self._states[i]:
             self._actors[i].load_state_dict.remote(self._states[i])
 
     def metrics(self) -> dict[str, float]:
-        """As Collector's; and how many workers there are, and what of the last collection was not the slowest one's
-        work.
+        """The metrics of Collector, the counts of workers, and the cost of Ray in the last collection.
+
+        The cost is the collection's time beyond the work of the slowest worker, in parts.
         """
         tags = self._times | {
             "scale/workers": len(self.rows),
@@ -216,14 +218,14 @@ class Workers:
         return tags | self.env.unwrapped.summarize(_joined(measured)) if any(measured) else tags
 
     def state_dict(self) -> dict[str, Any]:
-        """As Collector's, of all environments in their order."""
+        """The state as in Collector, of all environments in their order."""
         if not all(self._states):
             for i, state in self._ask(lambda i: self._actors[i].state_dict.remote()):
                 self._states[i] = state
         return _joined(self._states)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As Collector's."""
+        """Load a state as Collector does."""
         ours = {
             name: values
             for name, values in state.items()
@@ -234,7 +236,7 @@ class Workers:
             pass
 
     def close(self) -> None:
-        """End the workers, and the Ray that was begun for them; of a cluster, leave it."""
+        """End the workers, and Ray if it was started for them; otherwise leave the cluster."""
         import ray
 
         if ray.is_initialized():
@@ -245,7 +247,7 @@ class Workers:
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of every share, in order: of arrays and of lists."""
+    """The rows of all shares in order, for arrays and lists."""
     return {
         name: sum((part[name] for part in parts), [])
         if isinstance(value, list)

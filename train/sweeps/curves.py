@@ -1,4 +1,4 @@
-"""Runs side by side as pictures: their curves against steps and wall time, and what each key is worth.
+"""Plots of several runs: their curves against steps and wall time, and the effect of each key.
 
 Each function returns a PNG.
 """
@@ -19,12 +19,12 @@ from train.judge.plots import COLORS, FAINT, INK, STYLE, new_figure, png
 from train.runs.metrics import read_curves
 from train.runs.resume import read_record
 
-MOST_POINTS = 200  # of a curve; more are averaged in bins
+MOST_POINTS = 200  # most points of a curve; more points are averaged in bins
 COLORS_OF_POINTS = (*COLORS, "#1a7f37", "#8250df", "#bf3989", "#57606a", "#9a6700", "#0598bc")
 
 
 def style() -> object:
-    """The context that pictures are drawn in. Raises ImportError naming the extra when matplotlib is missing."""
+    """The style context for the plots. Raises ImportError that names the extra if matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:
@@ -33,9 +33,7 @@ def style() -> object:
 
 
 def curves_of(folder: Path) -> dict[str, Array]:
-    """Of each tag of a run steps, minutes of training and values (n, 3): the time that it was interrupted is left
-    out.
-    """
+    """Steps, minutes of training and values (n, 3) of each tag of a run; interruptions do not count as time."""
     found = read_curves(folder)
     times = np.unique(np.concatenate([values[:, 1] for values in found.values()])) if found else np.zeros(0)
     if not len(times):
@@ -55,9 +53,9 @@ def curves_of(folder: Path) -> dict[str, Array]:
 def draw_curves(
     runs: Mapping[str, Path], labels: Mapping[str, str], best: str | None, figures: Mapping[str, str]
 ) -> bytes:
-    """A row for each of figures (label by tag) that some run has: against steps, and against wall time.
+    """One row per tag in figures (label by tag) that some run has: against steps, and against wall time.
 
-    labels: what is written to a run's colour, the same for the runs of one point; the best run is drawn on top, thick.
+    labels: text for the color of each run, the same for all runs of one point. The best run is drawn on top, thick.
     """
     curves = {name: curves_of(folder) for name, folder in runs.items()}
     shown = {tag: label for tag, label in figures.items() if any(len(of.get(tag, ())) > 1 for of in curves.values())}
@@ -87,7 +85,7 @@ def draw_curves(
 
 
 def colors_of(labels: Mapping[str, str]) -> dict[str, object]:
-    """A colour for each label: of a few they are easily told apart, of many they run from the first to the last."""
+    """A color for each label: a few labels get distinct colors, many labels get a gradient from first to last."""
     from matplotlib import colormaps
 
     different = list(dict.fromkeys(labels.values()))
@@ -97,7 +95,7 @@ def colors_of(labels: Mapping[str, str]) -> dict[str, object]:
 
 
 def thinned(values: Array) -> Array:
-    """At most MOST_POINTS rows of values (n, 3): means over bins of equally many."""
+    """At most MOST_POINTS rows of values (n, 3): each is the mean of a bin, and all bins have about equal size."""
     if len(values) <= MOST_POINTS:
         return values
     return np.array([part.mean(axis=0) for part in np.array_split(values, MOST_POINTS)])
@@ -106,7 +104,7 @@ def thinned(values: Array) -> Array:
 def draw_keys(
     rows: Sequence[Mapping[str, object]], keys: Sequence[str], metric: str, label: str, best: str | None
 ) -> bytes:
-    """The metric of each run over every key's value, a picture each."""
+    """The metric of each run against the value of every key, one plot per key."""
     columns = min(4, len(keys))
     lines = math.ceil(len(keys) / columns)
     figure = new_figure(9.6, 2.5 * lines)
@@ -135,7 +133,7 @@ def draw_keys(
 
 
 def draw_importance(importance: Mapping[str, float]) -> bytes:
-    """A bar for each key."""
+    """One bar per key."""
     figure = new_figure(7.2, 0.6 + 0.32 * len(importance))
     axis = figure.subplots()
     names = list(reversed(importance))
@@ -148,7 +146,7 @@ def draw_importance(importance: Mapping[str, float]) -> bytes:
 
 
 def as_number(text: str) -> float | None:
-    """What the text says, if it is a finite number."""
+    """The text as a number, or None if it is not a finite number."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,5 +1,6 @@
-"""A run's folder on another machine, copied to the one of the command while it is written: one Outbox for each run
-there, one Inbox here.
+"""Copies a run's folder from another machine to the machine of the command, while the run writes it.
+
+There is one Outbox for each run on the other machine, and one Inbox on this machine.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from train.sweeps.study import pruner_of, pruners_afar
 from train.task.task import Judgement
 
 CHECKPOINTS_FIRST = (
-    "checkpoints/"  # what is read after a checkpoint is at least as new: the metrics have all rows that it counts
+    "checkpoints/"  # files read after a checkpoint are at least as new: the metrics have all rows that it counts
 )
-HIDDEN = ".hydra"  # other names that begin with a dot are unfinished
-Files = Mapping[str, bytes]  # by their path in a run's folder
+HIDDEN = ".hydra"  # an exception: other names that begin with a dot are unfinished
+Files = Mapping[str, bytes]  # content by path in a run's folder
 
 
 class Inbox:
-    """Writes what runs elsewhere send into their folders in a sweep's; of each run only what its newest attempt
-    sends.
+    """Writes the files that runs on other machines send into those runs' folders in a sweep's folder.
+
+    For each run it accepts only files from the newest attempt.
     """
 
     def __init__(self, sweep: Path):
@@ -33,15 +35,16 @@ class Inbox:
         self._pruners: dict[int, Callback | None] = {}
 
     def begin(self, num: int, attempt: int) -> dict[str, bytes]:
-        """All files of run num, for an attempt that may be elsewhere; from now on no earlier attempt changes them."""
+        """All files of run num, for a new attempt on any machine; from now on earlier attempts cannot change them."""
         self._attempts[num] = attempt
         folder = self._sweep / str(num)
         return {name: (folder / name).read_bytes() for name in list_files(folder)}
 
     def take(self, num: int, attempt: int, new: Files, names: Collection[str]) -> bool:
-        """Write new files of run num and remove those not in names, last: a checkpoint goes when the next is there.
+        """Write the new files of run num, then remove the files that are not in names.
 
-        Returns whether that was done: not for an attempt that was taken for dead. Raises OSError.
+        In this order an old checkpoint stays until the next one is there. Returns False, and does nothing, for an
+        attempt that was declared dead. Raises OSError.
         """
         if attempt < self._attempts.get(num, 0):
             return False
@@ -54,9 +57,9 @@ class Inbox:
         return True
 
     def prune(self, num: int, steps: int, judgement: Judgement) -> bool:
-        """What a search whose study lies here says of an evaluation of run num: whether to give it up.
+        """Whether to give up on run num after an evaluation, as the search's pruner decides; the study must lie here.
 
-        False where there is none.
+        False if there is no pruner.
         """
         if num not in self._pruners:
             self._pruners[num] = pruner_of(self._sweep / str(num))
@@ -65,13 +68,14 @@ class Inbox:
 
 
 class Outbox:
-    """Sends what is new in folder every_s seconds while inside, and once more at the end. send is given new files and
-    the names of all.
+    """Sends new files in folder every every_s seconds while inside, and once more at the end.
+
+    send is called with the new files and the names of all files.
     """
 
     def __init__(self, folder: Path, every_s: float, send: Callable[[Files, list[str]], Any]):
         self._folder, self._every_s, self._send = folder, every_s, send
-        self._sent: dict[str, tuple[int, ...]] = {}  # what tells one content of a file from another
+        self._sent: dict[str, tuple[int, ...]] = {}  # state that tells whether a file has changed
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._send_repeatedly, daemon=True)
 
@@ -85,24 +89,24 @@ class Outbox:
         self.send()
 
     def send(self) -> None:
-        """Send what is new, and what was removed since; nothing where nothing is. Raises what send does."""
+        """Send the new files and the removals since the last call, if there are any. Raises what send raises."""
         found, new = self._look()
         if new or found.keys() != self._sent.keys():
             self._send(new, [*found])
             self._sent = found
 
     def _look(self) -> tuple[dict[str, tuple[int, ...]], dict[str, bytes]]:
-        """What tells the content of each file, and the content of those that are new."""
+        """The state of each file, and the content of the new files."""
         while True:
             found, new = {}, {}
             try:
                 for name in list_files(self._folder):
                     path = self._folder / name
-                    status = path.stat()  # before it is read: what is written meanwhile is new the next time
+                    status = path.stat()  # before the read, so that later writes are sent the next time
                     found[name] = status.st_ino, status.st_size, status.st_mtime_ns
                     if self._sent.get(name) != found[name]:
                         new[name] = path.read_bytes()
-            except FileNotFoundError:  # a checkpoint made room for another, which is to be sent in its place
+            except FileNotFoundError:  # a checkpoint was replaced by a newer one, which will be sent
                 continue
             return found, new
 
@@ -113,7 +117,7 @@ class Outbox:
                 self.send()
             except (
                 Exception
-            ) as error:  # a full disk there, a network that is slow: the end of the run is where it must arrive
+            ) as error:  # e.g. a full disk there or a slow network; only the files at the end of the run must arrive
                 if not told:
                     print(
                         f"could not send what is new ({type(error).__name__}: {error}); training goes on and tries again",
@@ -126,10 +130,9 @@ class Outbox:
 def elsewhere(
     num: int, files: Files, every_s: float, send: Callable[[Files, list[str]], Any], pruner: Callback
 ) -> Iterator[Path]:
-    """A sweep's folder on this machine while run num is on it, of which that run's folder, which begins with files, is
-    sent as Outbox does.
+    """A folder on this machine that stands for the sweep's folder while run num trains here.
 
-    pruner is shown the run's evaluations.
+    The run's folder in it begins with files and is sent as Outbox does. pruner gets the run's evaluations.
     """
     with tempfile.TemporaryDirectory(prefix="rfx-sweep-") as there:
         folder = Path(there) / str(num)
@@ -143,13 +146,13 @@ def elsewhere(
 
 
 def list_files(folder: Path) -> list[str]:
-    """Paths in folder of its finished files, checkpoints first; none where there is no folder."""
+    """Paths in folder of its finished files, checkpoints first; empty if the folder does not exist."""
     names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     finished = [str(name) for name in names if not any(part.startswith(".") and part != HIDDEN for part in name.parts)]
     return sorted(finished, key=lambda name: (not name.startswith(CHECKPOINTS_FIRST), name))
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Write files into folder, each whole or not at all. Raises OSError."""
+    """Write files into folder, each completely or not at all. Raises OSError."""
     for name, data in files.items():
         replace_file(folder / name, data)

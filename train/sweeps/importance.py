@@ -1,4 +1,4 @@
-"""Which keys a sweep's outcome depends on."""
+"""Measures which keys a sweep's results depend on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from train.sweeps.study import load_study
 
 
 def explained(rows: Sequence[Mapping[str, object]], keys: Sequence[str], metric: str) -> dict[str, float]:
-    """Of each key the share of the metric's variance over the runs that it explains: between the means of its values,
-    over all of it.
+    """For each key the share of the metric's variance over the runs that the key explains, the largest first.
 
-    Correlation ratio (Fisher, Statistical Methods for Research Workers, 1925, section 45). The largest first. Empty
-    where it does not vary; a key with another value in every run, which would explain all, is left out.
+    The share is the variance between the means of the key's values, divided by the whole variance: correlation ratio
+    (Fisher, Statistical Methods for Research Workers, 1925, section 45). Empty if the metric does not vary. A key with
+    a different value in every run would explain everything, and is left out.
     """
     rows = [row for row in rows if isinstance(row.get(metric), (int, float)) and math.isfinite(row[metric])]
     values = np.array([row[metric] for row in rows], float)
@@ -36,11 +36,11 @@ def explained(rows: Sequence[Mapping[str, object]], keys: Sequence[str], metric:
 
 
 def of_search(folder: Path) -> tuple[dict[str, float], str]:
-    """What Optuna says of the search in folder: importance of each key, which sum to 1, and what they are; both empty
-    without enough trials.
+    """Optuna's importance of each key for the search in folder, and a description; the importances sum to 1.
 
-    PED-ANOVA (Watanabe, Bansal and Hutter, 2023), how much a key's values among the better trials differ from those of
-    all; optuna's default since 5.0, and it needs no scikit-learn, as fANOVA does.
+    Both are empty without enough trials. PED-ANOVA (Watanabe, Bansal and Hutter, 2023) measures how much a key's values
+    in the better trials differ from those in all trials. It is optuna's default since 5.0, and unlike fANOVA it does
+    not need scikit-learn.
     """
     import optuna
 
@@ -52,7 +52,7 @@ def of_search(folder: Path) -> tuple[dict[str, float], str]:
         found = optuna.importance.get_param_importances(
             study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
         )
-    except (ValueError, RuntimeError):  # all equally good
+    except (ValueError, RuntimeError):  # all trials are equally good
         return {}, ""
     return {
         key: float(value) for key, value in found.items() if key not in APART

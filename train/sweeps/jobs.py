@@ -1,5 +1,6 @@
-"""Runs as jobs of a Ray cluster: each in a process of its own, tried again where that or its machine dies, with all
-folders on this machine.
+"""Trains runs as jobs of a Ray cluster; all their folders are on this machine.
+
+Each job has a process of its own. A job is started again if its process or machine dies.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from train.task.modules import Sources, install_sources
 from train.task.task import Judgement
 
 OUTPUT = "output.log"
-LOOK_EVERY_S = 0.5  # for a signal, and machines that came
+LOOK_EVERY_S = 0.5  # interval at which to look for signals and new machines
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsConfig:
-    """The group ray of configs/hydra/launcher/ray.yaml, which says what each means. Raises InputError."""
+    """The group ray of configs/hydra/launcher/ray.yaml, where each key is explained. Raises InputError."""
 
     address: str | None = None
     cpus_per_job: int = 2
@@ -53,9 +54,9 @@ class JobsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Run num of a sweep. run is called with the sweep's folder, and trains into the folder of that number in it.
+    """Run num of a sweep. run is called with the sweep's folder, and trains into its subfolder num.
 
-    sources are the files of the user's own modules that it names.
+    sources are the files of the user's own modules that the run names.
     """
 
     num: int
@@ -65,18 +66,18 @@ class Job:
 
 
 def connect(address: str | None, cpus_per_job: int) -> bool:
-    """As cluster.join's."""
+    """Call cluster.join with these settings."""
     return cluster.join(address, cpus_per_job, key="ray.address")
 
 
 def run_jobs(
     jobs: Iterable[Job], sweep: Path, settings: JobsConfig, tell: Callable[[str], None] = print
 ) -> Iterator[int]:
-    """Run jobs, each taken when there is room for it; yields the number of each that ended, well or not, as its
-    result.json says.
+    """Run jobs and yield the number of each one that ended, successfully or not, as its result.json says.
 
-    The first SIGINT, SIGTERM or SIGHUP stops the runs, which save what they have, and raises SystemExit; a second one
-    ends this process at once. Raises InputError where there is no cluster, or no machine that is large enough.
+    A job is taken from jobs when there is room for it. The first SIGINT, SIGTERM or SIGHUP stops the runs, which save
+    their state, and raises SystemExit; a second one ends this process at once. Raises InputError if there is no
+    cluster, or no machine that is large enough.
     """
     import ray
 
@@ -94,7 +95,7 @@ def run_jobs(
 
 
 class Jobs:
-    """The jobs of one sweep that are at work."""
+    """The running jobs of one sweep."""
 
     def __init__(self, sweep: Path, settings: JobsConfig, tell: Callable[[str], None]):
         import ray
@@ -106,11 +107,11 @@ class Jobs:
         self._inbox = ray.remote(Inbox).options(**here, max_restarts=-1, max_task_retries=-1).remote(sweep)
         self._task = ray.remote(max_calls=1, max_retries=0, num_cpus=settings.cpus_per_job)(
             attempt
-        )  # max_calls: a process of its own
-        self._at_work: dict[Any, tuple[Job, int]] = {}  # with how many attempts of each have died
+        )  # max_calls=1 gives each job its own process
+        self._at_work: dict[Any, tuple[Job, int]] = {}  # each job with its number of attempts that died
 
     def run(self, jobs: Iterator[Job]) -> Iterator[int]:
-        """As run_jobs."""
+        """Run jobs as run_jobs does."""
         import ray
 
         with stop_signal() as received:
@@ -125,14 +126,14 @@ class Jobs:
                 self._tell("stopping the runs, which save what they have (Ctrl-C again: at once)")
             finally:
                 for reference in self._at_work:
-                    ray.cancel(reference, recursive=False)  # as SIGINT would; what it sends must arrive
+                    ray.cancel(reference, recursive=False)  # acts like SIGINT; the job still sends its files
                 for reference in self._at_work:
                     ray.wait([reference])
                 ray.kill(self._inbox)
         raise SystemExit(128 + received[0])
 
     def _fill(self, jobs: Iterator[Job]) -> None:
-        """Begin jobs while there is room."""
+        """Start jobs while there is room."""
         while len(self._at_work) < max(1, cluster.num_that_fit(self._settings.cpus_per_job)) and (
             job := next(jobs, None)
         ):
@@ -140,13 +141,14 @@ class Jobs:
             self._begin(job, 0)
 
     def _begin(self, job: Job, deaths: int) -> None:
-        files = self._inbox.begin.remote(job.num, deaths)  # they go from there to the machine of the attempt
+        # The files go directly from the inbox to the machine of the attempt.
+        files = self._inbox.begin.remote(job.num, deaths)
         here = job.sources, os.getcwd()
         arguments = job.run, here, job.num, deaths, self._sweep, self._home, self._inbox, self._settings.gather_s, files
         self._at_work[self._task.remote(*arguments)] = job, deaths
 
     def _has_ended(self, reference: Any) -> bool:
-        """Whether the job is done, and that is told; False: it begins again."""
+        """Whether the job is done; reports how it ended. False: it starts again."""
         import ray
 
         job, deaths = self._at_work[reference]
@@ -159,7 +161,7 @@ class Jobs:
                 return self._failed(
                     job, f"it ended with exit code {exit_code} and no result: {OUTPUT} in its folder may tell why"
                 )
-            died = f"signal {exit_code - 128}"  # not by us: its machine is leaving
+            died = f"signal {exit_code - 128}"  # the signal was not ours: the machine is shutting down
         except ray.exceptions.RayTaskError as error:
             return self._failed(job, f"{type(error.cause).__name__}: {one_line(error.cause)}")
         except ray.exceptions.RayError as error:
@@ -168,7 +170,7 @@ class Jobs:
         if deaths > self._settings.retries:
             ray.get(
                 self._inbox.begin.remote(job.num, deaths)
-            )  # what the last attempt may still send would remove the result
+            )  # files that the last attempt still sends would remove the result
             return self._failed(job, f"{died}, {deaths} times")
         self._tell(
             f"Run {job.num}: {died}; it begins again from its last checkpoint, {deaths} of at most {self._settings.retries} times"
@@ -178,7 +180,7 @@ class Jobs:
         return False
 
     def _failed(self, job: Job, error: str) -> bool:
-        """Tell, and write the result that the job could not; True: it is done."""
+        """Report the error and write the result that the job could not write; returns True: the job is done."""
         self._tell(f"Run {job.num}: failed: {error}")
         result = {"status": "failed", "error": error, "overrides": list(job.overrides)}
         replace_file(self._sweep / str(job.num) / "result.json", (json.dumps(result, indent=2) + "\n").encode())
@@ -187,9 +189,9 @@ class Jobs:
 
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
-    """While inside, the first SIGINT, SIGTERM or SIGHUP is only noted, in the list that is given.
+    """While inside, the first SIGINT, SIGTERM or SIGHUP is only added to the yielded list.
 
-    A second one ends the process, but for SIGHUP.
+    A second one ends the process, except SIGHUP.
     """
     received: list[int] = []
 
@@ -216,9 +218,9 @@ def attempt(
     gather_s: float,
     files: Files,
 ) -> int:
-    """In a process of the job's own, on any machine: one attempt of it; returns its exit code. files are of its folder.
+    """One attempt of a job, in its own process on any machine; returns its exit code. files are in the run's folder.
 
-    given are the files of a user's own modules, and the directory that the sweep was begun in.
+    given has the files of the user's own modules, and the directory in which the sweep began.
     """
     import ray
 
@@ -237,7 +239,7 @@ def attempt(
 
 
 class PrunerAfar(Callback):
-    """Asks the inbox, an actor on the machine of the study, whether to give run num up."""
+    """Asks the inbox, an actor on the machine of the study, whether to give up on run num."""
 
     gives_up = True
 
@@ -245,18 +247,18 @@ class PrunerAfar(Callback):
         self._inbox, self._num = inbox, num
 
     def on_evaluation(self, steps: int, judgement: Judgement) -> bool:
-        """What the study's pruner says."""
+        """Return the decision of the study's pruner."""
         import ray
 
         return ray.get(self._inbox.prune.remote(self._num, steps, judgement))
 
 
 def run_in(sweep: Path, run: Callable[[Path], Any], num: int) -> int:
-    """Run into folder num of sweep, where what it prints goes into output.log; returns its exit code."""
+    """Run into folder num of sweep and write its output to output.log there; returns its exit code."""
     (folder := sweep / str(num)).mkdir(parents=True, exist_ok=True)
     output = open(folder / OUTPUT, "a", buffering=1)
-    sys.stdout = sys.stderr = Lasting(output)  # its disk may be full
-    for descriptor in (1, 2):  # of what is not Python, and of processes that it starts
+    sys.stdout = sys.stderr = Lasting(output)  # the disk may be full
+    for descriptor in (1, 2):  # for output of libraries and child processes, which do not use sys.stdout
         os.dup2(output.fileno(), descriptor)
     try:
         run(sweep)

@@ -1,6 +1,6 @@
-"""Points of a sweep: what differs between its runs but the seed.
+"""Points of a sweep: a point is a set of runs that differ only in the seed.
 
-Each may run with several seeds, and is told by a mean and an interval.
+Each result of a point is given as a mean and an interval over its seeds.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 
 from train.task.errors import InputError
 
-APART = ("seed", "seeds")  # keys that make no other point
+APART = ("seed", "seeds")  # keys that do not distinguish points
 CONFIDENCE = 0.95
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 def every_seed(arguments: Sequence[str], seed: Any, seeds: Any) -> list[str]:
-    """A sweep's arguments, such that each point runs seeds times, with seed, seed + 1, ...; for seeds=1 as they are.
+    """A sweep's arguments, changed so that each point runs with seed, seed + 1, ...; unchanged for seeds=1.
 
-    Raises InputError for seeds that are no number of runs, or where the arguments give several seeds already.
+    There are seeds runs per point. Raises InputError if seeds is not a number of runs, or if the arguments already give
+    several seeds.
     """
     if seeds == 1:
         return list(arguments)
@@ -35,7 +36,7 @@ def every_seed(arguments: Sequence[str], seed: Any, seeds: Any) -> list[str]:
 
 
 def seeds_of(seed: Any, seeds: Any) -> range:
-    """The seeds that a point runs with. Raises InputError for what is no seed, or no number of runs."""
+    """The seeds that a point runs with. Raises InputError for an invalid seed or number of runs."""
     if type(seeds) is not int or seeds < 1:
         raise InputError(
             f"seeds is {seeds!r}: it must be how often each point of a sweep runs, a whole number of at least 1"
@@ -46,7 +47,7 @@ def seeds_of(seed: Any, seeds: Any) -> range:
 
 
 def points(rows: Sequence[Row], keys: Sequence[str]) -> list[list[Row]]:
-    """The rows of each point: those that are alike in all of keys but the seed. In the order of their first rows."""
+    """The rows of each point, in the order of their first rows; in a point all keys but the seed are equal."""
     found: dict[Hashable, list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(str(row[key]) for key in keys if key not in APART), []).append(row)
@@ -55,7 +56,7 @@ def points(rows: Sequence[Row], keys: Sequence[str]) -> list[list[Row]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Mean of num values, and its 95% interval from low to high; NaN for what so few do not tell."""
+    """Mean of num values, and its 95% interval from low to high; NaN if there are too few values."""
 
     num: int
     mean: float
@@ -64,7 +65,7 @@ class Spread:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Mean and interval of the values that are numbers: where the mean lies, if they are normally distributed.
+    """Mean of the values that are numbers, and the 95% interval of that mean for normally distributed values.
 
     Student, The probable error of a mean, Biometrika 1908: mean +- t s / sqrt(n), with the sample's standard deviation
     s.
@@ -79,9 +80,7 @@ def spread(values: Sequence[float | None]) -> Spread:
 
 
 def t_quantile(degrees: int) -> float:
-    """The t that Student's distribution with so many degrees of freedom stays within, on both sides, with a probability
-    of 95%.
-    """
+    """The t for which P(|T| <= t) is 95%, where T has Student's distribution with that many degrees of freedom."""
     low, high = 0.0, math.pi / 2.0  # of the angle whose tangent is t / sqrt(degrees)
     while (middle := (low + high) / 2.0) not in (low, high):
         low, high = (middle, high) if t_probability(middle, degrees) < CONFIDENCE else (low, middle)

@@ -1,7 +1,7 @@
-"""A search for good values of keys: Optuna says what to try (ask), the runs of a sweep say what came of it (tell),
-study.db remembers.
+"""Searches for good values of keys with Optuna.
 
-Optuna is an extra and slow to import: it is imported on use.
+Optuna suggests values (ask), the runs of a sweep report their results (tell), and study.db stores both. Optuna is an
+extra and slow to import, so it is imported on use.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DIRECTIONS = ("minimize", "maximize")
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How to search: configs/hydra/sweeper/optuna.yaml, which says what each key means."""
+    """The settings of a search: configs/hydra/sweeper/optuna.yaml, where each key is explained."""
 
     metric: str = "score"
     direction: str = "minimize"
@@ -64,11 +64,11 @@ class SearchConfig:
 
 
 class Search:
-    """The search whose study lies in a sweep's folder; where one does already, it goes on.
+    """The search whose study lies in a sweep's folder; a study that exists is continued.
 
-    Trial n is the runs n * seeds, n * seeds + 1, ... of the sweep. space: what each key may be, as hydra_plugins tells
-    it; fixed: the other overrides; default: what the keys are in the configuration, which is tried first where space
-    has it. Raises InputError for what cannot be searched, and where the folder holds another search.
+    Trial n has the runs n * seeds, n * seeds + 1, ... of the sweep. space: the possible values of each key, in the form
+    of hydra_plugins; fixed: the other overrides; default: the keys' values in the configuration, which are tried first
+    if space has them. Raises InputError for a space that cannot be searched, and if the folder holds another search.
     """
 
     def __init__(
@@ -107,9 +107,7 @@ class Search:
             self._begin_with(default)
 
     def jobs(self) -> Iterator[tuple[int, list[str]]]:
-        """Number and overrides of each run, decided when it is taken: first of trials that were interrupted, then of
-        new ones.
-        """
+        """Number and overrides of each run, chosen when the run is taken: interrupted trials first, then new ones."""
         interrupted = [trial for trial in self._study.get_trials() if trial.state.name == "RUNNING"]
         for trial in interrupted:
             yield from self._runs(trial)
@@ -117,12 +115,13 @@ class Search:
             yield from self._runs(trial)
 
     def batches(self) -> Iterator[tuple[int, list[list[str]]]]:
-        """The same as (number of the first, overrides of it and those after it), in batches of as many trials as run at
-        once.
+        """The runs of jobs in batches: (number of the first run, overrides of each run in the batch).
+
+        A batch has as many trials as run at the same time.
         """
         first, batch = 0, []
         for num, overrides in self.jobs():
-            if batch and num != first + len(batch):  # trials that were interrupted need not follow each other
+            if batch and num != first + len(batch):  # interrupted trials may have gaps between their numbers
                 yield first, batch
                 batch = []
             first = first if batch else num
@@ -134,9 +133,9 @@ class Search:
             yield first, batch
 
     def ended(self, num: int) -> None:
-        """Tell the study what came of a run; nothing where its trial is not at its end.
+        """Report a run's result to the study; does nothing until the run's trial has ended.
 
-        Raises InputError for a metric that runs lack.
+        Raises InputError for a metric that the runs do not have.
         """
         from optuna.trial import TrialState
 
@@ -154,7 +153,7 @@ class Search:
             )
 
     def close(self) -> None:
-        """Say what was found."""
+        """Print what was found."""
         from optuna.trial import TrialState
 
         trials = [trial for trial in self._study.get_trials() if trial.state is not TrialState.WAITING]
@@ -175,7 +174,7 @@ class Search:
             )
 
     def _claim(self, search: Mapping[str, Any]) -> None:
-        """Note in the study what is searched, or compare it. Raises InputError where it differs."""
+        """Record in the study what is searched, or compare with the record. Raises InputError if they differ."""
         now = json.loads(json.dumps(search))
         was = self._study.user_attrs.get(NAME)
         if was is None:
@@ -189,12 +188,12 @@ class Search:
             )
 
     def _begin_with(self, default: Mapping[str, Any]) -> None:
-        """Make the configuration as it is the first trial, where the space has it."""
+        """Make the values in the configuration the first trial, if the space has them."""
         import optuna
 
         values = {key: choice_of(self._space[key].get("choices", ()), value) for key, value in default.items()}
         try:
-            optuna.trial.create_trial(params=values, distributions=self._distributions, value=0.0)  # checks them
+            optuna.trial.create_trial(params=values, distributions=self._distributions, value=0.0)  # checks the values
         except (ValueError, TypeError):
             self._tell(
                 f"The configuration as it is ({' '.join(f'{key}={value}' for key, value in default.items())}) lies outside of the "
@@ -206,9 +205,9 @@ class Search:
             )
 
     def _ask(self) -> optuna.Trial | None:
-        """A new trial, if there is to be one.
+        """A new trial, or None if there are enough.
 
-        What it draws is its number's, so that a search that goes on does not draw the same again.
+        Its random numbers depend on the trial's number, so a continued search does not draw the same values again.
         """
         import optuna
 
@@ -236,7 +235,7 @@ class Search:
         return [f"{key}={trial.params[key]}" for key in self._space]
 
     def _value(self, evaluation: Mapping[str, Any]) -> float | None:
-        """The metric, if it could be measured."""
+        """The metric's value, or None if it could not be measured."""
         metric = self._settings.metric
         if metric not in evaluation:
             raise InputError(f"hydra.sweeper.metric is {metric!r}: {nearest(metric, evaluation)}")
@@ -245,8 +244,9 @@ class Search:
 
 
 def beyond(values: Any, others: Any) -> Any:
-    """For telling what differs: of a list what others lack, unless they differ in their order alone; anything else as
-    it is.
+    """The elements of a list that others does not have, for a message about a difference.
+
+    A list that differs only in its order, and any other value, is returned unchanged.
     """
     if not isinstance(values, list) or set(values) == set(others):
         return values

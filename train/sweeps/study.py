@@ -1,6 +1,6 @@
-"""The study of a search: the file that remembers it, what its keys are drawn from, and the runs that it gives up.
+"""The study of a search: its file, the distributions of its keys, and the pruner that gives up on runs.
 
-Optuna is an extra and slow to import: it is imported on use.
+Optuna is an extra and slow to import, so it is imported on use.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from train.task.task import Judgement
 if TYPE_CHECKING:
     import optuna
 
-STUDY = "study.db"  # in the sweep's folder
-NAME = "search"  # of the study in it, and of its attribute that says what is searched
+STUDY = "study.db"  # file in the sweep's folder
+NAME = "search"  # name of the study in the file, and of the attribute that describes the search
 
-pruners_afar: dict[Path, Callback] = {}  # by their folders, of runs in this process whose study is on another machine
+pruners_afar: dict[Path, Callback] = {}  # by folder, for runs in this process whose study is on another machine
 
 
 def load_study(sweep: Path) -> optuna.Study:
-    """The study of the search in a sweep's folder. Raises InputError where it cannot be read."""
+    """The study of the search in a sweep's folder. Raises InputError if it cannot be read."""
     with bad_study(sweep):
         import optuna
 
@@ -37,7 +37,7 @@ def load_study(sweep: Path) -> optuna.Study:
 
 
 def create_study(sweep: Path, direction: str) -> optuna.Study:
-    """The same; where there is none a new one."""
+    """The study of the search in a sweep's folder; makes a new one if there is none."""
     with bad_study(sweep):
         import optuna
 
@@ -46,7 +46,7 @@ def create_study(sweep: Path, direction: str) -> optuna.Study:
 
 
 def storage_of(sweep: Path) -> optuna.storages.RDBStorage:
-    """Where a sweep's study lies."""
+    """The storage of a sweep's study."""
     from optuna.storages import RDBStorage
 
     return RDBStorage(f"sqlite:///{(sweep / STUDY).resolve()}")
@@ -54,7 +54,7 @@ def storage_of(sweep: Path) -> optuna.storages.RDBStorage:
 
 @contextmanager
 def bad_study(sweep: Path) -> Iterator[None]:
-    """Around opening the study: what goes wrong becomes an InputError."""
+    """Context in which errors while the study is opened become an InputError."""
     if importlib.util.find_spec("optuna") is None:
         raise InputError(f"a search needs optuna: {install_command('search')}")
     from sqlalchemy.exc import SQLAlchemyError
@@ -68,7 +68,7 @@ def bad_study(sweep: Path) -> Iterator[None]:
 
 
 def distribution(key: str, values: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    """What a key is drawn from. Raises InputError for what cannot be searched."""
+    """The distribution of a key's values. Raises InputError for values that cannot be searched."""
     if key.lstrip("+") in APART:
         raise InputError(
             f"{key} cannot be searched, a good one would be luck: give seeds=N for trials of several seeds"
@@ -85,11 +85,11 @@ def distribution(key: str, values: Mapping[str, Any]) -> optuna.distributions.Ba
 
 
 def choice_of(choices: Sequence[str], value: Any) -> Any:
-    """The choice that is written for a value; where there is none the value itself."""
+    """The choice that stands for a value, or the value itself if there is none."""
 
     def read(text: str) -> Any:
         try:
-            return float(text)  # 1e-3 too, which YAML takes for a word
+            return float(text)  # also 1e-3, which YAML reads as a string
         except ValueError:
             return yaml.safe_load(text)
 
@@ -97,8 +97,9 @@ def choice_of(choices: Sequence[str], value: Any) -> Any:
 
 
 class Pruner(Callback):
-    """Gives a trial up whose evaluations are worse than the median of the whole trials before it. metric is of a
-    Judgement's to_dict.
+    """Gives up on a trial whose evaluations are worse than the median of the complete trials before it.
+
+    metric is a key of Judgement.to_dict.
     """
 
     gives_up = True
@@ -112,7 +113,7 @@ class Pruner(Callback):
         self._pruner = optuna.pruners.MedianPruner(n_startup_trials=full_trials)
 
     def on_evaluation(self, steps: int, judgement: Judgement) -> bool:
-        """Write the metric into the study, and say whether to give the trial up."""
+        """Write the metric into the study, and return whether to give up on the trial."""
         value = judgement.to_dict().get(self._metric)
         if value is None:
             return False
@@ -121,7 +122,7 @@ class Pruner(Callback):
 
 
 def pruner_of(folder: Path) -> Callback | None:
-    """What may give up the run in folder, if it is of a search that gives runs up, and is running."""
+    """The pruner of the run in folder, if the run belongs to a search that prunes and is running; else None."""
     if folder in pruners_afar:
         return pruners_afar[folder]
     sweep = folder.parent

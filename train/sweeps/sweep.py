@@ -1,4 +1,4 @@
-"""What a sweep ends with: one row per run, as a table and as sweep.csv."""
+"""The result of a sweep: one row per run, as a printed table and as sweep.csv."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from train.task.errors import one_line
 from train.task.task import Figure
 
 SCORE = Figure(name="score", label="score")
-BEFORE_RUNS = {"multirun.yaml", "study.db"}  # what is in a sweep's folder before its first run
-MEASURES = ("score", "env_steps_per_s", "wall_s")  # beside the figures of the task
+BEFORE_RUNS = {"multirun.yaml", "study.db"}  # files in a sweep's folder before its first run
+MEASURES = ("score", "env_steps_per_s", "wall_s")  # columns in addition to the figures of the task
 
 
 class SweepFolder:
-    """A Hydra callback that makes the folder of this process' run or sweep.
+    """A Hydra callback that makes the folder of this process's run or sweep.
 
-    It remembers a sweep's, and which folder was not there before.
+    It remembers the folder of a sweep, and whether it made the folder.
     """
 
     path: Path | None = None
@@ -51,10 +51,11 @@ class SweepFolder:
 
 
 def claim_folder(config: Any, kind: str) -> tuple[Path, bool]:
-    """Make the folder hydra.KIND.dir of config; returns it, and whether it was not there.
+    """Make the folder hydra.KIND.dir of config; returns the folder, and whether it is new.
 
-    A taken one gets a number, unless it was asked for on the command line. By default it is named after the second,
-    and two processes may begin in the same. Where it cannot be made, Hydra says so.
+    If the folder is already taken, a number is added to its name, unless the command line gave the name. The default
+    name is the current second, and two processes may begin in the same second. If the folder cannot be made, Hydra
+    reports it.
     """
     key, wanted, overrides = f"hydra.{kind}.dir", Path(config.hydra[kind].dir), config.hydra.overrides.hydra
     asked_for = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
@@ -62,7 +63,7 @@ def claim_folder(config: Any, kind: str) -> tuple[Path, bool]:
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()  # of two processes one succeeds
+            folder.mkdir()  # only one of two processes succeeds
         except FileExistsError:
             if asked_for:
                 return wanted, False
@@ -72,14 +73,14 @@ def claim_folder(config: Any, kind: str) -> tuple[Path, bool]:
         break
     if not asked_for:
         config.hydra[kind].dir = str(folder)
-        overrides.append(f"{key}={folder}")  # a sweep composes each run's configuration anew, from these
+        overrides.append(f"{key}={folder}")  # a sweep composes each run's configuration again, from these
     return folder, True
 
 
 def finish_sweep(folder: Path, console: Console | None = None) -> int:
-    """Print the table of the sweep's runs and write sweep.csv; of points that ran several times points.csv too.
+    """Print the table of the sweep's runs and write sweep.csv, and points.csv if points ran with several seeds.
 
-    Returns how many failed.
+    Returns the number of failed runs.
     """
     results = read_results(folder)
     rows, varying = compare(results)
@@ -87,7 +88,7 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
         if folder == SweepFolder.made and folder.is_dir() and {path.name for path in folder.iterdir()} <= BEFORE_RUNS:
             for name in BEFORE_RUNS:
                 (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: another process' run has begun
+            with suppress(OSError):  # not empty, because another process's run has begun there
                 folder.rmdir()
         return 0
     console, figures = console or Console(), figures_of(results)
@@ -97,7 +98,7 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
     for _, _, table in tables:
         console.print(
             "", table, soft_wrap=not console.is_terminal
-        )  # on a terminal its columns fit; in a file no line is broken
+        )  # on a terminal the columns fit its width; in a file no line is broken
     try:
         for name, written, _ in tables:
             write_csv(written, folder / name)
@@ -108,7 +109,7 @@ def finish_sweep(folder: Path, console: Console | None = None) -> int:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Results of the runs in a sweep's folder, by their numbers; policy is where it lies now."""
+    """Results of the runs in a sweep's folder, ordered by number; policy is its current path."""
     runs = [path for path in folder.glob("*") if path.name.isdigit()]
     found = {path: read_result(path) for path in sorted(runs, key=lambda path: int(path.name))}
     return [
@@ -119,7 +120,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a run's result.json says; empty where there is none."""
+    """The content of a run's result.json; empty if there is none."""
     try:
         return json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
@@ -127,13 +128,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def figures_of(results: list[dict[str, Any]]) -> list[Figure]:
-    """The figures that the runs were judged by, of the first that was judged."""
+    """The figures of the first run that was evaluated, which describe those of all runs."""
     return next(([Figure(**figure) for figure in result["figures"]] for result in results if result.get("figures")), [])
 
 
 def compare(results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """One flat row per run of the sweep: its number, the keys that differ between runs, status, figures, measures,
-    policy.
+    """One flat row per run: its number, the keys that differ between runs, status, figures, measures and policy.
 
     Returns the rows, and the names of the keys that differ.
     """
@@ -151,7 +151,7 @@ def compare(results: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[s
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    """The rows as a CSV file with a header."""
+    """Write the rows as a CSV file with a header."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -159,7 +159,7 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def sweep_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> Table:
-    """The rows side by side, with the main figures; the best score is bold."""
+    """Table of the runs with their main figures; the best score is bold."""
     table = Table(title="Final evaluations", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for key in ("run", *varying):
         table.add_column(key, overflow="fold")
@@ -180,13 +180,14 @@ def sweep_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequenc
 
 
 def several(rows: list[dict[str, Any]], varying: list[str]) -> bool:
-    """Whether some point has more than one run."""
+    """Whether any point has more than one run."""
     return "seed" in varying and any(len(runs) > 1 for runs in points(rows, varying))
 
 
 def point_rows(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """One flat row per point: its runs, its keys, how many runs ended well, and of each figure mean and 95% interval,
-    NAME_low and NAME_high.
+    """One flat row per point: its runs, its keys, how many runs ended well, and mean and 95% interval of each figure.
+
+    The interval is in NAME_low and NAME_high.
     """
     names, found = [*(figure.name for figure in figures), "score"], []
     for runs in points(rows, varying):
@@ -202,9 +203,7 @@ def point_rows(rows: list[dict[str, Any]], varying: list[str], figures: Sequence
 
 
 def points_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequence[Figure]) -> Table:
-    """Points side by side: of the main figures and the score the mean over their runs, and half the width of its
-    interval.
-    """
+    """Table of the points: for the main figures and the score the mean over runs and half the interval's width."""
     table = Table(
         title="Means over seeds, with 95% intervals (Student's t)",
         title_justify="left",
@@ -232,14 +231,14 @@ def points_table(rows: list[dict[str, Any]], varying: list[str], figures: Sequen
 
 
 def interval_text(figure: Figure, row: dict[str, Any]) -> str:
-    """A figure of a point for reading: 0.123 ± 0.010."""
+    """A figure of a point as text: 0.123 ± 0.010."""
     mean, low = row[figure.name], row[f"{figure.name}_low"]
     text = dataclasses.replace(figure, value=math.nan if mean is None else mean).text
     return text if low is None else f"{text} ± {dataclasses.replace(figure, value=mean - low).text}"
 
 
 def short(value: Any) -> str:
-    """A key's value for a table: a long number with four digits."""
+    """A key's value for a table; a long number gets four digits."""
     try:
         return f"{float(value):.4g}" if len(str(value)) > 8 else str(value)
     except ValueError:

@@ -1,5 +1,6 @@
-"""One HTML page of a sweep, or of any folders of runs: tables with intervals, all curves together, what the keys are
-worth, the best policy.
+"""One HTML page about a sweep, or about any folders of runs.
+
+It has tables with intervals, the curves of all runs, the effect of each key, and the best policy.
 """
 
 from __future__ import annotations
@@ -39,27 +40,29 @@ PAGE = "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Runs that are shown together: results and rows, one each, by the names in rows; keys that differ between them,
-    and their folders.
+    """Runs that are shown together.
+
+    results and rows have one entry per run, by the names in rows. Also holds the keys that differ between the runs,
+    and the runs' folders.
     """
 
     results: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     keys: list[str]
     folders: dict[str, Path]
-    metric: str = "score"  # that the best is best by
+    metric: str = "score"  # the metric that decides which run is best
     maximize: bool = False
-    search: Path | None = None  # the folder of the search that they are of
+    search: Path | None = None  # the folder of the search that the runs belong to
 
     @property
     def best(self) -> str | None:
-        """The name of the best run that has a policy; None without one."""
+        """The name of the best run that has a policy; None if no run has one."""
         able = [row for row in self.rows if row["status"] == "finished" and row.get(self.metric) is not None]
         return (max if self.maximize else min)(able, key=lambda row: row[self.metric])["run"] if able else None
 
 
 def gather(folders: Sequence[Path]) -> Runs:
-    """The runs in folders, each a sweep's or a run's. Raises InputError for one that holds none."""
+    """The runs in folders, each the folder of a sweep or a run. Raises InputError for a folder without runs."""
     found, of_searches = {}, [folder for folder in folders if (folder / STUDY).is_file()]
     for folder in folders:
         prefix = f"{folder.name}/" if len(folders) > 1 else ""
@@ -75,7 +78,7 @@ def gather(folders: Sequence[Path]) -> Runs:
         found |= runs
     results = [result | {"run": name} for name, (_, result) in found.items()]
     rows, keys = compare(results)
-    for row in rows:  # what a run was not told is as its configuration has it
+    for row in rows:  # a key that a run's overrides do not give has the value in its configuration
         folder, _ = found[row["run"]]
         row.update(
             {key: _written(read_record(folder).get("config", {}).get(key, "")) for key in keys if row[key] == ""}
@@ -91,13 +94,14 @@ def gather(folders: Sequence[Path]) -> Runs:
 
 
 def _written(value: Any) -> str:
-    """As an override would have it."""
+    """The value as an override would write it."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def write_page(folders: Sequence[Path], path: Path, *, video: bool = True) -> Path:
-    """Write the page about the runs in folders to path; returns it. Raises InputError where there are none, OSError for
-    a path that cannot be written, ImportError without matplotlib.
+    """Write the page about the runs in folders to path, and return path.
+
+    Raises InputError if there are no runs, OSError if path cannot be written, ImportError without matplotlib.
     """
     runs = gather(folders)
     check_writable(path)
@@ -111,8 +115,9 @@ def write_page(folders: Sequence[Path], path: Path, *, video: bool = True) -> Pa
 def page(
     runs: Runs, pictures: Mapping[str, tuple[bytes, str]], film: tuple[bytes | None, str] | None, title: str
 ) -> str:
-    """The page, as HTML. pictures: PNG and caption, by what they show; film: MP4, or none and why, of the best
-    policy.
+    """The page as HTML.
+
+    pictures: PNG and caption, by what they show. film: MP4 of the best policy, or None and the reason.
     """
     figures = [*(figure for figure in figures_of(runs.results) if figure.main), SCORE]
     counts: dict[str, int] = {}
@@ -160,7 +165,7 @@ def _points(runs: Runs, figures: Sequence[Figure]) -> str:
     scores = [row["score"] for row in rows if row["score"] is not None]
     is_best = [
         bool(scores) and row["score"] == min(scores) for row in rows
-    ]  # by the score; in other figures it may be worse
+    ]  # best by the score; other figures may be worse
     cells = [
         [
             (row["runs"], "met" if best else ""),
@@ -176,9 +181,7 @@ def _runs(runs: Runs, figures: Sequence[Figure]) -> str:
     def row_of(row: Mapping[str, Any]) -> list[str | tuple[str, str]]:
         values = ["-" if row[figure.name] is None else number(row[figure.name]) for figure in figures]
         time = "-" if row["wall_s"] is None else f"{row['wall_s']:.0f} s"
-        mark = (
-            "met" if row["run"] == runs.best else ""
-        )  # of the run and of what it is best by: in other figures it may be worse
+        mark = "met" if row["run"] == runs.best else ""  # the best by this metric; its other figures may be worse
         marked = [(value, mark if figure.name == runs.metric else "") for figure, value in zip(figures, values)]
         return [
             (escape(row["run"]), mark),
@@ -196,7 +199,7 @@ def _runs(runs: Runs, figures: Sequence[Figure]) -> str:
 
 
 def _breakable(key: str) -> str:
-    """A key as HTML that a narrow column may break."""
+    """A key as HTML that may wrap in a narrow column."""
     return escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
@@ -248,7 +251,7 @@ def _finished(runs: Runs) -> list[dict[str, Any]]:
 
 
 def film_of(path: Path) -> tuple[bytes | None, str]:
-    """A video of a policy as MP4, or none and why."""
+    """A video of a policy as MP4, or None and the reason."""
     from train.judge import gym, report
     from train.judge.play import PolicyAct, load, task_of
 
