@@ -45,8 +45,9 @@ def foot_sites(model: mujoco.MjModel, config: RobotConfig) -> list[int]:
 
 def foot_geoms(model: mujoco.MjModel, foot: FootConfig) -> list[int]:
     """Ids of a foot's geoms: the geoms in its config, or the geoms that collide on the body of its site."""
-    if foot.geoms:
-        return [model.geom(name).id for name in foot.geoms]
+    named = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, name) for name in foot.geoms]
+    if named and min(named) >= 0:  # another model of the robot may call them otherwise
+        return named
     body = model.site(foot.site).bodyid[0]
     return [geom for geom in colliding_ids(model) if model.geom_bodyid[geom] == body]
 

@@ -325,10 +325,10 @@ def test_enter_leads_where_there_is_no_remote(emulator, policy, tmp_path):
             said += os.read(ours, 4096)
 
     try:
-        wait_for(b"Passive | +0.00 +0.00 m/s")
+        wait_for(b"Passive | remote not seen | +0.00 +0.00 m/s")
         assert b"remote not seen" in said and b"battery 80%" in said
         wait_for(b"Stand |", b"\n")
-        wait_for(b"Walk | +0.30", b"\nwww")
+        wait_for(b"Walk | remote not seen | +0.30", b"\nwww")
         wait_for(b"Stand |", b"\x7f")
         wait_for(b"lying down |", b"\x7f")
     finally:

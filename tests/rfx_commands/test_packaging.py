@@ -132,7 +132,7 @@ def test_a_users_own_terms_train_and_go_on_beside_folders_that_are_called_as_our
     assert "needs my_terms:joint_speed" in said  # loading a policy runs nothing of a run's
     python("-m", "rfx.commands.cli", "deploy", f"{run}/policy", "--duration", "0.2")
     assert "the same bits" in python("-m", "train.verify", run, folder=elsewhere)
-    said = python("-m", "train.evaluate", f"policy={run}/policy", "num_envs=4", "duration_s=1", folder=elsewhere)
+    said = python("-m", "train.evaluate", f"policy={run}/policy", "num_envs=4", "duration_s=2", folder=elsewhere)
     assert "falls" in said
     python("-m", "train", f"resume={run}", "trainer.total_steps=256", folder=elsewhere)
     assert record("alone")["steps"] == 256 and record("alone")["finished"]

@@ -190,7 +190,7 @@ for steps in (0, 10):
 
 def wandb(folder: Path, **environment: str) -> subprocess.CompletedProcess:
     """A process that logs to wandb, and goes on with that run."""
-    path = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parent)))
+    path = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parents[1])))
     return subprocess.run(
         [sys.executable, "-c", WANDB, str(folder)],
         capture_output=True,
