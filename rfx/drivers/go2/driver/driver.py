@@ -1,4 +1,4 @@
-"""The Go2 as a Robot: it reads its RobotState from the sender's reports, and gives the policy's targets to the sender."""
+"""The Go2 as a Robot: it reads the RobotState from the sender's reports, and sends it the policy's targets."""
 
 from __future__ import annotations
 

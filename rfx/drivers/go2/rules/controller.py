@@ -1,6 +1,6 @@
-"""What to command at every tick: stand up, follow the policy, lie down, or damp.
+"""Decides the command at every tick: stand up, follow the policy, lie down, or damp.
 
-It knows nothing of DDS, processes or clocks.
+This module knows nothing of DDS, processes or clocks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rfx.robot.state import Array
 
 @dataclass(frozen=True, kw_only=True)
 class MotorTarget:
-    """What the motors should do: positions (num_joints,) rad, and gains kp N m/rad, kd N m s/rad.
+    """Targets of the motors: positions (num_joints,) rad, and gains kp N m/rad, kd N m s/rad.
 
-    Wanted velocity and torque are 0.
+    Target velocity and torque are 0.
     """
 
     position: Array
@@ -34,12 +34,12 @@ class MotorTarget:
 class Controller:
     """Turns snapshots and the driver's requests into motor targets.
 
-    It damps until asked to stand, follows the policy once it stands, lies down when asked to, and damps for good after
-    the first violation of a safety rule. What is no danger at once (`end`) lies the robot down first, and damps for
-    good after that.
-    For limits.lead_s it hears no request: DDS drops what comes from a writer that the reader has not met yet, and a
-    robot that meets this one late (80 ms are usual on a busy machine, 0.3 s were seen once) must not come into the
-    middle of standing up.
+    It damps until it is asked to stand, follows the policy once it stands, lies down when asked, and damps for good
+    after the first violation of a safety rule. After a fault without immediate danger (`end`) the robot first lies
+    down, and then damps for good.
+    It ignores requests for limits.lead_s. DDS drops messages from a writer that the reader has not met yet. A robot may
+    meet this writer late (80 ms are usual on a busy machine, 0.3 s were seen once), and must not begin in the middle of
+    standing up.
     """
 
     def __init__(self, config: RobotConfig, limits: SafetyLimits):
@@ -50,23 +50,22 @@ class Controller:
         self._zeros = np.zeros(num, np.float32)
         self._policy_gains = config.joint_array("kp"), config.joint_array("kd")
         self._stand_gains = self._zeros + np.float32(limits.stand_kp), self._zeros + np.float32(limits.stand_kd)
-        self._start, self._sent, self._goal = (np.zeros(num, np.float32) for _ in range(3))  # of the motion in progress
+        self._start, self._sent, self._goal = (np.zeros(num, np.float32) for _ in range(3))  # the motion in progress
         self._motion_since_s = self._motion_s = self._last_s = 0.0
-        self._next_goal: Array | None = None  # of lying down, which may go by way of the default pose
+        self._next_goal: Array | None = None  # lying down may first go to the default pose
         self._step, self._step_times_s = 0, deque[float]()
-        self._charged_s = 0.0  # when the battery last was above least_charge
+        self._charged_s = 0.0  # last time when the battery was above least_charge
 
     def step(self, now: Snapshot, request: Request, policy_step: int) -> MotorTarget:
-        """The command for this moment. policy_step numbers the target in the snapshot: a new number, a new target."""
+        """Return the command for this moment. A new policy_step means that the snapshot has a new target."""
         self._change_phase(now, request)
         elapsed_s, self._last_s = min(now.now_s - self._last_s, 0.01), now.now_s  # a pause must not become a jump
         if self.phase not in MOVING:
             return self.damping()
         if self.phase == Phase.POLICY and policy_step != self._step:
             self._step = policy_step
-            self._move(
-                now.now_s - elapsed_s, now.target, self.limits.interpolation_s
-            )  # as if begun a tick ago: no tick is idle
+            # The motion starts a tick in the past, so that this tick already moves.
+            self._move(now.now_s - elapsed_s, now.target, self.limits.interpolation_s)
             self._time_step(now.now_s)
         kp, kd = self._policy_gains if self.phase == Phase.POLICY else self._stand_gains
         done = min(1.0, (now.now_s - self._motion_since_s) / self._motion_s) if self._motion_s > 0.0 else 1.0
@@ -87,7 +86,7 @@ class Controller:
         return MotorTarget(position=self._sent, kp=kp, kd=kd) if self.phase in MOVING else self.damping()
 
     def damping(self) -> MotorTarget:
-        """Joints that resist motion and hold nothing."""
+        """Return targets with which joints resist motion and hold nothing."""
         return MotorTarget(position=self._zeros, kp=self._zeros, kd=self._zeros + np.float32(self.limits.damping_kd))
 
     def fail(self, now_s: float, reason: str) -> None:
@@ -106,7 +105,7 @@ class Controller:
         if self.phase == Phase.FAULT:
             return
         if reason := violation(now, self.limits, self.config):
-            self.fail(now.now_s, reason)  # while it lies down too: a fault goes before what that was for
+            self.fail(now.now_s, reason)  # also while the robot lies down: the fault replaces the reason for lying down
         elif self.phase == Phase.CONNECTING:
             self._begun_s = min(self._begun_s, now.now_s)
             if now.now_s - self._begun_s >= self.limits.lead_s:
@@ -116,7 +115,7 @@ class Controller:
             if self.phase != Phase.IDLE:
                 self._enter(Phase.IDLE, now.now_s)
         elif self.phase == Phase.LYING_DOWN:
-            pass  # it is only interrupted by what damps
+            pass  # only damping interrupts lying down
         elif request == Request.LIE:
             if self.phase != Phase.IDLE:
                 self._lie_down(now.now_s)
@@ -137,7 +136,7 @@ class Controller:
             )
 
     def _may_stand(self, now: Snapshot) -> bool:
-        """Whether what a robot may lack while it is damped is there."""
+        """Whether nothing is missing that a robot needs to stand, although it may be damped without it."""
         return now.now_s - now.state_time_s <= self.limits.state_timeout_s and now.buttons & EMERGENCY != EMERGENCY
 
     def _end_when_due(self, now: Snapshot) -> None:
@@ -152,7 +151,7 @@ class Controller:
             self.end(now.now_s, f"it stood without a policy step for {self.limits.stand_timeout_s:.0f} s, and lay down")
 
     def _time_step(self, now_s: float) -> None:
-        """Note a policy step; too few of them for a while, and the policy's gait clock is not the world's."""
+        """Record a policy step; too few steps for a while mean that the policy's gait clock runs too slowly."""
         times, limits = self._step_times_s, self.limits
         times.append(now_s)
         while times[0] < now_s - limits.slow_policy_s:
@@ -172,7 +171,7 @@ class Controller:
         return late or float(np.abs(now.joint_velocity).max()) < self.limits.rest_velocity_rad_s
 
     def _arrive(self, now: Snapshot) -> None:
-        """A motion has come to its end."""
+        """Handle the end of a motion."""
         if self.phase == Phase.STANDING_UP:
             error = np.abs(now.joint_position - self.config.default_position)
             joint = int(np.argmax(error))
@@ -195,8 +194,8 @@ class Controller:
 
     def _stand_up(self, now: Snapshot) -> None:
         duration_s = self.limits.collect_s
-        # from a walk, it begins at what was sent: legs held where they are give way under the weight, 0.33 m/s were
-        # seen
+        # After a walk, the motion starts from the last targets that were sent. Legs held at their measured positions
+        # give way under the weight; 0.33 m/s were seen.
         if self.phase != Phase.POLICY:
             self._sent, duration_s = now.joint_position.copy(), self.limits.stand_s
         distance = float(np.abs(self.config.default_position - self._sent).max())
@@ -206,7 +205,7 @@ class Controller:
         self._enter(Phase.STANDING_UP, now.now_s)
 
     def _lie_down(self, now_s: float) -> None:
-        if self.phase == Phase.STANDING_UP:  # it may not be up yet: from where it is
+        if self.phase == Phase.STANDING_UP:  # the robot may not be up yet: lie down from its present pose
             self._next_goal = None
             self._move(now_s, LYING, self.limits.lie_s)
         else:

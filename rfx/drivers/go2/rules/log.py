@@ -1,5 +1,6 @@
-"""What happened, as JSON lines, one header first: the last seconds before a stop tick by tick, and the whole run fifty
-times a second.
+"""Logs of a run as JSON lines, after one line of header.
+
+One log has every tick of the last seconds before a stop; another has the whole run, fifty times a second.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ STATE_FIELDS = (
 COMMAND_FIELDS = ("target", "action", "velocity_command", "observation")
 NUMBERS = ("time_s", "state_time_s", "step", "step_time_s", "kp", "kd", "battery")
 RUN_RATE_HZ = 50.0
-RUN_BYTES, RUN_FILES = 32_000_000, 8  # of the whole run, the latest: about five minutes a file
+RUN_BYTES, RUN_FILES = 32_000_000, 8  # the newest files of the whole run are kept; each holds about five minutes
 
 
 class Log:
@@ -47,16 +48,16 @@ class Log:
         self._rows = np.zeros(
             num_rows, np.dtype([("time_s", "f8"), ("state", state_dtype(config)), ("command", command_dtype(config))])
         )
-        self._rows[...] = np.zeros((), self._rows.dtype)  # claims the memory now, not tick by tick
+        self._rows[...] = np.zeros((), self._rows.dtype)  # allocate the memory now, not tick by tick
         self._count = 0
 
     def add(self, now_s: float, state: np.ndarray, command: np.ndarray) -> None:
-        """Note one tick."""
+        """Record one tick."""
         self._rows[self._count % len(self._rows)] = (now_s, state, command)
         self._count += 1
 
     def write(self, path: Path, reason: str, timing: dict[str, Any]) -> None:
-        """Write what the ring holds to path, oldest tick first."""
+        """Write the recorded ticks to path, oldest first."""
         first = max(0, self._count - len(self._rows))
         rows = [self._rows[index % len(self._rows)] for index in range(first, self._count)]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +70,11 @@ class Log:
 
 
 class Recorder:
-    """Writes the whole run from a thread of its own, which reads what the two processes tell each other and disturbs
-    neither.
+    """Writes the whole run from its own thread.
 
-    PATH.jsonl has the last seconds; the run goes to PATH-run.jsonl, which becomes PATH-run.1.jsonl when it has grown to
-    RUN_BYTES, and so on up to RUN_FILES files, of which the oldest goes.
+    The thread reads the messages between the two processes and disturbs neither of them. PATH.jsonl has the last
+    seconds; the run goes to PATH-run.jsonl. When that file has grown to RUN_BYTES, it becomes PATH-run.1.jsonl, and so
+    on up to RUN_FILES files; then the oldest file is deleted.
     """
 
     def __init__(self, path: Path, memory: mmap.mmap, config: RobotConfig, limits: SafetyLimits, clock: Clock):
@@ -85,7 +86,7 @@ class Recorder:
         self._thread.start()
 
     def close(self) -> None:
-        """Write no more, from the next moment of the recording on."""
+        """Stop writing before the next moment of the recording."""
         self._is_ended = True
         self._thread.join()
 
@@ -95,7 +96,7 @@ class Recorder:
             while True:
                 with self.path.open("w", buffering=1) as file:
                     self._fill(file)
-                if self._is_ended:  # looked at once: after a rotation there always is a newest file
+                if self._is_ended:  # checked here, so that a newest file always exists after a rotation
                     return
                 self._rotate()
         except OSError as error:
@@ -108,7 +109,7 @@ class Recorder:
             if self._is_ended:
                 return
             state, command = self._states.read(), self._commands.read()
-            if state["time_s"] > 0.0:  # before the first LowState there is nothing to tell
+            if state["time_s"] > 0.0:  # before the first LowState there is nothing to record
                 size += file.write(_line(self._clock.now(), state, command, command["step"] != last_step))
                 last_step = command["step"]
 
@@ -140,7 +141,7 @@ def _header(config: RobotConfig, limits: SafetyLimits, reason: str, timing: dict
 
 
 def _line(time_s: float, state: np.void, command: np.void, new_step: bool) -> str:
-    """One moment; what the policy saw and did stands only where its step first appears."""
+    """Format one moment; the policy's observation and action appear only in the first line of their step."""
     line = {
         "time_s": round(float(time_s), 6),
         "phase": Phase(state["phase"]).name,
@@ -164,8 +165,9 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A log that was read back: its header, and per field one array over ticks (T, ...), nan where a tick had no
-    value.
+    """A log that was read back: its header, and one array over ticks (T, ...) for each field.
+
+    Arrays are nan where a tick has no value.
     """
 
     reason: str
@@ -177,7 +179,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """Read the log at path. Raises FileNotFoundError, or ValueError for a file that is no log of this version."""
+        """Read the log at path. Raises FileNotFoundError, or ValueError unless it is a log of this version."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no log at {path}")
@@ -206,13 +208,13 @@ class Recording:
 
 
 def default_path() -> Path:
-    """Where a log goes when nobody says otherwise: a new file in the user's state folder."""
+    """Default path of a log: a new file in the user's state folder."""
     folder = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "rfx"
     return folder / f"go2-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"
 
 
 def unused_path(path: Path) -> Path:
-    """path, or where it or its run is there already, the first of PATH-2, PATH-3, ... that is not."""
+    """Return path if neither it nor its run exists yet, or else the first unused one of PATH-2, PATH-3, ..."""
     number, unused = 1, path
     while unused.exists() or run_path(unused).exists():
         number += 1
@@ -221,5 +223,5 @@ def unused_path(path: Path) -> Path:
 
 
 def run_path(path: Path) -> Path:
-    """Where the whole run is recorded whose last seconds go to path."""
+    """Path of the log of the whole run, for the log of its last seconds at path."""
     return path.with_name(f"{path.stem}-run{path.suffix}")

@@ -1,7 +1,7 @@
-"""Shared memory between the policy's process and the sender's: in each direction one record, the newest.
+"""Shared memory between the policy's process and the sender's; it holds the newest record of each direction.
 
-A record travels with its sequence number and a checksum. A reader that meets a half-written one notices and keeps what
-it had, so neither side ever waits for the other, on any processor and even when a writer dies in the middle.
+Each record has a sequence number and a checksum. A reader recognizes a half-written record and keeps its previous one.
+So neither side ever waits for the other, on any processor, even if a writer dies in the middle of a record.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rfx.robot.config import RobotConfig
 
 MAX_TRIES = 50
 REASON_SIZE = 500
-UNKNOWN = -1  # a battery's charge that a simulator does not report
+UNKNOWN = -1  # battery charge of a simulator that does not report it
 SHARED_FOLDER = "/dev/shm"  # memory, never written to a disk
 
 
 class Phase(IntEnum):
     """What the sender is doing."""
 
-    CONNECTING = 0  # nothing is sent yet, or damping until the robot has surely heard of it
+    CONNECTING = 0  # nothing is sent yet, or damping until the robot has surely met the writer
     IDLE = 1  # damping, ready to stand up
     STANDING_UP = 2
     STANDING = 3
@@ -52,7 +52,7 @@ class Request(IntEnum):
 
 
 def state_dtype(config: RobotConfig) -> np.dtype:
-    """From the sender: what the robot last reported, and what the sender does."""
+    """Record from the sender: the robot's last report, and what the sender does."""
     num = len(config.joints)
     return np.dtype(
         [
@@ -80,7 +80,7 @@ def state_dtype(config: RobotConfig) -> np.dtype:
 
 
 def command_dtype(config: RobotConfig) -> np.dtype:
-    """From the driver: a request, and with Request.POLICY one policy step."""
+    """Record from the driver: a request, and with Request.POLICY one policy step."""
     num = len(config.joints)
     return np.dtype(
         [
@@ -104,11 +104,11 @@ class Mailbox:
         self._memory, self._offset, self._dtype = memory, offset, dtype
         self._last: np.void = np.zeros(1, dtype)[0]
         self._last_data = b""
-        self.number = 0  # of the record last written or read
+        self.number = 0  # sequence number of the record last written or read
 
     @staticmethod
     def size(dtype: np.dtype) -> int:
-        """Bytes it takes in shared memory."""
+        """Size of a mailbox in shared memory, bytes."""
         return dtype.itemsize + 12
 
     def write(self, record: np.ndarray) -> None:
@@ -120,7 +120,7 @@ class Mailbox:
         )
 
     def read(self) -> np.void:
-        """The newest complete record; zeros before the first."""
+        """Return the newest complete record; zeros before the first."""
         for _ in range(MAX_TRIES):
             data = self._memory[self._offset : self._offset + self.size(self._dtype)]
             if data == self._last_data or not any(data[:8]):
@@ -133,14 +133,14 @@ class Mailbox:
 
 
 class Bell(Protocol):
-    """The driver's end of what wakes the sender when there is a command."""
+    """The driver's end of a bell that wakes the sender when there is a command."""
 
     def ring(self) -> None: ...
     def close(self) -> None: ...
 
 
 class WaitingBell(Protocol):
-    """The sender's end."""
+    """The sender's end of the bell."""
 
     def wait_until(self, deadline_s: float) -> bool:
         """Return at deadline_s, or earlier with True when the bell was rung."""
@@ -154,22 +154,22 @@ class Doorbell:
 
     def __init__(self, descriptor: int):
         self.descriptor: int | None = descriptor
-        self._lock = (
-            threading.Lock()
-        )  # else a thread that stops the robot could ring what another has just closed, by then another file
+        # Without the lock, a thread could ring a descriptor that another thread has just closed, and that by then
+        # belongs to another file.
+        self._lock = threading.Lock()
         os.set_blocking(descriptor, False)
 
     def ring(self) -> None:
-        """Wake the other end, if there still is one."""
+        """Wake the other end, if it still exists."""
         with self._lock:
             try:
                 if self.descriptor is not None:
                     os.write(self.descriptor, b"!")
-            except (BlockingIOError, BrokenPipeError):  # it has been rung enough, or is gone
+            except (BlockingIOError, BrokenPipeError):  # the pipe is full of rings, or the other end is gone
                 pass
 
     def close(self) -> None:
-        """Close this end; from then on it does nothing."""
+        """Close this end; later rings do nothing."""
         with self._lock:
             if self.descriptor is not None:
                 os.close(self.descriptor)
@@ -181,15 +181,15 @@ class Doorbell:
         if self.descriptor is None or not select.select([self.descriptor], [], [], remaining_s)[0]:
             sleep_until(deadline_s, spin_s=0.0)
             return False
-        if not os.read(self.descriptor, 4096):  # nobody can ring any more
+        if not os.read(self.descriptor, 4096):  # the other end is closed
             self.descriptor = None
         return True
 
 
 def create_memory(config: RobotConfig) -> tuple[int, mmap.mmap]:
-    """Memory for both mailboxes that has no name and goes with its last user.
+    """Create unnamed memory for both mailboxes; the system frees it after its last user.
 
-    Returns its file descriptor and itself.
+    Returns its file descriptor and the memory.
     """
     with tempfile.TemporaryFile(dir=SHARED_FOLDER if os.path.isdir(SHARED_FOLDER) else None) as file:
         file.truncate(Mailbox.size(state_dtype(config)) + Mailbox.size(command_dtype(config)))
@@ -198,6 +198,6 @@ def create_memory(config: RobotConfig) -> tuple[int, mmap.mmap]:
 
 
 def mailboxes(memory: mmap.mmap, config: RobotConfig) -> tuple[Mailbox, Mailbox]:
-    """The sender's states and the driver's commands."""
+    """Return the mailboxes of the sender's states and of the driver's commands."""
     states = Mailbox(memory, 0, state_dtype(config))
     return states, Mailbox(memory, Mailbox.size(state_dtype(config)), command_dtype(config))

@@ -1,6 +1,4 @@
-"""What the driver knows of a Go2's body beyond its RobotConfig: how it lies, and which policies' gains it may be
-given.
-"""
+"""Facts about a Go2's body that its RobotConfig lacks: its lying pose, and which gains a policy may use on it."""
 
 from __future__ import annotations
 
@@ -15,17 +13,18 @@ from rfx.robot.state import Array
 LYING = np.tile(np.array([0.0, 1.36, -2.65], np.float32), 4)  # rad: folded legs, as in Unitree's go2_stand_example
 FOLDED_CALF_RAD = -2.2  # a folded leg's calf is below this: half way between standing, -1.8, and lying, -2.65
 
-# How far a policy's own values may be from the robot's: within these a stiff leg neither sags under the weight nor
-# rings.
+# A policy's gains may differ from the robot's by these factors. Within them, a stiff leg neither sags under the weight
+# nor oscillates.
 KP_FACTORS, KD_FACTORS = (0.5, 1.5), (0.5, 3.0)
-MAX_SCALE_RAD = 1.0  # of an action: more and one action of 1 asks a thigh for most of its way
-MAX_DEFAULT_OFFSET_RAD = 0.3  # of the default pose
-CONTROL_HZ = (25.0, 100.0)  # slower, and a single late step would already be the sender's policy timeout
+MAX_SCALE_RAD = 1.0  # with a larger scale, an action of 1 would move a thigh through most of its range
+MAX_DEFAULT_OFFSET_RAD = 0.3  # a policy's default pose may differ from the robot's by this
+CONTROL_HZ = (25.0, 100.0)  # at a lower rate, a single late step would already exceed the sender's policy timeout
 
 
 def unfolded_legs(joint_position: Array) -> list[str]:
-    """Which legs are not folded under the body, each with its calf's angle. joint_position (12,), rad, in motor
-    order.
+    """Describe the legs that are not folded under the body, each with its calf's angle.
+
+    joint_position (12,), rad, in motor order.
     """
     return [
         f"{leg} {angle:.2f} rad"
@@ -35,10 +34,9 @@ def unfolded_legs(joint_position: Array) -> list[str]:
 
 
 def adopt(config: RobotConfig, own: RobotConfig = GO2_CONFIG) -> RobotConfig:
-    """A policy's config as this robot may run it: gains, default pose, scale and terms are the policy's, limits are the
-    robot's own.
+    """Return a policy's config with this robot's own limits.
 
-    Raises ValueError that lists everything out of bounds.
+    Gains, default pose, scale and terms stay the policy's. Raises ValueError that lists everything out of bounds.
     """
     if config.joint_names != own.joint_names:
         raise ValueError(

@@ -1,9 +1,9 @@
-"""A process that does nothing but damp when the sender does not: killed, crashed, out of memory, or standing still.
+"""A process that damps the robot when the sender cannot: killed, crashed, out of memory, or standing still.
 
-The sender starts it, keeps one end of a socket to it, arms it before its own first command, and sends it a word every
-few ticks. When that end closes without a farewell, or no word comes for a while, an armed guard joins in: at once,
-because it has had its writer, silent, since it was armed, and the robot has met it. A sender that stands still it kills
-first, so that it can never go on from where it was.
+The sender starts the guard, keeps one end of a socket to it, arms it before its own first command, and sends it a word
+every few ticks. If that end closes without a farewell, or no word comes for a while, an armed guard damps. It can do so
+at once: it has had a silent writer since it was armed, and the robot has met this writer. If the sender stands still,
+the guard kills it first, so that the sender can never go on from where it was.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from rfx.drivers.go2.wire.idl import LowCmd_
 from rfx.drivers.realtime import WALL_CLOCK, Clock, ProcessWatch, Watch, lock_memory, realtime_priority
 
 READY, ARM, ARMED, BEAT, FAREWELL = b"r", b"a", b"A", b"b", b"f"
-PRIORITY = 35  # above the sender, whom it watches
+PRIORITY = 35  # above the sender's
 RATE_HZ = 500.0
 BEAT_S = 0.01
-ARM_S = 15.0  # for its start, and for the robot to meet its writer
-AWAY_S = 0.005  # woken up so much later than it should be, the guard knows that the whole machine was away,
-GRACE_S = 0.01  # and leaves the sender so much to wake up too
+ARM_S = 15.0  # longest time for the guard to start, and for the robot to meet its writer
+AWAY_S = 0.005  # if the guard wakes up this much too late, the whole machine was stopped,
+GRACE_S = 0.01  # and the guard gives the sender this long to wake up too
 
 
 class GuardProcess(Protocol):
-    """What the sender's end asks of the guard's process; subprocess.Popen has it."""
+    """The guard's process, for the sender; subprocess.Popen is one."""
 
     def wait(self, timeout: float | None = None) -> int: ...
     def kill(self) -> None: ...
 
 
 class Guard:
-    """The sender's end."""
+    """The sender's end of the connection to its guard."""
 
     def __init__(self, channel: Channel, process: GuardProcess, timeout_s: float, clock: Clock):
         self._channel, self._process, self._clock = channel, process, clock
@@ -50,7 +50,7 @@ class Guard:
 
     @classmethod
     def start(cls, domain: int, interface: str, damping_kd: float, damping_s: float, timeout_s: float) -> Guard:
-        """A guard in a process of its own, in real time."""
+        """Start a guard in its own process, in real time."""
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = [
@@ -66,11 +66,11 @@ class Guard:
         return cls(SocketChannel(ours), process, timeout_s, WALL_CLOCK)
 
     def arm(self, check: Callable[[], None] = lambda: None) -> UUID:
-        """Have the guard make its writer, wait until the robot has met it, and return the guard's key on the bus.
+        """Let the guard make its writer, wait until the robot has met it, and return the guard's key on the bus.
 
-        From now on it damps when this process ends without a farewell, and from the first beat on also when no beat
-        comes. check is called while waiting, and raises when waiting has become pointless. Raises ConnectionError when
-        the guard is not there.
+        From now on the guard damps when this process ends without a farewell. After the first beat it also damps when
+        no beat comes. check is called during the wait, and raises if waiting has become pointless. Raises
+        ConnectionError if there is no guard.
         """
         deadline_s = self._clock.now() + ARM_S
         word = self._read(1 + 16, deadline_s, check)
@@ -80,9 +80,9 @@ class Guard:
         return UUID(bytes=word[1:])
 
     def beat(self) -> str:
-        """Tell the guard that all is well here, every BEAT_S at most.
+        """Tell the guard that all is well here, at most once every BEAT_S.
 
-        Returns what is wrong with it, nothing if it has answered of late.
+        Returns what is wrong with the guard, or "" if it has answered recently.
         """
         now_s = self._clock.now()
         if now_s - self._beat_s < BEAT_S:
@@ -95,7 +95,7 @@ class Guard:
         return f"the guard process did not answer for {silent_s * 1e3:.0f} ms" if silent_s > self._timeout_s else ""
 
     def dismiss(self) -> None:
-        """Say that all was well in the end: the guard leaves, and one that cannot is killed."""
+        """Say farewell, so that the guard ends; kill it if it does not end."""
         self._channel.send(FAREWELL)
         try:
             self._process.wait(timeout=1.0)
@@ -104,7 +104,7 @@ class Guard:
             self._process.wait()
 
     def _read(self, size: int, deadline_s: float, check: Callable[[], None]) -> bytes:
-        """The next size bytes that the guard sends, fewer when it does not."""
+        """Read the next size bytes from the guard, or fewer if it does not send them."""
         data = b""
         while len(data) < size and (now_s := self._clock.now()) < deadline_s:
             check()
@@ -115,7 +115,7 @@ class Guard:
 
 
 class Verdict(Enum):
-    """What a guard makes of its sender."""
+    """A guard's judgement of its sender."""
 
     WELL = "well"
     DISMISSED = "it said that it ends"
@@ -124,16 +124,16 @@ class Verdict(Enum):
 
 
 class Watchdog:
-    """Judges a sender by what it says and when; from its first word on it must say something every timeout_s.
+    """Judges a sender by its words and their times; after its first word it must send one every timeout_s.
 
-    Look again at due_s.
+    The next judgement is due at due_s.
     """
 
     def __init__(self, timeout_s: float):
         self._timeout_s, self.heard_s, self.due_s, self._was_away = timeout_s, math.inf, math.inf, False
 
     def step(self, now_s: float, words: bytes | None) -> Verdict:
-        """words: what the sender has said, nothing when its end was closed, None when it has said nothing yet."""
+        """Judge the sender by its words: b"" if it closed its end, None if it has said nothing new."""
         if words == b"":
             return Verdict.GONE
         if words is not None:
@@ -148,7 +148,7 @@ class Watchdog:
 def keep_watch(
     channel: Channel, sender: Watch, bus: Bus, damping_kd: float, damping_s: float, timeout_s: float, clock: Clock
 ) -> str:
-    """Be the guard of the sender at the other end of the channel. Returns why it damped, nothing when it did not."""
+    """Guard the sender at the other end of the channel. Returns why the guard damped, or "" if it did not."""
     sample = LowCmd_(messages.damping_cmd(damping_kd))
     channel.send(READY + bus.key.bytes)
     if channel.receive(math.inf) != ARM:  # nothing was ever commanded, and the robot's own controller may be at work
@@ -183,14 +183,14 @@ def keep_watch(
 def main() -> None:
     descriptor, sender, domain, interface, damping_kd, damping_s, timeout_s = sys.argv[1:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it leaves when the sender does
+        signal.signal(number, signal.SIG_IGN)  # the guard ends when the sender ends
     from rfx.drivers.go2.wire.dds import DdsBus
 
     with realtime_priority(PRIORITY):
         try:
             bus = DdsBus(int(domain), interface)
         except ConnectionError:
-            return  # the sender meets the same, and says so
+            return  # the sender meets the same error and reports it
         lock_memory()
         why = keep_watch(
             SocketChannel(socket.socket(fileno=int(descriptor))),
@@ -207,4 +207,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # DDS threads that still receive crash in an interpreter that is being taken down
+    os._exit(0)  # DDS threads that still receive would crash while the interpreter shuts down

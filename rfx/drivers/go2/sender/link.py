@@ -1,4 +1,4 @@
-"""The sender's side of the wire: the newest LowState, LowCmd out, and who else commands the motors."""
+"""The sender's connection to the robot: it receives LowState, sends LowCmd, and sees who else commands the motors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rfx.drivers.realtime import Clock
 from rfx.robot.config import RobotConfig
 
 CONNECT_S = 3.0  # for the first LowState, and for the robot to listen to our LowCmd
-LISTEN_S = 0.3  # before the first command: another publisher may be there that discovery has not met yet
+LISTEN_S = 0.3  # wait before the first command, because discovery may not have met all publishers yet
 REST_S = 0.3
 
 
 class Link:
-    """One robot on one bus. `state` is the record that the driver gets (state_dtype), updated in place by receive."""
+    """One robot on one bus. `state` is the record for the driver (state_dtype); receive updates it in place."""
 
     def __init__(self, config: RobotConfig, bus: Bus, clock: Clock, *, is_simulator: bool, silent_publishers: int = 0):
         self.state = np.zeros((), state_dtype(config))
@@ -39,12 +39,12 @@ class Link:
         self.num_damaged = 0  # LowStates with a wrong checksum since the last intact one
 
     def take_over(self, *, motion_switcher: bool, limits: SafetyLimits, check: Check) -> str:
-        """Wait for the robot, have its own controller lie it down and let go, and make sure that nobody else commands
-        the motors.
+        """Take over the motors from the robot's own controller.
 
-        check is called while waiting, to raise when waiting has become pointless. Returns the name of the controller
-        that let go, if any.
-        Raises ConnectionError, TimeoutError or RuntimeError with what is in the way.
+        Waits for the robot, lets its controller lie down and release the motors, and makes sure that nobody else
+        commands them. check is called during the wait, and raises if waiting has become pointless. Returns the name of
+        the controller that released the motors, if any. Raises ConnectionError, TimeoutError or RuntimeError with the
+        obstacle.
         """
         self._wait(self.receive, CONNECT_S, self._silence, check)
         released = ""
@@ -53,7 +53,7 @@ class Link:
             released = release_sport_controller(self.bus, self._clock, lie_down, check, limits)
         try:
             self._wait(lambda: not self._num_others(), 2.0, self._other_publisher, check)
-            self._others.take(16)  # what the robot's own controller sent before it was released
+            self._others.take(16)  # discard commands from before the robot's own controller was released
             listen_until_s = self._clock.now() + LISTEN_S
             while self._clock.now() < listen_until_s:
                 if self.other_publishers():
@@ -78,12 +78,12 @@ class Link:
         return released
 
     def trust(self, key: UUID) -> None:
-        """Do not count the publications of the participant with this key among others."""
+        """Do not count the participant with this key among other publishers."""
         self._trusted = key
         self._is_trusted.clear()
 
     def receive(self) -> bool:
-        """Take the newest LowState into the state record. Returns whether there was an intact one."""
+        """Copy the newest LowState into the state record. Returns whether there was an intact one."""
         try:
             samples = self._low_states.take(1)
         except ValueError:  # not a LowState
@@ -112,22 +112,22 @@ class Link:
         return True
 
     def send(self, target: MotorTarget) -> None:
-        """Command the motors."""
+        """Send a command to the motors."""
         motors = self._low_cmd["motor_cmd"][: self._num]
         motors["q"], motors["kp"], motors["kd"], motors["dq"] = target.position, target.kp, target.kd, 0.0
         messages.seal(self._low_cmd)
         self._low_cmds.write(LowCmd_(self._low_cmd))
 
     def leave(self) -> None:
-        """Command the motors no more: others see no publisher here from now on."""
+        """Stop commanding the motors; from now on others see no publisher here."""
         del self._low_cmds
 
     def other_publishers(self) -> int:
-        """How many others publish rt/lowcmd: tolerated silent ones left out, until they send."""
+        """Number of other publishers of rt/lowcmd; tolerated ones do not count while they are silent."""
         return max(1, self._num_others()) if self._others.take(16) else self._num_others()
 
     def names_of_others(self) -> str:
-        """Who else publishes rt/lowcmd, as far as they say: process, its number, and host."""
+        """Names of the other publishers of rt/lowcmd, as far as they tell: process, its number, and host."""
         keys = [
             data.participant_key
             for handle in self._others.get_matched_publications()
@@ -152,10 +152,10 @@ class Link:
         return max(0, len(others) - self._silent_publishers)
 
     def _ours(self, handle: int) -> bool:
-        """Whether a publication is of the participant that is trusted."""
+        """Whether a publication belongs to the trusted participant."""
         if handle not in self._is_trusted:
             publication = self._others.get_matched_publication_data(handle)
-            if publication is None:  # it has just left
+            if publication is None:  # the writer has just left
                 return False
             self._is_trusted[handle] = publication.participant_key == self._trusted
         return self._is_trusted[handle]
@@ -169,10 +169,10 @@ class Link:
             self._clock.sleep(0.005)
 
     def _lie_down(self, sport: Service, limits: SafetyLimits, check: Check) -> None:
-        """Return once the robot lies at rest on folded legs, so that letting go of it drops nothing.
+        """Let the robot lie down, and return once it rests on folded legs, so that nothing drops when it is released.
 
-        The sport service is asked for that; what counts is how the legs are. Raises ConnectionError when the robot does
-        not lie.
+        The sport service is asked to do that; the position of the legs decides. Raises ConnectionError if the robot
+        does not lie down.
         """
         answer = "its sport service did not appear"
         if self._lies(limits.rest_velocity_rad_s, REST_S + 0.1, check) and not sport.is_there():
@@ -191,7 +191,7 @@ class Link:
             )
 
     def _lies(self, rest_velocity_rad_s: float, timeout_s: float, check: Check) -> bool:
-        """Whether, within timeout_s, all legs are folded and no joint moves for a while."""
+        """Wait up to timeout_s until all legs are folded and no joint moves for a while; return whether they are."""
         begun_s = rest_since_s = self._clock.now()
         while (now_s := self._clock.now()) < begun_s + timeout_s:
             self.receive()

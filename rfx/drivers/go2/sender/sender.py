@@ -1,11 +1,11 @@
-"""The process that talks to the robot: up to 500 times a second LowState in, safety rules, LowCmd out.
+"""The process that talks to the robot: up to 500 times a second it reads LowState, checks safety and sends LowCmd.
 
 The driver starts it.
 
-It holds and interpolates the policy's targets, so the policy's rate never gates the motors', and it outlives the
-policy's process: when that stalls, stops, crashes or is killed, this one damps. Whatever ends it, it sends damping for
-a while first, and a guard process does when it is killed or stopped itself. It has a session of its own, so the
-terminal's Ctrl-C reaches the policy's process only, which then asks for damping.
+The sender holds and interpolates the policy's targets, so the motors' rate does not depend on the policy's. It outlives
+the policy's process: when that process stalls, stops, crashes or is killed, the sender damps. Whatever ends the sender,
+it first sends damping for a while. If the sender is itself killed or stopped, a guard process damps. The sender has its
+own session, so the terminal's Ctrl-C reaches only the policy's process, which then asks for damping.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MAX_RATE_HZ = 500.0  # a Go2 should be sent 200 to 500 commands a second
 
 @dataclass(frozen=True, kw_only=True)
 class SenderOptions:
-    """What the driver tells the sender, as JSON on its command line."""
+    """Options from the driver, passed to the sender as JSON on its command line."""
 
     config: dict[str, Any]
     limits: dict[str, Any]
@@ -61,13 +61,12 @@ class SenderOptions:
     doorbell: int  # file descriptor
     driver_pid: int
     log_path: str
-    rate_hz: float = 400.0  # of ticks; a policy step adds two, which makes MAX_RATE_HZ at 50 Hz
+    rate_hz: float = 400.0  # rate of ticks; each policy step adds two, which makes MAX_RATE_HZ at 50 Hz
     log_s: float = 5.0
     motion_switcher: bool = True
     silent_publishers: int = 0  # this many other publishers of rt/lowcmd are tolerated as long as they send nothing
-    restore: str | None = (
-        None  # have the robot's own controller of this name, or with "" the one that let go, take the motors at the end
-    )
+    # Name of the robot's own controller that takes the motors at the end; "" means the one that released them.
+    restore: str | None = None
 
 
 class Sender:
@@ -107,8 +106,8 @@ class Sender:
     def run(self, prepare: Callable[[], None] = lambda: None) -> str:
         """Take over the robot, serve the driver until it is done or something is wrong, damp, write the log.
 
-        prepare is called before the first command: from then on this process must not be late. Returns what was wrong,
-        or nothing. Raises ConnectionError, TimeoutError or RuntimeError when the robot cannot be had.
+        prepare is called before the first command; after it this process must not be late. Returns what was wrong, or
+        "". Raises ConnectionError, TimeoutError or RuntimeError if the robot cannot be taken over.
         """
         limits = self.limits
         try:
@@ -125,9 +124,8 @@ class Sender:
             raise
         try:
             self._loop()
-        except (
-            BaseException
-        ) as error:  # the robot must be damped whatever this was; where that fails too, the guard does it
+        # The robot must be damped after any error. If that fails too, the guard damps.
+        except BaseException as error:
             self._controller.fail(self._clock.now(), f"the sender failed: {error!r}")
             self._damp_blindly()
         self._guard.dismiss()
@@ -138,11 +136,11 @@ class Sender:
         return self._controller.reason
 
     def interrupt(self, number: int) -> None:
-        """This process was sent a signal that ends it: damp, then end."""
+        """Damp, then end: this process got a signal to end."""
         self._signal = f"the sender was sent {signal.Signals(number).name}"
 
     def _check_wanted(self) -> None:
-        """Tell the driver that this process is at work, and find out whether it still should be: nothing moves yet."""
+        """Tell the driver that this process works, and check whether it still should; nothing moves yet."""
         if self._signal or not self._driver.is_alive():
             raise ConnectionError(self._signal or "the policy's process is gone")
         if Request(self._commands.read()["request"]) == Request.CLOSE:
@@ -163,7 +161,9 @@ class Sender:
         step = int(self._command["step"])
         now = self._snapshot()
         target = self._controller.step(now, Request(self._command["request"]), step)
-        if (late_s := self._clock.now() - now.now_s) > self.limits.guard_timeout_s:  # it stood still: the target is old
+        if (
+            late_s := self._clock.now() - now.now_s
+        ) > self.limits.guard_timeout_s:  # this process stood still: the target is old
             self._controller.fail(self._clock.now(), f"the sender stood still for {late_s * 1e3:.0f} ms")
             target = self._controller.damping()
         self._link.send(target)
@@ -213,7 +213,7 @@ class Sender:
         )
 
     def _is_done(self, now_s: float) -> bool:
-        """Whether damping has been sent for long enough on the way out."""
+        """Whether damping has been sent for long enough to end."""
         controller = self._controller
         leaving = controller.phase == Phase.FAULT or (
             controller.phase == Phase.IDLE and self._command["request"] == Request.CLOSE
@@ -225,7 +225,7 @@ class Sender:
         while self._clock.now() < end_s:
             self._link.send(self._controller.damping())
             self._guard.beat()
-            self._report(self._controller.phase)  # a driver that hears nothing would kill this process
+            self._report(self._controller.phase)  # without reports the driver would kill this process
             self._clock.sleep(1.0 / self.options.rate_hz)
 
     def _restore(self, name: str) -> None:
@@ -260,7 +260,8 @@ def main() -> None:
     options = SenderOptions(**json.loads(sys.argv[1]))
     config, limits = RobotConfig.from_dict(options.config), SafetyLimits(**options.limits)
     states, commands = mailboxes(mmap.mmap(options.memory, 0), config)
-    # Before the priority is raised, which it would inherit: two seconds of imports that nothing else could run beside.
+    # The guard starts before the priority is raised. Otherwise it would inherit the priority, and its two seconds of
+    # imports would let nothing else run.
     guard = Guard.start(options.domain, options.interface, limits.damping_kd, limits.damping_s, limits.guard_timeout_s)
     status = ""
     with realtime_priority(PRIORITY):  # the DDS threads inherit it
@@ -280,16 +281,16 @@ def main() -> None:
                 signal.signal(number, lambda received, frame: sender.interrupt(received))
             if reason := sender.run(prepare=_hold_still):
                 status = f"damped and stopped: {reason}; log: {options.log_path}"
-        except (OSError, RuntimeError) as error:  # told to the driver where that was possible
+        except (OSError, RuntimeError) as error:  # the driver was told, if possible
             guard.dismiss()
             status = str(error)
     if status:
         print(f"go2: {status}", file=sys.stderr, flush=True)
-    os._exit(bool(status))  # DDS threads that still receive crash in an interpreter that is being taken down
+    os._exit(bool(status))  # DDS threads that still receive would crash while the interpreter shuts down
 
 
 def _join(options: SenderOptions, states: Mailbox) -> Bus:
-    """Join the robot's domain. Raises ConnectionError, which the driver is told, where that cannot be."""
+    """Join the robot's domain. If that fails, tell the driver and raise ConnectionError."""
     try:
         return DdsBus(options.domain, options.interface)
     except ConnectionError as error:
@@ -300,7 +301,7 @@ def _join(options: SenderOptions, states: Mailbox) -> Bus:
 
 
 def _hold_still() -> None:
-    """Keep this process's memory where it is, and collect no garbage any more: nothing in the loop makes cycles."""
+    """Lock this process's memory and switch garbage collection off: nothing in the loop makes cycles."""
     lock_memory()
     gc.collect()
     gc.freeze()

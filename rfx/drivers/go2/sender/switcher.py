@@ -1,6 +1,4 @@
-"""The motion switcher: asks the robot's own sport controller to lie down and let go of the motors, or to take them
-again.
-"""
+"""The motion switcher: it makes the robot's own sport controller release the motors, or take them again."""
 
 from __future__ import annotations
 
@@ -18,9 +16,8 @@ from rfx.drivers.realtime import Clock
 SWITCHER, CHECK_MODE, SELECT_MODE, RELEASE_MODE = "motion_switcher", 1001, 1002, 1003
 SPORT, STAND_DOWN = "sport", 1005
 DISCOVERY_S = 5.0
-REPEAT_S = (
-    0.3  # a request that was lost because the service had not met our writer yet is answered when it is written again
-)
+# A request is lost if the service has not met our writer yet. It is written again after this time.
+REPEAT_S = 0.3
 
 Check = Callable[[], None]  # called while waiting; raises when waiting has become pointless
 
@@ -43,11 +40,11 @@ class Service:
         self._numbers = itertools.count(time.time_ns())
 
     def is_there(self) -> bool:
-        """Whether the robot offers the service, as far as discovery has got."""
+        """Whether discovery has found the robot's service so far."""
         return bool(self._requests.get_matched_subscriptions()) and bool(self._responses.get_matched_publications())
 
     def wait(self, timeout_s: float, check: Check) -> bool:
-        """Whether the robot offers the service within timeout_s."""
+        """Wait up to timeout_s for the robot's service; return whether it is there."""
         deadline_s = self._clock.now() + timeout_s
         while not (there := self.is_there()) and self._clock.now() < deadline_s:
             check()
@@ -57,13 +54,13 @@ class Service:
     def call(
         self, api: int, parameter: str = "{}", *, timeout_s: float | None = None, check: Check = lambda: None
     ) -> str:
-        """Ask, and return the response's data.
+        """Send a request, and return the response's data.
 
         Raises TimeoutError without an answer, RuntimeError for a status other than 0.
 
-        The request, with its one identity, is written again until it is answered: a volatile reader of Cyclone DDS
-        0.10.2 that has not met our writer yet never sees the first one, although our side reports a match. Only what
-        may be asked twice is asked this way.
+        The request is written again, with the same identity, until it is answered: a volatile reader of Cyclone DDS
+        0.10.2 that has not met our writer yet never sees the first one, although our side reports a match. Use this
+        only for requests that may arrive twice.
         """
         number, timeout_s = next(self._numbers), self._timeout_s if timeout_s is None else timeout_s
         request = Request_(header=RequestHeader_(identity=RequestIdentity_(id=number, api_id=api)), parameter=parameter)
@@ -92,13 +89,11 @@ def release_sport_controller(
     check: Check = lambda: None,
     limits: SafetyLimits = SafetyLimits(),
 ) -> str:
-    """Return once no controller of the robot's own is active.
+    """Release the motors from the robot's own controller, and return its name, or "" if none was active.
 
-    Returns the name of the one that was let go, nothing if there was none.
-
-    lie_down is given the sport service and returns once the robot lies; without that nothing is released. Raises
-    ConnectionError when the motion switcher is not there, TimeoutError or RuntimeError when it does not do as asked,
-    saying if the robot is left without a controller.
+    lie_down gets the sport service and returns once the robot lies; only then is a controller released. Raises
+    ConnectionError if there is no motion switcher, TimeoutError or RuntimeError if it does not do as asked. The error
+    says if the robot is left without a controller.
     """
     switcher, sport = Service(bus, SWITCHER, clock, limits), Service(bus, SPORT, clock, limits)
     if not switcher.wait(DISCOVERY_S, check):
@@ -111,7 +106,7 @@ def release_sport_controller(
     while clock.now() < deadline_s:
         try:
             switcher.call(RELEASE_MODE, check=check)
-        except (TimeoutError, RuntimeError) as error:  # what counts is what it then says of its mode
+        except (TimeoutError, RuntimeError) as error:  # the mode that it reports next decides
             trouble = f": {error}"
         try:
             if not active_mode(switcher, check):
@@ -125,9 +120,9 @@ def release_sport_controller(
 
 
 def select_controller(bus: Bus, clock: Clock, name: str, check: Check = lambda: None) -> None:
-    """Have the robot's own controller of this name take the motors.
+    """Let the robot's own controller with this name take the motors.
 
-    Raises TimeoutError or RuntimeError when it does not.
+    Raises TimeoutError or RuntimeError if it does not.
     """
     switcher = Service(bus, SWITCHER, clock)
     if not switcher.wait(DISCOVERY_S, check):
@@ -136,9 +131,9 @@ def select_controller(bus: Bus, clock: Clock, name: str, check: Check = lambda: 
 
 
 def active_mode(switcher: Service, check: Check = lambda: None) -> str:
-    """The name of the active controller, empty when there is none.
+    """Return the name of the active controller, or "" if there is none.
 
-    Raises RuntimeError for an answer that does not say.
+    Raises RuntimeError for an answer without it.
     """
     data = switcher.call(CHECK_MODE, check=check)
     try:
