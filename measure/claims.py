@@ -16,7 +16,7 @@ from rfx.settings.reader import read, read_yaml
 from train.runs.fingerprint import git
 
 RUNS = "runs/figures"  # in a checkout
-CHANGED = "+changes"  # follows a commit whose files had been changed
+CHANGED = "+changes"  # appended to a commit if files differed from it
 
 
 @dataclass(frozen=True, kw_only=True)
