@@ -1,5 +1,6 @@
-"""What README and docs claim, as data: groups of figures (measure/figures.yaml), each with the commands that measure it
-and its table.
+"""The figures that README and docs claim, as data.
+
+measure/figures.yaml has them in groups. Each group has the commands that measure it, and its table.
 """
 
 from __future__ import annotations
@@ -15,35 +16,34 @@ from rfx.settings.reader import read, read_yaml
 from train.runs.fingerprint import git
 
 RUNS = "runs/figures"  # in a checkout
-CHANGED = "+changes"  # behind a commit: files differed from it
+CHANGED = "+changes"  # appended to a commit if files differed from it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Figures that are measured and shown together: a run of the commands for every row and seed, and a table of what
-    they wrote.
+    """Figures that are measured and shown together, in one table.
 
-    Commands, depends and cells may name {row}, {seed} and what the row says of itself, such as {label}. Commands may
-    name {folder}, the run's, {output}, the JSON file that the command writes (without it that is {folder}/result.json),
-    and {source}, the folder of the run that it reads.
-    Cells name what was measured, as {command[key]}; process_s is every command's time from its start to its exit.
+    The commands run once for every row and seed. Commands, depends and cells may name {row}, {seed} and the row's own
+    fields, such as {label}. Commands may also name {folder}, the run's folder; {output}, the JSON file that the command
+    writes; and {source}, the folder of the run that it reads. A command without {output} writes {folder}/result.json.
+    Cells name measured values, as {command[key]}; process_s is every command's time from its start to its exit.
     """
 
     about: str
-    minutes: float  # that it takes on two cores; what was measured last takes its place
-    apart: bool = False  # measured only where its name is given
-    reads: str | None = None  # a group measured before it: its commands read what those wrote, of the same row and seed
-    rows: dict[str, dict[str, str]]  # by name: what cells may say of each beside what was measured
+    minutes: float  # duration on two cores, until it is measured
+    apart: bool = False  # measured only if named on the command line
+    reads: str | None = None  # an earlier group whose outputs, of the same row and seed, the commands read
+    rows: dict[str, dict[str, str]]  # by name: further fields that cells may show
     seeds: tuple[int, ...] = (0,)
-    commands: dict[str, str]  # arguments of `python -m`, by the name that cells have for what it wrote; in order
-    depends: tuple[str, ...]  # files and folders, as git's pathspecs, that the figures are stale without
-    head: tuple[str, ...]  # of the table
+    commands: dict[str, str]  # arguments of `python -m`, in order, by the name that cells use for the output
+    depends: tuple[str, ...]  # git pathspecs: the figures are stale if these files change
+    head: tuple[str, ...]  # the table's head
     each: tuple[str, ...] = ()  # cells of a line for every run
-    median: bool = False  # whether one more such line has the medians over all runs
-    lines: tuple[tuple[str, ...], ...] = ()  # cells of further lines, of the medians over all runs
+    median: bool = False  # whether another such line shows the medians over all runs
+    lines: tuple[tuple[str, ...], ...] = ()  # cells of further lines, which show medians over all runs
     summary: tuple[
         str, ...
-    ] = ()  # cells of its line in the summary of all groups, of the medians over all runs: what, and how much
+    ] = ()  # cells of its line in the summary of all groups: what, and how much, as medians over all runs
 
     def __post_init__(self) -> None:
         if not (self.rows and self.seeds and self.commands and self.depends):
@@ -62,7 +62,7 @@ class Run:
     group: Group
     row: str
     seed: int
-    folder: Path  # in a checkout
+    folder: Path  # relative to a checkout
 
     @property
     def source(self) -> Path | None:
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What commands and cells may name of it."""
+        """The fields of this run that commands and cells may name."""
         return {**self.group.rows[self.row], "row": self.row, "seed": self.seed}
 
     def command(self, name: str) -> list[str]:
@@ -90,13 +90,14 @@ class Run:
 
     @property
     def depends(self) -> list[str]:
-        """The pathspecs whose files its figures depend on."""
+        """The pathspecs of the files that its figures depend on."""
         return [path.format(**self.fields) for path in self.group.depends]
 
 
 def read_groups(path: Path = Path(__file__).with_name("figures.yaml")) -> dict[str, Group]:
-    """The groups by name; where depends names an entry of the file's `paths`, it gets those.
+    """The groups by name.
 
+    An entry of depends that names an entry of the file's `paths` is replaced by those paths.
     Raises ValueError that names the key.
     """
     values = read_yaml(path)
@@ -127,8 +128,9 @@ def runs_of(name: str, group: Group) -> list[Run]:
 
 
 def changed_since(commit: str | None, paths: Sequence[str]) -> list[str]:
-    """Files under git's pathspecs that differ now from a commit, committed or not; one line of words where that cannot
-    be told.
+    """Files under git's pathspecs that differ now from a commit, committed or not.
+
+    If git cannot tell, the list has one line that says why.
     """
     if commit is None or git("rev-parse", "HEAD") is None:
         return ["measured outside a checkout, or shown in none"]
@@ -143,18 +145,19 @@ def changed_since(commit: str | None, paths: Sequence[str]) -> list[str]:
 
 
 def commit_now(paths: Sequence[str]) -> str | None:
-    """The commit of this checkout, marked where files under the pathspecs differ from it."""
+    """The commit of this checkout, marked if files under the pathspecs differ from it."""
     commit = git("rev-parse", "HEAD")
     return commit and commit + (CHANGED if changed_since(commit, paths) else "")
 
 
 class Cells(string.Formatter):
-    """Format strings over nested mappings: a value that could not be measured is a dash; `.1fM` is in millions,
-    `.0fmin` minutes of seconds.
+    """Format strings over nested mappings.
+
+    A value that could not be measured is a dash. `.1fM` shows millions; `.0fmin` shows seconds as minutes.
     """
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """One value for reading."""
+        """One value as text."""
         if value is None:
             return "-"
         for suffix, divisor, unit in (("M", 1e6, " M"), ("min", 60.0, " min")):
@@ -164,7 +167,7 @@ class Cells(string.Formatter):
 
 
 def cell(text: str, values: Mapping[str, Any]) -> str:
-    """A cell with its values put in. Raises ValueError for one that names what was not measured."""
+    """A cell with its values put in. Raises ValueError if it names a value that was not measured."""
     try:
         return Cells().vformat(text, (), values)
     except (KeyError, IndexError, TypeError, ValueError) as error:

@@ -44,9 +44,9 @@ from train.runs.fingerprint import ROOT, git, provenance
 from train.task.errors import InputError, bad_input, exit_on_error
 
 FILE, TEXTS = "docs/figures.json", ("README.md", "docs/*.md")
-LEFT_OUT = ("figures", "overrides", "policy")  # of what commands write: it stands beside
-MOST_TOLD = 2  # files that a line names
-MEASURED = "measured.json"  # in a run's folder: of each command what it was, at which commit, and its time
+LEFT_OUT = ("figures", "overrides", "policy")  # of the commands' output: it is stored elsewhere
+MOST_TOLD = 2  # most files that one line names
+MEASURED = "measured.json"  # in a run's folder: each command with its commit and its time
 
 
 class Figures:
@@ -59,9 +59,9 @@ class Figures:
             self.values: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def measure(self, names: Sequence[str]) -> bool:
-        """Run what has to be run of these groups, group by group, each written as soon as it is whole.
+        """Run the commands of these groups that have to be run, group by group.
 
-        Returns whether all went well.
+        Each run is written as soon as it is whole. Returns whether all went well.
         """
         went_well, jobs = True, [(name, run) for name in names for run in runs_of(name, self.groups[name])]
         bar = Progress(
@@ -100,12 +100,12 @@ class Figures:
                         "changed_since": self.changed_since(run, measured)
                     }
                     self.write()
-        self.note_stale()  # of those that read what is new now
+        self.note_stale()  # runs that read new values are stale now
         self.write()
         return went_well
 
     def note_stale(self) -> None:
-        """Note of every run which code has changed since; of a run that no group has any more nothing remains."""
+        """Note for every run which code has changed since. A run that no group has any more is dropped."""
         for name in self.values.keys() & self.groups.keys():
             by_name = {run.name: run for run in runs_of(name, self.groups[name])}
             self.values[name] = {
@@ -115,8 +115,9 @@ class Figures:
             }
 
     def changed_since(self, run: Run, measured: Mapping[str, Any]) -> list[str]:
-        """What a run depends on that is not what it was when it was measured: files, and the run whose figures it
-        reads.
+        """The dependencies of a run that have changed since it was measured.
+
+        These are files, and the run whose figures it reads.
         """
         read = self.values.get(run.group.reads, {}).get(run.name)
         return changed_since(measured["commit"], run.depends) + (
@@ -124,7 +125,7 @@ class Figures:
         )
 
     def write(self) -> None:
-        """Write the file, and fill in the texts. Raises InputError for a text whose markers are wrong."""
+        """Write the file and fill in the texts. Raises InputError for a text with wrong markers."""
         ordered = {name: self.values[name] for name in self.groups if self.values.get(name)}
         replace_file(self.path, (json.dumps(ordered, indent=1) + "\n").encode())
         for path in (path for pattern in TEXTS for path in sorted(self.root.glob(pattern))):
@@ -134,13 +135,13 @@ class Figures:
                     replace_file(path, after.encode())
 
     def minutes(self, name: str) -> float:
-        """How long a group takes: as it was measured last, and before that as it says itself."""
+        """How long a group takes: as last measured, or else as the group says."""
         group, runs = self.groups[name], self.values.get(name, {})
         seconds = sum(run[command]["process_s"] for run in runs.values() for command in group.commands)
         return seconds / 60.0 if len(runs) == len(runs_of(name, group)) else group.minutes
 
     def table(self) -> Table:
-        """Every group: what it is, how many minutes it takes, and how its figures stand."""
+        """Every group: what it is, how many minutes it takes, and whether its figures are measured and fresh."""
         shown = Table(box=None, pad_edge=False)
         for head in ("group", "what", "minutes", "figures"):
             shown.add_column(head, justify="right" if head == "minutes" else "left")
@@ -164,7 +165,7 @@ class Figures:
 
 
 def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Callable[[str], None]) -> bool:
-    """Run the commands of a run that have not been run on this code, and those after them.
+    """Run the commands of a run that have not been run on this code, and all commands after them.
 
     Returns whether all of them went well.
     """
@@ -194,8 +195,9 @@ def measure_run(run: Run, root: Path, status: Callable[[str], None], tell: Calla
 
 
 def tidy(folder: Path, kept: Collection[str]) -> None:
-    """Make a folder that holds nothing but what kept names: the rest is of other code, or of a command that was
-    interrupted.
+    """Make a folder, and remove everything in it that kept does not name.
+
+    The rest comes from other code, or from a command that was interrupted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -204,7 +206,7 @@ def tidy(folder: Path, kept: Collection[str]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What measured.json in a run's folder says; empty where it is not there or not whole."""
+    """The contents of measured.json in a run's folder; empty if the file is absent or not whole."""
     try:
         return json.loads((folder / MEASURED).read_text())
     except (OSError, ValueError):
@@ -212,10 +214,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_measured(run: Run, name: str, root: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the same command has written its output here, by versions that are the same and code and sources that
-    have not changed since.
+    """Whether the same command has written its output here, with the same versions, code and sources as now.
 
-    One of which it is not known what it wrote is measured again.
+    A command whose written files are not recorded is measured again.
     """
     return (
         name in record
@@ -235,15 +236,15 @@ def is_newer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 @cache
 def here() -> dict[str, Any]:
-    """Versions and machine; the commit is noted apart, because only a part of the code matters."""
+    """Versions and machine. The commit is noted separately, because only a part of the code matters."""
     return {key: value for key, value in provenance().items() if key not in ("commit", "features")}
 
 
 def timed(command: Sequence[str], root: Path, log: Path) -> tuple[dict[str, Any], int]:
-    """Run `python -m` with these words in root, what it says into log. Returns when and how long, and the exit code.
+    """Run `python -m` with these words in root, with its output in log. Returns the times and the exit code.
 
-    process_s is from the process's start to its exit; other_cores how many cores were busy with other processes
-    meanwhile, None where the system does not say.
+    process_s is the time from the process's start to its exit. other_cores is the number of cores that were busy with
+    other processes meanwhile, or None if the system does not say.
     """
     began, begin, busy, own = (
         datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -261,9 +262,7 @@ def timed(command: Sequence[str], root: Path, log: Path) -> tuple[dict[str, Any]
 
 
 def busy_s() -> float | None:
-    """CPU time that all processes of this machine have had, time that its host took from it included; Linux's
-    proc(5).
-    """
+    """CPU time of all processes of this machine, with the time that its host took from it; Linux's proc(5)."""
     try:
         user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
     except (OSError, ValueError):
@@ -272,7 +271,7 @@ def busy_s() -> float | None:
 
 
 def children_s() -> float:
-    """CPU time of this process, and of those it waited for."""
+    """CPU time of this process and of the children that it waited for."""
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -280,8 +279,9 @@ def children_s() -> float:
 
 
 def gathered(run: Run, root: Path) -> dict[str, Any]:
-    """What the commands of a run wrote, by their names, with their times; and when, at which commit and on what the
-    first of them ran.
+    """The outputs of a run's commands, by their names, with their times.
+
+    The date, the commit and the machine are those of the first command.
     """
     record = read_record(root / run.folder)
     first = record[next(iter(run.group.commands))]
@@ -297,7 +297,7 @@ def gathered(run: Run, root: Path) -> dict[str, Any]:
 
 
 def read_arguments(arguments: Sequence[str], groups: Mapping[str, Group]) -> argparse.Namespace:
-    """What the command line says. Raises InputError for a group that there is not."""
+    """Read the command line. Raises InputError for an unknown group."""
     parser = argparse.ArgumentParser(
         prog="python -m measure.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -318,7 +318,7 @@ def read_arguments(arguments: Sequence[str], groups: Mapping[str, Group]) -> arg
 def main(
     root: Path = ROOT, config: Path = Path(__file__).with_name("figures.yaml"), console: Console | None = None
 ) -> None:
-    """The entry."""
+    """Run the command line."""
     with exit_on_error():
         with bad_input():
             groups = read_groups(config)
@@ -331,7 +331,7 @@ def main(
         if given.list:
             console.print(figures.table(), highlight=False)
             return
-        figures.write()  # before hours of work: what is wrong with the texts is told now
+        figures.write()  # faults in the texts are reported before hours of work
         if not given.render:
             console.print(
                 f"{', '.join(names)}: about {sum(map(figures.minutes, names)):.0f} minutes, less what is measured already",

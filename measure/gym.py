@@ -1,12 +1,10 @@
-"""`python -m measure.gym`: Gymnasium tasks x seeds, as a table beside published figures and as learning curves.
-
-Resumable.
+"""`python -m measure.gym` trains Gymnasium tasks x seeds, and writes a table beside published figures and curves.
 
     python -m measure.gym                                          the ten MuJoCo tasks, 10 seeds, 1 M steps: hours
     python -m measure.gym tasks=[Hopper-v5,Ant-v5] seeds=3 steps=3e6 jobs=2 folder=runs/three
 
-Each task's folder is that of a sweep, with a run for each seed. Begun again, it goes on where it was, and makes the
-table of what is there.
+Each task's folder is a sweep's folder, with a run for each seed. An interrupted command goes on when it is started
+again. The table has all finished runs.
 """
 
 from __future__ import annotations
@@ -35,9 +33,9 @@ from train.runs.resume import CHECKPOINTS
 from train.sweeps.sweep import read_results, write_csv
 from train.task.errors import bad_input, exit_on_error
 
-# Mean returns after 1 M steps. CleanRL's, of its last training episodes, in Gym's version 4 of the tasks:
-# docs.cleanrl.dev/rl-algorithms/ppo.
-# Tianshou's, the maximum over training, in version 3: its MuJoCo benchmark, github.com/thu-ml/tianshou,
+# Mean returns after 1 M steps.
+# CleanRL's are of its last training episodes, in Gym's version 4 of the tasks: docs.cleanrl.dev/rl-algorithms/ppo.
+# Tianshou's are the maximum over training, in version 3: its MuJoCo benchmark, github.com/thu-ml/tianshou,
 # examples/mujoco.
 PUBLISHED = {
     "CleanRL": {
@@ -63,15 +61,15 @@ RESAMPLES, CONFIDENCE = 10_000, 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class GymBenchConfig:
-    """What the command line can say, as key=value."""
+    """Settings of the command line, as key=value."""
 
     tasks: tuple[str, ...] = tuple(f"{name}-v5" for name in TASKS)
-    seeds: int = 10  # from 0
+    seeds: int = 10  # number of seeds, from 0
     steps: int = 1_000_000
-    jobs: int = 1  # runs at the same time; with several, each has one thread
+    jobs: int = 1  # runs at the same time; if there are several, each has one thread
     folder: str = "runs/gym"
-    output: str | None = None  # JSON of the table's rows; null: table.csv in folder alone
-    settings: tuple[str, ...] = ()  # further ones for every run, such as ppo.gamma=0.98
+    output: str | None = None  # JSON file for the table's rows; null: only table.csv in folder
+    settings: tuple[str, ...] = ()  # further settings for every run, such as ppo.gamma=0.98
 
     def __post_init__(self) -> None:
         for name in ("seeds", "steps", "jobs"):
@@ -87,7 +85,7 @@ def read_arguments(arguments: Sequence[str]) -> GymBenchConfig:
 
 
 def key_values(arguments: Sequence[str]) -> dict[str, Any]:
-    """What key=value arguments say, as YAML has the values; steps may be 3e6. Raises ValueError."""
+    """Read key=value arguments. Values are YAML; steps may be 3e6. Raises ValueError."""
     values = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -98,7 +96,7 @@ def key_values(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def run(config: GymBenchConfig, console: Console) -> list[dict[str, Any]]:
-    """Train what is not trained yet, and write table.csv and curves.png. Returns the table's rows."""
+    """Train the runs that are not finished, and write table.csv and curves.png. Returns the table's rows."""
     folder = Path(config.folder)
     wanted = [(task, seed) for seed in range(config.seeds) for task in config.tasks]
     with ThreadPoolExecutor(config.jobs) as pool:
@@ -117,7 +115,7 @@ def run(config: GymBenchConfig, console: Console) -> list[dict[str, Any]]:
 
 
 def train_once(config: GymBenchConfig, folder: Path, task: str, seed: int, console: Console) -> None:
-    """One run in a process of its own, into folder, unless it has finished; one that was interrupted goes on."""
+    """Train one run in its own process, unless it has finished. An interrupted run goes on."""
     result = folder / "result.json"
     if result.is_file() and json.loads(result.read_text())["status"] == "finished":
         return
@@ -143,7 +141,7 @@ def train_once(config: GymBenchConfig, folder: Path, task: str, seed: int, conso
 
 
 def summary(folder: Path, task: str) -> dict[str, Any] | None:
-    """A task's row of the table, from its finished runs; None where there are none."""
+    """A task's row of the table, from its finished runs; None if there are none."""
     results = [result for result in read_results(folder) if result["status"] == "finished"]
     if not results:
         return None
@@ -163,16 +161,18 @@ def summary(folder: Path, task: str) -> dict[str, Any] | None:
 
 
 def interquartile_mean(values: Array) -> Array:
-    """The mean of the middle half of each row (B, n): without the int(n / 4) lowest and highest, as
-    scipy.stats.trim_mean has it.
+    """The mean of the middle half of each row, (B, n) to (B,).
+
+    It leaves out the int(n / 4) lowest and highest values, as scipy.stats.trim_mean does.
     """
     cut = values.shape[1] // 4
     return np.sort(values, axis=1)[:, cut : values.shape[1] - cut].mean(axis=1)
 
 
 def bootstrap_interval(values: Array, rng: np.random.Generator) -> tuple[float, float]:
-    """The percentile bootstrap's interval for the interquartile mean of values (n,); Agarwal et al. 2021, "Deep RL at
-    the Edge".
+    """The percentile bootstrap's interval for the interquartile mean of values (n,).
+
+    Source: Agarwal et al. 2021, "Deep RL at the Edge".
     """
     means = interquartile_mean(rng.choice(values, (RESAMPLES, len(values))))
     low, high = np.quantile(means, [0.5 - CONFIDENCE / 2.0, 0.5 + CONFIDENCE / 2.0])
@@ -180,7 +180,7 @@ def bootstrap_interval(values: Array, rng: np.random.Generator) -> tuple[float, 
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for reading."""
+    """The rows as a table for the terminal."""
     shown = Table(
         title="Return of the last policy, deterministic, 20 full episodes on seeds not trained on",
         title_justify="left",
@@ -206,8 +206,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def plot(folder: Path, tasks: Sequence[str]) -> None:
-    """Draw curves.png: return while training, with exploration, over steps; the mean of the seeds, and from the lowest
-    to the highest.
+    """Draw curves.png: the return during training, with exploration, over steps.
+
+    A line shows the mean of the seeds, a band the range from the lowest to the highest.
     """
     try:
         import matplotlib
@@ -241,7 +242,7 @@ def plot(folder: Path, tasks: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """The entry."""
+    """Run the command line."""
     with exit_on_error():
         with bad_input():
             config = read_arguments(sys.argv[1:])

@@ -1,12 +1,11 @@
-"""`python -m measure.gym_speed`: how fast Gymnasium tasks are learned, of what physics alone would do, and beside
-Stable-Baselines3.
+"""`python -m measure.gym_speed` compares training speed on Gymnasium tasks with physics alone and Stable-Baselines3.
 
     python -m measure.gym_speed                                     HalfCheetah, Ant and Humanoid: ten minutes
     python -m measure.gym_speed tasks=[Ant-v5] rounds=5 rival=false
 
-Ours and Stable-Baselines3's PPO take turns on the same cores: Gymnasium's own environment in rival_processes processes
-there, ours in batches; network, rollout, minibatches and epochs are the same. A turn is a whole number of iterations,
-an update included.
+Our PPO and that of Stable-Baselines3 take turns on the same cores. Stable-Baselines3 runs Gymnasium's own environment
+in rival_processes processes; ours runs in batches. Network, rollout, minibatches and epochs are the same. A turn is a
+whole number of iterations, updates included.
 """
 
 from __future__ import annotations
@@ -41,20 +40,22 @@ from train.runs.trainer import Trainer
 from train.task.config import TrainConfig
 from train.task.errors import InputError, bad_input, exit_on_error
 
-TURN_S = 10.0  # at least, and one iteration
+TURN_S = 10.0  # least duration of a turn, which is also at least one iteration
 WARM_UP = 2  # iterations of the rival before its first turn
 
 
 @dataclass(frozen=True, kw_only=True)
 class GymSpeedConfig:
-    """What the command line can say, as key=value."""
+    """Settings of the command line, as key=value."""
 
     tasks: tuple[str, ...] = ("HalfCheetah-v5", "Ant-v5", "Humanoid-v5")
-    train_steps: int = 300_000  # of ours before anything is measured: what a policy does decides what its physics cost
+    train_steps: int = (
+        300_000  # our training before anything is measured: the cost of physics depends on what the policy does
+    )
     rounds: int = 3
     rival: bool = True  # Stable-Baselines3, extra rivals
     rival_processes: int = 8
-    output: str | None = None  # JSON of the table's rows; null: the table alone
+    output: str | None = None  # JSON file for the table's rows; null: only the table
 
     def __post_init__(self) -> None:
         for name in ("train_steps", "rounds", "rival_processes"):
@@ -68,14 +69,14 @@ def read_arguments(arguments: Sequence[str]) -> GymSpeedConfig:
 
 
 def train_config(task: str) -> TrainConfig:
-    """What `python -m train +robot=gym env.id=TASK` trains with. Raises ValueError for an unknown task."""
+    """The configuration of `python -m train +robot=gym env.id=TASK`. Raises ValueError for an unknown task."""
     return TrainConfig.from_dict(
         merged(merged(compose("tasks", "gym"), compose("gym", gym_family(task))), {"env": {"id": task}})
     )
 
 
 def measure(config: GymSpeedConfig, task: str) -> dict[str, Any]:
-    """Medians over turns: steps/s of physics alone in the loop's own states, of our whole loop, and of the rival's."""
+    """Medians over turns: steps/s of physics alone in the loop's states, of our whole loop, and of the rival's loop."""
     trainer = Trainer(train_config(task))
     while trainer.steps < config.train_steps:
         trainer.iterate()
@@ -106,7 +107,7 @@ def measure(config: GymSpeedConfig, task: str) -> dict[str, Any]:
 
 
 def our_turn(trainer: Trainer) -> tuple[float, float]:
-    """Steps/s of `mujoco.batch` alone, by the time that the loop spends in it, and of the whole loop."""
+    """Steps/s of `mujoco.batch` alone, from the time that the loop spends in it, and of the whole loop."""
     begin, steps = time.perf_counter(), trainer.steps
     with stopwatch(trainer.env.env.unwrapped, "_advance") as physics_s:
         while time.perf_counter() - begin < TURN_S:
@@ -123,8 +124,9 @@ def nobody() -> Iterator[None]:
 
 @contextmanager
 def rival(task: str, ours: TrainConfig, num_processes: int) -> Iterator[Any]:
-    """Stable-Baselines3 in a process of its own, which sleeps between turns: a function of its number of threads that
-    returns steps/s.
+    """Start Stable-Baselines3 in its own process, which sleeps between turns.
+
+    Yields a function that takes its number of threads, runs a turn and returns steps/s.
     """
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
@@ -149,8 +151,9 @@ def rival(task: str, ours: TrainConfig, num_processes: int) -> Iterator[Any]:
 
 
 def learn_in_turns(connection: Connection, task: str, ours: TrainConfig, num_processes: int) -> None:
-    """Stable-Baselines3's PPO with our network, rollout, minibatches and epochs: a turn for each (threads, seconds)
-    received, until None.
+    """Train Stable-Baselines3's PPO with our network, rollout, minibatches and epochs.
+
+    It runs one turn for each (threads, seconds) that it receives, until it receives None.
     """
     import torch
     from stable_baselines3 import PPO
@@ -184,7 +187,7 @@ def learn_in_turns(connection: Connection, task: str, ours: TrainConfig, num_pro
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for reading."""
+    """The rows as a table for the terminal."""
     shown = Table(
         title="Steps a second, medians of turns", title_justify="left", box=None, title_style="bold", pad_edge=False
     )
@@ -224,7 +227,7 @@ def run(config: GymSpeedConfig, console: Console) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """The entry."""
+    """Run the command line."""
     with exit_on_error():
         with bad_input():
             config = read_arguments(sys.argv[1:])

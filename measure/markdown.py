@@ -1,4 +1,4 @@
-"""Measured figures as Markdown: the table of a group, and the text between its markers in README and docs."""
+"""Measured figures as Markdown: tables of groups, put between their markers in README and docs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from measure.claims import Group, cell, runs_of
 
 END = "<!-- end -->"
-SUMMARY = "summary"  # where a marker says this, one line of each group that has a summary
+SUMMARY = "summary"  # a marker of this name gets one line of each group that has a summary
 BLOCK = re.compile(rf"<!-- figures: (\w+) -->\n(.*?){END}", re.DOTALL)
 
 
 def blocks(text: str) -> dict[str, str]:
-    """What stands between markers, by the group's name."""
+    """The text between markers, by the group's name."""
     return {match[1]: match[2] for match in BLOCK.finditer(text)}
 
 
 def rendered(text: str, groups: Mapping[str, Group], figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text with the table of every measured group between its markers; those of others stay as they are.
+    """The text with the table of every measured group between its markers; the other tables stay as they are.
 
     Raises ValueError for a marker that names no group, or has no end.
     """
@@ -45,7 +45,7 @@ def rendered(text: str, groups: Mapping[str, Group], figures: Mapping[str, Mappi
 
 
 def summary(groups: Mapping[str, Group], figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table with one line for each measured group that has a summary; what is stale says so."""
+    """A table with one line for each measured group that has a summary; stale groups are marked."""
     lines = [["what", "measured"], ["---", "---"]]
     for name, group in groups.items():
         runs = [figures[name][run.name] for run in runs_of(name, group) if run.name in figures.get(name, {})]
@@ -56,7 +56,7 @@ def summary(groups: Mapping[str, Group], figures: Mapping[str, Mapping[str, Any]
 
 
 def section(name: str, group: Group, runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """A group's table, and below it how and when it was measured. runs: what was measured, by the run's name."""
+    """A group's table, and below it how and when it was measured. runs: the measured values, by the run's name."""
     lines = [group.head, ["---"] * len(group.head)]
     shown = [runs[run.name] | run.fields for run in runs_of(name, group) if run.name in runs]
     lines += [[cell(text, run) for text in group.each] for run in shown if group.each]
@@ -67,7 +67,7 @@ def section(name: str, group: Group, runs: Mapping[str, Mapping[str, Any]]) -> s
 
 
 def how(name: str, group: Group, runs: Sequence[Mapping[str, Any]]) -> str:
-    """In words: by which command, how long, when, at which commit, on what; and whether that still holds."""
+    """A sentence on the command, time, date, commit and machine of a measurement, and whether it is stale."""
     seconds = sum(run[command]["process_s"] for run in runs for command in group.commands)
     others = [run[command]["other_cores"] for run in runs for command in group.commands]
     dates, machines = (
@@ -95,8 +95,9 @@ def how(name: str, group: Group, runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def median_of(values: Sequence[Any]) -> Any:
-    """Trees of the same shape as one: numbers as their median, None where one of them could not be measured; texts
-    where they are equal.
+    """Merge trees of the same shape into one.
+
+    Numbers become their median, or None if one of them could not be measured. Equal texts stay; others become None.
     """
     first = values[0]
     if all(isinstance(value, Mapping) for value in values):

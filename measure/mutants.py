@@ -34,7 +34,7 @@ TESTS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text(
 TIMEOUT, SURVIVED = (
     (-24, -9, 24, 36, 152, 255),
     (0, 5, 33),
-)  # exit codes; 5 and 33: no test reaches it. The others: killed
+)  # exit codes. 5 and 33: no test reaches the mutant. All other codes: killed
 BEGIN, END = "<!-- mutants -->", "<!-- end -->"
 
 
@@ -48,13 +48,13 @@ def set_up(file: str) -> Path:
     folder = folder_of(file)
     (folder / "mutants" / "tests").mkdir(
         parents=True, exist_ok=True
-    )  # before Python is told of it: what is missing then, it does not look for again
-    for name in ("rfx", "train", "tests"):  # mutmut copies these
+    )  # before Python knows the path: it does not look again for a folder that was missing
+    for name in ("rfx", "train", "tests"):  # mutmut copies these folders
         (folder / name).is_symlink() or (folder / name).symlink_to(ROOT / name)
     for name in ("envs", "configs", "assets", "hydra_plugins"):
         (folder / "mutants" / name).is_symlink() or (folder / "mutants" / name).symlink_to(ROOT / name)
-    # NumPy alone may be forked after it ran, and then the quickest tests come first. tinygrad has threads, which a
-    # forked process has not.
+    # A process that ran only NumPy may be forked, and then the quickest tests come first. tinygrad has threads, which
+    # a forked process lacks.
     isolation = "fork" if file.startswith("rfx/drivers/") else "forkserver"
     own = {"only_mutate": [file], "pytest_add_cli_args_test_selection": TESTS[file], "process_isolation": isolation}
     table = "[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
@@ -63,8 +63,9 @@ def set_up(file: str) -> Path:
 
 
 def results(file: str) -> dict[str, int | None]:
-    """mutmut's exit code of every mutant of a file; None of one that has not run, or whose function has changed
-    since.
+    """mutmut's exit code of every mutant of a file.
+
+    It is None if the mutant has not run, or if its function has changed since.
     """
     from mutmut.mutation.file_mutation import compute_function_hashes
 
@@ -80,7 +81,7 @@ def results(file: str) -> dict[str, int | None]:
 
 
 def run(file: str, again: bool) -> None:
-    """Run the mutants of a file that have not run, or, again, those that no test noticed."""
+    """Run the mutants of a file that have not run; with again, those that no test noticed."""
     folder = set_up(file)
     names = [name for name, code in results(file).items() if code in SURVIVED + TIMEOUT] if again else []
     environment = {
@@ -105,8 +106,11 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Refuse tests whose import opens a device of tinygrad's: its memory is shared by the processes that are forked
-    from this one, and mutants that run side by side would write into each other's."""
+    """Refuse tests whose import opens a tinygrad device.
+
+    Processes forked from this one share the device's memory. Mutants that run side by side would write into each
+    other's tensors.
+    """
     device = sys.modules.get("tinygrad.device")
     if device and device.Device._opened_devices:
         raise pytest.UsageError(
@@ -129,7 +133,7 @@ def survivors(file: str) -> Iterator[Survivor]:
 
     if not (found := results(file)):
         return
-    os.chdir(folder_of(file))  # where mutmut looks
+    os.chdir(folder_of(file))  # mutmut looks in the working directory
     for name, code in found.items():
         if code in SURVIVED:
             lines = get_diff_for_mutant(name, path=file).splitlines()[3:]
@@ -169,7 +173,7 @@ def row(file: str) -> str:
 
 
 def total(rows: list[str]) -> str:
-    """The table's last line, of the lines above it."""
+    """The table's last line: the sums of the lines above it."""
     made, killed, late, survived = (
         sum(int(cell) for cell in column if cell.strip()) for column in zip(*(row.split("|")[2:6] for row in rows))
     )
@@ -177,7 +181,7 @@ def total(rows: list[str]) -> str:
 
 
 def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
-    """A file's survivors, a line each, with why they may stay. Says which reasons fit none."""
+    """A file's survivors, one line each, with the reason why they may stay. Prints reasons that fit no survivor."""
     used, lines = set(), []
     for survivor in survivors(file):
         function = survivor.function
@@ -196,7 +200,7 @@ def listing(file: str, reasons: list[dict[str, str]]) -> list[str]:
 
 
 def version(file: str) -> str:
-    """The commit that a file is of."""
+    """The commit that last changed a file."""
     return subprocess.run(
         ["git", "log", "-1", "--format=%h", "--abbrev=7", "--", file],
         cwd=ROOT,
@@ -207,8 +211,9 @@ def version(file: str) -> str:
 
 
 def known() -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What docs/mutants.md says of files that are still the same: their lines in the table, and the lists of their
-    survivors.
+    """The parts of docs/mutants.md about files that have not changed since.
+
+    Returns their lines in the table, and the lists of their survivors.
     """
     table, *sections = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().split("\n\n### ")
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
@@ -219,7 +224,7 @@ def known() -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def page() -> str:
-    """The tables of docs/mutants.md: of what has run here, and what the page says of other files."""
+    """The tables of docs/mutants.md: new ones of files that ran here, and the present ones of other files."""
     reasons, rows, lists = yaml.safe_load(REASONS.read_text()), [], []
     before, listed = known()
     for file in TESTS:

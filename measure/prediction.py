@@ -1,6 +1,7 @@
-"""`python -m measure.prediction parts=FILE`: from what measure.scale measured, steps/s of a learner with many workers.
+"""`python -m measure.prediction parts=FILE` predicts steps/s of a learner with many workers.
 
-docs/scale.md says what is assumed. Nothing is measured here.
+It computes them from the measurements of measure.scale, and measures nothing itself. docs/scale.md lists the
+assumptions.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ from rfx.settings.reader import read
 from train.task.errors import InputError, bad_input, exit_on_error
 
 CORES, GBIT_PER_S, LEARNERS = (8, 64, 512), (1, 10), 8
-ENVS_PER_CORE, FIXED_ENVS = 512, 4096  # environments that grow with the cores, and that do not
+ENVS_PER_CORE, FIXED_ENVS = 512, 4096  # environments per core, and a fixed number of environments
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What an iteration is made of, measured: seconds of one core, and bytes."""
+    """Measured parts of an iteration: seconds of one core, and bytes."""
 
     rollout_steps: int  # control steps of every environment in an iteration
-    physics_s: float  # of one environment's step
-    python_row_s: float  # of one environment's step: what of Python's time grows with the environments
-    python_step_s: float  # of a worker's step: what does not
-    # of one environment's step in the update, on all cores of the learner; with what else the learner computes
+    physics_s: float  # physics of one environment's step
+    python_row_s: float  # of one environment's step: the part of Python's time that grows with the environments
+    python_step_s: float  # of a worker's step: the part of Python's time that does not grow
+    # The learner's computation for one environment's step, update included, on all its cores
     update_s: float
-    take_in_s: float  # of one environment's step, to take it out of the object store
-    latency_s: float  # of an iteration: Ray's, with nothing much to send
+    take_in_s: float  # time to take one environment's step out of the object store
+    latency_s: float  # Ray's own time for an iteration, with little to send
     rollout_bytes: float  # of one environment's step, with its share of the state that is sent beside the rollout
-    weights_bytes: float  # with normalizers, sent to each machine
-    num_gradients: int  # of an iteration
+    weights_bytes: float  # weights with normalizers, sent to each machine
+    num_gradients: int  # gradients in an iteration
     gradient_bytes: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Seconds of the parts of an iteration, and what follows."""
+    """Predicted seconds of the parts of an iteration, and the speed that follows."""
 
     collect_s: float
     travel_s: float
@@ -49,18 +50,19 @@ class Prediction:
 
     @property
     def iteration_s(self) -> float:
-        """One after the other: nothing overlaps."""
+        """Seconds of an iteration: the sum of its parts, because nothing overlaps."""
         return self.collect_s + self.travel_s + self.learner_s
 
     @property
     def steps_per_s(self) -> float:
-        """Environment steps."""
+        """Environment steps per second."""
         return self.num_steps / self.iteration_s
 
 
 def predict(parts: Parts, num_envs: int, cores: int, gbit_per_s: float, cores_per_machine: int = 8) -> Prediction:
-    """An iteration with a worker of one thread on each core, and the learner on a machine of its own, behind one
-    link.
+    """Predict an iteration with a worker of one thread on each core.
+
+    The learner has a machine of its own, behind one link.
     """
     num_steps, rows = num_envs * parts.rollout_steps, -(-num_envs // cores)
     collect_s = parts.rollout_steps * (parts.python_step_s + rows * (parts.physics_s + parts.python_row_s))
@@ -74,8 +76,9 @@ def predict(parts: Parts, num_envs: int, cores: int, gbit_per_s: float, cores_pe
 
 
 def cores_at_limit(parts: Parts, gbit_per_s: float) -> float:
-    """How many cores collect as fast as one learner takes in and learns, where environments are many: twice as many
-    give a third more.
+    """How many cores collect as fast as one learner takes in and learns, with many environments.
+
+    From there, twice as many cores give a third more speed.
     """
     return (parts.physics_s + parts.python_row_s) / (
         parts.take_in_s + parts.update_s + 8e-9 * parts.rollout_bytes / gbit_per_s
@@ -85,11 +88,10 @@ def cores_at_limit(parts: Parts, gbit_per_s: float) -> float:
 def predict_data_parallel(
     parts: Parts, num_envs: int, cores: int, gbit_per_s: float, learners: int, delay_s: float = 1e-4
 ) -> Prediction:
-    """The same with a learner on each of several machines, which take a share of every minibatch and sum their
-    gradients in a ring.
+    """Predict an iteration with a learner on each of several machines.
 
-    Rollouts stay on their machine. A sum over M machines is 2 (M - 1) messages of 1 / M of the gradient, one after the
-    other, each with a delay; Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of
+    Each learner takes a share of every minibatch, and they sum their gradients in a ring. Rollouts stay on their machine. A sum over M machines is 2 (M - 1) messages of 1 / M of the gradient, one after the
+    other, each with a delay. Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of
     workstations".
     """
     alone = predict(parts, num_envs, cores, gbit_per_s)
@@ -99,8 +101,9 @@ def predict_data_parallel(
 
 
 def predictions(parts: Parts) -> dict[str, Any]:
-    """What the tables of docs/scale.md show, by cores and Gbit/s in words: with environments that grow with the cores,
-    and a fixed number.
+    """The values of the tables of docs/scale.md, by cores and Gbit/s in words.
+
+    They are for environments that grow with the cores, and for a fixed number of environments.
     """
     found: dict[str, Any] = {"limit_cores": {f"{rate}_gbit": cores_at_limit(parts, rate) for rate in GBIT_PER_S}}
     for cores in CORES:
@@ -122,14 +125,14 @@ def predictions(parts: Parts) -> dict[str, Any]:
 
 
 def read_parts(measured: Mapping[str, Any]) -> Parts:
-    """Of the JSON that measure.scale wrote. Raises ValueError."""
+    """Read the parts from the JSON that measure.scale wrote. Raises ValueError."""
     if "parts" not in measured:
         raise ValueError("it has no parts: expected the output of python -m measure.scale")
     return read(Parts, measured["parts"])
 
 
 def main() -> None:
-    """The entry."""
+    """Run the command line."""
     with exit_on_error():
         given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
         if "parts" not in given or given.keys() - {"parts", "output"}:

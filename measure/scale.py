@@ -1,7 +1,7 @@
-"""`python -m measure.scale robot=NAME`: what workers cost on this machine, and what the parts predict for larger ones.
+"""`python -m measure.scale robot=NAME` measures the cost of workers on this machine, and the parts of an iteration.
 
-The same run, bit for bit, is trained without Ray and with 1, 2 and 4 workers, taking turns in one process, on the same
-number of threads. The parts of its time are what measure.prediction predicts larger machines from.
+The same run, bit for bit, is trained without Ray and with 1, 2 and 4 workers. They take turns in one process, on the
+same number of threads. From the parts, measure.prediction predicts the speed of larger machines.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from train.runs.trainer import Trainer
 from train.task.config import ScaleConfig, TrainConfig
 from train.task.errors import bad_input, exit_on_error
 
-FEW = 8  # times fewer environments, to tell what of Python's time is for each call from what is for each row
+FEW = 8  # factor of fewer environments: it separates Python's time for each call from that for each row
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleBenchConfig:
-    """What the command line can say, as key=value."""
+    """Settings of the command line, as key=value."""
 
-    robot: str  # of configs/robot/
+    robot: str  # name in configs/robot/
     num_envs: int = 1024
-    threads: int = 0  # of all together; 0: one for each core
+    threads: int = 0  # threads of all workers together; 0: one for each core
     workers: tuple[int, ...] = (1, 2, 4)
-    train_steps: int = 1_500_000  # before anything is measured, so that the robots walk, more or less
-    rounds: int = 7  # everything is measured once a round, in turn; figures are medians
+    train_steps: int = 1_500_000  # training before anything is measured, so that the robots more or less walk
+    rounds: int = 7  # each round measures everything once, in turn; figures are medians
     output: str = "scale.json"
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ def run(config: ScaleBenchConfig, console: Console) -> dict[str, Any]:
 def train_config(
     config: ScaleBenchConfig, *, threads: int, num_envs: int | None = None, workers: int = 0
 ) -> TrainConfig:
-    """The robot's default run, of this size; with workers, on as many threads together, at least one each."""
+    """The robot's default run, of this size. Workers share the threads, with at least one each."""
     values = compose("robot", config.robot)
     scale = ScaleConfig(workers=workers, threads=max(1, threads // workers)) if workers else None
     made = TrainConfig.from_dict(
@@ -115,10 +115,10 @@ def train_config(
 def measure_workers(
     config: ScaleBenchConfig, plain: TrainConfig, state: Mapping[str, Any], tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """For each number of workers speeds with and without, and where the difference went: medians over the rounds.
+    """Speeds with and without Ray, and the parts of the difference, for each number of workers.
 
-    Where there are more workers than threads, they have one each, and so has the run without Ray that they are compared
-    with.
+    All are medians over the rounds. If there are more workers than threads, each has one thread. The run without Ray
+    then has as many threads as there are workers.
     """
     import ray
 
@@ -156,7 +156,7 @@ def measure_workers(
 def compared(
     num: int, total: int, rounds: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
 ) -> dict[str, float]:
-    """The metrics of iterations with workers and without, taken together."""
+    """Medians of the metrics of iterations with workers, beside those without."""
     speed = "time/env_steps_per_s"
     figures = {
         "workers": num,
@@ -184,8 +184,10 @@ def compared(
 
 
 def measure_parts(config: ScaleBenchConfig, state: Mapping[str, Any], figures: Mapping[str, Any]) -> Parts:
-    """The parts of an iteration: collection on one thread, with all environments and with few; update on all; Ray's
-    with the fewest workers.
+    """Measure the parts of an iteration.
+
+    Collection runs on one thread, with all environments and with few. The update runs on all threads. Ray's parts are
+    those with the fewest workers.
     """
     seconds = {}
     for num_envs, threads in (
@@ -226,18 +228,18 @@ def measure_parts(config: ScaleBenchConfig, state: Mapping[str, Any], figures: M
 
 
 def first_rows(state: Mapping[str, Any], num_envs: int) -> dict[str, Any]:
-    """A Trainer's state_dict, of the first environments alone."""
+    """A Trainer's state_dict, cut to the first environments."""
     of_envs = ("noise.", "env.", "observation.", "history.", "episodes.")
     return {name: value[:num_envs] if name.startswith(of_envs) else value for name, value in state.items()}
 
 
 def read_arguments(arguments: Sequence[str]) -> ScaleBenchConfig:
-    """The config that key=value arguments make; values as YAML has them. Raises ValueError."""
+    """The config that key=value arguments make; values are YAML. Raises ValueError."""
     return read(ScaleBenchConfig, key_values(arguments))
 
 
 def main() -> None:
-    """The entry."""
+    """Run the command line."""
     with exit_on_error():
         with bad_input():
             config = read_arguments(sys.argv[1:])
