@@ -1,5 +1,5 @@
-// A dense network, linear -> activation -> ... -> linear, a tile of rows at a time through all layers while it stays in
-// the L2 cache.
+// A dense network: linear -> activation -> ... -> linear. One tile of rows at a time passes through all layers while it
+// stays in the L2 cache.
 //
 // dense.py puts the constants of one network before this text: ACTIVATION, one of the three below; LAYERS;
 // width[LAYERS + 1], input to output; PIECES, the weight matrices, of which several make up the last layer (heads),
@@ -7,8 +7,8 @@
 // OUT_STRIDE, from one row of the output, and of its gradient, to the next; CHUNKS; PARTIAL, PACKED and TILE_SPACE,
 // sizes in floats; LD, the row stride of every activation tile.
 //
-// Results do not depend on the number of threads: each output element is summed by one task in one order. Weight gradients are summed
-// within CHUNKS runs of tiles, one partial gradient each, which reduce() then adds in order.
+// Results do not depend on the number of threads: one task sums each output element in a fixed order. Weight gradients
+// are summed within CHUNKS runs of tiles, one partial gradient each; reduce() then adds these in order.
 
 #if LANES == 8
 #define MAIN_ROWS 6    // 6 x 2 accumulators, 2 of b and a broadcast, of AVX2's 16 registers
@@ -135,7 +135,8 @@ INLINE long num_panels(const int of_inputs) {
   return count;
 }
 
-// Scratch of the forward pass: every layer's weights transposed in panels, for x @ w.T, and its biases; both are zero beyond its width.
+// Scratch of the forward pass: every layer's weights transposed in panels, for x @ w.T, and its biases; both are zero
+// beyond the layer's width.
 INLINE float* forward_weights(float* scratch, int layer, float** bias) {
   for (int l = 0; l < layer; l++) scratch += panels(width[l + 1]) * (width[l] + 1);
   *bias = scratch + panels(width[layer + 1]) * width[layer];
@@ -162,7 +163,8 @@ NOINLINE void pack_transposed(float* scratch, float* const* weights, float* cons
   }
 }
 
-// Scratch of the backward pass: every layer's weights as they are in panels, for g @ w. The first layer's are not needed.
+// Scratch of the backward pass: every layer's weights in panels, not transposed, for g @ w. The first layer's weights
+// are not needed.
 INLINE float* backward_weights(float* scratch, int layer) {
   for (int l = 0; l < layer; l++) scratch += panels(width[l]) * width[l + 1];
   return scratch;
@@ -181,8 +183,8 @@ NOINLINE void pack(float* scratch, float* const* weights, long task) {
   }
 }
 
-// Rows of out (BATCH, width[LAYERS]) from those of x (BATCH, width[0]); hidden activations go to saved (TILES, LAYERS - 1, ROWS, LD)
-// unless it is null.
+// Computes rows of out (BATCH, width[LAYERS]) from rows of x (BATCH, width[0]). Hidden activations go to saved
+// (TILES, LAYERS - 1, ROWS, LD) unless it is null.
 INLINE void forward_tile(float* out, float* saved, float* scratch, const float* x, long t, int thread) {
   float* space = tile_space(scratch, thread);
   float* const tiles[2] = {reserve(&space, ROWS * LD), reserve(&space, ROWS * LD)};
@@ -197,7 +199,8 @@ INLINE void forward_tile(float* out, float* saved, float* scratch, const float* 
   from_tile(out + t * ROWS * OUT_STRIDE, a, tile_rows(t), width[LAYERS], OUT_STRIDE);
 }
 
-// One partial gradient from that of the output, g (BATCH, width[LAYERS]): layer by layer, weights (out, padded(in)), then biases padded(out).
+// Computes one partial gradient from the output's gradient g (BATCH, width[LAYERS]): layer by layer, weights
+// (out, padded(in)), then biases padded(out).
 INLINE void backward_chunk(float* partial, float* scratch, const float* g, const float* x, const float* saved, long chunk, int thread) {
   float *space = tile_space(scratch, thread), *const zero = reserve(&space, LD);
   float *const input = reserve(&space, ROWS * LD), *const tiles[2] = {reserve(&space, ROWS * LD), reserve(&space, ROWS * LD)};

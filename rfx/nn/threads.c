@@ -1,6 +1,7 @@
-// The threads that our kernels share. A kernel, called by one thread, hands its tasks to all of them with `run`; in between, the others
-// are in `work`: they look for tasks for some microseconds, then sleep. Who runs which task is left to chance, so no result may depend on it.
-// A caller never waits for a thread that has not begun: one that wakes late finds nothing left to do.
+// The threads that our kernels share. One thread calls a kernel, which gives its tasks to all threads with `run`. The
+// other threads wait in `work`: they look for tasks for some microseconds, then sleep. Any thread may run any task, so
+// no result may depend on the thread. A caller never waits for a thread that has not begun: a thread that wakes late
+// finds no tasks.
 
 typedef void Task(float* const* buffers, long task, int thread);
 
@@ -37,7 +38,7 @@ static void take_part(Pool* pool, int thread) {
     Task* const task = pool->task;
     float* const* const buffers = pool->buffers;
     const long index = pool->num_tasks - (long)TASKS_LEFT(state);
-    // nobody has changed the state, so these were its tasks, and this one is ours
+    // If the state has not changed, these are its tasks, and this task is ours.
     if (!__atomic_compare_exchange_n(&pool->state, &state, state - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) continue;
     task(buffers, index, thread);
     ADD(pool->finished, 1);
@@ -45,7 +46,8 @@ static void take_part(Pool* pool, int thread) {
   }
 }
 
-// Call task(buffers, i, thread) for every i below num_tasks, and return when all are done. thread < pool->threads, each one once at a time.
+// Call task(buffers, i, thread) for every i below num_tasks, and return when all are done. thread < pool->threads, and
+// no two tasks run with the same thread at the same time.
 static void run(Pool* pool, Task* task, float* const* buffers, long num_tasks) {
   if (pool->threads < 2 || num_tasks < 2 || __atomic_exchange_n(&pool->busy, 1, __ATOMIC_SEQ_CST)) {  // or another thread's tasks are at hand
     for (long i = 0; i < num_tasks; i++) task(buffers, i, 0);

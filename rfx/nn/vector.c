@@ -1,4 +1,4 @@
-// The vectors our kernels compute with: as wide as the machine that compiles this has them, and functions of them.
+// The vectors of our kernels, as wide as the compiling machine supports, and functions of vectors.
 
 #if defined(__AVX512F__)
 #define LANES 16

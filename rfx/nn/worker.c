@@ -1,4 +1,4 @@
-// What every thread of the pool but the calling one does, for good; instead of buffers it is given its number, from 1 on.
+// Every thread of the pool except the calling one runs this forever. It gets its number, from 1 on, instead of buffers.
 static void work(float* const* number, Pool* pool) {
   const long thread = (long)number;
   for (;;) {

@@ -1,5 +1,6 @@
-"""The robot's own controller, emulated: it has the motors until the motion switcher is asked to release it, and can
-misbehave.
+"""An emulation of the robot's own controller, which can misbehave on request.
+
+It commands the motors until the motion switcher is asked to release it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ NOT_IMPLEMENTED, REFUSED = 3203, 3104  # in Unitree's numbering
 
 
 class SportController:
-    """Publishes rt/lowcmd until released, damping or standing, and answers the motion switcher's and the sport
-    service's requests.
+    """The robot's own controller: it publishes rt/lowcmd, damping or standing, until it is released.
+
+    It also answers requests to the motion switcher and the sport service.
     """
 
     def __init__(self, bus: Bus, clock: Clock, active: bool):
@@ -42,11 +44,11 @@ class SportController:
         self.activate() if active else self.release()
 
     def repair(self) -> None:
-        """Behave well from now on."""
+        """Stop all misbehaviour."""
         self._late_s, self._is_refusing, self._clings = 0.0, False, False
         self._slow_s = {SWITCHER: 0.0, SPORT: 0.0}
         self._met_s: dict[int, float] = {}  # when each client first asked
-        self._answers: list[tuple[float, str, Response_]] = []  # when, by which service, what
+        self._answers: list[tuple[float, str, Response_]] = []  # time, service, response
         for name in self._slow_s:
             if name not in self._services:
                 self._services[name] = (
@@ -55,25 +57,23 @@ class SportController:
                 )
 
     def be_late(self, seconds: float) -> None:
-        """Miss what a new client asks in its first seconds, as a volatile reader does that has not met the writer
-        yet.
-        """
+        """Miss a new client's requests for its first seconds, like a volatile reader before it meets the writer."""
         self._late_s, self._met_s = seconds, {}
 
     def be_slow(self, service: str, seconds: float) -> None:
-        """Answer so much later; never when that is inf."""
+        """Answer requests to service this much later; inf means never."""
         self._slow_s[service] = seconds
 
     def refuse(self) -> None:
-        """Do not lie down when asked to."""
+        """Refuse to lie down."""
         self._is_refusing = True
 
     def hide(self) -> None:
-        """Have no sport service."""
+        """Hide the sport service."""
         del self._services[SPORT]
 
     def cling(self) -> None:
-        """Answer that the motors were released, and keep them."""
+        """Answer that the motors were released, but keep them."""
         self._clings = True
 
     def activate(self, standing: bool = False) -> None:
@@ -92,7 +92,7 @@ class SportController:
         self.mode, self._writer = "", None
 
     def step(self) -> None:
-        """Publish, and answer what was asked."""
+        """Publish a command, and answer requests."""
         now_s = self._clock.now()
         if self._writer is not None:
             self._lie_down(now_s)
@@ -133,7 +133,7 @@ class SportController:
         return 0, ""
 
     def _lie_down(self, now_s: float) -> None:
-        """Where that was asked of a robot that this holds up, a little further down; then damp."""
+        """Lower the robot by a step if it was asked to lie down while this holds it up; damp at the end."""
         motors = self._command["motor_cmd"][:12]
         if now_s < self._lying_since_s or not motors["kp"].any():
             return

@@ -1,9 +1,9 @@
-"""A Go2 to test against: our MuJoCo model behind the real DDS topics, with faults on request.
+"""A Go2 for tests: our MuJoCo model behind the real DDS topics, with faults on request.
 
-It reports LowState 500 times a second and obeys LowCmd as motors do, motor by motor: an intact CRC, the stop values,
-all gains. Like a real robot's motors it does whatever the last command said, for as long as no other comes. Its sport
-controller writes rt/lowcmd too, until the motion switcher is asked to release it. A line on standard input is a command
-(COMMANDS); each is answered with a JSON line.
+It reports LowState 500 times a second and obeys LowCmd like real motors, motor by motor: an intact CRC, the stop
+values, all gains. Like real motors it follows the last command until another one comes. Its sport controller writes
+rt/lowcmd too, until the motion switcher is asked to release it. Each line on standard input is a command (COMMANDS); it
+is answered with a JSON line.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Emulator:
         self.physics.set_motors(off, kp=off, kd=off)
 
     def step(self) -> None:
-        """Two milliseconds of the robot's life."""
+        """Simulate two milliseconds."""
         for sample in self._commands.take(1) if self._commands is not None else ():
             if hasattr(sample, "record") and messages.is_intact(sample.record):
                 self._obey(sample.record["motor_cmd"][: self._num])
@@ -110,7 +110,7 @@ class Emulator:
         self._states.write(LowState_(state))
 
     def command(self, line: str) -> dict[str, Any]:
-        """Carry out one line of COMMANDS. Raises ValueError for one that it is not."""
+        """Carry out one line of COMMANDS. Raises ValueError for any other line."""
         name, *arguments = line.split()
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}")
@@ -154,7 +154,7 @@ class Emulator:
         self._overrides[name, int(motor)] = float(value)
 
     def _intrude(self) -> None:
-        """A second controller appears that holds the legs folded."""
+        """Add a second controller that holds the legs folded."""
         self._intruder = self._bus.another().writer(LOW_CMD, LowCmd_)
         self._intrusion = messages.new_low_cmd()
         motors = self._intrusion["motor_cmd"][: self._num]
@@ -188,33 +188,34 @@ COMMANDS: dict[str, Callable[..., dict[str, Any] | None]] = {
     "press": Emulator._press,  # press L2 B
     "sticks": Emulator._sticks,  # sticks ly=0.5 rx=-1
     "heat": Emulator._heat,  # heat 99
-    "charge": Emulator._charge_to,  # charge 15: the battery's, in %
+    "charge": Emulator._charge_to,  # charge 15: charge of the battery, %
     "report": Emulator._report,  # report dq 3 50: motor 3 reports dq 50
     "corrupt": Emulator._corrupt,  # LowState with a wrong checksum
     "disorient": Emulator._disorient,  # LowState with a quaternion of zeros
     "stick": Emulator._stick,  # stick RL: a leg that hardly moves, whatever it is commanded
     "deafen": Emulator._deafen,  # listen to no LowCmd
     "intrude": Emulator._intrude,  # a second publisher of rt/lowcmd
-    "late": lambda emulator, seconds: emulator._sport.be_late(
-        float(seconds)
-    ),  # services do not see what a new client asks in its first s
-    "slow": lambda emulator, service, seconds: emulator._sport.be_slow(
-        service, float(seconds)
-    ),  # slow sport 2: or inf, it never answers
+    # late 2: services do not see a new client's requests for its first 2 s
+    "late": lambda emulator, seconds: emulator._sport.be_late(float(seconds)),
+    # slow sport 2: the service answers 2 s later; with inf it never answers
+    "slow": lambda emulator, service, seconds: emulator._sport.be_slow(service, float(seconds)),
     "refuse": lambda emulator: emulator._sport.refuse(),  # the sport service refuses to lie down
     "hide": lambda emulator: emulator._sport.hide(),  # there is no sport service
-    "cling": lambda emulator: emulator._sport.cling(),  # the sport controller says that it lets go, and does not
+    "cling": lambda emulator: (
+        emulator._sport.cling()
+    ),  # the sport controller says that it releases the motors, but keeps them
     "pose": Emulator._pose,
-    # as new, lying, without faults; `again released` without the sport controller, `again standing` by it
+    # start again, lying, without faults; `again released`: the sport controller is released; `again standing`: the
+    # sport controller holds the robot up
     "again": Emulator._again,
 }
 
 
 def run(domain: int, interface: str, *, sport: bool = True, viewer: bool = False) -> None:
-    """Emulate a Go2 until standard input says `quit`, or Ctrl-C."""
+    """Emulate a Go2 until `quit` on standard input or Ctrl-C."""
     from rfx.drivers.go2.wire.dds import DdsBus
 
-    with realtime_priority(40):  # a robot does not wait for the computer that commands it
+    with realtime_priority(40):  # a real robot does not wait for the computer that commands it
         emulator = Emulator(DdsBus(domain, interface), WALL_CLOCK, sport=sport, viewer=viewer)
         print(json.dumps({"ready": True, "domain": domain, "interface": interface}), flush=True)
         _serve(emulator)
@@ -235,13 +236,13 @@ def _serve(emulator: Emulator) -> None:
                 if line.strip():
                     print(json.dumps(carry_out(emulator, line.decode())), flush=True)
         due_s += STEP_S
-        if time.monotonic() - due_s > 0.1:  # the machine was away: go on from now
+        if time.monotonic() - due_s > 0.1:  # the whole machine was stopped: go on from now
             due_s = time.monotonic()
         sleep_until(due_s, spin_s=0.0)
 
 
 def carry_out(emulator: Emulator, line: str) -> dict[str, Any]:
-    """The answer to a line of standard input: what it gives and when, or what is wrong with it."""
+    """Carry out a line of standard input, and return its result and time, or what is wrong with it."""
     try:
         return {"done": line, "time_ns": time.time_ns(), **emulator.command(line)}
     except (ValueError, KeyError, TypeError, IndexError) as error:

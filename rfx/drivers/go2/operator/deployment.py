@@ -1,4 +1,4 @@
-"""A policy on a Go2 that its remote leads: Passive, Stand, Walk."""
+"""Deploys a policy on a Go2; an operator leads it with the remote through the states Passive, Stand and Walk."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from rfx.system.text import fit, folded
 
 PRIORITY = 10
 WARMUP_S = 0.5
-MAX_FAULTS = 3  # in a row without having stood: then something is wrong that connecting anew does not mend
+MAX_FAULTS = 3  # after this many faults in a row without standing, connecting again does not help
 STATUS_S = 0.2
 HELP = (
     "remote: Start stands up, A walks, B stands again, Start lies down, L2+B damps at once, always. "
     "Terminal: Enter goes one state on, Backspace one back, Ctrl-C lies down and ends, twice damps at once"
 )
 END = ""
-CLEAR = "\r\x1b[K"  # to the beginning of the line, and nothing on it
+CLEAR = "\r\x1b[K"  # go to the beginning of the line and clear it
 LEADING = ("Start", "A", "B")
-SHOULDERS = sum(
-    BUTTONS[name] for name in ("L1", "L2", "R1", "R2")
-)  # together with these, a button means something else, as L2+A to Unitree's
+# Together with these, a button means something else, for example L2+A to Unitree's controller.
+SHOULDERS = sum(BUTTONS[name] for name in ("L1", "L2", "R1", "R2"))
 NAMES = {
     Phase.CONNECTING: "Passive",
     Phase.IDLE: "Passive",
@@ -45,11 +44,11 @@ NAMES = {
 
 
 class Deployment:
-    """Runs policy on robot, in the states that the remote's buttons, or a terminal's keys, ask for; it begins Passive.
+    """Runs policy on robot in the states that the remote's buttons or a terminal's keys select; it begins Passive.
 
-    velocity, for a robot that does not take it from its remote: a function that returns vx, vy, yaw rate. What happens
-    is printed, a line each; on a terminal there is a status line below that. After a fault it connects anew and is
-    Passive again.
+    velocity is a function that returns vx, vy, yaw rate, for a robot that does not take its velocity from the remote.
+    Each event is printed on a line; a terminal also shows a status line below. After a fault the deployment connects
+    again and is Passive.
     """
 
     def __init__(
@@ -66,21 +65,18 @@ class Deployment:
         self.rhythm, self._clock = Rhythm(1.0 / robot.config.control_freq_hz, clock), clock
         self._velocity, self._keyboard = velocity, keyboard
         self._console = TerminalConsole() if console is None else console
-        self._buttons = ~0  # what was pressed before; a button that is held from the start on says nothing
-        self._is_walking = self._is_leaving = self._has_stood = (
-            False  # leaving: asked to lie down, which the sender has not begun yet
-        )
-        self._braked_s, self._then = (
-            math.inf,
-            robot.stand,
-        )  # when the policy has brought it to a stand on request, and what then
+        self._buttons = ~0  # buttons pressed before; all at first, so that a button held from the start has no effect
+        # _is_leaving: the robot was asked to lie down, but the sender has not begun yet.
+        self._is_walking = self._is_leaving = self._has_stood = False
+        # The time at which the policy has braked on request, and the next call then.
+        self._braked_s, self._then = (math.inf, robot.stand)
         self._phase, self._shown_s = None, 0.0
 
     def run(self, walk_s: float | None = None) -> None:
         """Serve until Ctrl-C, or until the policy has walked for walk_s, then lie down.
 
-        Raises ConnectionError when the robot cannot be had, or not again after a fault, and whatever the policy raises,
-        after damping.
+        Raises ConnectionError if it cannot connect to the robot, or not again after a fault. Raises the policy's own
+        exceptions after damping.
         """
         try:
             self.robot.connect()
@@ -97,7 +93,7 @@ class Deployment:
         self.robot.stop()
 
     def _serve_again_and_again(self, walk_s: float | None) -> None:
-        num_faults = 0  # since it last stood
+        num_faults = 0  # since the robot last stood
         while fault := self._serve(walk_s):
             self._say(str(fault))
             num_faults = 1 if self._has_stood else num_faults + 1
@@ -112,9 +108,8 @@ class Deployment:
         self._buttons, self._is_walking, self._is_leaving, self._has_stood = ~0, False, False, False
         try:
             self._warm_up()
-            with realtime_priority(
-                PRIORITY
-            ):  # not around connecting, whose processes would inherit it for all their imports
+            # The priority is raised after connecting: new processes would inherit it for all their imports.
+            with realtime_priority(PRIORITY):
                 while walk_s is None or self.rhythm.steps * self.rhythm.period_s < walk_s:
                     self._tick()
             return None
@@ -125,7 +120,7 @@ class Deployment:
             return error
 
     def _tick(self) -> None:
-        """One control period: what was asked for, and a step of the policy while it walks."""
+        """Run one control period: handle requests, and step the policy while the robot walks."""
         report = self.robot.look()
         self._has_stood = self._has_stood or report.phase == Phase.STANDING
         keys = self._keyboard.read() if self._keyboard is not None else None
@@ -141,7 +136,7 @@ class Deployment:
         elif report.phase == Phase.STANDING and "A" in asked and not self._is_walking:
             self._begin_to_walk()
         elif report.phase == Phase.STANDING and not self._is_walking and not self._is_leaving:
-            self.robot.stand()  # a word that somebody is there
+            self.robot.stand()  # tells the sender that the driver still works
         elif report.phase == Phase.LYING_DOWN:
             self._is_walking = self._is_leaving = False
         if self._is_walking and self._clock.now() >= self._braked_s:
@@ -167,7 +162,7 @@ class Deployment:
         self.rhythm.wait()
 
     def _brake(self) -> None:
-        """Where it walks, go on until it stands on the spot. Interrupted, it damps at once."""
+        """If the robot walks, run the policy until it stands on the spot. On an interrupt, damp at once."""
         if not self._is_walking:
             return
         try:
@@ -194,7 +189,7 @@ class Deployment:
         self.rhythm.begin()
 
     def _asked(self, report: Report) -> set[str]:
-        """What the remote's buttons ask for that were pressed since the last call, or the terminal's keys."""
+        """Return the requests of the remote's buttons and the terminal's keys since the last call."""
         new, self._buttons = report.buttons & ~self._buttons, report.buttons
         asked = {name for name in LEADING if new & BUTTONS[name] and not report.buttons & SHOULDERS}
         for move in self._keyboard.moves() if self._keyboard is not None else ():
@@ -205,13 +200,13 @@ class Deployment:
         return asked
 
     def _warm_up(self) -> None:
-        """Run the policy on what the robot reports, and act on nothing: a network is compiled by then."""
+        """Run the policy on the robot's reports without acting, so that the network is compiled."""
         until_s = self._clock.now() + WARMUP_S
         while self._clock.now() < until_s:
             self._decide(self.robot.observe())
             self._clock.sleep(self.rhythm.period_s)
         gc.collect()
-        gc.freeze()  # a full collection over what networks and libraries allocated would take many milliseconds
+        gc.freeze()  # a full collection over the objects of networks and libraries would take many milliseconds
 
     def _show(self, report: Report) -> None:
         if report.phase != self._phase:
@@ -227,7 +222,7 @@ class Deployment:
 
 
 class Console(Protocol):
-    """Where a deployment says what happens."""
+    """Output of a deployment."""
 
     def say(self, line: str) -> None: ...
     def show(self, status: str) -> None: ...
@@ -235,8 +230,9 @@ class Console(Protocol):
 
 
 class TerminalConsole:
-    """Prints from a thread of its own: a terminal that takes nothing (Ctrl-S, a lost connection) must not hold up the
-    control loop.
+    """Prints from its own thread.
+
+    A terminal that accepts no output (Ctrl-S, a lost connection) must not block the control loop.
     """
 
     def __init__(self) -> None:
@@ -249,12 +245,12 @@ class TerminalConsole:
         self._texts.put(f"{CLEAR}{folded(line)}\n" if self._is_terminal else f"{line}\n")
 
     def show(self, status: Sequence[str]) -> None:
-        """Print as many parts of a status as fit, on a terminal only, in place of the last."""
+        """Print as many parts of a status as fit, in place of the last status; only on a terminal."""
         if self._is_terminal and self._texts.empty():
             self._texts.put(f"{CLEAR}{fit(status)}")
 
     def close(self) -> None:
-        """Print what there is, where that is possible at once, and no more; no status stays."""
+        """Print the remaining lines if that is possible at once, and remove the status."""
         if self._is_terminal:
             self._texts.put(CLEAR)
         self._texts.put(END)
@@ -266,12 +262,13 @@ class TerminalConsole:
 
 
 class PolicyError(Exception):
-    """The policy, not the robot, has failed: its cause says how."""
+    """The policy, not the robot, has failed; the cause of this exception says how."""
 
 
 def status(report: Report, robot: Go2, rhythm: Rhythm) -> list[str]:
-    """State, what is wrong, command, battery, rate and jitter, hottest motor: what matters most first, as a narrow
-    terminal shows no more.
+    """Return the parts of a status: state, problem, command, battery, rate and jitter, hottest motor.
+
+    The most important part comes first, because a narrow terminal shows only the first parts.
     """
     vx, vy, yaw_rate = robot.state.velocity_command[0].tolist()
     walks = report.phase == Phase.POLICY

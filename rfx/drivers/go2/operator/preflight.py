@@ -1,6 +1,6 @@
-"""Everything that can be checked before a Go2 moves, a line each with its mend.
+"""Checks of a Go2 and this computer before the robot moves; each prints one line that says how to mend a fault.
 
-Nothing is commanded; the motion switcher is asked its mode.
+Nothing is commanded; the motion switcher is asked for its mode.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from rfx.drivers.realtime import WALL_CLOCK, Clock, realtime_priority
 from rfx.system.extras import install_command
 
 LISTEN_S = 1.5
-STATE_HZ = 500.0  # what a Go2 reports
-FREE_BYTES = 500_000_000  # of disk, for the log
+STATE_HZ = 500.0  # rate of a Go2's reports
+FREE_BYTES = 500_000_000  # free disk space for the log
 WARM_C = 60
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One check: how it went, what of, what was found, and what to do about it."""
+    """One check: its result, its name, what was found, and what to do about it."""
 
-    mark: str  # OK, NOTE (it can do without), FAULT
+    mark: str  # OK, NOTE (not required), FAULT
     name: str
     found: str
     mend: str = ""
@@ -52,7 +52,7 @@ def run(
     policy: str | None = None,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> bool:
-    """Check, telling say each finding as it comes. Returns whether there was no fault."""
+    """Run all checks and call say with each finding. Returns whether there was no fault."""
     good = True
     for finding in check(interface, domain, policy):
         say(str(finding))
@@ -61,7 +61,7 @@ def run(
 
 
 def check(interface: str, domain: int, policy: str | None = None) -> Iterator[Finding]:
-    """All findings, of this computer first, then of the robot as far as it is met."""
+    """Yield all findings: first about this computer, then about the robot, as far as the robot answers."""
     yield _real_time()
     yield _disk()
     if policy is not None:
@@ -81,7 +81,7 @@ def check(interface: str, domain: int, policy: str | None = None) -> Iterator[Fi
 
 
 def check_robot(bus: Bus, interface: str, domain: int, clock: Clock) -> Iterator[Finding]:
-    """All findings of the robot, as far as it is met on the bus."""
+    """Yield all findings about the robot, as far as the robot answers on the bus."""
     from rfx.drivers.go2.wire.idl import LowCmd_
 
     commands = bus.reader(LOW_CMD, LowCmd_, depth=100)
@@ -157,7 +157,7 @@ def _interface(name: str) -> Finding:
 
 
 def _listen(bus: Bus, clock: Clock, simulator: bool) -> tuple[list[Any], int]:
-    """The intact LowStates of a while, from the first on, and how many were not."""
+    """Listen for a while, and return the intact LowStates and the number of damaged ones."""
     from rfx.drivers.go2.wire.idl import LowState_
 
     reader, states, num_damaged = bus.reader(LOW_STATE, LowState_, depth=2000), [], 0

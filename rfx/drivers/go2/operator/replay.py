@@ -1,4 +1,4 @@
-"""What a log of the last seconds tells: what happened, how the timing was, and what a policy makes of it."""
+"""Reads a log of the last seconds: it describes events and timing, and runs a policy on the log again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rfx.system.extras import missing
 
 
 def describe(recording: Recording) -> str:
-    """The reason, the phases, and the extremes, one line each."""
+    """Describe the reason, the phases and the extremes, one line each."""
     arrays, config = recording.arrays, recording.config
     times = arrays["time_s"]
     if not len(times):
@@ -50,7 +50,7 @@ def describe(recording: Recording) -> str:
 def recompute(recording: Recording, source: str) -> str:
     """Compute the recorded actions again with the policy at source.
 
-    Raises ValueError when the log holds no policy step.
+    Raises ValueError if the log holds no policy step.
     """
     from rfx.loading.loaded_policy import load_policy
 
@@ -68,7 +68,7 @@ def recompute(recording: Recording, source: str) -> str:
     again = np.concatenate([policy({"state": observation[step, None].astype(np.float32)}) for step in steps]).clip(
         -1.0, 1.0
     )
-    known = slice(policy.history - 1, None)  # before that it would need observations from before the log begins
+    known = slice(policy.history - 1, None)  # earlier steps need observations from before the log
     if not len(steps[known]):
         raise ValueError(
             f"the log holds {len(steps)} policy steps, fewer than the {policy.history} observations that the policy reads"
@@ -80,7 +80,7 @@ def recompute(recording: Recording, source: str) -> str:
 
 
 def plot(recording: Recording, path: str) -> str:
-    """Plot phases, joints, tilt, battery, command and accelerometer over time into a picture at path. Returns path.
+    """Plot phases, joints, tilt, battery, command and accelerometer over time to a picture at path. Returns path.
 
     Raises ModuleNotFoundError without the extra `viz`, ValueError for a log without a tick.
     """
@@ -131,7 +131,7 @@ def plot(recording: Recording, path: str) -> str:
 
 
 def show(recording: Recording) -> None:
-    """Play the recorded joints and orientation in a window, at the speed they were recorded."""
+    """Play the recorded joints and orientation in a window, at their recorded speed."""
     from rfx.drivers.sim import Physics
 
     physics = Physics(recording.config, viewer=True)
@@ -145,6 +145,6 @@ def show(recording: Recording) -> None:
 
 
 def _tilt(quaternion: np.ndarray) -> np.ndarray:
-    """How far the body leans. (T, 4) wxyz -> (T,), rad."""
+    """Tilt of the body. (T, 4) wxyz -> (T,), rad."""
     gravity = projected_gravity(quaternion.astype(np.float32))
     return np.arccos(np.clip(-gravity[:, 2], -1.0, 1.0))

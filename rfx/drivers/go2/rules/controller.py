@@ -136,7 +136,7 @@ class Controller:
             )
 
     def _may_stand(self, now: Snapshot) -> bool:
-        """Whether nothing is missing that a robot needs to stand, although it may be damped without it."""
+        """Whether LowState is recent and L2+B is not pressed; a damped robot need not meet either condition."""
         return now.now_s - now.state_time_s <= self.limits.state_timeout_s and now.buttons & EMERGENCY != EMERGENCY
 
     def _end_when_due(self, now: Snapshot) -> None:

@@ -1,6 +1,6 @@
-"""The network that the Go2's processes speak over, whatever it is: topics, and a participant's readers and writers.
+"""Protocols of the network between the Go2's processes: topics, participants, readers and writers.
 
-dds.py has the real one; tests have one in memory.
+dds.py implements the real network; tests have a network in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ LOOPBACK = "lo"
 
 
 class Publication(Protocol):
-    """What is known of somebody's writer."""
+    """Information about a participant's writer."""
 
     participant_key: UUID
 
@@ -21,25 +21,25 @@ class Publication(Protocol):
 class Reader(Protocol):
     """Samples of one topic.
 
-    What a writer leaves behind when it goes is a sample without data: no attribute `record` or `header`.
+    A writer that leaves produces a sample without data: it has no attribute `record` or `header`.
     """
 
     def take(self, num: int) -> list[Any]:
-        """At most num samples, oldest first, that were not taken before."""
+        """Take at most num new samples, oldest first."""
 
     def get_matched_publications(self) -> list[int]:
-        """Handles of the writers that were met."""
+        """Return the handles of the writers that this reader has met."""
 
     def get_matched_publication_data(self, handle: int) -> Publication | None:
-        """Whose writer that is; None when it has left."""
+        """Return information about the writer with this handle; None if it has left."""
 
 
 class Writer(Protocol):
-    """A writer of one topic; it leaves when nobody refers to it any more."""
+    """A writer of one topic; it leaves when no reference to it remains."""
 
     def write(self, sample: Any) -> None: ...
     def get_matched_subscriptions(self) -> list[int]:
-        """Handles of the readers that were met."""
+        """Return the handles of the readers that this writer has met."""
 
 
 class Bus(Protocol):
@@ -47,22 +47,22 @@ class Bus(Protocol):
 
     @property
     def key(self) -> UUID:
-        """The participant's, which others know it by."""
+        """Key by which others know this participant."""
 
     def another(self) -> Bus:
-        """A second participant of the same domain in this process."""
+        """Make a second participant of the same domain in this process."""
 
     def participants(self) -> dict[UUID, str]:
-        """Everybody who was met in the domain so far, this participant included: key, and what it says of itself."""
+        """Return key and name of all participants met in the domain so far, including this one."""
 
     def name_of(self, key: UUID) -> str:
-        """What a participant says of itself: process, its number, host."""
+        """Name that a participant gives itself: process, its number, host."""
 
     def reader(self, topic: str, message: type, *, depth: int = 1, others_only: bool = False) -> Reader:
-        """A reader of the newest depth samples; others_only leaves out what this participant writes itself."""
+        """Make a reader of the newest depth samples; others_only leaves out this participant's own samples."""
 
     def reliable_reader(self, topic: str, message: type) -> Reader:
-        """A reader that misses no request or response."""
+        """Make a reader that misses no request or response."""
 
     def writer(self, topic: str, message: type) -> Writer:
-        """A writer of newest samples, which arrive where that can be."""
+        """Make a writer whose newest samples arrive if possible."""

@@ -1,10 +1,10 @@
-"""The Go2's message checksum, on top of zlib's.
+"""The Go2's message checksum, computed with zlib's.
 
-Unitree's CRC has the polynomial 0x04C11DB7, starts from 0xFFFFFFFF and takes the message's 32-bit little-endian words
-one after the other, each from its most significant bit; nothing is reflected and there is no final xor. zlib's CRC has
-the same polynomial and start, but takes each byte from its least significant bit, keeps its register mirrored and
-inverts the result. So mirroring the bits of every word on the way in, and the register on the way out, turns one into
-the other.
+Unitree's CRC has the polynomial 0x04C11DB7 and starts from 0xFFFFFFFF. It takes the message's 32-bit little-endian
+words one after the other, each from its most significant bit; nothing is reflected and there is no final xor. zlib's
+CRC has the same polynomial and start, but takes each byte from its least significant bit, keeps its register mirrored
+and inverts the result. So we mirror the bits of every input word and of the final register to get Unitree's CRC from
+zlib's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def crc32(data: bytes) -> int:
-    """Unitree's CRC of data. Raises ValueError unless data is whole 32-bit words."""
+    """Compute Unitree's CRC of data. Raises ValueError unless data is whole 32-bit words."""
     if len(data) % 4:
         raise ValueError(f"got {len(data)} bytes; expected a multiple of 4: the CRC runs over 32-bit words")
     words = np.frombuffer(data, "<u4").astype(">u4").tobytes().translate(_MIRROR)

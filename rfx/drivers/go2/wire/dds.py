@@ -1,4 +1,4 @@
-"""DDS as the Go2 speaks it: a participant on one network interface, and readers and writers of the robot's topics."""
+"""DDS for the Go2: a participant on one network interface, and readers and writers of the robot's topics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ try:
     from cyclonedds.util import duration
 except ModuleNotFoundError:
     raise
-except Exception as error:  # its loader's own, where it was built from source
+except Exception as error:  # a cyclonedds built from source raises its own kind of error
     raise ImportError(
         f"cyclonedds is installed, but does not load: {error}. Where CYCLONEDDS_HOME is set it must be the library's folder "
         "(docs/deploy.md)"
@@ -27,8 +27,8 @@ class DdsBus:
     """The Bus of the real network, a DDS participant in a domain.
 
     The real robot is in domain 0 on its Ethernet; simulators are usually in domain 1 on loopback.
-    A process joins a domain once; further participants of it come from `another`.
-    Raises ConnectionError when the interface does not exist.
+    A process joins a domain once; `another` makes further participants in it.
+    Raises ConnectionError if the interface does not exist.
     """
 
     def __init__(self, domain: int, interface: str):
@@ -46,11 +46,11 @@ class DdsBus:
 
     @property
     def key(self) -> UUID:
-        """The participant's, which others know it by."""
+        """Key by which others know this participant."""
         return self._participant.guid
 
     def another(self) -> DdsBus:
-        """A second participant of the same domain in this process."""
+        """Make a second participant of the same domain in this process."""
         bus = object.__new__(DdsBus)
         bus._domain, bus._number, bus._participant, bus._topics = (
             self._domain,
@@ -62,7 +62,7 @@ class DdsBus:
         return bus
 
     def participants(self) -> dict[UUID, str]:
-        """Everybody who was met in the domain so far, this participant included: key, and what it says of itself."""
+        """Return key and name of all participants met in the domain so far, including this one."""
         for sample in self._participants.take(100):
             if getattr(sample, "qos", None) is not None:
                 said = {policy.key: policy.value for policy in sample.qos if isinstance(policy, Policy.Property)}
@@ -75,23 +75,23 @@ class DdsBus:
         return dict(self._names)
 
     def name_of(self, key: UUID) -> str:
-        """What a participant says of itself: process, its number, host."""
+        """Name that a participant gives itself: process, its number, host."""
         return self.participants().get(key, f"participant {key}")
 
     def reader(self, topic: str, message: type, *, depth: int = 1, others_only: bool = False) -> DataReader:
-        """A reader of the newest depth samples; others_only leaves out what this participant writes itself."""
+        """Make a reader of the newest depth samples; others_only leaves out this participant's own samples."""
         qos = [Policy.Reliability.BestEffort, Policy.History.KeepLast(depth)]
         return DataReader(
             self._participant, self._topic(topic, message), Qos(*qos, *([Policy.IgnoreLocal.Participant] * others_only))
         )
 
     def reliable_reader(self, topic: str, message: type) -> DataReader:
-        """A reader that misses no request or response."""
+        """Make a reader that misses no request or response."""
         qos = Qos(Policy.Reliability.Reliable(duration(seconds=1)), Policy.History.KeepLast(32))
         return DataReader(self._participant, self._topic(topic, message), qos)
 
     def writer(self, topic: str, message: type) -> DataWriter:
-        """A writer with the qualities that Unitree's has."""
+        """Make a writer with the same quality of service as Unitree's."""
         qos = Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(1))
         return DataWriter(self._participant, self._topic(topic, message), qos)
 
@@ -102,7 +102,7 @@ class DdsBus:
 
 
 def _settings(interface: str) -> str:
-    """Cyclone DDS settings for one interface. On loopback, multicast must be off or a 0.10.2 peer is never met."""
+    """Cyclone DDS settings for one interface. Multicast must be off on loopback, or a 0.10.2 peer is never met."""
     multicast = ' multicast="false"' if interface == LOOPBACK else ""
     return (
         f'<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="{interface}"{multicast}/></Interfaces></General></Domain>'

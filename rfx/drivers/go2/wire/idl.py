@@ -1,8 +1,9 @@
-"""The Go2's messages as DDS types, generated from the records in messages.py so that there is one description of each.
+"""The Go2's messages as DDS types, generated from the records in messages.py, their only description.
 
 Octets are `byte`, never `uint8`: Cyclone DDS 11 announces uint8 as a type that the robot's 0.10.2 does not know, and
-the robot's process crashes while looking it up. The type identifiers are tested against those of Unitree's C++ headers.
-No `from __future__ import annotations` here: cyclonedds resolves the annotations, and cannot when they are strings.
+the robot's process crashes when it looks up the type. Tests compare the type identifiers with Unitree's C++ headers.
+Do not use `from __future__ import annotations` here: cyclonedds resolves the annotations and cannot if they are
+strings.
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ def _struct(dtype: np.dtype, **options):
 
 
 def _message(dtype: np.dtype) -> type:
-    """A DDS type whose samples hold a record, serialised by messages.py rather than field by field in Python."""
+    """Make a DDS type whose samples hold a record; messages.py serialises it at once, not field by field."""
     message = _struct(dtype, dataclassify=False)
 
     def initialise(self, record: messages.Record) -> None:
@@ -45,7 +46,7 @@ def _message(dtype: np.dtype) -> type:
     def deserialize(cls, data: bytes, **_):
         return cls(messages.from_cdr(data, dtype))
 
-    def deserialize_key(cls, data: bytes, **_) -> None:  # asked for when a writer has left; there is no key
+    def deserialize_key(cls, data: bytes, **_) -> None:  # called when a writer has left; there is no key
         return None
 
     message.__init__, message.serialize = initialise, serialize

@@ -17,7 +17,7 @@ SIOCGIFADDR = 0x8915  # Linux: an interface's IPv4 address
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """A network interface: its name, IPv4 address (or None), whether it is up, and what it is."""
+    """A network interface: its name, IPv4 address (or None), whether it is up, and its kind."""
 
     name: str
     address: str | None
@@ -26,11 +26,11 @@ class Interface:
 
     @property
     def leads_to_robot(self) -> bool:
-        """Whether its address is of the robot's own network."""
+        """Whether its address is in the robot's network."""
         return self.address is not None and ipaddress.ip_address(self.address) in ROBOT_NETWORK
 
     def describe(self) -> str:
-        """One line, with what it is good for or what it lacks."""
+        """Describe in one line what the interface is good for or what it lacks."""
         if self.kind == "loopback":
             note = "for simulators on this computer"
         elif self.leads_to_robot:
@@ -47,7 +47,7 @@ class Interface:
 
 
 def interfaces() -> list[Interface]:
-    """Every interface of this computer, those first that lead to the robot."""
+    """List the interfaces of this computer; those that lead to the robot come first."""
     found = [
         Interface(
             name=name, address=_address(name), is_up=_read(name, "operstate") in ("up", "unknown"), kind=_kind(name)
@@ -65,9 +65,9 @@ def interfaces() -> list[Interface]:
 
 
 def robot_interface() -> str:
-    """The one wired interface that leads to the robot.
+    """Return the name of the one wired interface that leads to the robot.
 
-    Raises ValueError, listing what there is, when there is none or more than one.
+    Raises ValueError with a list of all interfaces if there is none or more than one.
     """
     all_of_them = interfaces()
     likely = [interface.name for interface in all_of_them if interface.leads_to_robot and interface.kind == "wired"]

@@ -1,8 +1,8 @@
-"""The Go2's low-level messages as numpy records laid out like Unitree's C structs, and the bytes they have on the wire.
+"""The Go2's low-level messages as numpy records with the layout of Unitree's C structs, and their bytes on the wire.
 
-A record *is* the C image (`align=True` pads as a C compiler does), which the CRC is computed over. The CDR body that
-DDS carries holds the same bytes with less padding, so serialising is one gather and parsing one scatter.
-Field names and types: unitree_go/msg of Unitree's SDK2, which is also where the stop values come from.
+A record *is* the C image (`align=True` pads like a C compiler); the CRC is computed over this image. The CDR body in
+DDS holds the same bytes with less padding, so serialising is one gather and parsing one scatter.
+Source of field names, types and stop values: unitree_go/msg of Unitree's SDK2.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ LowState = _struct(
     ("crc", "<u4"),
 )
 
+# Names in Unitree's IDL.
 NAMES = {
     MotorCmd: "MotorCmd_",
     BmsCmd: "BmsCmd_",
@@ -107,12 +108,12 @@ NAMES = {
     MotorState: "MotorState_",
     BmsState: "BmsState_",
     LowState: "LowState_",
-}  # what Unitree's IDL calls them
+}
 CDR_HEADER = bytes((0, 1, 0, 0))  # little endian, XCDR1
 
 
 def _cdr_layout(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Where each byte of data is in the CDR body and in the C image. Two int arrays of equal length.
+    """Offsets of each byte of data in the CDR body and in the C image. Two int arrays of equal length.
 
     XCDR1 aligns every scalar to its own size, counted from the start of the body; structs are not aligned.
     """
@@ -142,7 +143,7 @@ _LAYOUTS = {dtype: _cdr_layout(dtype) for dtype in (LowCmd, LowState)}
 
 
 def to_cdr(record: Record) -> bytes:
-    """The record as DDS carries it: encapsulation header, then the XCDR1 body."""
+    """Serialise a record for DDS: encapsulation header, then the XCDR1 body."""
     body, image = _LAYOUTS[record.dtype]
     out = np.zeros(body[-1] + 1, np.uint8)
     out[body] = record.reshape(1).view(np.uint8)[image]
@@ -150,7 +151,7 @@ def to_cdr(record: Record) -> bytes:
 
 
 def from_cdr(data: bytes, dtype: np.dtype) -> Record:
-    """The record that DDS carried. Raises ValueError for another encapsulation or length."""
+    """Parse a record from DDS. Raises ValueError for another encapsulation or length."""
     body, image = _LAYOUTS[dtype]
     size = len(CDR_HEADER) + int(body[-1]) + 1
     if data[:2] != CDR_HEADER[:2] or len(data) < size:
@@ -168,8 +169,9 @@ def seal(record: Record) -> None:
 
 
 def is_intact(record: Record, *, may_lack_crc: bool = False) -> bool:
-    """Whether the CRC is right. may_lack_crc takes a CRC of 0, which simulators leave so, as right too: never on a real
-    robot's network.
+    """Whether the CRC is right.
+
+    may_lack_crc also accepts a CRC of 0, which simulators leave. Never use it on a real robot's network.
     """
     return int(record["crc"]) == _crc(record) or (may_lack_crc and int(record["crc"]) == 0)
 
@@ -179,7 +181,7 @@ def _crc(record: Record) -> int:
 
 
 def new_low_cmd() -> Record:
-    """A LowCmd that moves nothing: header filled in, all motors on, stop values, no gains."""
+    """Make a LowCmd that moves nothing: header filled in, all motors on, stop values, no gains."""
     record = np.zeros((), LowCmd)
     record["head"], record["level_flag"] = (0xFE, 0xEF), 0xFF
     motors = record["motor_cmd"]
@@ -188,7 +190,7 @@ def new_low_cmd() -> Record:
 
 
 def damping_cmd(kd: float, num_motors: int = 12) -> Record:
-    """A sealed LowCmd that damps the legs: kd N m s/rad, no position gain, wanted velocity zero."""
+    """Make a sealed LowCmd that damps the legs: kd N m s/rad, no position gain, target velocity zero."""
     record = new_low_cmd()
     motors = record["motor_cmd"][:num_motors]
     motors["q"], motors["dq"], motors["kd"] = 0.0, 0.0, kd

@@ -1,4 +1,4 @@
-"""The Go2's remote control, as it arrives in LowState: buttons, and sticks as a velocity command."""
+"""Reads the Go2's remote control from LowState: buttons, and sticks as a velocity command."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ BUTTONS = {
         ("R1", "L1", "Start", "Select", "R2", "L2", "F1", "F3", "A", "B", "X", "Y", "Up", "Right", "Down", "Left")
     )
 }
-EMERGENCY = BUTTONS["L2"] | BUTTONS["B"]  # damping, as on Unitree's own controllers
+EMERGENCY = BUTTONS["L2"] | BUTTONS["B"]  # damps, like on Unitree's own controllers
 DEAD_ZONE = 0.08
 SIZE = 40
 
 
 def buttons(remote: bytes) -> int:
-    """Pressed buttons, as a sum of BUTTONS. remote: the 40 bytes of LowState.wireless_remote."""
+    """Return the pressed buttons as a sum of BUTTONS. remote: the 40 bytes of LowState.wireless_remote."""
     return struct.unpack_from("<H", remote, 2)[0]
 
 
 def sticks(remote: bytes) -> tuple[float, float, float]:
-    """Left stick forward, left stick to the left, right stick to the left: each in [-1, 1], zero inside the dead zone.
+    """Return left stick forward, left stick to the left and right stick to the left, each in [-1, 1].
 
-    Beyond the dead zone a stick starts from zero again, so that no command jumps. Values that are not finite count as
-    zero.
+    Values are zero inside the dead zone. They start from zero at its edge, so that no command jumps. Values that are
+    not finite count as zero.
     """
     left_x, right_x = struct.unpack_from("<2f", remote, 4)
     (left_y,) = struct.unpack_from("<f", remote, 20)
@@ -33,12 +33,12 @@ def sticks(remote: bytes) -> tuple[float, float, float]:
 
 
 def velocity_command(remote: bytes, limits: tuple[float, float, float]) -> tuple[float, float, float]:
-    """vx, vy (m/s) and yaw rate (rad/s) that the sticks ask for; limits are what full deflection means."""
+    """Return the sticks' vx, vy (m/s) and yaw rate (rad/s); limits are the values at full deflection."""
     return tuple(stick * limit for stick, limit in zip(sticks(remote), limits))
 
 
 def pack(pressed: int = 0, *, lx: float = 0.0, rx: float = 0.0, ry: float = 0.0, ly: float = 0.0) -> bytes:
-    """The 40 bytes a remote in this position sends."""
+    """Make the 40 bytes that a remote in this position sends."""
     data = bytearray(SIZE)
     struct.pack_into("<H3f4xf", data, 2, pressed, lx, rx, ry, ly)
     return bytes(data)
