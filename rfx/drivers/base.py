@@ -13,14 +13,14 @@ from rfx.robot.state import Array
 
 @dataclass(frozen=True, kw_only=True)
 class BaseAddresses:
-    """The base's body, and where its free joint lives in a model."""
+    """The base's body, and the addresses of its free joint in a model."""
 
     body: int
-    position: slice  # of qpos: (3,), m, world
-    quaternion: slice  # of qpos: (4,), wxyz
-    velocity: slice  # of qvel: (6,), the next two
-    linear_velocity: slice  # of qvel: (3,), m/s, world
-    angular_velocity: slice  # of qvel: (3,), rad/s, in the base's frame
+    position: slice  # slice of qpos: (3,), m, world
+    quaternion: slice  # slice of qpos: (4,), wxyz
+    velocity: slice  # slice of qvel: (6,), linear and angular velocity
+    linear_velocity: slice  # slice of qvel: (3,), m/s, world
+    angular_velocity: slice  # slice of qvel: (3,), rad/s, in the base's frame
 
 
 def find_base(spec: mujoco.MjSpec, config: RobotConfig) -> mujoco.MjsBody:

@@ -156,8 +156,8 @@ class Pass:
     piece_outputs: tuple[int, ...]
     num_hidden: int
     out_stride: int
-    rows: int  # of a tile
-    activation: str = "tanh"  # of the hidden layers
+    rows: int  # rows of a tile
+    activation: str = "tanh"  # activation of the hidden layers
 
     @classmethod
     def of(

@@ -35,11 +35,8 @@ class Pool:
     """
 
     def __init__(self, work: CompiledKernel):
-        self._work, self._num_started, self._memory = (
-            work,
-            0,
-            mmap.mmap(-1, mmap.PAGESIZE),
-        )  # a page start is aligned to cache lines
+        # Mapped memory starts on a page, so it is aligned to cache lines.
+        self._work, self._num_started, self._memory = work, 0, mmap.mmap(-1, mmap.PAGESIZE)
         self._fields, library = _Pool.from_buffer(self._memory), ctypes.CDLL(None)
         self.address = ctypes.addressof(self._fields)
         names = (

@@ -28,7 +28,7 @@ SHARED_FOLDER = "/dev/shm"  # memory, never written to a disk
 
 
 class Phase(IntEnum):
-    """What the sender is doing."""
+    """Phases of the sender."""
 
     CONNECTING = 0  # nothing is sent yet, or damping until the robot has surely met the writer
     IDLE = 1  # damping, ready to stand up
@@ -41,7 +41,7 @@ class Phase(IntEnum):
 
 
 class Request(IntEnum):
-    """What the driver asks of the sender."""
+    """Requests of the driver to the sender."""
 
     IDLE = 0  # damping, at once
     STAND = 1

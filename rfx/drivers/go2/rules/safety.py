@@ -80,7 +80,7 @@ class Snapshot:
     joint_position: Array
     joint_velocity: Array
     joint_speed: Array  # smoothed absolute joint velocity
-    temperature: Array  # of the motors, degrees C
+    temperature: Array  # motor temperatures, degrees C
     gyroscope: Array  # (3,), rad/s
     quaternion: Array  # (4,), wxyz
     buttons: int
