@@ -1,9 +1,7 @@
-"""mkdocs' hook: it adds pages that are written from the code to those of docs/, and lists all of them.
+"""A hook of mkdocs: it adds pages that are written from the code to the pages of docs/, and lists all of them.
 
-`make docs` builds the site.
-
-The front page is README. The keys are the text of configs/, which says what each means. The references are lists of
-names, whose docstrings mkdocstrings reads.
+`make docs` builds the site. The front page is README. The page of keys is the text of configs/, which explains each
+key. The references are lists of names; mkdocstrings reads their docstrings.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ SECTIONS = {
     "Reference": ("nn", "observations", "reference/rfx", "reference/nn", "reference/train", "reference/terms"),
     "Project": ("house", "contributing", "changelog", "mutants"),
 }
-TERMS = {  # modules of terms: what names them, and what a page says of them
+TERMS = {  # modules of terms, by the heading on the page of terms
     "Rewards": "envs.legged.rewards",
     "Terminations": "envs.legged.terminations",
     "Observation terms": "rfx.robot.observation_terms",
@@ -60,7 +58,7 @@ KEYS = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List every page there is: those of docs/, and those of this file."""
+    """List every page of docs/ and of this file."""
     known = {path.stem for path in (ROOT / "docs").glob("*.md")} | generated().keys()
     listed = {name for names in SECTIONS.values() for name in names}
     config.nav = [
@@ -91,7 +89,7 @@ def generated() -> dict[str, str]:
 
 
 def at_root(name: str) -> str:
-    """A page of the checkout's root, with its links as they are from docs/."""
+    """A page of the checkout's root, with its links rewritten for docs/."""
     text = (ROOT / name).read_text().replace("](docs/", "](").replace("](README.md", "](index.md")
     return (
         re.sub(r"\[([^]]*)\]\(LICENSE\)", r"\1", text)
@@ -101,7 +99,7 @@ def at_root(name: str) -> str:
 
 
 def keys() -> str:
-    """What every command takes: the files of configs/, and the help of the commands that have options."""
+    """The settings of every command: the files of configs/, and the help of commands that have options."""
     lines = [
         "# Keys and options",
         "",
@@ -119,7 +117,7 @@ def keys() -> str:
 
 
 def help_of(main: Callable[[], None]) -> str:
-    """What a command prints for --help."""
+    """The text that a command prints for --help."""
     printed = io.StringIO()
     with patch.object(sys, "argv", ["rfx", "--help"]), redirect_stdout(printed), suppress(SystemExit):
         main()
@@ -127,24 +125,24 @@ def help_of(main: Callable[[], None]) -> str:
 
 
 def without_hydra(text: str) -> str:
-    """A configuration without what only Hydra reads: its defaults, and its own settings."""
+    """A configuration without the parts that only Hydra reads: the defaults list and Hydra's settings."""
     blocks = re.split(r"^(?=\w[\w]*:)", text, flags=re.MULTILINE)
     return "".join(block for block in blocks if not block.startswith(("defaults:", "hydra:"))).rstrip()
 
 
 def exports() -> list[str]:
-    """Where every name that rfx exports is defined."""
+    """The place of definition of every name that rfx exports."""
     return [f"{module}.{name}" for module, names in rfx.EXPORTS.items() for name in names]
 
 
 def places(module: object) -> list[str]:
-    """Where every name is defined that a module exports."""
+    """The place of definition of every name that a module exports."""
     values = [getattr(module, name) for name in getattr(module, "__all__", ())]
     return [f"{value.__module__}.{value.__qualname__}" for value in values]
 
 
 def entries(package: str, names: Iterable[str]) -> str:
-    """Names for mkdocstrings, a heading each: the name by which they are imported from the package."""
+    """Entries for mkdocstrings. Each heading is the name under which the package exports the entry."""
     return "".join(
         f"::: {name}\n    options:\n      heading: {package}.{name.rpartition('.')[2]}\n      heading_level: 2\n\n"
         for name in names
@@ -157,7 +155,7 @@ def module_entry(name: str) -> str:
 
 
 def terms() -> str:
-    """Every term, by what names it."""
+    """The page of all terms, by kind."""
     lines = ["# Terms", "", "Terms are plain functions. A task's YAML names them, with their parameters.", ""]
     for title, module in TERMS.items():
         lines += [f"## {title}", "", module_entry(module).partition("\n\n")[2]]

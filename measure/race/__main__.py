@@ -1,13 +1,12 @@
-"""`python -m measure.race`: our trainer and its rivals learn the same walking task on the same cores; error against
-wall time.
+"""`python -m measure.race` lets our trainer and its rivals learn the same walking task, and shows error over wall time.
 
-    python -m measure.race                                              everyone, three seeds: an hour and a half on two cores
+    python -m measure.race                                              everyone, three seeds: 1.5 hours on two cores
     python -m measure.race learners=[ours,rsl_rl] seeds=1 seconds=120   some of them
     python -m measure.race robot=NAME folder=runs/race_NAME             another robot
 
-Policies are kept while they learn, and judged after that; time counts from a process's start. Begun again with the same
-folder it goes on: what the same command measured already is not measured again. measure/race.yaml says who takes part,
-and with which settings.
+All use the same cores. Policies are saved during training, and judged afterwards. Time counts from a process's start.
+Start the command again with the same folder to go on with an interrupted race: finished measurements are kept.
+measure/race.yaml says who takes part, and with which settings.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PACKAGES = ("rsl-rl-lib", "stable-baselines3", "torch")
 
 
 def run(race: RaceConfig, console: Console) -> dict[str, Any]:
-    """Race, and write what came of it after each seed: medians, curves, picture. Returns the medians, as JSON types."""
+    """Race, and write medians, curves and picture after each seed. Returns the medians, as JSON types."""
     with bad_input():
         check_installed(race)
     curves: dict[str, list[dict[str, Any]]] = {name: [] for name in race.racing}
@@ -60,7 +59,7 @@ def run(race: RaceConfig, console: Console) -> dict[str, Any]:
 
 
 def check_installed(race: RaceConfig) -> None:
-    """Raises ImportError that names the extra which who races, or the picture, lacks."""
+    """Raises ImportError that names a missing extra of the racers or the picture."""
     for module in (*(LIBRARIES[race.entrants[name].library] for name in race.racing), "matplotlib"):
         if module and find_spec(module) is None:
             raise missing("the race", module)
@@ -96,10 +95,9 @@ def write(race: RaceConfig, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 
 def summary(race: RaceConfig, curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Medians over seeds: steps/s, when the targets were first met, and how the last policy before each milestone
-    walks.
+    """Medians over seeds: steps/s, time to the targets, and figures of the last policy before each milestone.
 
-    reached_s is None where at least half of the seeds never met them; reached counts those that did.
+    reached_s is None if at least half of the seeds never met the targets. reached counts the seeds that met them.
     """
     times = [first_met(curve) for curve in curves]
     median_s = float(np.median(times))
@@ -118,7 +116,7 @@ def summary(race: RaceConfig, curves: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def first_met(curve: Mapping[str, Any]) -> float:
-    """Seconds until the first policy that met the targets of falls and errors; infinite where none did."""
+    """Seconds until the first policy that met the targets of falls and errors; infinite if none did."""
     rows = zip(curve["seconds"], *(curve[name] for name in MEASURED))
     return next(
         (
@@ -131,13 +129,13 @@ def first_met(curve: Mapping[str, Any]) -> float:
 
 
 def value_at(curve: Mapping[str, Any], name: str, seconds: float) -> float | None:
-    """What the last policy of that time measured; None before the first one."""
+    """A figure of the last policy up to that time; None before the first policy."""
     known = [value for time_s, value in zip(curve["seconds"], curve[name]) if time_s <= seconds]
     return known[-1] if known else None
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """The median; None where a value is missing."""
+    """The median; None if a value is missing."""
     return None if None in values else float(np.median(values))
 
 
@@ -153,7 +151,7 @@ def versions() -> dict[str, str | None]:
 
 
 def table(learners: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The medians for reading."""
+    """The medians as a table for the terminal."""
     shown = Table(
         title=f"Seconds until at most {MOST_FALLS} falls per 20 s and errors of {MOST_ERROR:.2f}, and the last policy; medians",
         title_justify="left",
@@ -177,12 +175,12 @@ def table(learners: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def text(value: float | None, spec: str = ".3f") -> str:
-    """A figure for reading; a dash for one that could not be measured."""
+    """A figure as text; a dash if it could not be measured."""
     return "-" if value is None else format(value, spec)
 
 
 def main() -> None:
-    """The entry."""
+    """Run the command line."""
     with exit_on_error():
         with bad_input():
             race = read_race(sys.argv[1:])

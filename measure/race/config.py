@@ -1,4 +1,4 @@
-"""The race as data: what measure/race.yaml and the command line say, checked."""
+"""The race as data: the checked settings of measure/race.yaml and the command line."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from measure.gym import key_values
 from rfx.settings.reader import read, read_yaml
 from rfx.settings.terms import nearest
 
-LIBRARIES = {"rfx": None, "rsl_rl": "rsl_rl", "sb3": "stable_baselines3"}  # and the module that each is
-MEASURED = ("falls_per_episode", "error_vx", "error_vy", "error_yaw_rate")  # of a policy; errors in m/s and rad/s
+LIBRARIES = {"rfx": None, "rsl_rl": "rsl_rl", "sb3": "stable_baselines3"}  # and the module of each
+MEASURED = (
+    "falls_per_episode",
+    "error_vx",
+    "error_vy",
+    "error_yaw_rate",
+)  # figures of a policy; errors in m/s and rad/s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
-    """Who learns: a library with settings of its own. num_envs: environments; None: as the robot's task says."""
+    """A learner: a library with its settings. num_envs: environments; None: as many as the robot's task has."""
 
     label: str
     library: str
@@ -31,8 +36,9 @@ class Entrant:
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """A curve that was measured elsewhere: source says how; its columns, (points,) each, are as those of a curve
-    measured here.
+    """A curve that was measured elsewhere; source says how.
+
+    It has the same columns as a curve that was measured here, (points,) each.
     """
 
     label: str
@@ -52,7 +58,7 @@ class Earlier:
 
 @dataclass(frozen=True, kw_only=True)
 class RaceConfig:
-    """What measure/race.yaml says; the command line may say other values."""
+    """Settings of measure/race.yaml; the command line may change them."""
 
     robot: str
     entrants: Mapping[str, Entrant]

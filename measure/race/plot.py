@@ -23,7 +23,7 @@ PANELS = {
 
 
 def draw(race: Mapping[str, Any]) -> bytes:
-    """A PNG of what race.json says: learners and earlier, by name, with label and curves.
+    """A PNG of the contents of race.json: learners and earlier, by name, with label and curves.
 
     Raises ImportError naming the extra.
     """
@@ -62,14 +62,14 @@ def draw(race: Mapping[str, Any]) -> bytes:
 
 
 def draw_learner(axis: Any, curves: Sequence[Mapping[str, Any]], names: Sequence[str], color: str, label: str) -> None:
-    """Each seed thin, and over them the median."""
+    """Draw a thin line for each seed, and the median over them."""
     for curve in curves if len(curves) > 1 else ():
         axis.plot(curve["seconds"], column(curve, names), color=color, linewidth=0.7, alpha=0.4)
     draw_curve(axis, median_curve(curves), names, color, label=label)
 
 
 def draw_curve(axis: Any, curve: Mapping[str, Any], names: Sequence[str], color: str, **style: Any) -> None:
-    """A line with a mark at each policy: filled where it falls little."""
+    """Draw a line with a mark at each policy; the mark is filled if the policy falls little."""
     seconds, values = np.array(curve["seconds"], float), column(curve, names)
     steady = column(curve, ("falls_per_episode",)) <= MOST_FALLS
     axis.plot(seconds, values, color=color, **style)
@@ -78,13 +78,14 @@ def draw_curve(axis: Any, curve: Mapping[str, Any], names: Sequence[str], color:
 
 
 def column(curve: Mapping[str, Any], names: Sequence[str]) -> Array:
-    """The mean of these columns of a curve, (points,); NaN where something could not be measured."""
+    """The mean of these columns of a curve, (points,); NaN if something could not be measured."""
     return np.mean([[math.nan if value is None else value for value in curve[name]] for name in names], axis=0)
 
 
 def median_curve(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Point by point the median over seeds of every column, as far as all of them go; NaN where one could not be
-    measured.
+    """The median over seeds of every column, point by point, up to the end of the shortest curve.
+
+    It is NaN if a value could not be measured.
     """
     num_points = min(len(curve["seconds"]) for curve in curves)
     return {
@@ -95,7 +96,7 @@ def median_curve(curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ticks(axis: Any) -> None:
-    """Numbers as people write them on both logarithmic axes."""
+    """Write plain numbers on both logarithmic axes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for side in (axis.xaxis, axis.yaxis):

@@ -1,7 +1,6 @@
-"""`python -m measure.race.rival name=NAME seed=SEED folder=FOLDER`: one rival learns, and keeps its policies as it
-goes.
+"""`python -m measure.race.rival name=NAME seed=SEED folder=FOLDER` trains one rival, and saves its policies meanwhile.
 
-started=SECONDS is when the process was started, as time.time() has it, by default now; further arguments are those of
+started=SECONDS is the start of the process, in the time of time.time(), by default now. Further arguments are those of
 the race.
 """
 
@@ -25,12 +24,12 @@ from rfx.robot.files import load_robot
 
 
 def learn(race: RaceConfig, name: str, seed: int, started: float) -> None:
-    """Let the rival called name learn until its time is over; race.folder is its own."""
+    """Train the rival called name until its time is over; race.folder is its own folder."""
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(seed)
-    np.random.seed(seed)  # Stable-Baselines3 shuffles its minibatches with it
+    np.random.seed(seed)  # Stable-Baselines3 shuffles its minibatches with this generator
     entrant, whole = race.entrants[name], compose("robot", race.robot)
     env = LeggedEnv(entrant.num_envs, config=EnvConfig.from_dict(whole["env"]), robot=load_robot(whole["robot"]))
     watch = Stopwatch(
@@ -50,7 +49,7 @@ def env_seed(seed: int) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """The entry."""
+    """Run the command line."""
     values = key_values(arguments)
     own = {name: values.pop(name, default) for name, default in (("name", None), ("seed", 0), ("started", time.time()))}
     race = read_race([argument for argument in arguments if argument.partition("=")[0] in values])

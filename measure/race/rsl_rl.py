@@ -1,4 +1,4 @@
-"""rsl_rl's OnPolicyRunner and PPO in our environments. Only who has it installed imports this."""
+"""rsl_rl's OnPolicyRunner and PPO in our environments. Import this only if rsl_rl is installed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rfx.robot.state import Array
 
 
 class BatchedEnv(VecEnv):
-    """A Gymnasium vector environment with same-step autoreset as rsl_rl's VecEnv; observations are its first
-    num_columns, as `state`.
+    """Present a Gymnasium vector environment with same-step autoreset as rsl_rl's VecEnv.
 
-    extras["time_outs"] (N,) says which episodes ended by anything but a fall.
+    Observations are its first num_columns, as `state`. extras["time_outs"] (N,) marks the episodes that ended without a
+    fall.
     """
 
     def __init__(self, env: VectorEnv, seed: int, num_columns: int, max_steps: int):
@@ -36,7 +36,7 @@ class BatchedEnv(VecEnv):
         self._observations = self._tensors(env.reset(seed=seed)[0])
 
     def get_observations(self) -> TensorDict:
-        """The observations now."""
+        """The present observations."""
         return self._observations
 
     def step(self, actions: torch.Tensor) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
@@ -69,7 +69,7 @@ class MirroredSamples:
     def __call__(
         self, env: VecEnv, obs: TensorDict | None, actions: torch.Tensor | None
     ) -> tuple[TensorDict | None, torch.Tensor | None]:
-        """Of n rows each the 2 n."""
+        """Turn n rows of each into 2 n."""
         if obs is not None:
             obs = TensorDict(
                 {"state": torch.cat((obs["state"], obs["state"] @ self._observation))}, batch_size=[2 * len(obs)]

@@ -1,4 +1,4 @@
-"""One entrant with one seed: its process, and its curve, judged when it has ended."""
+"""One entrant with one seed: its process, and its curve, which is judged after the process has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from train.judge.play import EPISODE_S, evaluation_env
 from train.task.errors import InputError
 
 CURVE, CHECKPOINT_STEPS, JUDGE_SEED = "curve.json", 25_000, 0
-PASSIVE = {"OMP_WAIT_POLICY": "passive"}  # of PyTorch's threads: spinning, they take the cores from the physics
+PASSIVE = {
+    "OMP_WAIT_POLICY": "passive"
+}  # for PyTorch's threads: spinning threads would take the cores from the physics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,12 @@ class Racer:
 
     @property
     def folder(self) -> Path:
-        """Where it writes."""
+        """The folder that it writes into."""
         return Path(self.race.folder, self.name, str(self.seed))
 
     @property
     def command(self) -> list[str]:
-        """What trains it: the arguments of `python -m`. A rival's lack the moment when its process starts."""
+        """The arguments of `python -m` that train it, for a rival without the start time of its process."""
         race, steps = self.race, self.race.steps
         if race.entrants[self.name].library == "rfx":
             return [
@@ -70,9 +72,9 @@ class Racer:
         ]
 
     def curve(self, tell: Callable[[str], None]) -> dict[str, Any]:
-        """Train and judge, unless that has been done with the same command; returns what curve.json says.
+        """Train and judge, unless the same command has done so. Returns the contents of curve.json.
 
-        Raises InputError where it failed.
+        Raises InputError if it failed.
         """
         path, command = self.folder / CURVE, " ".join(["python", "-m", *self.command])
         if path.is_file() and (found := json.loads(path.read_text()))["command"] == command:
@@ -96,7 +98,7 @@ class Racer:
         return curve
 
     def train(self) -> list[Kept]:
-        """Run the process to its end; returns the policies that it kept. Raises InputError where it failed."""
+        """Run the process to its end. Returns the policies that it kept. Raises InputError if it failed."""
         ours, log, started = self.race.entrants[self.name].library == "rfx", self.folder / "log.txt", time.time()
         command, environment = (
             [*self.command, *([] if ours else [f"started={started!r}"])],
@@ -120,8 +122,9 @@ class Racer:
 
 
 def judge(race: RaceConfig, policy: Kept) -> Mapping[str, Any]:
-    """The figures of a policy, as `python -m train.evaluate` has them: nominal robots, no exploration, seeds that
-    nobody learned on.
+    """The figures of a policy, as in `python -m train.evaluate`.
+
+    Robots are nominal, there is no exploration, and nobody learned on these seeds.
     """
     return evaluate(
         policy.act(), judge_env(race.robot, race.evaluation_envs), seed=JUDGE_SEED, duration_s=EPISODE_S
@@ -130,11 +133,11 @@ def judge(race: RaceConfig, policy: Kept) -> Mapping[str, Any]:
 
 @cache
 def judge_env(robot: str, num_envs: int) -> LeggedEnv:
-    """The environments that policies are judged in."""
+    """The environments for judging policies."""
     whole = compose("robot", robot)
     return evaluation_env(EnvConfig.from_dict(whole["env"]), load_robot(whole["robot"]), num_envs=num_envs)
 
 
 def racers(race: RaceConfig) -> Sequence[Racer]:
-    """All of them, seed by seed: a race that is cut short has something of everyone."""
+    """All racers, seed by seed, so that a race that is cut short has results of everyone."""
     return [Racer(race=race, name=name, seed=seed) for seed in range(race.seeds) for name in race.racing]

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO in our environments. Only who has it installed imports this."""
+"""Stable-Baselines3's PPO in our environments. Import this only if it is installed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rfx.robot.state import Array
 
 ACTIVATIONS = {"tanh": nn.Tanh, "elu": nn.ELU}
 LOWEST_RATE, HIGHEST_RATE, STEP = 1e-5, 1e-2, 1.5
-FOREVER = 10**12  # steps: the stopwatch ends it
+FOREVER = 10**12  # steps; the stopwatch ends learning
 
 
 class BatchedEnv(VecEnv):
-    """A Gymnasium vector environment with same-step autoreset as Stable-Baselines3's VecEnv; observations are its first
-    num_columns.
+    """Present a Gymnasium vector environment with same-step autoreset as Stable-Baselines3's VecEnv.
 
-    Where an episode ends, its info has terminal_observation, and TimeLimit.truncated unless it ended by a fall.
+    Observations are its first num_columns. When an episode ends, its info has terminal_observation.
+    TimeLimit.truncated is true unless it ended by a fall.
     """
 
     def __init__(self, env: VectorEnv, seed: int, num_columns: int):
@@ -56,7 +56,7 @@ class BatchedEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The same for every environment. Raises AttributeError."""
+        """The same value for every environment. Raises AttributeError."""
         return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -70,8 +70,9 @@ class BatchedEnv(VecEnv):
 
 
 class RateByKL:
-    """A learning-rate schedule that is led by the last update's mean KL, as rsl_rl's adaptive one is by each
-    minibatch's.
+    """A learning-rate schedule that follows the mean KL of the last update.
+
+    rsl_rl's adaptive schedule follows the KL of each minibatch instead.
     """
 
     def __init__(self, rate: float, desired_kl: float):
@@ -89,7 +90,7 @@ class RateByKL:
 
 
 class Watched(BaseCallback):
-    """Between two rollouts: keeps the policy where that is due, leads the learning rate, and ends learning in time."""
+    """Between two rollouts, keeps the policy if that is due, adapts the learning rate, and ends learning in time."""
 
     def __init__(self, watch: Stopwatch, activation: str, rate: RateByKL | None):
         super().__init__()
@@ -106,7 +107,7 @@ class Watched(BaseCallback):
         return not self.watch.is_over(self.num_timesteps)
 
     def keep(self) -> None:
-        """Write the policy down as it is."""
+        """Save the present policy."""
         self.watch.keep(network(self.model, self.activation), self.num_timesteps)
 
 

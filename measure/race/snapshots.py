@@ -1,5 +1,6 @@
-"""Policies kept while they learn, each with the time that it took: a rival's as arrays, ours as the checkpoints of its
-run.
+"""Policies kept during training, each with its time.
+
+A rival's policies are arrays. Ours are the checkpoints of its run.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ ACTIVATIONS = {"tanh": np.tanh, "elu": lambda x: np.where(x > 0.0, x, np.expm1(n
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A rival's deterministic policy in NumPy: (x - mean) * scale, clipped to +-clip, then layers, of which the last is
-    linear.
+    """A rival's deterministic policy in NumPy.
 
-    layers are pairs of weight (out, in) and bias (out,); mean and scale (D,), of the first D columns of an observation.
+    It computes (x - mean) * scale, clips this to +-clip, and runs the layers; the last layer is linear. layers are
+    pairs of weight (out, in) and bias (out,). mean and scale (D,) belong to the first D columns of an observation.
     """
 
     layers: Sequence[tuple[Array, Array]]
@@ -63,7 +64,7 @@ class Network:
 
     @classmethod
     def load(cls, path: Path) -> Network:
-        """The network that save wrote."""
+        """Read a network that save wrote."""
         with safetensors.safe_open(path, framework="numpy") as file:
             arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
         layers = [(arrays[f"{index}.weight"], arrays[f"{index}.bias"]) for index in range((len(arrays) - 2) // 2)]
@@ -78,8 +79,9 @@ class Network:
 
 @dataclass(kw_only=True)
 class Stopwatch:
-    """When a rival's policies are due to be kept, and when it has had its time. started: the process's start, as
-    time.time() has it.
+    """Says when a rival's policy is due to be kept, and when its time is over.
+
+    started is the process's start, in the time of time.time().
     """
 
     folder: Path
@@ -90,7 +92,7 @@ class Stopwatch:
     _passed: int = field(default=0, init=False)
 
     def is_over(self, steps: int) -> bool:
-        """Whether the time, or the number of environment steps, has come to its end."""
+        """Whether the time or the number of environment steps is used up."""
         return time.time() - self.started >= self.seconds or (self.steps is not None and steps >= self.steps)
 
     def is_due(self) -> bool:
@@ -100,21 +102,21 @@ class Stopwatch:
         return passed > before
 
     def keep(self, network: Network, steps: int) -> None:
-        """Write the policy down as it is after so many steps; the file's time says when."""
+        """Save the policy after so many steps; the file's modification time says when."""
         self.folder.mkdir(parents=True, exist_ok=True)
         network.save(self.folder / f"{steps:012d}.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A policy that was kept: seconds since its process's start, environment steps, and where it is."""
+    """A policy that was kept: seconds since its process's start, environment steps, and its path."""
 
     seconds: float
     steps: int
     path: Path
 
     def act(self) -> Act:
-        """The policy, to be played."""
+        """The policy as a function that acts."""
         if self.path.suffix == ".safetensors":
             return Network.load(self.path)
         return PolicyAct(
@@ -123,7 +125,7 @@ class Kept:
 
 
 def checkpoint_policy(path: Path) -> rfx.LoadedPolicy:
-    """The policy in a checkpoint of our trainer's."""
+    """The policy in a checkpoint of our trainer."""
     state, prefix = read_checkpoint(path), "learner.policy."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     config = state["run.config"]
@@ -136,7 +138,7 @@ def checkpoint_policy(path: Path) -> rfx.LoadedPolicy:
 
 
 def kept_by_rival(folder: Path, started: float) -> list[Kept]:
-    """What a rival kept, in the order that it learned in."""
+    """The policies that a rival kept, in the order of training."""
     return [
         Kept(seconds=path.stat().st_mtime - started, steps=int(path.stem), path=path)
         for path in sorted((folder / SNAPSHOTS).glob("*.safetensors"))
@@ -144,8 +146,9 @@ def kept_by_rival(folder: Path, started: float) -> list[Kept]:
 
 
 def kept_by_us(folder: Path, started: float, ended: float, steps: int, milestones_s: Sequence[float]) -> list[Kept]:
-    """Of our run's checkpoints the first after each milestone, and the policy that it ended with, when its process had
-    ended.
+    """The first checkpoint of our run after each milestone, and its last policy.
+
+    The time of the last policy is the end of the process.
     """
     saved = [
         Kept(seconds=(path / ARRAYS).stat().st_mtime - started, steps=int(path.name), path=path)
