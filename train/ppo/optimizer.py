@@ -13,7 +13,7 @@ from rfx.nn.kernels import Kernel
 from train.ppo.losses import TERMS
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma and Ba 2015, algorithm 1
-# Before a step, the learning rate falls by this factor if the KL is above twice desired_kl, and rises by it if the KL
+# Before a step, the learning rate is divided by this factor if the KL is above twice desired_kl, and multiplied by it if the KL
 # is below half. As in rsl_rl's PPO.
 RATE_FACTOR, MIN_RATE, MAX_RATE = 1.5, 1e-5, 1e-2
 BLOCK = 4096  # a thread takes this many parameters at a time
