@@ -28,8 +28,9 @@ class Robot(Protocol):
 
     state_dim and action_dim are the real widths; max_state_dim and max_action_dim are the padded widths.
     Call reset first, then observe and act in turn at the control rate, then stop. Used as a context manager, the robot
-    always stops on exit and releases what it holds. A robot that needs time to come to rest also has a method `damp`
-    for emergencies: it takes the stiffness out of the motors at once.
+    always stops on exit and releases what it holds. A robot that needs time to come to rest may have two more methods.
+    `abort()`, for emergencies, takes the stiffness out of the motors at once. `brake()` commands zero velocity and
+    returns for how many seconds the policy should go on, before `stop`.
     """
 
     @property

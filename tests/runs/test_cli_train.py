@@ -148,7 +148,8 @@ def test_a_sweep_given_again_with_more_seeds_keeps_what_it_has(tmp_path: Path) -
         done = command(*given, f"seeds={seeds}", folder=tmp_path)
         assert done.returncode == 0, done.stderr
         first = [(tmp_path / "sweep" / run / "result.json").read_text() for run in ("0", "1")]
-        before = first if seeds == 2 else before  # noqa: F821
+        if seeds == 2:
+            before = first
     rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").open()))
     assert first == before and [(row["seed"], row["status"]) for row in rows] == [
         ("0", "finished"),

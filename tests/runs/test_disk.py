@@ -67,7 +67,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_there(small_disk, tmp_path)
     assert process.exitcode == 1  # it trained to the end, and could not write the policy
     assert (
         said(folder).count("could not write the checkpoint") == 1
-        and said(folder).count("could not write the metrics") == 2  # metrics.csv and TensorBoard's events, once each
+        and said(folder).count("could not write the metrics") == 1
     )
     assert "no space left" in said(folder)
     path, state = newest_checkpoint(folder / "checkpoints", refuse_to_tell)

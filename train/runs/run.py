@@ -78,11 +78,12 @@ def train(
             source = find_run(config.start_from, folder.parent, "start_from")
             steps = start_from(trainer, source, tell)
         with bad_input():
+            writes = Writes(tell)
             table = MetricsTable(folder, state.get("run.metric_rows", 0))
             loggers: list[Logger] = [table]
             for logger_type in logger_types:
                 loggers.append(logger_type(folder, config, state.get("steps", 0)))
-                stack.callback(_close, loggers[-1], Writes(tell))
+                stack.callback(_close, loggers[-1], writes)
         console.print(_headline(config, folder), highlight=False, soft_wrap=True)
         if config.policy.network:
             console.print(
@@ -100,13 +101,14 @@ def train(
                 soft_wrap=True,
             )
         with progress(total_steps, trainer.task.shown, console, began) as display, StopSignal(display) as stop:
-            writes = Writes(lambda line: display.message(escape(line)))
+            writes.tell = lambda line: display.message(escape(line))
             trainer.collector.tell = writes.tell
             best = BestPolicy(trainer, folder, display, writes)
             saved = RunCheckpoints(folder, trainer, best, table, display, writes)
             saved.begin(state, changed, overrides)
             loop = Loop(trainer, best, saved, loggers, display, writes, stop, callbacks)
             failure = loop.run(total_steps)
+        writes.tell = tell
         status = (
             "failed"
             if failure
